@@ -1,0 +1,250 @@
+"""`python -m asr_exp [COMMAND] [GROUP=CHOICE ...] [KEY=VALUE ...]`: the first bare word is a command, without one it is `train`.
+
+Whatever happens ends in an exit status: 0 done, 1 a crash of ours or a failed cell of a sweep, 2 a mistake the user can mend,
+128 + signal when asked to leave. What takes time to import is imported where it is needed, so that --help comes at once.
+"""
+
+import errno
+import importlib
+import json
+import os
+import sys
+import textwrap
+import traceback
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from asr_exp import __version__
+from asr_exp.errors import Stopped, UserError, nearest
+
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
+    from omegaconf import DictConfig
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line (by default this process's own) and return the exit status."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us; Hydra neither prints them nor exits
+    try:
+        status = start(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `... --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (Exception, KeyboardInterrupt) as error:
+        return status_of(error, quiet=_rank() > 0)  # it happened before the command: on every rank alike
+
+
+def start(arguments: list[str]) -> int:
+    """Show what is asked for, or run the command, once or as a sweep; the exit status.
+
+    Raises UserError for anything in the arguments that cannot be.
+    """
+    if "-h" in arguments or "--help" in arguments:
+        from asr_exp import help
+
+        print(help.page(next((word for word in arguments if _is_bare(word)), None), commands()), end="")
+        return 0
+    if "--version" in arguments:
+        print(f"asr_exp {__version__}")
+        return 0
+
+    options, command = parse(arguments)
+    from asr_exp import config as configs
+
+    folders = configs.conf_folders(options.config_dir)
+    hydra = configs.hydra_at(folders)
+    try:
+        return _start(hydra, command, options, folders)
+    except Exception as error:
+        raise configs.explained(error, folders) or error from error
+
+
+def _start(hydra: "Hydra", command: str, options: Namespace, folders: list[Path]) -> int:
+    from hydra.types import RunMode
+
+    from asr_exp import config as configs
+
+    if options.shell_completion:
+        hydra.shell_completion(config_name="config", overrides=options.overrides)
+        return 0
+    asked = configs.in_hydras_words(options.overrides)
+    multirun = options.multirun or hydra.get_mode(config_name="config", overrides=asked) == RunMode.MULTIRUN
+    configs.check_overrides(options.overrides, folders, multirun)
+    if options.hydra_help:
+        hydra.hydra_help(config_name="config", args_parser=_parser(), args=options)
+    elif options.info:
+        hydra.show_info(options.info, config_name="config", overrides=asked)
+    elif options.cfg:
+        configs.validate(configs.compose(options.overrides, options.config_dir))
+        hydra.show_cfg(config_name="config", overrides=asked, cfg_type=options.cfg, package=options.package, resolve=options.resolve)
+    elif multirun:
+        return sweep(hydra, command, asked)
+    else:
+        return hydra.run(config_name="config", task_function=Job(command), overrides=asked).return_value.status
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the command line
+
+
+def commands() -> dict[str, Path]:
+    """The commands by name: a file each in asr_exp/commands."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "commands").glob("*.py")) if not path.stem.startswith("_")}
+
+
+def parse(arguments: list[str]) -> tuple[Namespace, str]:
+    """Hydra's flags and overrides, and the command.
+
+    Raises UserError for a command or a flag that there is not.
+    """
+    options = _parser().parse_intermixed_args(arguments)
+    if not options.overrides or not _is_bare(options.overrides[0]):
+        return options, "train"
+    command, known = options.overrides.pop(0), commands()
+    if command not in known:
+        raise UserError(f"There is no command {command!r}.{nearest(command, known)} The commands: {', '.join(known)}. A setting is key=value.")
+    return options, command
+
+
+def _parser() -> ArgumentParser:
+    from hydra._internal.utils import get_args_parser
+
+    class Parser(ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise UserError(f"{message[0].upper()}{message[1:]}. See --help and --hydra-help for the flags.")
+
+    parser = get_args_parser()
+    parser.__class__ = Parser
+    return parser
+
+
+def _is_bare(word: str) -> bool:
+    return "=" not in word and not word.startswith(("-", "+", "~"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# one run
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    status: int
+    overrides: str
+    folder: str = ""
+    score: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command, to be called with a composed config, here or in another process of a sweep."""
+
+    command: str
+
+    def __call__(self, config: "DictConfig") -> Outcome:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        from asr_exp import config as configs
+
+        hydra = HydraConfig.get()
+        overrides, sweeping = " ".join(hydra.overrides.task), hydra.mode == RunMode.MULTIRUN
+        if sweeping and _rank() == 0:
+            print(f"\ncell {int(hydra.job.num) + 1}: {overrides or '(defaults)'}", flush=True)
+        try:
+            if config.run:
+                config = configs.load_run(config.run, hydra.overrides.task)
+            configs.validate(config)
+            configs.import_plugins(config)
+            folder = configs.run_folder(config)
+            status = importlib.import_module(f"asr_exp.commands.{self.command}").run(config) or 0
+            return Outcome(status, overrides, str(folder), "" if status else _score(folder, config.split))
+        except Stopped as error:
+            raise SystemExit(status_of(error)) from error  # past Hydra, which would go on with the next cell
+        except Exception as error:
+            return Outcome(status_of(error, f"cell {hydra.job.num + 1} ({overrides}): " if sweeping else ""), overrides)
+
+
+def _score(folder: Path, split: str) -> str:
+    """'test wer 0.213' out of a run's result, or '' where it has none."""
+    try:
+        scores = json.loads((folder / "result.json").read_text())["splits"][split]
+    except (OSError, ValueError, KeyError):
+        return ""
+    return next((f"{split} {rate} {scores[rate]:.4f}" for rate in ("per", "wer", "cer") if scores.get(rate) is not None), "")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# a sweep
+
+
+def sweep(hydra: "Hydra", command: str, overrides: list[str]) -> int:
+    """Run every cell, each in its own run folder; a failed one does not stop the others. A line a cell; 1 where one failed."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError("-m under torchrun would leave all ranks waiting when one cell fails. Start it with `python -m asr_exp -m ...`, and "
+                        "trainer.devices=N for N processes a cell.")  # fmt: skip
+    returned = hydra.multirun(config_name="config", task_function=Job(command), overrides=overrides)
+    cells: list[Outcome] = [job.return_value for batch in returned or () for job in batch]
+    failed = sum(cell.status != 0 for cell in cells)
+    print(f"\n{len(cells) - failed} of {len(cells)} cells done" + (f", {failed} failed" if failed else ""))
+    width = max((len(cell.overrides) for cell in cells), default=0)
+    for cell in cells:
+        print(f"{'failed' if cell.status else 'ok':<6}  {cell.overrides:<{width}}  {cell.folder}  {cell.score}".rstrip())
+    return 1 if failed else 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# how it ended
+
+
+def status_of(error: BaseException, where: str = "", quiet: bool = False) -> int:
+    """Say on stderr what happened (a traceback only for what is our bug), and return the exit status that goes with it."""
+    if isinstance(error, UserError):
+        status, message = 2, str(error)
+    elif isinstance(error, Stopped):
+        status, message = 128 + error.signal, str(error)
+    elif isinstance(error, KeyboardInterrupt):
+        status, message = 130, "Interrupted. The same command goes on from the last checkpoint."
+    elif full := _disk_full(error):
+        status, message = 2, f"The disk is full ({full}). Make room, or give another output_root= or cache_root=; the same command goes on."
+    else:
+        status, message = 1, ""
+        print("".join(traceback.format_exception(error)), end="", file=sys.stderr, flush=True)
+    if message and not quiet:
+        _say(("error" if _rank() == 0 else f"error (rank {_rank()})") + f": {where}", message)
+    return status
+
+
+def _disk_full(error: BaseException | None) -> str | None:
+    """What was being written when the disk was full, where that is at the bottom of an error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+            return str(getattr(error, "filename", None) or error)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _say(label: str, message: str) -> None:
+    """A message on stderr; on a terminal, wrapped to its width."""
+    lines = message.splitlines() or [""]
+    if sys.stderr.isatty():
+        width = max(60, min(120, os.get_terminal_size(sys.stderr.fileno()).columns))
+        lines = [textwrap.fill(line, width - 7, break_long_words=False, break_on_hyphens=False) for line in lines]
+    print(label + "\n".join(lines).replace("\n", "\n       "), file=sys.stderr, flush=True)
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", 0))
+
+
+if __name__ == "__main__":
+    # By its own name, so that what is pickled here can be found by the processes of a launcher.
+    own: Any = importlib.import_module("asr_exp.__main__")
+    sys.exit(own.main())

@@ -1,0 +1,93 @@
+"""Builders: a config section in, the part it describes out. The only place where config keys meet the parts' arguments."""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from asr_exp.data.corpora import read_corpus
+from asr_exp.data.corpora.base import Corpus
+from asr_exp.data.prepare import Limits, Split, normalise, prepare_split
+from asr_exp.data.text import build_rules
+from asr_exp.data.tokenizer import Tokenizer
+from asr_exp.model import Recogniser, load_recogniser
+from asr_exp.results import protocol
+from asr_exp.runtime import Runtime, seed_everything
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Data:
+    """A corpus after its text rules, not yet decoded: `split(name)` decodes and labels one of its splits."""
+
+    corpus: Corpus
+    texts: dict[str, list[str]]
+
+
+def cache_folder(config: DictConfig) -> Path:
+    """Where decoded audio is kept."""
+    chosen = config.cache_root or os.environ.get("ASR_EXP_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(chosen or Path(base) / "asr_exp").expanduser().absolute()
+
+
+def build_data(config: DictConfig) -> Data:
+    """Read the corpus and apply the text rules."""
+    corpus = read_corpus(config.dataset, cache_folder(config))
+    rules = build_rules(OmegaConf.to_container(config.text.rules), config.dataset.language)  # type: ignore[arg-type]
+    return Data(corpus, normalise(corpus, rules))
+
+
+def build_tokenizer(config: DictConfig, data: Data) -> Tokenizer:
+    """The checkpoint's vocabulary where its head is kept, a vocabulary given, or one made of the training split."""
+    t, m = config.tokenizer, config.model
+    if m.head == "keep":
+        return Tokenizer.from_checkpoint(m.checkpoint, m.revision, t.unit, t.inventory, t.score_inventory)
+    if t.vocabulary:
+        return Tokenizer.from_vocabulary(t.vocabulary, t.unit)
+    return Tokenizer.build(data.texts["train"], t.unit, t.inventory, t.score_inventory, t.min_count)
+
+
+def model_arguments(config: DictConfig, device: str = "cpu") -> dict[str, Any]:
+    """What `load_recogniser` (and `read_config`) take from the model and augment sections."""
+    m = config.model
+    return {
+        "checkpoint": m.checkpoint, "revision": m.revision, "architecture": m.architecture, "settings": OmegaConf.to_container(m.config),
+        "augment": {k: v for k, v in config.augment.items() if k != "name"}, "keep_head": m.head == "keep", "padding": m.padding,
+        "attention": m.attention, "device": device,
+    }
+
+
+def build_recogniser(config: DictConfig, tokenizer: Tokenizer, runtime: Runtime, checkpoint: Path | None = None) -> Recogniser:
+    """The run's backbone with a head for its vocabulary, drawn from the seed; or, from `checkpoint`, what a run has trained."""
+    arguments = model_arguments(config, runtime.device.type)
+    if checkpoint:
+        arguments |= {"checkpoint": str(checkpoint), "revision": None, "architecture": None, "settings": {}, "keep_head": True}
+    seed_everything(config.seed)
+    model = load_recogniser(vocabulary=len(tokenizer), blank=tokenizer.blank, **arguments)
+    model.freeze(config.model.freeze_front_end, list(config.model.freeze))
+    return model.to(runtime.device)
+
+
+def build_split(config: DictConfig, data: Data, name: str, tokenizer: Tokenizer, model: Recogniser, progress: bool) -> Split:
+    """Decode and label one split."""
+    d = config.dataset
+    limits = Limits(d.min_seconds, d.max_seconds, d.max_eval_seconds, d.max_utterances, model.frames)
+    rate = model.extractor.sampling_rate
+    return prepare_split(name, data.corpus.splits[name], data.texts[name], data.corpus.rejected[name], tokenizer,
+                         cache_folder(config), rate, limits, config.trainer.workers, progress)
+
+
+def build_protocol(config: DictConfig, data: Data, split: Split) -> dict[str, Any]:
+    """What a score on this split was measured by."""
+    d, t = config.dataset, config.tokenizer
+    return protocol(
+        dataset=d.name, language=d.language, split=data.corpus.subsets.get(split.name, [split.name]), ids=split.all_ids,
+        coverage=round(split.coverage, 6), text=config.text.name, rules=OmegaConf.to_container(config.text.rules),
+        metric="per" if t.unit == "phone" else "wer", inventory=t.score_inventory or t.inventory, decoder=config.decode.name,
+        padding=config.model.padding,
+    )

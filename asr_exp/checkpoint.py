@@ -1,0 +1,104 @@
+"""Checkpoints that are whole or not there: written beside, then renamed; and the lock that keeps a run folder to one run."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from asr_exp.errors import UserError
+
+STATE = "training_state.pt"
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run folder; the lock goes with the process, however it ends. Raises UserError where another process holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"Another process is at work in {folder}; wait for it, or end it, before you start the same run again.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Replace a folder by a new one that `fill` writes; whenever the process dies, `recover` finds the old or the new one, whole.
+
+    Raises UserError where it cannot be written (a full disk); what stood before still stands.
+    """
+    beside, before = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        beside.mkdir(parents=True)
+        fill(beside)
+        _flush(beside)
+    except Exception as why:  # torch and safetensors have exceptions of their own for a full disk
+        shutil.rmtree(beside, ignore_errors=True)
+        if isinstance(why, UserError):
+            raise
+        free = shutil.disk_usage(folder.parent).free / 2**20
+        raise UserError(
+            f"The checkpoint {folder} could not be written ({str(why).splitlines()[0]}; {free:.0f} MiB free on that disk). "
+            "The one before it is whole: make room and give the same command again to go on from there."
+        ) from why
+    shutil.rmtree(before, ignore_errors=True)
+    if folder.exists():
+        folder.rename(before)
+    beside.rename(folder)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def recover(folder: Path) -> bool:
+    """Undo what a kill in the middle of `write_folder` left -> whether the folder is there."""
+    beside, before = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    if not folder.exists():
+        # The old one is moved away only once the new one is complete, so with an old one the new one is whole.
+        if before.exists() and beside.exists():
+            beside.rename(folder)
+        elif before.exists():
+            before.rename(folder)
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.rmtree(before, ignore_errors=True)
+    return folder.exists()
+
+
+def _flush(folder: Path) -> None:
+    """Have every file of a folder on the disk before the folder gets its name."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    torch.save(state, folder / STATE)
+
+
+def load_state(folder: Path, device: torch.device) -> dict[str, Any]:
+    """The training state of a checkpoint. Raises UserError where the file does not read as one."""
+    try:
+        return torch.load(folder / STATE, map_location=device, weights_only=True)
+    except Exception as why:
+        raise UserError(f"{folder / STATE} cannot be read ({str(why).splitlines()[0]}); delete {folder} to start this run afresh.") from None
+
+
+def load_weights(folder: Path, network: torch.nn.Module) -> None:
+    """Read a checkpoint folder's weights into a network. Raises UserError where the file is missing or of another shape."""
+    from safetensors.torch import load_model
+
+    try:
+        load_model(network, folder / "model.safetensors")
+    except Exception as why:
+        raise UserError(f"{folder}/model.safetensors cannot be loaded ({str(why).splitlines()[0]}); the folder is not this run's checkpoint.") from None

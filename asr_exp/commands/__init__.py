@@ -1,0 +1,1 @@
+"""The commands: one file each, with a `run(config)`. Nobody imports a command."""

@@ -1,0 +1,273 @@
+"""Prepare the data, train, score the best checkpoint on the test split and write the result.
+
+The same settings lead to the same run folder: a run that was stopped or killed goes on, a finished one says so.
+"""
+
+import logging
+import math
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from asr_exp import console
+from asr_exp.assembly import Data, build_data, build_protocol, build_recogniser, build_split, build_tokenizer, model_arguments
+from asr_exp.checkpoint import load_state, load_weights, locked, recover, save_state, write_folder
+from asr_exp.config import resolve, run_folder, signature
+from asr_exp.data.batching import BatchPlan, cost
+from asr_exp.data.prepare import Split
+from asr_exp.data.tokenizer import Tokenizer
+from asr_exp.decoding import make_decoder
+from asr_exp.errors import Stopped, UserError
+from asr_exp.evaluation import Evaluation, Hypothesis, evaluate
+from asr_exp.model import Recogniser, read_config
+from asr_exp.optim import Ema, make_optimizer, make_schedule
+from asr_exp.results import read_result, write_quarantine, write_result, write_text
+from asr_exp.runtime import Runtime, environment, launch, started, task_overrides, under_torchrun, versions
+from asr_exp.tracking import MetricsFile, NoTracker, Tracker, make_tracker
+from asr_exp.training import Hooks, Job, State, fit
+
+log = logging.getLogger(__name__)
+DEV_CANDIDATE = "hypotheses.dev.candidate.jsonl"
+
+
+def run(config: DictConfig) -> int:
+    """Train the run that a config asks for -> exit status. Raises UserError and Stopped."""
+    folder = run_folder(config)
+    done = read_result(folder)
+    if done and done["status"] == "finished":
+        print(f"This run is finished already (delete the folder to run it again): {folder}")
+        print(f"  {_headline(done)}")
+        return 0
+    read_config(**model_arguments(config))  # a checkpoint that cannot be had is better known before the data is read
+    if config.trainer.devices > 1 and not under_torchrun():
+        return launch(config.trainer.devices, "train", task_overrides())
+    with started(config.trainer.device, config.trainer.precision) as runtime:
+        console.start_log(runtime.main, runtime.rank)
+        try:
+            if runtime.main:
+                with locked(folder):
+                    _recorded(config, folder, runtime)
+            else:
+                _train(config, folder, runtime, NoTracker())
+        finally:
+            console.stop_log()
+    return 0
+
+
+def _recorded(config: DictConfig, folder: Path, runtime: Runtime) -> None:
+    """Train with a log, a tracker and a result.json that says how it ended, whatever happens."""
+    console.log_to_file(folder / "train.log")
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolve(config))))
+    write_text(folder / "environment.json", console.pretty_json(environment(runtime)))
+    base = {"signature": signature(config), "seed": config.seed, "versions": versions()}
+    settings = {k: v for k, v in config.tracking.items() if k not in ("name", "audio_examples")}
+    tracker = make_tracker(config.tracking.name, folder, base["signature"], f"{config.dataset.name}/{config.model.name}", resolve(config), **settings)
+    failed = True
+    result: dict[str, Any] = {}
+    try:
+        result = {**base, **_train(config, folder, runtime, tracker)}
+        write_result(folder, {"status": "finished", **result})
+        failed = False
+        _summary(folder, result)
+    except BaseException as why:
+        status = "stopped" if isinstance(why, Stopped | KeyboardInterrupt) else "failed"
+        write_result(folder, {"status": status, "reason": f"{type(why).__name__}: {why}", **base})
+        if not isinstance(why, UserError | Stopped | KeyboardInterrupt):
+            log.exception("The run failed")
+        raise
+    finally:
+        tracker.finish({f"test/{k}": v for k, v in result.get("splits", {}).get("test", {}).items() if isinstance(v, float)}, failed)
+
+
+def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker) -> dict[str, Any]:
+    """The run itself, on every rank -> what result.json says of it."""
+    data = build_data(config)
+    tokenizer = build_tokenizer(config, data)
+    model = build_recogniser(config, tokenizer, runtime)
+    splits = {name: build_split(config, data, name, tokenizer, model, runtime.main) for name in ("train", "dev", "test")}
+    job = _job(config, splits["train"], tokenizer, model, runtime)
+    state = _resume(folder, job)
+    if runtime.main:
+        write_quarantine(folder, {name: split.rejected for name, split in splits.items()})
+        _plan_page(config, folder, data, splits, tokenizer, job)
+    decoder = make_decoder(config.decode.name, tokenizer)
+
+    def scored(split: Split, path: Path | None, step: int, examples: int) -> Evaluation:
+        found = evaluate(model, split, tokenizer, decoder, runtime, config.trainer.device_seconds, config.trainer.loss_reduction,
+                         path, max(examples, config.tracking.audio_examples), runtime.main)
+        tracker.table(f"{split.name}/hypotheses", _rows(found.examples, split, config.tracking.audio_examples), step)
+        return found
+
+    def on_dev(step: int) -> Evaluation:
+        found = scored(splits["dev"], folder / DEV_CANDIDATE, step, config.trainer.examples)
+        log.info("step %d/%d  dev %s  loss %s", step, job.total, _rates(found.summary), "-" if found.loss is None else f"{found.loss:.3f}")
+        console.show_examples(found.examples[:: max(1, len(found.examples) // max(1, config.trainer.examples))][: config.trainer.examples])
+        return found
+
+    metrics = MetricsFile(folder / "metrics.jsonl", state.step) if runtime.main else None
+    hooks = Hooks(on_dev, lambda state, best: _save(folder, job, tokenizer, state, best), metrics, tracker)
+    try:
+        fit(job, state, hooks)
+    finally:
+        if metrics:
+            metrics.close()
+    runtime.share(None)  # the best checkpoint is on the disk before another rank reads it
+    load_weights(folder / "checkpoints" / "best", model.network)
+    test = scored(splits["test"], folder / "hypotheses.test.jsonl", state.step, config.trainer.examples)
+    return {
+        "protocol": build_protocol(config, data, splits["test"]),
+        "best": {k: state.best[k] for k in ("step", "metric", "value")},
+        "splits": {"dev": state.best["summary"], "test": test.summary},
+        "train": {
+            "steps": state.step, "epochs": round(state.step / job.plan.steps_per_epoch, 3), "audio_seconds": round(state.audio_seconds, 2),
+            "wall_seconds": round(state.wall_seconds, 2), "audio_seconds_per_second": round(state.audio_seconds / max(1e-9, state.wall_seconds), 2),
+        },
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# building and resuming
+
+
+def _job(config: DictConfig, split: Split, tokenizer: Tokenizer, model: Recogniser, runtime: Runtime) -> Job:
+    """The parts of the training loop, from their config sections."""
+    t, o, s = config.trainer, config.optimizer, config.schedule
+    plan = BatchPlan(split.seconds, t.batch_seconds, t.device_seconds, config.seed, t.shortest_first)
+    limits = [t.max_steps, None if t.max_epochs is None else math.ceil(t.max_epochs * plan.steps_per_epoch)]
+    total = min(n for n in limits if n is not None)
+    if t.gradient_checkpointing:
+        model.network.gradient_checkpointing_enable({"use_reentrant": False})
+    optimizer = make_optimizer(model.network, o.name, o.lr, o.weight_decay, dict(o.lr_scale), betas=list(o.betas), eps=o.eps, momentum=o.momentum)
+    return Job(
+        model=model, split=split, plan=plan, masks=model.masks(config.seed), optimizer=optimizer,
+        factor=make_schedule(s.name, total, s.warmup_steps, s.warmup_ratio, s.hold_ratio, s.final_scale),
+        runtime=runtime, seed=config.seed, blank=tokenizer.blank, reduction=t.loss_reduction, clip_norm=o.clip_norm,
+        freeze_encoder_steps=config.model.freeze_encoder_steps, ema=None if t.ema is None else Ema(model.network, t.ema),
+        scaler=torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16"),
+        total=total, eval_every=t.eval_every or plan.steps_per_epoch, log_every=t.log_every, patience=t.patience,
+    )
+
+
+def _save(folder: Path, job: Job, tokenizer: Tokenizer, state: State, best: bool) -> None:
+    """Write checkpoints/best (weights) or checkpoints/last (weights and all it takes to go on). Rank 0 alone."""
+    if not job.runtime.main:
+        return
+
+    def fill(place: Path) -> None:
+        job.model.save(place)
+        tokenizer.save(place)
+        if not best:
+            save_state(place, {
+                "state": asdict(state), "optimizer": job.optimizer.state_dict(), "scaler": job.scaler.state_dict(),
+                "ema": job.ema.average if job.ema else None,
+            })
+
+    write_folder(folder / "checkpoints" / ("best" if best else "last"), fill)
+    if best:
+        (folder / DEV_CANDIDATE).replace(folder / "hypotheses.dev.jsonl")
+
+
+def _resume(folder: Path, job: Job) -> State:
+    """Put weights, optimizer and averages back as the last checkpoint has them -> its state, or a new one.
+
+    Raises UserError where the training data is not what the checkpoint was trained on.
+    """
+    data = job.split.fingerprint()
+    if job.runtime.main:
+        recover(folder / "checkpoints" / "best")
+        recover(folder / "checkpoints" / "last")
+    last = folder / "checkpoints" / "last"
+    if not job.runtime.share(last.exists()):
+        return State(data=data)
+    saved = load_state(last, job.runtime.device)
+    state = State(**saved["state"])
+    if state.data != data:
+        raise UserError(f"The training data has changed since {folder} was begun; delete that folder to train afresh, or bring the old data back.")
+    load_weights(last, job.model.network)
+    job.optimizer.load_state_dict(saved["optimizer"])
+    job.scaler.load_state_dict(saved["scaler"])
+    if job.ema:
+        job.ema.average = saved["ema"]
+    log.info("Going on from step %d of %d.", state.step, job.total)
+    return state
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what the user sees
+
+
+def _plan_page(config: DictConfig, folder: Path, data: Data, splits: dict[str, Split], tokenizer: Tokenizer, job: Job) -> None:
+    """Every number that was derived, before step 1."""
+    runtime, plan, network = job.runtime, job.plan, job.model.network
+    parameters = sum(p.numel() for p in network.parameters())
+    trained = sum(p.numel() for p in job.trained)
+    passes = plan.passes(1, 0, runtime.world)
+    worst = float(plan.costs[plan.step(1)].sum()) / runtime.world
+    rows = [("run", str(folder))]
+    for name, split in splits.items():
+        left_out = f", {len(split.rejected)} left out (quarantine.jsonl)" if split.rejected else ""
+        rows.append((name, f"{len(split):,} utterances, {console.clock(split.seconds.sum())} h:m:s from {'+'.join(data.corpus.subsets.get(name, [name]))}{left_out}"))
+    unit = "phones" if tokenizer.unit == "phone" else "characters"
+    rows += [
+        ("vocabulary", f"{len(tokenizer)} tokens ({unit}): {' '.join(t.strip() for t in tokenizer.tokens[:24])}{' ...' if len(tokenizer) > 24 else ''}"),
+        ("model", f"{config.model.name} ({network.config.model_type}), {parameters / 1e6:.2f} M parameters: {trained / 1e6:.2f} M trained, "
+                  f"{(parameters - trained) / 1e6:.2f} M frozen"),
+        ("batch", f"{config.trainer.batch_seconds:g} s of audio a step = {len(plan.step(1))} utterances in step 1, "
+                  f"{len(passes)} forward pass{'es' if len(passes) > 1 else ''} a rank"),
+        ("steps", f"{job.total:,} ({plan.steps_per_epoch:,} an epoch, {job.total / plan.steps_per_epoch:.1f} epochs), dev every {job.eval_every:,}"),
+        ("device", f"{runtime.world} x {runtime.device.type}, {runtime.precision}"),
+        ("memory", f"about {_expected_memory(job, min(worst, config.trainer.device_seconds)) / 2**30:.1f} GiB a device"),
+    ]
+    console.page(f"{config.dataset.name} x {config.model.name}", rows)
+    log.info("")
+
+
+def _expected_memory(job: Job, seconds: float) -> float:
+    """A rough forecast, in bytes: fp32 weights, gradients and two moments, and the activations of the largest forward pass."""
+    c, wide = job.model.network.config, 4 if job.runtime.precision == "fp32" else 2
+    fixed = 4 * sum(p.numel() for p in job.model.parameters()) + 12 * sum(p.numel() for p in job.trained)
+    frames = job.model.frames(int(seconds * job.model.extractor.sampling_rate))
+    encoder = c.num_hidden_layers * frames * (14 * c.hidden_size + 3 * c.intermediate_size) * wide
+    rates = [math.prod(c.conv_stride[: i + 1]) for i in range(len(c.conv_stride))]
+    front = sum(2 * seconds * job.model.extractor.sampling_rate / r * d * wide for r, d in zip(rates, c.conv_dim, strict=True))
+    return fixed + encoder + front
+
+
+def _rows(examples: list[Hypothesis], split: Split, audible: int) -> list[dict[str, Any]]:
+    """Rows of a tracker's table of hypotheses, the first few with audio."""
+    index = {u.id: i for i, u in enumerate(split.utterances)} if audible else {}
+    return [
+        {"id": e.id, "reference": e.reference, "hypothesis": e.hypothesis, "rate": e.counts["words"].rate,
+         "audio": split.samples(index[e.id]) if number < audible else None, "sample_rate": 16000}
+        for number, e in enumerate(examples)
+    ]
+
+
+def _rates(summary: dict[str, Any]) -> str:
+    return ", ".join(f"{name.upper()} {console.percent(summary[name])}" for name in ("wer", "cer", "per") if summary[name] is not None)
+
+
+def _headline(result: dict[str, Any]) -> str:
+    test = result["splits"]["test"]
+    name = "per" if test["wer"] is None else "wer"
+    low_high = test["ci95"]
+    within = f" (95 % interval {console.percent(low_high[0])} to {console.percent(low_high[1])})" if low_high else ""
+    return f"test {name.upper()} {console.percent(test[name])}{within}, {test['utterances']} utterances, coverage {console.percent(test['coverage'])}"
+
+
+def _summary(folder: Path, result: dict[str, Any]) -> None:
+    (folder / DEV_CANDIDATE).unlink(missing_ok=True)
+    train, best = result["train"], result["best"]
+    console.page("Done", [
+        ("score", _headline(result)),
+        ("best", f"step {best['step']}: dev {best['metric'].upper()} {console.percent(best['value'])}"),
+        ("training", f"{train['steps']:,} steps, {train['audio_seconds_per_second']:.0f} audio-s/s, {console.clock(train['wall_seconds'])}"),
+        ("folder", str(folder)),
+        ("", "result.json, hypotheses.test.jsonl, checkpoints/best (transformers)"),
+        ("next", f"python -m asr_exp evaluate run={folder} split=dev"),
+    ])
+    shutil.rmtree(folder / "checkpoints" / "recent", ignore_errors=True)

@@ -1,0 +1,1 @@
+"""The way of the data: corpora -> text -> tokenizer -> store -> batching. Imports run one way, in that order."""

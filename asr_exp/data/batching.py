@@ -1,0 +1,220 @@
+"""Which utterances make a step, on which rank, in which forward pass; and the batch itself.
+
+Everything is a pure function of (seed, step): a run resumes anywhere, on any number of ranks, without replaying batches.
+Only lengths are looked at here, never audio, until `collate`.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from queue import Queue
+from typing import Any
+
+import numpy as np
+import torch
+
+ATTENTION_SECONDS = 30.0  # an utterance this long costs twice its seconds: attention grows with the square
+WINDOW = 50  # batches; utterances are sorted by length inside windows of this many, to save padding
+
+
+def cost(seconds: np.ndarray) -> np.ndarray:
+    """The seconds a forward pass is charged for utterances of these lengths, attention's square included."""
+    return seconds * (1.0 + seconds / ATTENTION_SECONDS)
+
+
+class BatchPlan:
+    """Deals the utterances of an epoch into optimiser steps of about `batch_seconds`, the steps to ranks and forward passes.
+
+    seconds: (utterances,) lengths. Every epoch has the same number of steps, each step at least one utterance.
+    """
+
+    def __init__(self, seconds: np.ndarray, batch_seconds: float, device_seconds: float, seed: int, shortest_first: bool = False):
+        self.seconds, self.seed, self.device_seconds, self.shortest_first = seconds, seed, device_seconds, shortest_first
+        self.costs = cost(seconds)
+        self.steps_per_epoch = int(np.clip(np.ceil(seconds.sum() / batch_seconds), 1, len(seconds)))
+        self._epoch: tuple[int, list[np.ndarray]] = (-1, [])
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch (from 0) of a step (from 1)."""
+        return (step - 1) // self.steps_per_epoch
+
+    def step(self, step: int) -> np.ndarray:
+        """Indices of all utterances of an optimiser step (from 1), all ranks together."""
+        epoch = self.epoch_of(step)
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, self._deal(epoch))
+        return self._epoch[1][(step - 1) % self.steps_per_epoch]
+
+    def _deal(self, epoch: int) -> list[np.ndarray]:
+        rng = np.random.default_rng([self.seed, 1, epoch])
+        order = rng.permutation(len(self.seconds))
+        in_order = self.shortest_first and epoch == 0
+        window = len(order) if in_order else -(-len(order) * WINDOW // self.steps_per_epoch)
+        parts = [order[i : i + window] for i in range(0, len(order), window)]
+        order = np.concatenate([p[np.argsort(self.seconds[p], kind="stable")] for p in parts])
+        batches = np.split(order, _cuts(self.seconds[order], self.steps_per_epoch))
+        return batches if in_order else [batches[i] for i in rng.permutation(len(batches))]
+
+    def passes(self, step: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
+        """The forward passes of a rank in a step: lists of utterance indices within `device_seconds`, padding counted.
+
+        A rank may have none where a step has fewer utterances than there are ranks.
+        """
+        mine = _share(self.step(step), self.costs, world)[rank]
+        return pack(mine, self.costs, self.device_seconds)
+
+
+def _cuts(seconds: np.ndarray, parts: int) -> np.ndarray:
+    """Where to cut a sequence into `parts` runs of about equal seconds, none empty."""
+    ends = np.cumsum(seconds)
+    cuts = np.searchsorted(ends, ends[-1] * np.arange(1, parts) / parts)
+    numbers = np.arange(1, parts)
+    cuts = np.maximum.accumulate(np.maximum(cuts, 1) - numbers) + numbers  # strictly rising ...
+    return np.minimum(cuts, len(seconds) - parts + numbers)  # ... and enough left for the runs to come
+
+
+def _share(indices: np.ndarray, costs: np.ndarray, world: int) -> list[np.ndarray]:
+    """Deal utterances to ranks so that their costs come out even: longest first, each to the rank with the least so far."""
+    if world == 1:
+        return [indices]
+    hands: list[list[int]] = [[] for _ in range(world)]
+    loads = np.zeros(world)
+    for index in indices[np.argsort(-costs[indices], kind="stable")]:
+        rank = int(loads.argmin())
+        hands[rank].append(int(index))
+        loads[rank] += costs[index]
+    return [np.array(hand, dtype=np.int64) for hand in hands]
+
+
+def pack(indices: np.ndarray, costs: np.ndarray, budget: float) -> list[np.ndarray]:
+    """Split utterances, longest first, into forward passes whose padded cost stays within the budget (one may exceed it alone)."""
+    passes: list[list[int]] = []
+    for index in indices[np.argsort(-costs[indices], kind="stable")]:
+        if passes and (len(passes[-1]) + 1) * costs[passes[-1][0]] <= budget:
+            passes[-1].append(int(index))
+        else:
+            passes.append([int(index)])
+    return [np.array(p, dtype=np.int64) for p in passes]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the batch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass. Audio is int16 as stored; it becomes float, and is normalised, on the device.
+
+    audio: (batch, samples) int16, zero-padded; lengths: samples of each row; labels: all labels in a row, label_lengths of
+    each; time_mask: (batch, frames) and feature_mask: (batch, channels), bool, True where masked, None where nothing is.
+    """
+
+    indices: np.ndarray
+    audio: torch.Tensor
+    lengths: list[int]
+    labels: torch.Tensor
+    label_lengths: list[int]
+    time_mask: torch.Tensor | None = None
+    feature_mask: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def samples(self) -> int:
+        return sum(self.lengths)
+
+    def to(self, device: torch.device) -> "Batch":
+        if device.type == "cpu":
+            return self
+        return self._each_tensor(lambda t: t.to(device, non_blocking=True))
+
+    def pinned(self) -> "Batch":
+        """The batch in page-locked memory, from where it travels to a GPU while the GPU computes."""
+        return self._each_tensor(torch.Tensor.pin_memory)
+
+    def _each_tensor(self, move: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        names = ("audio", "labels", "time_mask", "feature_mask")
+        return replace(self, **{name: move(t) for name in names if (t := getattr(self, name)) is not None})
+
+
+@dataclass(frozen=True)
+class Masks:
+    """SpecAugment-style masks on the encoder's input (Park et al. 2019, as in wav2vec 2.0), drawn for each utterance alone.
+
+    `time_prob` and `feature_prob` are the shares of frames and channels that start-to-end spans would cover without overlap.
+    """
+
+    time_prob: float
+    time_length: int
+    feature_prob: float
+    feature_length: int
+    channels: int
+    frames: Callable[[int], int]  # samples -> frames of the encoder
+    seed: int
+
+    def draw(self, step: int, indices: np.ndarray, lengths: Sequence[int]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Masks of a pass: a function of (seed, step, utterance) only, whatever the batch or the rank."""
+        frames = [self.frames(n) for n in lengths]
+        time = np.zeros((len(lengths), max(frames)), dtype=bool)
+        feature = np.zeros((len(lengths), self.channels), dtype=bool)
+        for row, index in enumerate(indices):
+            rng = np.random.default_rng([self.seed, 2, step, int(index)])
+            _mask_spans(time[row, : frames[row]], self.time_prob, self.time_length, rng, least=2)
+            _mask_spans(feature[row], self.feature_prob, self.feature_length, rng)
+        return (
+            torch.from_numpy(time) if self.time_prob > 0 else None,
+            torch.from_numpy(feature) if self.feature_prob > 0 else None,
+        )
+
+
+def _mask_spans(row: np.ndarray, share: float, length: int, rng: np.random.Generator, least: int = 0) -> None:
+    """Set spans of a row to True; a row shorter than one span stays as it is."""
+    if share <= 0 or len(row) < length:
+        return
+    spans = max(int(share * len(row) / length + rng.random()), least)
+    spans = min(spans, len(row) // length)
+    for start in rng.choice(len(row) - length + 1, size=spans, replace=False):
+        row[start : start + length] = True
+
+
+def collate(split: Any, indices: np.ndarray, masks: Masks | None = None, step: int = 0) -> Batch:
+    """The batch of these utterances of a prepared split (see `prepare.Split`)."""
+    clips = [split.samples(int(i)) for i in indices]
+    labels = [split.labels[int(i)] for i in indices]
+    lengths = [len(c) for c in clips]
+    audio = np.zeros((len(clips), max(lengths)), dtype=np.int16)
+    for row, clip in zip(audio, clips, strict=True):
+        row[: len(clip)] = clip
+    time_mask, feature_mask = masks.draw(step, indices, lengths) if masks else (None, None)
+    return Batch(
+        indices, torch.from_numpy(audio), lengths, torch.from_numpy(np.concatenate(labels).astype(np.int64)),
+        [len(row) for row in labels], time_mask, feature_mask,
+    )
+
+
+def prefetch(items: Iterable[Any], make: Callable[[Any], Any], ahead: int = 4) -> Iterator[Any]:
+    """`make(item)` for each item, made in a thread a few items ahead of their use."""
+    queue: Queue = Queue(maxsize=ahead)
+    stop, end = threading.Event(), object()
+
+    def work() -> None:
+        try:
+            for item in items:
+                queue.put(make(item))
+                if stop.is_set():
+                    return
+            queue.put(end)
+        except BaseException as error:  # handed to the consumer, who raises it
+            queue.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        while (made := queue.get()) is not end:
+            if isinstance(made, BaseException):
+                raise made
+            yield made
+    finally:
+        stop.set()
+        while not queue.empty():  # lets a worker that waits for room see that it is over
+            queue.get_nowait()

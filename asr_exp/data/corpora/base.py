@@ -1,0 +1,136 @@
+"""What every corpus reader yields, and the registry that finds a reader by name."""
+
+import importlib
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from asr_exp.errors import UserError, nearest
+
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class FileAudio:
+    """An audio file, or the part of it between `start` and `end` (seconds)."""
+
+    path: str
+    start: float | None = None
+    end: float | None = None
+
+    def identity(self) -> tuple:
+        """What the audio store keys its contents by. Raises FileNotFoundError."""
+        stat = os.stat(self.path)
+        return (self.path, stat.st_size, stat.st_mtime_ns, self.start, self.end)
+
+    def open(self) -> str | BinaryIO:
+        return self.path
+
+    def __str__(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True, slots=True)
+class TableAudio:
+    """Audio held as encoded bytes (or a path) in a row of a `datasets.Dataset` whose audio column is not decoded."""
+
+    table: Any
+    row: int
+    column: str = "audio"
+    start: float | None = None
+    end: float | None = None
+
+    def identity(self) -> tuple:
+        return (self.table._fingerprint, self.row, self.column)
+
+    def open(self) -> str | BinaryIO:
+        cell = self.table[self.row][self.column]
+        return io.BytesIO(cell["bytes"]) if cell["bytes"] is not None else cell["path"]
+
+    def __str__(self) -> str:
+        return f"row {self.row} of {self.table.info.dataset_name or 'the hub dataset'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One row of a corpus, as the corpus gives it: text rules have not been applied."""
+
+    id: str
+    audio: FileAudio | TableAudio
+    text: str
+    speaker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An utterance left out, and why: a line of quarantine.jsonl."""
+
+    id: str
+    file: str
+    reason: str
+
+
+@dataclass
+class Corpus:
+    """The splits of a corpus. `subsets` names what each split was read from; it is part of a score's protocol."""
+
+    splits: dict[str, list[Utterance]]
+    rejected: dict[str, list[Rejected]] = field(default_factory=lambda: {s: [] for s in SPLITS})
+    subsets: dict[str, list[str]] = field(default_factory=dict)
+    source: str = "local"
+
+
+Reader = Callable[[Any, Path], Corpus]
+_READERS: dict[str, Reader] = {}
+# Built-in readers are imported when asked for, so that `datasets` and espeak stay out of runs that do not need them.
+_BUILT_IN = {
+    "timit": "timit", "timit-phones": "timit", "librispeech": "librispeech", "common-voice": "common_voice", "mls": "mls",
+    "minds14": "minds14", "manifest": "manifest", "hub": "hub", "demo": "demo",
+}
+
+
+def register_reader(name: str) -> Callable[[Reader], Reader]:
+    """Make `reader(dataset_section, cache_folder) -> Corpus` known as `dataset.reader=name`."""
+
+    def register(reader: Reader) -> Reader:
+        _READERS[name] = reader
+        return reader
+
+    return register
+
+
+def read_corpus(dataset: Any, cache: Path) -> Corpus:
+    """Read the corpus a `dataset` section names. Raises UserError for a wrong root, subset, column or an empty split."""
+    name = dataset.reader
+    if name not in _READERS and name in _BUILT_IN:
+        importlib.import_module(f"asr_exp.data.corpora.{_BUILT_IN[name]}")
+    if name not in _READERS:
+        known = sorted({*_READERS, *_BUILT_IN})
+        raise UserError(f"dataset.reader={name} is not a corpus reader.{nearest(name, known)} Known: {', '.join(known)}.")
+    return _READERS[name](dataset, cache)
+
+
+def as_list(value: Any) -> list[str]:
+    """A config value that is a name or a list of names, as a list."""
+    if value is None:
+        return []
+    return [str(value)] if isinstance(value, str | int) else [str(v) for v in value]
+
+
+def resolve_root(dataset: Any) -> Path | None:
+    """The local root to read, or None for the hub. Raises UserError where the root given is not a folder."""
+    if dataset.source == "hub" or (dataset.source == "auto" and not dataset.root):
+        return None
+    root = Path(os.path.expanduser(str(dataset.root)))
+    if not root.is_dir():
+        raise UserError(f"dataset.root={dataset.root} is not a folder; give the folder of {dataset.name} in its official layout.")
+    return root.resolve()
+
+
+__all__ = [
+    "Corpus", "FileAudio", "Reader", "Rejected", "SPLITS", "TableAudio", "Utterance",
+    "as_list", "read_corpus", "register_reader", "resolve_root",
+]

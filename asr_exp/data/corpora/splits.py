@@ -1,0 +1,137 @@
+"""What every reader does with its rows: gather the splits a run names, carve out those it does not, and check what came out."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import Any
+
+from asr_exp.data.corpora.base import SPLITS, Corpus, Rejected, Utterance, as_list
+from asr_exp.errors import UserError
+
+Rows = tuple[list[Utterance], list[Rejected]]
+_log = logging.getLogger(__name__)
+
+
+def gather(dataset: Any, read: Callable[[str, str], Rows], where: str, source: str = "local", may_be_empty: Collection[str] = (),
+           label: Callable[[str], str] = str) -> Corpus:
+    """The corpus whose splits are the subsets that `dataset.train`, `.dev` and `.test` name.
+
+    `read(subset, key)` gives a subset's rows; `key` is the config key that named it, for its errors. A dev or test that is
+    not given, or comes out empty and is among `may_be_empty`, is carved out of train. `label(subset)` is its name in the protocol.
+    Raises UserError for a train that is not given and for a split that comes out empty.
+    """
+    corpus = Corpus(splits={}, source=source)
+    for split in SPLITS:
+        rows: list[Utterance] = []
+        for subset in as_list(dataset[split]):
+            more, rejected = read(subset, f"dataset.{split}")
+            rows += more
+            corpus.rejected[split] += rejected
+        if rows or (dataset[split] and split not in may_be_empty):
+            corpus.splits[split] = rows
+            corpus.subsets[split] = [label(subset) for subset in as_list(dataset[split])]
+    return complete(corpus, dataset, where)
+
+
+def complete(corpus: Corpus, dataset: Any, where: str) -> Corpus:
+    """`corpus` with the missing dev and test carved out of train, and ids unique within each split.
+
+    Raises UserError where train is missing or a split is empty, naming its key and `where` it was read.
+    """
+    if "train" not in corpus.splits:
+        raise UserError(f"dataset.train has no value; name what to train on in {where}: dataset.train=...")
+    for split, rows in corpus.splits.items():
+        if not rows:
+            raise UserError(_empty(split, corpus.rejected[split], dataset, where))
+        corpus.splits[split] = unique_ids(rows)
+    missing = {s: float(dataset[f"{s}_fraction"]) for s in ("dev", "test") if s not in corpus.splits}
+    if missing:
+        _carve_out(corpus, missing, dataset.split_seed)
+    _warn_of_overlap(corpus.splits)
+    return corpus
+
+
+def unique_ids(rows: list[Utterance]) -> list[Utterance]:
+    """`rows` with `#2`, `#3` ... added to an id that was there before."""
+    seen: dict[str, int] = {}
+    unique = []
+    for row in rows:
+        count = seen[row.id] = seen.get(row.id, 0) + 1
+        unique.append(row if count == 1 else replace(row, id=f"{row.id}#{count}"))
+    return unique
+
+
+def carve(rows: list[Utterance], shares: dict[str, float], seed: int) -> tuple[dict[str, list[Utterance]], str]:
+    """`rows` dealt to train and to the splits of `shares` -> (rows by split, what was dealt: `speakers` or `utterances`).
+
+    Whole speakers where there are enough of them to come near the shares, else utterances. The same ids and seed give the
+    same splits whatever the order of the rows, which stays as it is.
+    """
+    dealt = _deal_speakers(rows, shares, seed)
+    unit = "speakers" if dealt else "utterances"
+    if dealt is None:
+        order = sorted((row.id for row in rows), key=lambda i: _shuffle_key(i, seed))
+        dealt = {}
+        for split, share in shares.items():
+            taken = len(dealt)
+            dealt |= {i: split for i in order[taken:taken + max(1, round(share * len(rows)))]}
+    parts: dict[str, list[Utterance]] = {"train": [], **{split: [] for split in shares}}
+    for row in rows:
+        parts[dealt.get(str(row.speaker) if unit == "speakers" else row.id, "train")].append(row)
+    return parts, unit
+
+
+def _deal_speakers(rows: list[Utterance], shares: dict[str, float], seed: int) -> dict[str, str] | None:
+    """speaker -> split, or None where speakers are unknown or too few (a split within half of its share cannot be made)."""
+    sizes: dict[str, int] = {}
+    for row in rows:
+        if row.speaker is None:
+            return None
+        sizes[row.speaker] = sizes.get(row.speaker, 0) + 1
+    dealt: dict[str, str] = {}
+    for split, share in shares.items():
+        target, size = share * len(rows), 0
+        for speaker in sorted(sizes.keys() - dealt, key=lambda s: _shuffle_key(s, seed)):
+            if size < target and size + sizes[speaker] <= 1.5 * target:
+                dealt[speaker] = split
+                size += sizes[speaker]
+        if size < 0.5 * target or size == 0:
+            return None
+    return dealt
+
+
+def _shuffle_key(name: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+
+
+def _carve_out(corpus: Corpus, shares: dict[str, float], seed: int) -> None:
+    for split, share in shares.items():
+        if share == 0:
+            raise UserError(f"dataset.{split} names nothing, and dataset.{split}_fraction=0 carves nothing out of train; give one of them.")
+    rows, names = corpus.splits["train"], ",".join(corpus.subsets["train"])
+    parts, unit = carve(rows, shares, seed)
+    if not parts["train"]:
+        raise UserError(f"dataset.train has {len(rows)} utterances, too few to carve {' and '.join(shares)} out of it; "
+                        f"give {' and '.join(f'dataset.{s}=...' for s in shares)}.")
+    total = len({r.speaker for r in rows}) if unit == "speakers" else len(rows)
+    for split in shares:
+        count = len({r.speaker for r in parts[split]}) if unit == "speakers" else len(parts[split])
+        corpus.subsets[split] = [f"{names}[{count} of {total} {unit}, seed {seed}]"]
+        _log.warning("there is no %s split: it is %d of the %d %s of train (%d utterances, dataset.split_seed=%d)",
+                     split, count, total, unit, len(parts[split]), seed)
+    corpus.subsets["train"] = [f"{names}[less {', '.join(shares)}]"]
+    corpus.splits |= parts
+
+
+def _empty(split: str, rejected: list[Rejected], dataset: Any, where: str) -> str:
+    asked = ", ".join(as_list(dataset[split]))
+    why = f" All {len(rejected)} rows were rejected; the first, {rejected[0].id}: {rejected[0].reason}." if rejected else ""
+    return f"dataset.{split}={asked} has no utterances in {where}.{why} Give dataset.{split} something that has."
+
+
+def _warn_of_overlap(splits: dict[str, list[Utterance]]) -> None:
+    ids = {split: {row.id for row in rows} for split, rows in splits.items()}
+    for a, b in (("train", "test"), ("dev", "test"), ("train", "dev")):
+        if common := len(ids[a] & ids[b]):
+            _log.warning("%d of the %d utterances of %s are also in %s: that score flatters", common, len(ids[b]), b, a)

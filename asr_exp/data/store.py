@@ -1,0 +1,154 @@
+"""Audio decoded, mixed down and resampled once, to int16 shards that are memory-mapped ever after.
+
+A shard holds consecutive utterances; its name is a hash of what they are (path, size, modification time, segment) and of
+the sample rate, so an unchanged corpus is found again in a second, and a changed file makes its shard anew. A shard is a
+raw `.i16` file and a `.json` index, which is renamed into place last: a shard with an index is whole.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from filelock import FileLock
+from tqdm import tqdm
+
+from asr_exp.data.corpora import FileAudio, TableAudio, Utterance
+
+SHARD = 128  # utterances; small enough to spread a small corpus over the cores
+VERSION = "1"  # of the shards' contents; another number makes all of them anew
+LONGEST = 3600.0  # seconds of one clip; more is a recording to be segmented first
+
+Audio = FileAudio | TableAudio
+
+
+class AudioStore:
+    """Random access to the decoded audio of a list of utterances. `lengths` (samples) is 0 where `reasons` says why."""
+
+    def __init__(self, rate: int, shards: Sequence[Path], lengths: np.ndarray, reasons: dict[int, str]):
+        self.rate, self.lengths, self.reasons = rate, lengths, reasons
+        self._shards = list(shards)
+        self._maps: dict[int, np.ndarray] = {}
+        starts = np.zeros(len(lengths), dtype=np.int64)
+        for first in range(0, len(lengths), SHARD):
+            inside = lengths[first : first + SHARD]
+            starts[first : first + SHARD] = np.cumsum(inside) - inside
+        self._starts = starts
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Samples of one utterance, int16, shape (length,); a view of the memory map."""
+        shard = index // SHARD
+        if shard not in self._maps:
+            self._maps[shard] = np.memmap(self._shards[shard], dtype=np.int16, mode="r")
+        start = self._starts[index]
+        return self._maps[shard][start : start + self.lengths[index]]
+
+
+def open_store(utterances: Sequence[Utterance], cache: Path, rate: int = 16000, workers: int | None = None,
+               progress: str | None = None) -> AudioStore:
+    """The store of these utterances; what is not in the cache yet is decoded now, in parallel.
+
+    Several processes may ask at once: each shard is made by one of them, the others wait for it. `progress` is the label
+    of a progress bar (None: no bar).
+    """
+    groups = [utterances[i : i + SHARD] for i in range(0, len(utterances), SHARD)]
+    names = [_shard_name(group, rate) for group in groups]
+    folder = cache / "audio" / f"{rate}"
+    paths = [folder / name[:2] / f"{name}.i16" for name in names]
+    missing = [(p, g) for p, g in zip(paths, groups, strict=True) if not p.with_suffix(".json").exists()]
+    if missing:
+        total = sum(len(g) for _, g in missing)
+        with (
+            tqdm(total=total, desc=progress, unit="clip", disable=progress is None, leave=False, dynamic_ncols=True) as bar,
+            ThreadPoolExecutor(workers or os.cpu_count()) as pool,
+        ):
+            list(pool.map(lambda job: _make_shard(*job, rate=rate, advance=bar.update), missing))
+    lengths, reasons = np.zeros(len(utterances), dtype=np.int64), {}
+    for number, path in enumerate(paths):
+        index = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        lengths[number * SHARD : number * SHARD + len(index["lengths"])] = index["lengths"]
+        reasons.update({number * SHARD + int(i): why for i, why in index["reasons"].items()})
+    return AudioStore(rate, paths, lengths, reasons)
+
+
+def _shard_name(group: Sequence[Utterance], rate: int) -> str:
+    digest = hashlib.blake2b(f"{VERSION} {rate}".encode(), digest_size=16)
+    for utterance in group:
+        try:
+            identity: tuple = utterance.audio.identity()
+        except OSError:
+            identity = ("missing", str(utterance.audio))
+        digest.update(repr(identity).encode())
+    return digest.hexdigest()
+
+
+def _make_shard(path: Path, group: Sequence[Utterance], rate: int, advance: Callable[[int], object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    index_path = path.with_suffix(".json")
+    with FileLock(path.with_suffix(".lock")):
+        if index_path.exists():  # made by another process while this one waited
+            advance(len(group))
+            return
+        lengths: list[int] = []
+        reasons: dict[int, str] = {}
+        beside = path.with_suffix(".new")
+        with beside.open("wb") as file:
+            for number, utterance in enumerate(group):
+                samples, reason = decode(utterance.audio, rate)
+                if reason:
+                    reasons[number] = reason
+                lengths.append(len(samples))
+                file.write(samples.tobytes())
+                advance(1)
+        os.replace(beside, path)
+        beside_index = path.with_suffix(".json.new")
+        beside_index.write_text(json.dumps({"lengths": lengths, "reasons": reasons}), encoding="utf-8")
+        os.replace(beside_index, index_path)
+
+
+def decode(audio: Audio, rate: int) -> tuple[np.ndarray, str]:
+    """One clip as int16 mono at `rate` -> (samples, reason it cannot be used, or '')."""
+    nothing = np.zeros(0, dtype=np.int16)
+    try:
+        with soundfile.SoundFile(audio.open()) as file:
+            found = file.samplerate
+            wanted = _segment(audio, file)
+            if wanted > LONGEST * found:
+                return nothing, f"{wanted / found:.0f} s long; cut it into segments first"
+            samples = file.read(wanted, dtype="float32", always_2d=True)
+            truncated = "(should be" in file.extra_info and "data :" in file.extra_info
+    except FileNotFoundError:
+        return nothing, "no such file"
+    except (soundfile.LibsndfileError, OSError, RuntimeError, ValueError, TypeError) as why:
+        if isinstance(audio, FileAudio) and not os.path.exists(audio.path):
+            return nothing, "no such file"
+        return nothing, f"unreadable: {' '.join(str(why).split())[-160:]}"
+    if len(samples) == 0:
+        return nothing, "empty: the file holds no audio"
+    if len(samples) < wanted or truncated:
+        return nothing, f"truncated: {len(samples)} samples where the header promises more"
+    mono = samples.mean(axis=1)
+    if not np.isfinite(mono).all():
+        return nothing, "unreadable: samples that are not finite"
+    if found != rate:
+        mono = soxr.resample(mono, found, rate)
+    return np.clip(np.rint(mono * 32768.0), -32768, 32767).astype(np.int16), ""
+
+
+def _segment(audio: Audio, file: soundfile.SoundFile) -> int:
+    """Move to the segment's start -> its length in the file's own samples."""
+    start = round((audio.start or 0.0) * file.samplerate)
+    end = file.frames if audio.end is None else round(audio.end * file.samplerate)
+    if start >= file.frames or end > file.frames + file.samplerate // 10:
+        raise ValueError(f"the segment {audio.start}-{audio.end} s lies outside the file of {file.frames / file.samplerate:.2f} s")
+    if start:
+        file.seek(start)
+    return min(end, file.frames) - start

@@ -1,0 +1,243 @@
+"""Text rules: small named functions applied in order to every transcript, for training, scoring and serving alike."""
+
+import functools
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from asr_exp.errors import UserError, nearest
+
+Rule = Callable[[str], str]
+# What a rule takes after its colon: nothing (None), a type, or one of some words.
+Argument = None | type | tuple[str, ...]
+_RULES: dict[str, tuple[Callable[[Any, str | None], Rule], Argument]] = {}
+
+
+class TextRules:
+    """Rules in order, as one function. A rule with a method `many(texts)` gets whole lists of texts."""
+
+    def __init__(self, rules: Iterable[Rule]):
+        self._rules = list(rules)
+
+    def __call__(self, text: str) -> str:
+        for rule in self._rules:
+            text = rule(text)
+        return text
+
+    def apply_many(self, texts: list[str]) -> list[str]:
+        """The same as applying the rules to each text; faster for rules that work on lists (espeak)."""
+        for rule in self._rules:
+            many = getattr(rule, "many", None)
+            texts = many(texts) if many else [rule(text) for text in texts]
+        return texts
+
+
+def register_rule(name: str, argument: Argument = None) -> Callable:
+    """Make `factory(argument, language) -> rule` known as the text rule `name`.
+
+    `argument` says what it takes after the colon: nothing (None), a type (str, dict), or one of a tuple of words.
+    """
+
+    def register(factory: Callable[[Any, str | None], Rule]) -> Callable[[Any, str | None], Rule]:
+        _RULES[name] = (factory, argument)
+        return factory
+
+    return register
+
+
+def build_rules(rules: Iterable[Any], language: str | None) -> TextRules:
+    """The rules of a `text` section: names (`lower`) and one-key mappings (`remove: ",?."`), for `dataset.language`.
+
+    Raises UserError for an unknown rule and for an argument that does not fit.
+    """
+    return TextRules(_build(rule, language) for rule in rules)
+
+
+def _build(rule: Any, language: str | None) -> Rule:
+    if isinstance(rule, Mapping):
+        if len(rule) != 1:
+            raise UserError(f"text.rules: {dict(rule)} is not one rule; write each rule on a line of its own, `- name: argument`.")
+        (name, argument), = rule.items()
+    else:
+        name, argument = rule, None
+    if name not in _RULES:
+        raise UserError(f"text.rules: {name!r} is not a text rule.{nearest(name, _RULES)} There are: {', '.join(sorted(_RULES))}.")
+    factory, wanted = _RULES[name]
+    if isinstance(argument, Mapping):
+        argument = dict(argument)
+    if wanted is None and argument is not None:
+        raise UserError(f"text.rules: {name} takes no argument, and was given {argument!r}; write `- {name}`.")
+    if isinstance(wanted, tuple) and argument not in wanted:
+        raise UserError(f"text.rules: {name}: {argument!r} is not one of {', '.join(wanted)}.{nearest(argument, wanted)}")
+    if isinstance(wanted, type) and not isinstance(argument, wanted):
+        example = '{"from": "to"}' if wanted is dict else '",?."'
+        raise UserError(f"text.rules: {name} was given {argument!r}; it takes a {wanted.__name__}, such as `- {name}: {example}`.")
+    return factory(argument, language)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# case and form
+
+# Languages that write i with and without a dot, whose capitals are İ and I.
+_DOTLESS = ("tr", "az", "turkish", "azerbaijani", "azeri")
+
+
+@register_rule("lower")
+def _lower(argument: None, language: str | None) -> Rule:
+    if _has_dotless(language):
+        return lambda text: text.replace("I\u0307", "i").replace("İ", "i").replace("I", "ı").lower()
+    return str.lower
+
+
+@register_rule("upper")
+def _upper(argument: None, language: str | None) -> Rule:
+    if _has_dotless(language):
+        return lambda text: text.replace("i", "İ").upper()
+    return str.upper
+
+
+def _has_dotless(language: str | None) -> bool:
+    return re.split("[-_]", (language or "").lower())[0] in _DOTLESS
+
+
+@register_rule("nfc")
+def _nfc(argument: None, language: str | None) -> Rule:
+    return functools.partial(unicodedata.normalize, "NFC")
+
+
+@register_rule("nfkc")
+def _nfkc(argument: None, language: str | None) -> Rule:
+    return functools.partial(unicodedata.normalize, "NFKC")
+
+
+@register_rule("strip_accents")
+def _strip_accents(argument: None, language: str | None) -> Rule:
+    """é -> e, й -> и. The vowel signs of Arabic and Indic scripts, which are also combining marks, stay."""
+
+    def strip(text: str) -> str:
+        return unicodedata.normalize("NFC", re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFD", text)))
+
+    return strip
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# characters
+
+_TYPOGRAPHIC_APOSTROPHES = str.maketrans({"’": "'", "ʼ": "'"})
+# Marks that some scripts write inside a word: taken out, they leave it whole. Catalan l·l, Hebrew צה״ל, Armenian ինչո՞ւ.
+_INSIDE_WORDS = frozenset("·‧״׳՚՛՜՝՞՟")
+_JOINERS = "\u200c\u200d"
+
+
+@functools.cache
+def _characters(wanted: Callable[[str], bool]) -> str:
+    """A regular expression for a run of the characters that are `wanted`."""
+    # Beyond these ranges nothing but ideographs is assigned.
+    every = (chr(code) for block in (range(0x20000), range(0xE0000, 0xE0200)) for code in block)
+    return f"[{''.join(re.escape(c) for c in every if wanted(c))}]+"
+
+
+def _is_punctuation(character: str) -> bool:
+    return unicodedata.category(character)[0] in "PS"
+
+
+def _is_invisible(character: str) -> bool:
+    """Format and control characters, variation selectors and the grapheme joiner; white space is none of them."""
+    return (unicodedata.category(character) in ("Cf", "Cc") and not character.isspace()
+            or "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef" or character == "\u034f")
+
+
+def _is_word(character: str) -> bool:
+    return character != "" and unicodedata.category(character)[0] in "LMN"
+
+
+@register_rule("remove", argument=str)
+def _remove(characters: str, language: str | None) -> Rule:
+    return lambda text: text.translate(dict.fromkeys(map(ord, characters)))
+
+
+@register_rule("replace", argument=dict)
+def _replace(pairs: dict[Any, Any], language: str | None) -> Rule:
+    """All pairs at once, the longest first: what one puts in, another does not take out."""
+    table = {str(old): str(new) for old, new in pairs.items()}
+    if not table or "" in table:
+        raise UserError(f"text.rules: replace was given {pairs!r}; each pair needs something to look for.")
+    pattern = re.compile("|".join(re.escape(old) for old in sorted(table, key=len, reverse=True)))
+    return lambda text: pattern.sub(lambda match: table[match.group()], text)
+
+
+@register_rule("remove_punctuation")
+def _remove_punctuation(argument: None, language: str | None) -> Rule:
+    """Punctuation and symbols go; between the letters of a word they part it (well-known, yes/no), an apostrophe stays (don't)."""
+    pattern = re.compile(_characters(_is_punctuation))
+
+    def run(match: re.Match[str]) -> str:
+        text, (start, end), marks = match.string, match.span(), match.group()
+        if not (_is_word(text[start - 1:start]) and _is_word(text[end:end + 1])):
+            return ""
+        return marks if marks == "'" else "" if _INSIDE_WORDS.issuperset(marks) else " "
+
+    return lambda text: pattern.sub(run, text.translate(_TYPOGRAPHIC_APOSTROPHES))
+
+
+@register_rule("remove_invisible")
+def _remove_invisible(argument: None, language: str | None) -> Rule:
+    """Zero-width characters, soft hyphens, byte-order marks. Joiners stay where they spell: in Arabic script and about a virama."""
+    pattern = re.compile(_characters(_is_invisible))
+
+    def run(match: re.Match[str]) -> str:
+        joiner = next((c for c in match.group() if c in _JOINERS), "")
+        return joiner if joiner and _joins(match.string[:match.start()], match.string[match.end():][:1]) else ""
+
+    return lambda text: pattern.sub(run, text)
+
+
+def _joins(before: str, after: str) -> bool:
+    virama, arabic = 9, "AL"
+    base = before.rstrip("".join(c for c in set(before) if unicodedata.category(c)[0] == "M"))
+    if virama in map(unicodedata.combining, before[len(base):] + after):
+        return True
+    return arabic == unicodedata.bidirectional(base[-1:] or " ") == unicodedata.bidirectional(after or " ")
+
+
+@register_rule("digits", argument=("keep", "remove"))
+def _digits(choice: str, language: str | None) -> Rule:
+    """Decimal digits of every script."""
+    return (lambda text: text) if choice == "keep" else (lambda text: re.sub(r"\d", "", text))
+
+
+@register_rule("apostrophes", argument=("keep", "remove", "unify"))
+def _apostrophes(choice: str, language: str | None) -> Rule:
+    """unify: the typographic ones become '."""
+    if choice == "keep":
+        return lambda text: text
+    unify = lambda text: text.translate(_TYPOGRAPHIC_APOSTROPHES)  # noqa: E731
+    return unify if choice == "unify" else (lambda text: unify(text).replace("'", ""))
+
+
+@register_rule("collapse_whitespace")
+def _collapse_whitespace(argument: None, language: str | None) -> Rule:
+    return lambda text: " ".join(text.split())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# whole recipes
+
+
+@register_rule("hf_compat")
+def _hf_compat(argument: None, language: str | None) -> Rule:
+    """What the script behind the published rows did. Its class holds the range `!-;`, so apostrophes and digits go too.
+
+    The trailing space is part of the training target, as it was there; references and hypotheses are scored stripped.
+    """
+    ignored = re.compile('[,?.!-;:"“%‘”�]')
+    return lambda text: ignored.sub("", text).lower() + " "
+
+
+@register_rule("espeak")
+def _espeak(argument: None, language: str | None) -> Rule:
+    """IPA phones separated by single spaces, without stress or word boundaries."""
+    from asr_exp.data.espeak import Phonemiser
+
+    return Phonemiser(language)

@@ -1,0 +1,128 @@
+"""Characters or phones to label ids and back. One artifact: the transformers files beside the weights; blank = pad."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from asr_exp.data.phones import INVENTORIES, fold
+from asr_exp.errors import UserError
+
+SPACE, UNKNOWN, BLANK = "|", "[UNK]", "[PAD]"
+
+
+class Tokenizer:
+    """Label ids of a vocabulary whose tokens are characters (words parted by `|`) or phones (parted by spaces).
+
+    Phone tokens are kept with a trailing space ("sh "), so that joining the emitted tokens gives the phone string; that is
+    what lets a bare transformers pipeline print phones apart.
+    """
+
+    def __init__(self, tokens: Sequence[str], unit: str = "character", blank: str = BLANK, unknown: str = UNKNOWN,
+                 space: str = SPACE, inventory: str | None = None, score_inventory: str | None = None):
+        self.tokens, self.unit = list(tokens), unit
+        self.ids = {token: i for i, token in enumerate(self.tokens)}
+        self._units = {token.strip() if unit == "phone" else token: i for token, i in self.ids.items()}
+        self.blank_token, self.unknown_token, self.space = blank, unknown, space
+        self.blank = self.ids[blank]
+        self.unknown = self.ids.get(unknown)
+        self.inventory, self.score_inventory = inventory, score_inventory
+        self._spoken = [" " if t == space else "" if t == blank else t.strip() + " " if unit == "phone" else t for t in self.tokens]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    # -- making one ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def build(cls, texts: Iterable[str], unit: str = "character", inventory: str | None = None,
+              score_inventory: str | None = None, min_count: int = 1) -> "Tokenizer":
+        """A vocabulary of the training transcripts: sorted units, then [UNK], then [PAD] (the blank) last.
+
+        A named TIMIT inventory gives all its phones, seen in training or not. Raises UserError where no unit is left.
+        """
+        if unit == "phone" and inventory in INVENTORIES:
+            units = [phone + " " for phone in sorted(INVENTORIES[inventory])]
+        else:
+            counts: Counter[str] = Counter()
+            for text in texts:
+                counts.update([p + " " for p in text.split()] if unit == "phone" else text)
+            space = counts.pop(" ", 0)
+            counts.pop(SPACE, None)  # a bar in a transcript would read as a space
+            units = sorted(u for u, n in counts.items() if n >= min_count) + ([SPACE] if space else [])
+        if not units:
+            raise UserError("The training transcripts hold no character at all after the text rules; check dataset.columns.text and text=...")
+        return cls([*units, UNKNOWN, BLANK], unit, inventory=inventory, score_inventory=score_inventory)
+
+    @classmethod
+    def from_vocabulary(cls, path: str | Path, unit: str = "character") -> "Tokenizer":
+        """A vocabulary from a vocab.json ({token: id}). Raises UserError where the file is missing or not of that form."""
+        try:
+            ids = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+            tokens = [token for token, _ in sorted(ids.items(), key=lambda item: item[1])]
+            if sorted(ids.values()) != list(range(len(ids))):
+                raise ValueError("ids are not 0 .. n-1")
+        except (OSError, ValueError, AttributeError, TypeError) as why:
+            raise UserError(f"tokenizer.vocabulary={path} cannot be used ({why}); give a JSON file of the form {{token: id}}.") from None
+        blank = next((t for t in (BLANK, "<pad>", "<blank>") if t in ids), None)
+        if blank is None:
+            raise UserError(f"tokenizer.vocabulary={path} has no blank; add a token \"{BLANK}\" to it.")
+        return cls(tokens, unit, blank=blank, unknown="<unk>" if "<unk>" in ids else UNKNOWN)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: str, revision: str | None = None, unit: str = "character", inventory: str | None = None,
+                        score_inventory: str | None = None) -> "Tokenizer":
+        """The vocabulary of a fine-tuned CTC checkpoint (hub id or folder). Raises UserError where it has none."""
+        from transformers import AutoTokenizer
+
+        try:
+            theirs = AutoTokenizer.from_pretrained(checkpoint, revision=revision or "main")
+        except (OSError, ValueError, KeyError, TypeError) as why:
+            reason = str(why).splitlines()[0]
+            raise UserError(f"model.head=keep, but {checkpoint} has no tokenizer to keep ({reason}); use model.head=new.") from None
+        vocabulary = theirs.get_vocab()
+        tokens = [token for token, _ in sorted(vocabulary.items(), key=lambda item: item[1])]
+        space = getattr(theirs, "word_delimiter_token", None) or SPACE
+        return cls(tokens, unit, theirs.pad_token, theirs.unk_token, space, inventory, score_inventory)
+
+    # -- using it -----------------------------------------------------------------------------------------------------
+
+    def target(self, text: str) -> str:
+        """The transcript in the units the model learns (phones folded to the training inventory)."""
+        return fold(text, "timit61", self.inventory) if self.inventory in INVENTORIES else text
+
+    def encode(self, text: str) -> np.ndarray:
+        """Label ids (int32) of a transcript; units not in the vocabulary become [UNK], or are left out where there is none."""
+        units = text.split() if self.unit == "phone" else text.strip().replace(" ", self.space)
+        ids = (self._units.get(u, self.unknown) for u in units)
+        return np.fromiter((i for i in ids if i is not None), dtype=np.int32)
+
+    def known(self, labels: np.ndarray) -> int:
+        """How many of the labels are units of speech (not [UNK], not a space)."""
+        return int(np.sum((labels != self.unknown) & (labels != self.ids.get(self.space, -1))))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of collapsed label ids (no repeats, blanks allowed): what a transformers pipeline prints for them."""
+        return "".join(self._spoken[i] for i in ids).strip()
+
+    def scored(self, text: str) -> str:
+        """A reference or a hypothesis as it is scored: phones folded to the scoring inventory, characters as they are."""
+        if self.score_inventory is None or self.inventory not in INVENTORIES:
+            return text.strip()
+        return fold(text, self.inventory, self.score_inventory)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the transformers tokenizer files into a folder."""
+        import tempfile
+
+        from transformers import Wav2Vec2CTCTokenizer
+
+        with tempfile.TemporaryDirectory() as scratch:
+            vocabulary = Path(scratch) / "vocab.json"
+            vocabulary.write_text(json.dumps(self.ids, ensure_ascii=False), encoding="utf-8")
+            Wav2Vec2CTCTokenizer(
+                str(vocabulary), bos_token=None, eos_token=None, unk_token=self.unknown_token, pad_token=self.blank_token,
+                word_delimiter_token=self.space,
+            ).save_pretrained(folder)

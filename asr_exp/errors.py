@@ -1,0 +1,25 @@
+"""The errors a user can mend: what is wrong, and what to type next."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake the user can mend. The message is whole sentences that name the key or the file; it is shown without a traceback.
+
+    The process ends with exit status 2.
+    """
+
+
+class Stopped(Exception):
+    """The run was asked to leave (SIGTERM, SIGUSR1) and has saved its state. The process ends with status 128 + `signal`."""
+
+    def __init__(self, message: str, signal: int):
+        super().__init__(message)
+        self.signal = signal
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """' Did you mean X?' for the choice nearest to `name`, or '' where nothing is near."""
+    close = difflib.get_close_matches(str(name), [str(c) for c in choices], n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,146 @@
+"""A model and a split in; hypotheses, error counts and a loss out. Streams: memory does not grow with the split."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from asr_exp.data.batching import collate, cost, pack, prefetch
+from asr_exp.data.prepare import Split
+from asr_exp.data.tokenizer import Tokenizer
+from asr_exp.decoding import Decoder
+from asr_exp.model import Recogniser, ctc_losses
+from asr_exp.runtime import Runtime
+from asr_exp.scoring import Tally, character_errors, word_errors
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What the recogniser says of one utterance. counts: edits over words (or phones), and over characters under `characters`."""
+
+    id: str
+    reference: str
+    hypothesis: str
+    counts: dict[str, Any]
+    speaker: str | None
+    seconds: float
+
+
+@dataclass
+class Evaluation:
+    """Scores of a split: `summary` as in result.json, the mean CTC loss of what can be aligned, and a few hypotheses."""
+
+    summary: dict[str, Any]
+    loss: float | None
+    examples: list[Hypothesis]
+
+    @property
+    def rate(self) -> float:
+        """WER, or PER for phones: what the best checkpoint is chosen by."""
+        value = self.summary["per"] if self.summary["wer"] is None else self.summary["wer"]
+        return float("inf") if value is None else value
+
+
+@torch.inference_mode()
+def evaluate(model: Recogniser, split: Split, tokenizer: Tokenizer, decoder: Decoder, runtime: Runtime, device_seconds: float,
+             reduction: str, path: Path | None = None, examples: int = 0, progress: bool = False) -> Evaluation:
+    """Score a split in fp32, longest utterances first, forward passes dealt to ranks; rank 0 writes `path`, in the split's order.
+
+    The result is the same on every rank.
+    """
+    model.eval()
+    tally, losses, shown = Tally(tokenizer.unit == "phone"), np.zeros(2), _spread(len(split), examples)
+    kept: dict[int, Hypothesis] = {}
+    writer = _InOrder(path, len(split)) if path and runtime.main else None
+    with tqdm(total=len(split), desc=f"scoring {split.name}", unit="utt", disable=not progress, leave=False, dynamic_ncols=True) as bar:
+        for rows, pair in _gathered(_passes(model, split, tokenizer, decoder, runtime, device_seconds, reduction), runtime):
+            losses += pair
+            for index, one in rows:
+                words, characters = one.counts["words"], one.counts["characters"]
+                tally.add(words, characters, one.speaker)
+                if index in shown:
+                    kept[index] = one
+                if writer:
+                    writer.write(index, _line(one))
+            bar.update(len(rows))
+    if writer:
+        writer.close()
+    skipped = len(split.rejected)
+    summary = {**tally.summary(), "skipped": skipped, "coverage": split.coverage}
+    loss = float(losses[0] / losses[1]) if losses[1] else None
+    return Evaluation(runtime.share(summary), runtime.share(loss), [kept[i] for i in sorted(kept)])
+
+
+def _passes(model: Recogniser, split: Split, tokenizer: Tokenizer, decoder: Decoder, runtime: Runtime, device_seconds: float,
+            reduction: str) -> Iterator[tuple[list[tuple[int, Hypothesis]], np.ndarray]]:
+    """This rank's forward passes, each as its hypotheses and (sum of losses, utterances that have one)."""
+    everything = pack(np.arange(len(split)), cost(split.seconds), device_seconds)
+    mine = everything[runtime.rank :: runtime.world]
+    for batch in prefetch(mine, lambda indices: collate(split, indices)):
+        emissions = model(batch.to(runtime.device))
+        losses = ctc_losses(emissions, batch.labels.to(runtime.device), batch.label_lengths, tokenizer.blank, reduction).cpu().numpy()
+        texts = [tokenizer.scored(text) for text in decoder(emissions.logits, emissions.frames)]
+        usable = np.isfinite(losses) & (losses > 0)
+        rows = [(int(i), _hypothesis(split, int(i), text)) for i, text in zip(batch.indices, texts, strict=True)]
+        yield rows, np.array([losses[usable].sum(), usable.sum()], dtype=np.float64)
+    rounds = -(-len(everything) // runtime.world)
+    for _ in range(rounds - len(mine)):  # ranks with a pass less still take part in the last round
+        yield [], np.zeros(2)
+
+
+def _gathered(passes: Iterator, runtime: Runtime) -> Iterator:
+    """All ranks' passes, round by round, on rank 0; on the others their own alone."""
+    for one in passes:
+        if runtime.world == 1:
+            yield one
+            continue
+        everyone: list | None = [None] * runtime.world if runtime.main else None
+        dist.gather_object(one, everyone, dst=0, group=runtime.group)
+        yield from everyone or [one]
+
+
+def _hypothesis(split: Split, index: int, text: str) -> Hypothesis:
+    utterance, reference = split.utterances[index], split.references[index]
+    counts = {"words": word_errors(reference, text), "characters": character_errors(reference, text)}
+    return Hypothesis(utterance.id, reference, text, counts, utterance.speaker, round(float(split.seconds[index]), 3))
+
+
+def _line(one: Hypothesis) -> str:
+    words = asdict(one.counts["words"])
+    row = {"id": one.id, "reference": one.reference, "hypothesis": one.hypothesis, "counts": {**words, "characters": asdict(one.counts["characters"])},
+           "speaker": one.speaker, "seconds": one.seconds}
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _spread(total: int, wanted: int) -> set[int]:
+    """A few indices spread evenly over a split: the same utterances at every evaluation."""
+    return {round((i + 0.5) * total / wanted - 0.5) for i in range(min(wanted, total))} if wanted else set()
+
+
+class _InOrder:
+    """Lines that come in any order, written to a file in the order of their index; holds one offset a line in memory."""
+
+    def __init__(self, path: Path, lines: int):
+        self.path, self.beside = path, path.with_name(path.name + ".unordered")
+        self.offsets = np.full(lines, -1, dtype=np.int64)
+        self.file = self.beside.open("w+b")
+
+    def write(self, index: int, line: str) -> None:
+        self.offsets[index] = self.file.tell()
+        self.file.write(line.encode())
+
+    def close(self) -> None:
+        ordered = self.path.with_name(self.path.name + ".new")
+        with ordered.open("wb") as out:
+            for offset in self.offsets[self.offsets >= 0]:
+                self.file.seek(offset)
+                out.write(self.file.readline())
+        self.file.close()
+        self.beside.unlink()
+        ordered.replace(self.path)

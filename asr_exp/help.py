@@ -1,0 +1,128 @@
+"""The pages of `--help`: the whole program, a section's keys, or a command. Imports no Hydra, so that they come at once."""
+
+import ast
+import os
+import shutil
+import textwrap
+from collections.abc import Mapping
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import Field, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import asr_exp
+from asr_exp.config import choices, conf_folder, conf_folders
+from asr_exp.errors import UserError, nearest
+from asr_exp.hints import OPTIONAL_GROUPS, key_field, keys
+
+USAGE = """\
+usage: python -m asr_exp [COMMAND] [GROUP=CHOICE ...] [KEY=VALUE ...] [FLAG ...]
+       (or asr-exp; without a COMMAND it is train)
+
+  python -m asr_exp                            the demo: no data, no account, no network
+  python -m asr_exp dataset=timit dataset.root=/data/TIMIT model=wav2vec2-base
+  python -m asr_exp dataset=csv dataset.train=train.csv dataset.dev=dev.csv \\
+      dataset.test=test.csv model=hf model.checkpoint=facebook/wav2vec2-base
+  python -m asr_exp -m model=wav2vec2-base,hubert-base seed=0,1,2
+  torchrun --nproc-per-node 8 -m asr_exp dataset=librispeech-100h model=wavlm-large
+"""
+FLAGS = {
+    "-h, --help [NAME]": "this page; with the NAME of a section its keys, of a command what it does",
+    "-m, --multirun": "run every combination of comma-separated values, one after another",
+    "-c, --cfg job": "print the composed config instead of running (add --resolve)",
+    "-cd, --config-dir DIR": "look for YAML files in DIR too (./conf is looked in anyway)",
+    "-i, --info [WHAT]": "what the config is made of: defaults-tree, searchpath, ...",
+    "--hydra-help": "Hydra's own flags, tab completion among them",
+    "--version": "the version",
+}
+MAIN_KEYS = (
+    "seed", "dataset.root", "dataset.source", "dataset.language", "dataset.train", "dataset.dev", "dataset.test", "model.checkpoint",
+    "trainer.max_steps", "trainer.max_epochs", "trainer.batch_seconds", "trainer.device_seconds", "trainer.eval_every", "trainer.devices",
+    "trainer.precision", "optimizer.lr", "schedule.warmup_steps", "output_root", "plugins",
+)  # fmt: skip
+
+
+def page(topic: str | None, commands: Mapping[str, Path]) -> str:
+    """The page on `topic`: a command, a group, a section or a key; without one, on the whole program.
+
+    Raises UserError for a topic there is no page on.
+    """
+    if topic is None:
+        return whole_page(commands)
+    if topic in commands:
+        return f"{docstring(commands[topic])}\n\nIts settings, and the other commands: python -m asr_exp --help\n"
+    one = key_field(topic)
+    if one is not None and not is_dataclass(one.type):
+        return _table({topic: _key_line(topic, one, _defaults())})
+    if one is not None or topic in OPTIONAL_GROUPS:
+        return section_page(topic)
+    topics = [*commands, *(name for name, _ in keys()), *OPTIONAL_GROUPS]
+    raise UserError(f"There is no help on {topic!r}.{nearest(topic, topics)} There is on commands, groups, sections and keys: see --help.")
+
+
+def whole_page(commands: Mapping[str, Path]) -> str:
+    """What the program is, how to call it, the commands, the choices of every group, the main keys, the flags."""
+    groups, defaults = choices(conf_folders()), _defaults()
+    chosen = {group: f" (default: {defaults[group]})" if group in defaults else "" for group in groups}
+    parts = {
+        "": _wrap(f"{asr_exp.__doc__} Version {asr_exp.__version__}.") + "\n\n" + USAGE,
+        "Commands": _table({name: docstring(path).partition("\n")[0] for name, path in commands.items()}),
+        "Groups, chosen as GROUP=CHOICE": _table({group: ", ".join(names or ["none so far"]) + chosen[group] for group, names in groups.items()}),
+        "Main keys, set as KEY=VALUE (all keys of a section: --help trainer)": _table(
+            {name: _key_line(name, one, defaults) for name in MAIN_KEYS if (one := key_field(name))}
+        ),
+        "Flags": _table(FLAGS),
+        "Yours": _wrap("A YAML file in ./conf/dataset, ./conf/model, ... where you stand adds a choice to that group by its name.", "  ") + "\n",
+    }
+    return "\n".join(f"{title}:\n{text}" if title else text for title, text in parts.items())
+
+
+def section_page(section: str) -> str:
+    """The choices of a group, and every key of its section with its default and its meaning."""
+    defaults, names = _defaults(), choices(conf_folders()).get(section, [])
+    listed = _table({section: ", ".join(names) + (f" (default: {defaults[section]})" if section in defaults else "")}) if names else ""
+    rows = {name: _key_line(name, one, defaults) for name, one in keys() if name.startswith(f"{section}.") and not is_dataclass(one.type)}
+    return "\n".join(part for part in (listed, _table(rows)) if part)
+
+
+def docstring(path: Path) -> str:
+    """A module's docstring, read without importing the module."""
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+
+def _key_line(name: str, one: Field, defaults: Mapping[str, Any]) -> str:
+    default = defaults.get(name, one.default_factory() if one.default_factory is not NO_DEFAULT else one.default)
+    if default == "???":
+        return one.metadata["help"]
+    return f"{one.metadata['help']} [{'null' if default is None else default}]"
+
+
+def _defaults() -> dict[str, Any]:
+    """What conf/config.yaml chooses of each group, and what those choices set."""
+    folder, found = conf_folder(), {}
+    for entry in yaml.safe_load((folder / "config.yaml").read_text())["defaults"]:
+        for group, choice in entry.items() if isinstance(entry, dict) else ():
+            if isinstance(choice, str) and (file := folder / group / f"{choice}.yaml").exists():
+                found[group] = choice
+                found |= {f"{group}.{name}": value for name, value in (yaml.safe_load(file.read_text()) or {}).items()}
+    return found
+
+
+def _width() -> int:
+    return max(60, min(100, shutil.get_terminal_size((80, 24)).columns if "COLUMNS" in os.environ or os.isatty(1) else 80))
+
+
+def _wrap(text: str, indent: str = "", first: str | None = None) -> str:
+    return textwrap.fill(
+        text, _width(), initial_indent=indent if first is None else first, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _table(rows: Mapping[str, str]) -> str:
+    """Names to the left, wrapped text to the right."""
+    if not rows:
+        return "  (none)\n"
+    left = min(26, max(map(len, rows))) + 4
+    return "".join(_wrap(text, " " * left, f"  {name:<{left - 2}}") + "\n" for name, text in rows.items())

@@ -1,0 +1,196 @@
+"""What is wrong with a command line or a YAML file, in words: the key, what was given, what is allowed, the nearest name.
+
+`override_problems` looks at the overrides before Hydra does (Hydra lets some mistakes pass); `composition_problem` turns
+what Hydra still objects to into a sentence.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import Field, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from asr_exp.errors import nearest
+from asr_exp.schema import Config
+
+Choices = Mapping[str, Sequence[str]]  # of each group
+
+# Groups that may be left out, and of which several may be chosen: they are no sections of their own.
+OPTIONAL_GROUPS = ("experiment", "debug")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the overrides
+
+
+def override_problems(overrides: Sequence[str], choices: Choices, multirun: bool = False) -> list[str]:
+    """Everything wrong with a command line's overrides, a sentence each."""
+    given: dict[str, str] = {}
+    found = []
+    for text in overrides:
+        found += _override_problems(text, choices, multirun)
+        name, _, value = text.partition("=")
+        if given.setdefault(name, value) != value:
+            found.append(f"{name} is given twice, as {given[name]} and as {value}; drop one of them.")
+    return found
+
+
+def in_hydras_words(overrides: Sequence[str]) -> list[str]:
+    """The overrides as Hydra wants them: a new entry of a mapping (`model.config.hidden_size=64`) needs a `++` there."""
+    return [f"++{text}" if _inside_mapping(text.partition("=")[0]) else text for text in overrides]
+
+
+def _inside_mapping(name: str) -> bool:
+    parts = name.split(".")
+    return any(get_origin(one.type) is dict for n in range(1, len(parts)) if (one := key_field(".".join(parts[:n]))))
+
+
+def _override_problems(text: str, choices: Choices, multirun: bool) -> Iterator[str]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except OverrideParseException:
+        yield _syntax_problem(text)
+        return
+    name = override.key_or_group
+    if not name:
+        yield _syntax_problem(text)
+    elif re.match(r"hydra[./]", name) or override.package:
+        return  # Hydra's own keys, and packages, are Hydra's to judge
+    elif override.is_sweep_override() and not multirun:
+        yield (f"{text} gives {name} several values. Add -m to run them one after another, or write {name}=[...] for a list"
+               f" (quoted for a text with a comma: '{name}=\"...\"').")
+    elif override.is_discrete_sweep():
+        for value in override.sweep_string_iterator():
+            yield from _override_problems(f"{name}={value}", choices, multirun)
+    elif override.is_sweep_override() or override.is_delete():
+        return
+    elif name in choices:
+        yield from _choice_problems(name, text, override.value(), choices[name], override.is_add())
+    elif key_field(name) is None and not override.is_add() and not _inside_mapping(name):
+        yield unknown_key(name, choices)
+    elif key_field(name) is not None:
+        yield from _type_problems(name, text, override.value())
+
+
+def _syntax_problem(text: str) -> str:
+    name, equals, value = text.partition("=")
+    if not equals:
+        return f"{text!r} is neither a command nor key=value. Write key=value, such as dataset=timit; see --help."
+    if not name.strip():
+        return f"{text!r} has no key before the '='. Write key=value, such as dataset=timit."
+    return (f"{text!r} cannot be read. Put quotes around a value with brackets, commas or other signs, and around the whole for the "
+            f"shell: '{name}=\"{value}\"'.")
+
+
+def _choice_problems(group: str, text: str, value: Any, choices: Sequence[str], added: bool) -> Iterator[str]:
+    listed = f"The choices: {', '.join(choices) or 'none so far'}."
+    if added:
+        yield f"{text}: {group} is a group of this program, so it is chosen without the '+': {text.lstrip('+')}."
+    elif group in OPTIONAL_GROUPS and (value is None or isinstance(value, list)):
+        unknown = [one for one in value or [] if one not in choices]
+        yield from (f"{text}: there is no {group} {one!r}.{nearest(one, choices)} {listed}" for one in unknown)
+    elif isinstance(value, dict):
+        yield f"{text}: {group} wants the name of a choice; set its keys one by one, as {group}.KEY=VALUE. {listed}"
+    elif isinstance(value, list):
+        yield f"{text}: {group} wants one choice; `-m {group}=a,b` runs several one after another. {listed}"
+    elif str(value) not in choices:
+        yield f"{text}: there is no {group} {str(value)!r}.{nearest(str(value), choices)} {listed}"
+
+
+def _type_problems(name: str, text: str, value: Any) -> Iterator[str]:
+    one = key_field(name)
+    assert one is not None
+    if is_dataclass(one.type):
+        yield f"{text}: {name} is a section; set its keys one by one: {', '.join(f'{name}.{f.name}' for f in fields(one.type))}."
+        return
+    try:
+        OmegaConf.update(OmegaConf.structured(Config), name, value, merge=True)
+    except OmegaConfBaseException:
+        yield f"{text}: {name} must be {_kind(one.type)} ({one.metadata['help']}), not {value!r}."
+
+
+def _kind(type_: Any) -> str:
+    """'a number or null' for `float | None`."""
+    if isinstance(type_, UnionType):
+        return " or ".join(_kind(t) for t in get_args(type_))
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null",
+             list: "a list such as [a,b]", dict: "a mapping such as {a: 1}"}
+    return names.get(get_origin(type_) or type_, "something else")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# names
+
+
+def keys(section: type = Config, prefix: str = "") -> Iterator[tuple[str, Field]]:
+    """Every key a run may set, with its dotted name; sections before their keys."""
+    for one in fields(section):
+        yield prefix + one.name, one
+        if is_dataclass(one.type) and isinstance(one.type, type):
+            yield from keys(one.type, f"{prefix}{one.name}.")
+
+
+def key_field(name: str) -> Field | None:
+    """The field of the schema that a dotted name stands for, if there is one."""
+    return next((one for dotted, one in keys() if dotted == name), None)
+
+
+def unknown_key(name: str, choices: Choices) -> str:
+    """'trainer.lrr is not a key ...' with the nearest key, in whichever section that is, and what is allowed there."""
+    section, _, leaf = name.rpartition(".")
+    known = [*(dotted for dotted, _ in keys()), *OPTIONAL_GROUPS]
+    siblings = [k for k in known if k.rpartition(".")[0] == section]
+    leaves: dict[str, list[str]] = {}
+    for dotted in known:
+        leaves.setdefault(dotted.rpartition(".")[2], []).append(dotted)
+    near = leaves.get(leaf) or difflib.get_close_matches(name, siblings, n=1, cutoff=0.6)
+    if not near:
+        near = [k for close in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7) for k in leaves[close]]
+    hint = f" Did you mean {' or '.join(map(repr, near[:3]))}?" if near else nearest(name, known)
+    taken = [group for group, names in choices.items() if leaf in names]
+    hint = f" Did you mean {taken[0]}={leaf}?" if taken and not near else hint
+    allowed = siblings or [k for k in known if "." not in k]
+    return f"{name} is not a key of this program.{hint} Allowed {'here' if siblings else 'at the top'}: {', '.join(allowed)}."
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what Hydra objects to
+
+
+def composition_problem(error: Exception, choices: Choices, folders: Sequence[Path]) -> str:
+    """Hydra's exception as a sentence: the YAML file at fault by its path, its key, the nearest name."""
+    text = str(error)
+    where = re.match(r"In '(.+?)': \w+ raised while composing config:\n", text)
+    place = f"{_file(where[1], folders)}: " if where else ""
+    key = re.search(r"full_key: (\S+)", text)
+    if missing := re.search(r"Could not find '(.+)/(.*)'", text):
+        group, name = missing[1], missing[2]
+        known = choices.get(group, re.findall(r"^\t([^=\s]+)$", text, flags=re.MULTILINE))
+        return (f"{group}={name}: there is no {group} {name!r}.{nearest(name, known)} A command line or a file's defaults list asks for it. "
+                f"The choices: {', '.join(known)}.")
+    if where and key and key_field(key[1]) is None:
+        return place + unknown_key(key[1], choices)
+    first = _first_line(text[where.end():] if where else text)
+    if where and key:
+        return f"{place}{key[1]}: {first}"
+    because = f" {_first_line(str(error.__cause__))}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
+    return place + first + because
+
+
+def _file(name: str, folders: Sequence[Path]) -> Path | str:
+    return next((path for folder in folders if (path := folder / f"{name}.yaml").exists()), name)
+
+
+def _first_line(text: str) -> str:
+    """The message less the lines that speak of Hydra's and OmegaConf's insides."""
+    inside = ("Config search path", "full_key:", "object_type=", "reference_type=", "See https://hydra.cc", "Set the environment variable")
+    lines = [line.strip() for line in text.splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith((*inside, "provider="))).rstrip(".") + "."

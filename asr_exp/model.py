@@ -1,0 +1,300 @@
+"""A speech backbone with a CTC head: loading, freezing, and a forward pass in which no utterance depends on another.
+
+Any architecture of transformers' `AutoModelForCTC` that takes waveforms is loaded through the `Auto*` classes, from a hub
+id or a folder. What transformers leaves to the batch is taken into our own hands: padding, masks and layerdrop.
+"""
+
+import contextlib
+import fnmatch
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from asr_exp.data.batching import Batch, Masks
+from asr_exp.errors import UserError, nearest
+
+# Families whose encoder, given a mask over frames, gives each utterance what it would get alone (tests/test_padding.py).
+# The others (SEW pools and data2vec convolves across the padding's edge) are fed one utterance at a time.
+MASKED_ENCODERS = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
+
+
+@dataclass(frozen=True)
+class Emissions:
+    """What the model says of a batch. logits: (batch, frames, vocabulary), fp32; frames: valid frames of each row."""
+
+    logits: torch.Tensor
+    frames: list[int]
+
+
+class Recogniser(nn.Module):
+    """A transformers CTC network with its feature extractor's conventions.
+
+    padding: `exact` gives each utterance the output it has alone; `hf_compat` pads the batch the way transformers'
+    feature extractor does, so that group-norm backbones see the padding.
+    """
+
+    def __init__(self, network: Any, extractor: Any, padding: str = "exact"):
+        super().__init__()
+        self.network, self.extractor, self.padding = network, extractor, padding
+        self.backbone = getattr(network, network.base_model_prefix)
+        config = network.config
+        self.masked_encoder = config.model_type in MASKED_ENCODERS
+        self.group_norm = getattr(config, "feat_extract_norm", "layer") == "group"
+        self.layerdrop = float(getattr(config, "layerdrop", 0.0) or 0.0)
+        self._dropped: set[int] = set()
+        self._lengths: list[int] = []
+        self._masks: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
+        self._take_over()
+
+    # -- what transformers would decide per batch -----------------------------------------------------------------------
+
+    def _take_over(self) -> None:
+        """Replace the backbone's own masking, layerdrop and (group norm) front end by ours, on this instance only.
+
+        No module is wrapped, so the names of the weights stay those of transformers.
+        """
+        self.backbone._mask_hidden_states = self._mask
+        self._front_end = self.backbone.feature_extractor.forward
+        self.backbone.feature_extractor.forward = self._features
+        layers = getattr(self.backbone.encoder, "layers", [])
+        self.network.config.layerdrop = 0.0
+        for number, layer in enumerate(layers):
+            layer.forward = self._droppable(layer.forward, number)
+
+    def _droppable(self, forward: Any, number: int) -> Any:
+        with_bias = self.network.config.model_type == "wavlm"  # its layers hand the position bias on
+
+        def forward_or_skip(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            if self.training and number in self._dropped:
+                return (hidden_states, kwargs.get("position_bias")) if with_bias else hidden_states
+            return forward(hidden_states, *args, **kwargs)
+
+        return forward_or_skip
+
+    def drop_layers(self, seed: int, step: int) -> None:
+        """Draw the encoder layers a training step skips: the same on every rank and in every forward pass of the step."""
+        if self.layerdrop > 0:
+            layers = len(self.backbone.encoder.layers)
+            drawn = np.random.default_rng([seed, 3, step]).random(layers) < self.layerdrop
+            first = 1 if self.network.config.model_type == "wavlm" else 0  # WavLM's first layer makes the position bias
+            self._dropped = {i for i in range(first, layers) if drawn[i]}
+
+    def _mask(self, hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        time, feature = self._masks
+        if time is not None and hasattr(self.backbone, "masked_spec_embed"):
+            fill = self.backbone.masked_spec_embed.to(hidden_states.dtype)
+            time = F.pad(time, (0, hidden_states.shape[1] - time.shape[1]))
+            hidden_states = torch.where(time[:, :, None], fill, hidden_states)
+        if feature is not None:
+            hidden_states = hidden_states.masked_fill(feature[:, None, :], 0.0)
+        return hidden_states.clone()  # encoders zero the padding in place
+
+    def _features(self, audio: torch.Tensor) -> torch.Tensor:
+        """The convolutional front end; group norm runs over time, so there each utterance goes through without its padding."""
+        frozen = not any(p.requires_grad for p in self.backbone.feature_extractor.parameters())
+        with torch.no_grad() if frozen else contextlib.nullcontext():
+            if self.padding == "hf_compat" or not self.group_norm or min(self._lengths) == audio.shape[1]:
+                return self._front_end(audio)
+            alone = [self._front_end(row[None, :n])[0].T for row, n in zip(audio, self._lengths, strict=True)]
+            padded = nn.utils.rnn.pad_sequence(alone, batch_first=True).transpose(1, 2)
+            return F.pad(padded, (0, self.frames(audio.shape[1]) - padded.shape[2]))
+
+    # -- forward ----------------------------------------------------------------------------------------------------------
+
+    def frames(self, samples: int) -> int:
+        """Frames the encoder makes of a clip of so many samples (0 for less than one receptive field)."""
+        for kernel, stride in zip(self.network.config.conv_kernel, self.network.config.conv_stride, strict=True):
+            samples = (samples - kernel) // stride + 1
+        return max(0, samples)
+
+    def forward(self, batch: Batch) -> Emissions:
+        """Emissions of a batch (int16 audio as stored). Masks and layerdrop act in training mode only."""
+        lengths, device = batch.lengths, batch.audio.device
+        valid = torch.arange(batch.audio.shape[1], device=device)[None, :] < torch.tensor(lengths)[:, None].to(device, non_blocking=True)
+        audio = self._normalise(batch.audio, valid)
+        masks = (batch.time_mask, batch.feature_mask) if self.training else (None, None)
+        frames = [self.frames(n) for n in lengths]
+        if self.padding == "hf_compat":
+            sees_mask = self.extractor.return_attention_mask
+            hidden = self._encode(audio, lengths, masks, valid.long() if sees_mask else None)
+            frames = frames if sees_mask else [hidden.shape[1]] * len(lengths)
+        elif self.masked_encoder or len(batch) == 1:
+            hidden = self._encode(audio, lengths, masks, valid.long() if len(set(lengths)) > 1 else None)
+        else:
+            rows = [self._encode(audio[i : i + 1, :n], [n], _row(masks, i, frames[i]), None)[0] for i, n in enumerate(lengths)]
+            hidden = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        return Emissions(self.network.lm_head(self.network.dropout(hidden)).float(), frames)
+
+    def _encode(self, audio: torch.Tensor, lengths: list[int], masks: tuple, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        self._lengths, self._masks = lengths, masks
+        return self.backbone(audio, attention_mask=attention_mask)[0]
+
+    def _normalise(self, audio: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """int16 to float; to zero mean and unit variance per utterance where the checkpoint's feature extractor does so."""
+        x = audio.float() / 32768.0
+        if not self.extractor.do_normalize:
+            return x
+        count = valid.sum(1, keepdim=True)
+        mean = x.sum(1, keepdim=True) / count  # padding is zero
+        centred = (x - mean) * valid
+        variance = centred.square().sum(1, keepdim=True) / count
+        return centred / torch.sqrt(variance + 1e-7)
+
+    # -- what is trained, what is saved -----------------------------------------------------------------------------------
+
+    def freeze(self, front_end: bool, patterns: Sequence[str]) -> None:
+        """Keep the front end and the parameters whose names match as they are. Raises UserError for a pattern without a match."""
+        if front_end:
+            self.network.freeze_feature_encoder()
+        names = dict(self.network.named_parameters())
+        for pattern in patterns:
+            matched = fnmatch.filter(names, pattern)
+            if not matched:
+                raise UserError(f"model.freeze: no parameter is named like {pattern!r}.{nearest(pattern, names)}")
+            for name in matched:
+                names[name].requires_grad_(False)
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors), config and feature extractor as transformers' `from_pretrained` reads them."""
+        self.network.save_pretrained(folder, safe_serialization=True)
+        self.extractor.save_pretrained(folder)
+
+    def masks(self, seed: int) -> Masks | None:
+        """How masks are drawn for this network in training, as its config says; None where it masks nothing."""
+        c = self.network.config
+        masking = getattr(c, "apply_spec_augment", True) and (c.mask_time_prob > 0 or c.mask_feature_prob > 0)
+        if not masking:
+            return None
+        return Masks(c.mask_time_prob, c.mask_time_length, c.mask_feature_prob, c.mask_feature_length, c.hidden_size, self.frames, seed)
+
+
+def _row(masks: tuple[torch.Tensor | None, torch.Tensor | None], row: int, frames: int) -> tuple:
+    time, feature = masks
+    return (None if time is None else time[row : row + 1, :frames], None if feature is None else feature[row : row + 1])
+
+
+def ctc_losses(emissions: Emissions, labels: torch.Tensor, label_lengths: Sequence[int], blank: int, reduction: str) -> torch.Tensor:
+    """CTC loss of each utterance (Graves et al. 2006), shape (batch,), in fp32: over its labels' mean, or their sum.
+
+    An utterance that cannot be aligned gives exactly 0 and no gradient; a finite loss is never exactly 0, so callers can tell.
+    """
+    log_probs = F.log_softmax(emissions.logits, dim=-1, dtype=torch.float32).transpose(0, 1)
+    frames, lengths = torch.tensor(emissions.frames), torch.tensor(label_lengths)
+    with torch.backends.cudnn.flags(enabled=False):
+        losses = F.ctc_loss(log_probs, labels, frames, lengths, blank=blank, reduction="none", zero_infinity=True)
+    return losses / lengths.clamp(min=1).to(losses.device, non_blocking=True) if reduction == "mean" else losses
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# loading
+
+
+def load_recogniser(checkpoint: str | None, vocabulary: int, blank: int, *, revision: str | None = None, architecture: str | None = None,
+                    settings: dict[str, Any] | None = None, augment: dict[str, Any] | None = None, keep_head: bool = False,
+                    padding: str = "exact", attention: str = "auto", device: str = "cpu") -> Recogniser:
+    """A recogniser from a pretrained checkpoint (hub id or folder), or of an architecture with random weights.
+
+    settings: architecture settings that differ; augment: masks, layerdrop, dropout (None: as the checkpoint says). A new head of `vocabulary` outputs is drawn from torch's generator, so seed
+    it first. Raises UserError for what cannot be loaded.
+    """
+    import transformers
+
+    if not keep_head:
+        settings = {**(settings or {}), "vocab_size": vocabulary, "pad_token_id": blank, "bos_token_id": None, "eos_token_id": None}
+    config = read_config(checkpoint, revision, architecture, settings, augment)
+    eager = attention == "eager" or (attention == "auto" and device == "cpu")  # eager is the faster one on a CPU
+    if checkpoint is None:
+        network = transformers.AutoModelForCTC.from_config(config, attn_implementation="eager" if eager else _best_attention(config))
+        extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=config.feat_extract_norm == "layer")
+        return Recogniser(network, extractor, padding)
+    source = str(Path(checkpoint).expanduser()) if _is_path(checkpoint) else checkpoint
+    with _named(checkpoint):
+        network, info = transformers.AutoModelForCTC.from_pretrained(
+            source, revision=revision or "main", config=config, dtype=torch.float32, use_safetensors=True,
+            ignore_mismatched_sizes=not keep_head, output_loading_info=True, attn_implementation="eager" if eager else _best_attention(config),
+        )
+    _check_loaded(checkpoint, network, info["missing_keys"], keep_head)
+    return Recogniser(network, _extractor(source, revision, config), padding)
+
+
+def read_config(checkpoint: str | None, revision: str | None = None, architecture: str | None = None, settings: dict[str, Any] | None = None,
+                augment: dict[str, Any] | None = None, **_: Any) -> Any:
+    """The transformers config with the run's settings. Raises UserError for an unknown type or setting, or no network."""
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES as CTC
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    if checkpoint is not None:
+        source = Path(checkpoint).expanduser()
+        if _is_path(checkpoint) and not source.is_dir():
+            raise UserError(f"model.checkpoint={checkpoint} is not a folder; give a folder made by save_pretrained, or a hub id.")
+        with _named(checkpoint):
+            config = transformers.AutoConfig.from_pretrained(str(source) if _is_path(checkpoint) else checkpoint, revision=revision or "main")
+    else:
+        if architecture not in CTC:
+            raise UserError(f"model.architecture={architecture} is not a CTC architecture.{nearest(str(architecture), CTC)} Known: {', '.join(CTC)}.")
+        config = transformers.AutoConfig.for_model(architecture)
+    if config.model_type not in CTC:
+        raise UserError(f"{checkpoint or architecture} is a {config.model_type} model, which has no CTC head; use one of {', '.join(CTC)}.")
+    if not hasattr(config, "conv_stride"):
+        raise UserError(f"{checkpoint or architecture} ({config.model_type}) takes spectral features; backbones that take waveforms are supported.")
+    for name, value in {**(settings or {}), "ctc_loss_reduction": "mean"}.items():
+        if not hasattr(config, name):
+            raise UserError(f"model.config.{name} is not a setting of {config.model_type}.{nearest(name, vars(config))}")
+        setattr(config, name, value)
+    for name in vars(config):
+        asked = (augment or {}).get("dropout" if name.endswith("dropout") else name)
+        if asked is not None:
+            setattr(config, name, asked)
+    return config
+
+
+def _is_path(checkpoint: str) -> bool:
+    return checkpoint.startswith(("/", ".", "~")) or Path(checkpoint).is_dir()
+
+
+def _best_attention(config: Any) -> str:
+    return "eager" if config.model_type in ("wavlm", "sew-d") else "sdpa"
+
+
+def _extractor(source: str, revision: str | None, config: Any) -> Any:
+    """The checkpoint's feature extractor, or the usual one where the folder has none."""
+    import transformers
+
+    try:
+        return transformers.AutoFeatureExtractor.from_pretrained(source, revision=revision or "main")
+    except (OSError, ValueError):
+        return transformers.Wav2Vec2FeatureExtractor(return_attention_mask=getattr(config, "feat_extract_norm", "layer") == "layer")
+
+
+@contextlib.contextmanager
+def _named(checkpoint: str) -> Any:
+    """Turn transformers' many ways of not finding or reading a checkpoint into one sentence that names it."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as why:
+        reason = str(why).strip().splitlines()[0] if str(why).strip() else type(why).__name__
+        if any(word in str(why) for word in ("connect", "offline", "resolve", "Max retries", "timed out")):
+            reason = "the hub cannot be reached from here"
+        raise UserError(
+            f"model.checkpoint={checkpoint} cannot be loaded: {reason.rstrip('.')}. "
+            "Give a local folder (model.checkpoint=FOLDER), or run once with network to fill the cache."
+        ) from None
+
+
+def _check_loaded(checkpoint: str, network: Any, missing: Iterable[str], keep_head: bool) -> None:
+    """Refuse a checkpoint that left more than the head (and the mask embedding) to chance."""
+    random = [n for n in missing if not n.endswith("masked_spec_embed") and (keep_head or not n.startswith("lm_head"))]
+    if random:
+        total = sum(1 for _ in network.named_parameters())
+        raise UserError(
+            f"model.checkpoint={checkpoint} lacks {len(random)} of {total} weights of {type(network).__name__}, such as {random[0]}; "
+            "is it a checkpoint of another architecture" + (", or one without a CTC head (model.head=new)?" if keep_head else "?")
+        )

@@ -1,0 +1,163 @@
+"""Optimizers and learning-rate schedules by name; gradients summed across ranks, clipped, and kept finite."""
+
+import fnmatch
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from asr_exp.errors import UserError, nearest
+
+OptimizerFactory = Callable[..., torch.optim.Optimizer]
+Shape = Callable[[float], float]
+OPTIMIZERS: dict[str, OptimizerFactory] = {}
+SCHEDULES: dict[str, Callable[..., Shape]] = {}
+BUCKET = 32 * 2**20  # bytes of gradients summed across ranks in one message
+
+
+def register_optimizer(name: str) -> Callable[[OptimizerFactory], OptimizerFactory]:
+    """Make `factory(groups, **settings)` known as `optimizer.name=name`; settings are the section's other keys."""
+    return lambda factory: OPTIMIZERS.setdefault(name, factory)
+
+
+def register_schedule(name: str) -> Callable[[Callable[..., Shape]], Callable[..., Shape]]:
+    """Make `factory(hold, final_scale) -> shape` known as `schedule.name=name`.
+
+    shape(progress) gives the factor on the peak learning rate, progress running from 0 (warm-up over) to 1 (the end).
+    """
+    return lambda factory: SCHEDULES.setdefault(name, factory)
+
+
+@register_optimizer("adamw")
+def _adamw(groups: Iterable[dict], lr: float, betas: Sequence[float], eps: float, **_: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True)
+
+
+@register_optimizer("sgd")
+def _sgd(groups: Iterable[dict], lr: float, momentum: float, **_: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
+
+
+def make_optimizer(model: nn.Module, name: str, lr: float, weight_decay: float, lr_scale: dict[str, float], **settings: Any) -> torch.optim.Optimizer:
+    """An optimizer over the trained parameters: no weight decay on biases and norms, learning-rate factors by name pattern.
+
+    Raises UserError for an unknown optimizer or a pattern that names no parameter.
+    """
+    if name not in OPTIMIZERS:
+        raise UserError(f"optimizer.name={name} is not known.{nearest(name, OPTIMIZERS)} Known: {', '.join(OPTIMIZERS)}.")
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    for pattern in lr_scale:
+        if not fnmatch.filter(trained, pattern):
+            raise UserError(f"optimizer.lr_scale: no trained parameter is named like {pattern!r}.{nearest(pattern, trained)}")
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter_name, parameter in trained.items():
+        factor = math.prod(f for pattern, f in lr_scale.items() if fnmatch.fnmatch(parameter_name, pattern))
+        decay = weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((factor, decay), []).append(parameter)
+    return OPTIMIZERS[name](
+        [{"params": p, "lr": lr * factor, "peak_lr": lr * factor, "weight_decay": decay} for (factor, decay), p in groups.items()],
+        lr=lr, **settings,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# schedules: factors on the peak learning rate
+
+
+@register_schedule("linear")
+def _linear(hold: float, final_scale: float) -> Shape:
+    return lambda t: final_scale + (1 - final_scale) * (1 - t)
+
+
+@register_schedule("cosine")
+def _cosine(hold: float, final_scale: float) -> Shape:
+    return lambda t: final_scale + (1 - final_scale) * 0.5 * (1 + math.cos(math.pi * t))
+
+
+@register_schedule("constant")
+def _constant(hold: float, final_scale: float) -> Shape:
+    return lambda t: 1.0
+
+
+@register_schedule("tri-stage")
+def _tri_stage(hold: float, final_scale: float) -> Shape:
+    """Hold the peak, then decay exponentially (Baevski et al. 2020, as in fairseq)."""
+    floor = max(final_scale, 1e-8)
+    return lambda t: 1.0 if t <= hold else floor ** ((t - hold) / (1 - hold))
+
+
+def make_schedule(name: str, total: int, warmup_steps: int | None, warmup_ratio: float, hold_ratio: float, final_scale: float) -> Callable[[int], float]:
+    """factor(step) on the peak learning rate for steps 1 .. total, after a linear warm-up. Raises UserError for an unknown name."""
+    if name not in SCHEDULES:
+        raise UserError(f"schedule.name={name} is not known.{nearest(name, SCHEDULES)} Known: {', '.join(SCHEDULES)}.")
+    warmup = round(warmup_ratio * total) if warmup_steps is None else warmup_steps
+    after = max(1, total - warmup)
+    shape = SCHEDULES[name](min(1.0, hold_ratio * total / after), final_scale)
+    # Step s uses the rate reached after s - 1 steps, as torch's and transformers' schedulers do; the first is not wasted on 0.
+    return lambda step: step / max(1, warmup) if step <= warmup else shape(min(1.0, (step - 1 - warmup) / after))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# gradients
+
+
+def sum_gradients(parameters: Sequence[nn.Parameter], world: int) -> None:
+    """Sum gradients over ranks, in buckets. A parameter a rank did not use (a dropped layer, no utterance) counts as zero."""
+    if world == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    bucket: list[torch.Tensor] = []
+    sent = []
+    for parameter in parameters:
+        bucket.append(parameter.grad)  # type: ignore[arg-type]
+        if sum(g.nbytes for g in bucket) >= BUCKET:
+            sent.append(_send(bucket))
+            bucket = []
+    if bucket:
+        sent.append(_send(bucket))
+    for work, flat, gradients in sent:
+        work.wait()
+        for gradient, total in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(total.view_as(gradient))
+
+
+def _send(gradients: list[torch.Tensor]) -> tuple[Any, torch.Tensor, list[torch.Tensor]]:
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    return dist.all_reduce(flat, async_op=True), flat, gradients
+
+
+def clip_gradients(parameters: Sequence[nn.Parameter], largest: float | None) -> torch.Tensor:
+    """Scale gradients down to a global norm of at most `largest` -> the norm before, a scalar on the device."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if largest is not None:
+        torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
+    return norm
+
+
+class Ema:
+    """Exponential moving average of the trained weights (Polyak & Juditsky 1992), started from the first step's weights."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay = decay
+        self._live = [p for p in model.parameters() if p.requires_grad]
+        self.average = [p.detach().clone() for p in self._live]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        # The average of few steps follows closely, so that early evaluations do not score the initial weights.
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self._live], 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the live weights and the average; a second call undoes it."""
+        for live, average in zip(self._live, self.average, strict=True):
+            kept = live.detach().clone()
+            live.copy_(average)
+            average.copy_(kept)

@@ -1,0 +1,40 @@
+"""The record of a run: protocol, quarantine, result.json."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+
+def protocol(**parts: Any) -> dict[str, Any]:
+    """What a score was measured by, and the hash of it: two scores may be set side by side only where the hashes agree."""
+    digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=6).hexdigest()
+    return {**parts, "hash": digest}
+
+
+def write_result(folder: Path, result: Mapping[str, Any]) -> None:
+    write_text(folder / "result.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The run's result.json, or None where there is none (or a torn one)."""
+    try:
+        return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def write_quarantine(folder: Path, rejected: Mapping[str, Iterable[Any]]) -> None:
+    """`quarantine.jsonl`: one line for each utterance left out, with its split, file and reason."""
+    lines = [json.dumps({"split": split, **asdict(one)}, ensure_ascii=False) + "\n" for split, rows in rejected.items() for one in rows]
+    write_text(folder / "quarantine.jsonl", "".join(lines))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file in one go: a reader sees the old or the new one."""
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)

@@ -1,0 +1,234 @@
+"""Where a run runs: rank and world, device and precision, seeds, sums across ranks, and the record of the machine."""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from asr_exp.errors import UserError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class Runtime:
+    """This process's place among the ranks of a run. `group` carries host-side messages (gloo), whatever the device."""
+
+    rank: int
+    local_rank: int
+    world: int
+    device: torch.device
+    precision: str
+    group: Any = field(default=None, repr=False)
+
+    @property
+    def main(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor summed over ranks, in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def most(self, value: int) -> int:
+        """The largest of the ranks' values: what one rank knows (a signal, the time to save), all learn. Host side only."""
+        if self.world == 1:
+            return value
+        word = torch.tensor([value])
+        dist.all_reduce(word, op=dist.ReduceOp.MAX, group=self.group)
+        return int(word)
+
+    def share(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self.group)
+        return box[0]
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=DTYPES[self.precision])
+
+
+@contextlib.contextmanager
+def started(device: str, precision: str) -> Iterator[Runtime]:
+    """Join the ranks torchrun (or `launch`) started, choose device and precision; leave them on the way out.
+
+    Raises UserError for a device or a precision this machine does not have.
+    """
+    rank, world, local = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("trainer.device=cuda, but torch sees no CUDA device here; use trainer.device=cpu or auto.")
+    on_cuda = torch.cuda.is_available() and device != "cpu"
+    if on_cuda and local >= torch.cuda.device_count():
+        raise UserError(f"Rank {rank} has no GPU of its own: {torch.cuda.device_count()} here; lower trainer.devices or --nproc-per-node.")
+    place = torch.device("cuda", local) if on_cuda else torch.device("cpu")
+    runtime = Runtime(rank, local, world, place, choose_precision(precision, place))
+    if on_cuda:
+        torch.cuda.set_device(place)
+    if world > 1:
+        # Ranks wait for each other while one decodes audio or evaluates: hours are normal, a lost rank closes its socket at once.
+        dist.init_process_group("nccl" if on_cuda else "gloo", timeout=timedelta(hours=4))
+        runtime.group = dist.new_group(backend="gloo", timeout=timedelta(hours=4)) if on_cuda else None
+    try:
+        yield runtime
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def choose_precision(asked: str, device: torch.device) -> str:
+    """`auto` is bf16 where the device computes it natively, else fp32. Raises UserError for what the device cannot do."""
+    if device.type == "cuda":
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        if asked == "fp16":
+            raise UserError("trainer.precision=fp16 needs a GPU; use trainer.precision=auto, bf16 or fp32 on a CPU.")
+    if asked == "bf16" and not has_bf16 and device.type == "cuda":
+        raise UserError("trainer.precision=bf16, but this GPU does not compute in bf16; use trainer.precision=fp16 or fp32.")
+    return ("bf16" if has_bf16 else "fp32") if asked == "auto" else asked
+
+
+def seed_everything(*parts: int) -> None:
+    """Seed torch's generators from integers, such as (seed, step, rank): what is drawn at a step does not depend on the past."""
+    mixed = 0
+    for part in parts:
+        mixed = (mixed * 6364136223846793005 + part + 1442695040888963407) % 2**63
+    torch.manual_seed(mixed)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# processes
+
+
+def under_torchrun() -> bool:
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def task_overrides() -> list[str]:
+    """What the user gave on the command line for this run (of a sweep: for this cell), to hand to another process."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    users = [s.path for s in hydra.runtime.config_sources if s.provider == "user" and Path(s.path) != Path.cwd() / "conf"]
+    return [*hydra.overrides.task, *(word for path in users for word in ("--config-dir", path))]
+
+
+def launch(devices: int, command: str, overrides: Sequence[str]) -> int:
+    """Run `asr_exp COMMAND OVERRIDES` as `devices` ranks on this machine -> the exit status.
+
+    When one rank dies the others are ended; SIGTERM, SIGUSR1 and SIGINT sent to this process are handed on to the ranks.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    threads = str(max(1, (os.cpu_count() or 1) // devices))
+    shared = {**os.environ, "WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices), "MASTER_ADDR": "127.0.0.1",
+              "MASTER_PORT": str(port), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
+    ranks = [
+        subprocess.Popen([sys.executable, "-m", "asr_exp", command, *overrides], env={**shared, "RANK": str(r), "LOCAL_RANK": str(r)})
+        for r in range(devices)
+    ]
+
+    def hand_on(number: int, _: Any) -> None:
+        for process in ranks:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    try:
+        while (ended := [p for p in ranks if p.poll() is not None]) != ranks:
+            if any(p.returncode for p in ended):
+                _end(ranks)
+            time.sleep(0.05)
+    finally:
+        _end(ranks)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    # A rank that was ended because another failed tells nothing: the first own failure does.
+    codes = [p.returncode for p in ranks if p.returncode]
+    return next((c for c in codes if c > 0), codes[0] if codes else 0)
+
+
+def _end(ranks: Sequence[subprocess.Popen], patience: float = 15.0) -> None:
+    """Give running ranks a moment to leave by themselves, then kill them."""
+    deadline = time.monotonic() + patience
+    while any(p.poll() is None for p in ranks) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for process in ranks:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+class Signals:
+    """Remembers that SIGTERM or SIGUSR1 came, for the training loop to save and leave at its next step."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Signals":
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            with contextlib.suppress(ValueError):  # not the main thread: the signals are someone else's business
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, _: Any) -> None:
+        self.received = number
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the record
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that can move a number."""
+    names = ("asr_exp", "torch", "torchaudio", "transformers", "datasets", "numpy", "soundfile", "soxr", "jiwer", "hydra-core")
+    found = {"python": platform.python_version()}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def environment(runtime: Runtime) -> dict[str, Any]:
+    """What environment.json says: the machine, the versions, the command and the code's commit."""
+    device = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "command": ["python", "-m", "asr_exp", *sys.argv[1:]], "host": socket.gethostname(), "platform": platform.platform(),
+        "device": device, "devices": runtime.world, "precision": runtime.precision, "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(), "cuda": torch.version.cuda if runtime.device.type == "cuda" else None,
+        "git_commit": _commit(), "slurm_job": os.environ.get("SLURM_JOB_ID"), "versions": versions(),
+    }
+
+
+def _commit() -> str | None:
+    here = Path(__file__).resolve().parent
+    if not (here.parent / ".git").exists():
+        return None
+    with contextlib.suppress(OSError):
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+        return done.stdout.strip() or None
+    return None

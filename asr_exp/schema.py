@@ -1,0 +1,267 @@
+"""Every key a run may set, with its type, its default and its bounds; the rules across keys. Imports no torch.
+
+A key's `help` is what `--help` shows. `minimum`, `maximum` and `choices` are checked by `problems`, together with the
+rules that tie keys to each other, before anything is loaded.
+"""
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from omegaconf import MISSING
+
+from asr_exp.errors import nearest
+
+
+def key(default: Any, help: str, **bounds: Any) -> Any:
+    """A dataclass field with its help line and bounds (`minimum`, `maximum`, `above`, `choices`)."""
+    metadata = {"help": help, **bounds}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: default.copy(), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the sections
+
+
+@dataclass
+class Columns:
+    file: str = key("file", "column of the audio's path; relative paths are resolved against the manifest")
+    text: str = key("text", "column of the transcript")
+    id: str | None = key(None, "column of the utterance id (null: the path, with a row number where it repeats)")
+    speaker: str | None = key("speaker", "column of the speaker (ignored where the manifest has none)")
+    start: str | None = key("start", "column of the segment's start in seconds (ignored where absent)")
+    end: str | None = key("end", "column of the segment's end in seconds (ignored where absent)")
+    split: str | None = key("split", "column that says train, dev or test, for one manifest that holds all three")
+    audio: str = key("audio", "hub only: the column that holds the audio")
+
+
+@dataclass
+class Hub:
+    id: str | None = key(None, "dataset id on the hub, or a local folder of the same layout")
+    config: str | None = key(None, "configuration (subset) name on the hub")
+    revision: str | None = key(None, "git revision on the hub")
+
+
+@dataclass
+class Dataset:
+    name: str = key(MISSING, "name of the folder of results")
+    reader: str = key(MISSING, "reader: timit, timit-phones, librispeech, common-voice, mls, minds14, manifest, hub, demo, or a plugin's")
+    source: str = key("auto", "auto (the local root where it is given, else the hub), local, hub", choices=("auto", "local", "hub"))
+    root: str | None = key(None, "folder of the corpus in its official layout")
+    language: str | None = key(None, "the corpus's own code of the language (Common Voice tr, MLS german, MInDS-14 en-US)")
+    train: Any = key(None, "training subset names, or manifest paths")
+    dev: Any = key(None, "subset names or manifests that choose the best checkpoint")
+    test: Any = key(None, "subset names or manifests of the final score")
+    hub: Hub = field(default_factory=Hub)
+    columns: Columns = field(default_factory=Columns)
+    delimiter: str | None = key(None, "manifest column delimiter (null: by the file's ending)")
+    split_seed: int = key(0, "seed of the random split where a corpus or manifest has none")
+    dev_fraction: float = key(0.1, "share of the utterances for dev where there is no split", minimum=0, maximum=0.9)
+    test_fraction: float = key(0.1, "share of the utterances for test where there is no split", minimum=0, maximum=0.9)
+    sa_sentences: bool = key(False, "TIMIT: keep the two SA sentences that every speaker reads")
+    min_seconds: float = key(0.1, "shorter training clips are left out", minimum=0)
+    max_seconds: float = key(30.0, "longer training clips are left out", above=0)
+    max_eval_seconds: float = key(120.0, "longer dev and test clips are left out (and lower the coverage)", above=0)
+    max_utterances: int | None = key(None, "keep the first N utterances of each split (to try things out)", minimum=1)
+
+
+@dataclass
+class Text:
+    name: str = key(MISSING, "name of the rules; part of every score's protocol")
+    rules: list[Any] = key([], "rules applied in order to every transcript, for training, scoring and serving")
+
+
+@dataclass
+class Tokenizer:
+    unit: str = key("character", "what the model emits: character or phone", choices=("character", "phone"))
+    inventory: str | None = key(None, "phone inventory of the targets (timit61, timit48, timit39, espeak); null: from the text")
+    score_inventory: str | None = key(None, "phone inventory references and hypotheses are folded to before scoring")
+    vocabulary: str | None = key(None, "path of a vocab.json to use instead of the training split's characters")
+    min_count: int = key(1, "characters seen less often in the training split are unknown", minimum=1)
+
+
+@dataclass
+class Model:
+    name: str = key(MISSING, "name of the folder of results")
+    checkpoint: str | None = key(None, "hub id or local folder of the pretrained backbone")
+    revision: str | None = key(None, "git revision of the checkpoint")
+    architecture: str | None = key(None, "transformers model type, to start from random weights instead of a checkpoint")
+    config: dict[str, Any] = key({}, "architecture settings that differ from the checkpoint's (or the type's) own")
+    head: str = key("new", "new: a head for this run's vocabulary; keep: a fine-tuned checkpoint's own head and vocabulary",
+                    choices=("new", "keep"))
+    padding: str = key("exact", "exact: no utterance depends on its batch-mates; hf_compat: pad as transformers does",
+                       choices=("exact", "hf_compat"))
+    freeze_front_end: bool = key(True, "keep the convolutional front end as pretrained")
+    freeze_encoder_steps: int = key(0, "train the head alone for the first N steps", minimum=0)
+    freeze: list[str] = key([], "parameters frozen for the whole run, by name pattern (wav2vec2.encoder.layers.0.*)")
+    attention: str = key("auto", "attention implementation: auto, eager, sdpa", choices=("auto", "eager", "sdpa"))
+
+
+@dataclass
+class Decode:
+    name: str = key("greedy", "decoder: greedy, or a plugin's")
+
+
+@dataclass
+class Augment:
+    name: str = key("default", "name of the settings")
+    mask_time_prob: float | None = key(None, "share of frames masked in time (null: as the checkpoint says)", minimum=0, maximum=1)
+    mask_time_length: int | None = key(None, "frames of one time mask", minimum=1)
+    mask_feature_prob: float | None = key(None, "share of feature channels masked", minimum=0, maximum=1)
+    mask_feature_length: int | None = key(None, "channels of one feature mask", minimum=1)
+    dropout: float | None = key(None, "every dropout of the backbone and its head (null: as the checkpoint says)", minimum=0, maximum=0.9)
+    layerdrop: float | None = key(None, "probability that a step skips an encoder layer", minimum=0, maximum=0.9)
+
+
+@dataclass
+class Optimizer:
+    name: str = key("adamw", "optimizer: adamw, sgd, or a plugin's")
+    lr: float = key(1e-4, "peak learning rate", above=0)
+    betas: list[float] = key([0.9, 0.999], "AdamW's moment decays")
+    eps: float = key(1e-8, "AdamW's epsilon", above=0)
+    weight_decay: float = key(0.0, "decoupled weight decay (not on biases and norms)", minimum=0)
+    momentum: float = key(0.9, "SGD's momentum", minimum=0, maximum=1)
+    lr_scale: dict[str, float] = key({}, "learning-rate factor by parameter name pattern: {'lm_head.*': 10}")
+    clip_norm: float | None = key(1.0, "largest global gradient norm (null: no clipping)", above=0)
+
+
+@dataclass
+class Schedule:
+    name: str = key("linear", "linear, cosine, constant, tri-stage, or a plugin's")
+    warmup_steps: int | None = key(None, "steps to the peak learning rate (null: warmup_ratio of all steps)", minimum=0)
+    warmup_ratio: float = key(0.1, "share of all steps to the peak learning rate", minimum=0, maximum=1)
+    hold_ratio: float = key(0.4, "tri-stage: share of all steps at the peak", minimum=0, maximum=1)
+    final_scale: float = key(0.0, "last learning rate, as a share of the peak (tri-stage: 0.05)", minimum=0, maximum=1)
+
+
+@dataclass
+class Trainer:
+    max_steps: int | None = key(None, "optimiser steps (with max_epochs: whichever ends first)", minimum=0)
+    max_epochs: float | None = key(None, "passes over the training split", above=0)
+    batch_seconds: float = key(200.0, "audio per optimiser step, in seconds, all ranks together", above=0)
+    device_seconds: float = key(100.0, "audio per forward pass on one device; more per step is accumulated", above=0)
+    eval_every: int | None = key(None, "steps between evaluations on dev (null: once an epoch)", minimum=1)
+    log_every: int = key(10, "steps between writes of the losses kept on the device", minimum=1)
+    devices: int = key(1, "processes on this machine (under torchrun: torchrun's own)", minimum=1)
+    device: str = key("auto", "auto, cpu, cuda", choices=("auto", "cpu", "cuda"))
+    precision: str = key("auto", "auto (bf16 where the device has it), fp32, bf16, fp16", choices=("auto", "fp32", "bf16", "fp16"))
+    loss_reduction: str = key("mean", "an utterance's loss: mean (over its labels) or sum; the batch takes the mean of utterances",
+                              choices=("mean", "sum"))
+    gradient_checkpointing: bool = key(False, "recompute activations in the backward pass: less memory, about 30 % slower")
+    ema: float | None = key(None, "decay of an exponential moving average of the weights, which is then what is scored", minimum=0, maximum=1)
+    average: int = key(1, "average the weights of the last N evaluations at the end", minimum=1)
+    patience: int | None = key(None, "stop after N evaluations without a better dev score", minimum=1)
+    shortest_first: bool = key(False, "first epoch from short to long utterances (SortaGrad)")
+    examples: int = key(3, "hypotheses shown at each evaluation", minimum=0)
+    workers: int | None = key(None, "threads that decode audio (null: one a core)", minimum=1)
+
+
+@dataclass
+class Tracking:
+    name: str = key("wandb", "wandb, tensorboard, none, or a plugin's")
+    project: str = key("asr_exp", "W&B project")
+    entity: str | None = key(None, "W&B entity (user or team)")
+    group: str | None = key(None, "W&B group")
+    tags: list[str] = key([], "W&B tags")
+    audio_examples: int = key(8, "rows of the table of hypotheses that carry audio", minimum=0)
+
+
+@dataclass
+class Config:
+    """A whole run."""
+
+    seed: int = key(42, "seeds the head, the order of the data, the masks and the dropout", minimum=0)
+    dataset: Dataset = field(default_factory=Dataset)
+    model: Model = field(default_factory=Model)
+    text: Text = field(default_factory=Text)
+    tokenizer: Tokenizer = field(default_factory=Tokenizer)
+    decode: Decode = field(default_factory=Decode)
+    augment: Augment = field(default_factory=Augment)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    trainer: Trainer = field(default_factory=Trainer)
+    tracking: Tracking = field(default_factory=Tracking)
+    plugins: list[str] = key([], "Python modules to import first; they register readers, rules, decoders, optimizers")
+    output_root: str = key("outputs", "where run folders go, relative to where you stand")
+    cache_root: str | None = key(None, "where decoded audio is kept (null: $ASR_EXP_CACHE, else ~/.cache/asr_exp)")
+    run: str | None = key(None, "evaluate: the run folder to score (null: the folder these settings lead to)")
+    split: str = key("test", "evaluate: the split to score", choices=("train", "dev", "test"))
+
+
+# Keys that cannot change what is learned or scored: they are no part of a run's signature.
+NOT_IN_SIGNATURE = (
+    "tracking", "output_root", "cache_root", "run", "split", "trainer.devices", "trainer.device", "trainer.log_every",
+    "trainer.examples", "trainer.workers",
+)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the rules
+
+
+def problems(config: Any) -> list[str]:
+    """Everything wrong with a composed config, a sentence each: unknown keys, values out of bounds, keys that contradict."""
+    found = list(_section_problems(Config, config, ""))
+    return found or list(_rules_across_keys(config))
+
+
+def _section_problems(section: type, config: Any, prefix: str):
+    known = {f.name: f for f in fields(section)}
+    for name in config:
+        if name not in known:
+            yield f"{prefix}{name} is not a key of this program.{nearest(name, known)} Allowed here: {', '.join(known)}."
+    for name, one in known.items():
+        value = config[name] if name in config and not _missing(config, name) else None
+        if is_dataclass(one.type) and value is not None:
+            yield from _section_problems(one.type, value, f"{prefix}{name}.")
+        elif _missing(config, name):
+            yield f"{prefix}{name} has no value; give {prefix}{name}=..."
+        elif value is not None:
+            yield from _bound_problems(f"{prefix}{name}", value, one.metadata)
+
+
+def _missing(config: Any, name: str) -> bool:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.is_missing(config, name)
+
+
+def _bound_problems(name: str, value: Any, bounds: Any):
+    if "choices" in bounds and value not in bounds["choices"]:
+        yield f"{name}={value} is not one of {', '.join(bounds['choices'])}.{nearest(value, bounds['choices'])}"
+    if "minimum" in bounds and value < bounds["minimum"]:
+        yield f"{name}={value} is too small: it must be at least {bounds['minimum']}."
+    if "maximum" in bounds and value > bounds["maximum"]:
+        yield f"{name}={value} is too large: it must be at most {bounds['maximum']}."
+    if "above" in bounds and value <= bounds["above"]:
+        yield f"{name}={value} is too small: it must be above {bounds['above']}."
+
+
+def _rules_across_keys(c: Any):
+    d, m, t = c.dataset, c.model, c.trainer
+    if t.max_steps is None and t.max_epochs is None:
+        yield "trainer.max_steps and trainer.max_epochs are both null, so the run would never end; give one of them."
+    if d.source == "local" and not d.root and d.reader not in ("manifest", "demo"):
+        yield f"dataset.source=local needs dataset.root=FOLDER, the folder of {d.name} in its official layout."
+    if d.source == "hub" and d.root:
+        yield f"dataset.source=hub and dataset.root={d.root} contradict each other; drop one of them."
+    if d.dev_fraction + d.test_fraction >= 1:
+        yield "dataset.dev_fraction and dataset.test_fraction add up to 1 or more and leave nothing to train on; lower one of them."
+    if d.min_seconds >= d.max_seconds:
+        yield f"dataset.min_seconds={d.min_seconds} is not below dataset.max_seconds={d.max_seconds}; no clip would fit between them."
+    if not m.checkpoint and not m.architecture:
+        yield f"model={m.name} names no weights; give model.checkpoint=ID_OR_FOLDER (or model.architecture=TYPE for random weights)."
+    if m.checkpoint and m.architecture:
+        yield (f"model.checkpoint={m.checkpoint} and model.architecture={m.architecture} contradict each other "
+               "(pretrained or random weights?); set one of them to null.")
+    if m.head == "keep" and not m.checkpoint:
+        yield "model.head=keep keeps a fine-tuned checkpoint's head, and there is no model.checkpoint; give one, or model.head=new."
+    if m.head == "keep" and c.tokenizer.vocabulary:
+        yield "model.head=keep uses the checkpoint's own vocabulary; it contradicts tokenizer.vocabulary, drop one of them."
+    if t.ema is not None and t.average > 1:
+        yield f"trainer.ema={t.ema} and trainer.average={t.average} both average the weights; set trainer.ema=null or trainer.average=1."
+    if c.schedule.name == "tri-stage" and c.schedule.warmup_ratio + c.schedule.hold_ratio > 1:
+        yield "schedule.warmup_ratio and schedule.hold_ratio add up to more than 1; lower one of them."
+    if len(c.optimizer.betas) != 2 or not all(0 <= b < 1 for b in c.optimizer.betas):
+        yield f"optimizer.betas={list(c.optimizer.betas)} must be two numbers in [0, 1)."

@@ -1,0 +1,98 @@
+"""Error counts of reference and hypothesis, their rates, and 95 % intervals: pure functions and one dataclass of counts."""
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rapidfuzz.distance import Levenshtein
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class ErrorCounts:
+    """Edits that turn a reference into a hypothesis at the least cost, each edit costing one."""
+
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+    reference_length: int = 0
+
+    def __add__(self, other: "ErrorCounts") -> "ErrorCounts":
+        return ErrorCounts(
+            self.substitutions + other.substitutions, self.deletions + other.deletions,
+            self.insertions + other.insertions, self.reference_length + other.reference_length,
+        )
+
+    @property
+    def errors(self) -> int:
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def rate(self) -> float | None:
+        """Errors over the reference's length, a fraction (may exceed 1); None without a reference."""
+        return self.errors / self.reference_length if self.reference_length else None
+
+
+def count_errors(reference: Sequence[Hashable], hypothesis: Sequence[Hashable]) -> ErrorCounts:
+    """Counts between two sequences of units (words, phones, characters)."""
+    kinds = [edit.tag for edit in Levenshtein.editops(reference, hypothesis)]
+    return ErrorCounts(kinds.count("replace"), kinds.count("delete"), kinds.count("insert"), len(reference))
+
+
+def word_errors(reference: str, hypothesis: str) -> ErrorCounts:
+    """Counts over units parted by white space: words, or phones."""
+    return count_errors(reference.split(), hypothesis.split())
+
+
+def character_errors(reference: str, hypothesis: str) -> ErrorCounts:
+    """Counts over characters, spaces between words included."""
+    return count_errors(reference.strip(), hypothesis.strip())
+
+
+def interval(clusters: Iterable[tuple[int, int]], resamples: int = RESAMPLES, seed: int = 0) -> list[float] | None:
+    """95 % percentile bootstrap interval of a rate, resampling whole clusters (Bisani & Ney 2004).
+
+    clusters: (errors, reference length) of each speaker (or utterance, where speakers are not known): what one speaker says is
+    not independent, so speakers are drawn, not utterances. None for fewer than two clusters.
+    """
+    table = np.array(list(clusters), dtype=np.float64).reshape(-1, 2)
+    if len(table) < 2 or table[:, 1].sum() == 0:
+        return None
+    rng = np.random.default_rng(seed)
+    rates = np.empty(resamples)
+    for i in range(resamples):
+        errors, length = rng.multinomial(len(table), np.full(len(table), 1 / len(table))) @ table
+        rates[i] = errors / length if length else np.nan
+    low, high = np.nanpercentile(rates, [2.5, 97.5])
+    return [float(low), float(high)]
+
+
+class Tally:
+    """Adds up a split's counts utterance by utterance; holds two numbers per speaker, nothing per word."""
+
+    def __init__(self, phones: bool):
+        self.phones = phones
+        self.words, self.characters, self.utterances = ErrorCounts(), ErrorCounts(), 0
+        self._speakers: dict[str, list[int]] = {}
+        self._alone: list[tuple[int, int]] = []
+
+    def add(self, words: ErrorCounts, characters: ErrorCounts, speaker: str | None) -> None:
+        self.words, self.characters, self.utterances = self.words + words, self.characters + characters, self.utterances + 1
+        totals = self._speakers.setdefault(speaker or "", [0, 0])
+        totals[0] += words.errors
+        totals[1] += words.reference_length
+        self._alone.append((words.errors, words.reference_length))
+
+    def summary(self) -> Mapping[str, object]:
+        """What result.json says of a split. ci95 belongs to WER, or to PER for phones."""
+        by_speaker = len(self._speakers) > 1
+        clusters = [(e, n) for e, n in self._speakers.values()] if by_speaker else self._alone
+        return {
+            "wer": None if self.phones else self.words.rate, "cer": None if self.phones else self.characters.rate,
+            "per": self.words.rate if self.phones else None,
+            "substitutions": self.words.substitutions, "deletions": self.words.deletions, "insertions": self.words.insertions,
+            "reference_length": self.words.reference_length, "utterances": self.utterances,
+            "ci95": interval(clusters), "ci95_clusters": "speaker" if by_speaker else "utterance", "speakers": len(self._speakers) if by_speaker else None,
+            "rate_by_speaker": {s: e / n if n else None for s, (e, n) in sorted(self._speakers.items())} if by_speaker and len(self._speakers) <= 200 else None,
+        }

@@ -1,0 +1,161 @@
+"""Where numbers go: `metrics.jsonl` always; beside it Weights & Biases, TensorBoard or nothing. Rank 0 only."""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from asr_exp.errors import UserError, nearest
+
+log = logging.getLogger(__name__)
+
+
+class Tracker(Protocol):
+    """A sink beside metrics.jsonl."""
+
+    def log(self, metrics: Mapping[str, Any], step: int) -> None: ...
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
+        """Hypotheses: rows with id, reference, hypothesis, rate and, for some, audio (int16 samples) and its rate."""
+
+    def finish(self, summary: Mapping[str, Any], failed: bool) -> None: ...
+
+
+TRACKERS: dict[str, Callable[..., Tracker]] = {}
+
+
+def register_tracker(name: str) -> Callable[[Callable[..., Tracker]], Callable[..., Tracker]]:
+    """Make `factory(folder, run_id, run_name, config, **settings) -> tracker` known as `tracking.name=name`."""
+    return lambda factory: TRACKERS.setdefault(name, factory)
+
+
+def make_tracker(name: str, folder: Path, run_id: str, run_name: str, config: Mapping[str, Any], **settings: Any) -> Tracker:
+    """The tracker of that name. Raises UserError for an unknown one."""
+    if name not in TRACKERS:
+        raise UserError(f"tracking.name={name} is not known.{nearest(name, TRACKERS)} Known: {', '.join(TRACKERS)}.")
+    return TRACKERS[name](folder, run_id, run_name, config, **settings)
+
+
+@register_tracker("none")
+class NoTracker:
+    def __init__(self, *_: Any, **__: Any):
+        pass
+
+    def log(self, metrics: Mapping[str, Any], step: int) -> None:
+        pass
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
+        pass
+
+    def finish(self, summary: Mapping[str, Any], failed: bool) -> None:
+        pass
+
+
+@register_tracker("wandb")
+class WandbTracker:
+    """Online where there is a key, else offline; the same run again continues the same W&B run."""
+
+    def __init__(self, folder: Path, run_id: str, run_name: str, config: Mapping[str, Any], project: str, entity: str | None = None,
+                 group: str | None = None, tags: Sequence[str] = (), **_: Any):
+        import wandb
+
+        self._wandb = wandb
+        mode = os.environ.get("WANDB_MODE") or ("online" if _wandb_key() else "offline")
+        if mode == "offline" and "WANDB_MODE" not in os.environ:
+            log.info("W&B: no key here, so this run is recorded offline in %s (`wandb login` to go online, tracking=none for none).", folder / "wandb")
+        (folder / "wandb").mkdir(parents=True, exist_ok=True)
+        self._run = wandb.init(
+            dir=str(folder), project=project, entity=entity, group=group, tags=list(tags), id=run_id, name=run_name, mode=mode,  # type: ignore[arg-type]
+            resume="allow" if mode == "online" else None, config=dict(config), reinit="finish_previous",
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+
+    def log(self, metrics: Mapping[str, Any], step: int) -> None:
+        self._run.log(dict(metrics), step=step)
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
+        table = self._wandb.Table(columns=["id", "reference", "hypothesis", "rate", "audio"])
+        for row in rows:
+            audio = row.get("audio")
+            sound = None if audio is None else self._wandb.Audio(audio.astype(np.float32) / 32768.0, sample_rate=row["sample_rate"])
+            table.add_data(row["id"], row["reference"], row["hypothesis"], row["rate"], sound)
+        self._run.log({name: table}, step=step)
+
+    def finish(self, summary: Mapping[str, Any], failed: bool) -> None:
+        self._run.summary.update(dict(summary))
+        self._run.finish(exit_code=int(failed))
+
+
+def _wandb_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    import netrc
+
+    for name in (".netrc", "_netrc"):
+        with contextlib.suppress(OSError, netrc.NetrcParseError):
+            if netrc.netrc(os.path.expanduser(f"~/{name}")).authenticators("api.wandb.ai"):
+                return True
+    return False
+
+
+@register_tracker("tensorboard")
+class TensorBoardTracker:
+    def __init__(self, folder: Path, run_id: str, run_name: str, config: Mapping[str, Any], **_: Any):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise UserError('tracking=tensorboard needs the extra: pip install "asr_exp[tensorboard]".') from None
+        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        self._writer.add_text("config", f"```\n{json.dumps(config, indent=2)}\n```")
+
+    def log(self, metrics: Mapping[str, Any], step: int) -> None:
+        for name, value in metrics.items():
+            if isinstance(value, int | float):
+                self._writer.add_scalar(name, value, step)
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
+        lines = ["| id | reference | hypothesis |", "|---|---|---|", *(f"| {r['id']} | {r['reference']} | {r['hypothesis']} |" for r in rows)]
+        self._writer.add_text(name, "\n".join(lines), step)
+        for row in rows:
+            if row.get("audio") is not None:
+                self._writer.add_audio(f"{name}/{row['id']}", row["audio"][None].astype(np.float32) / 32768.0, step, row["sample_rate"])
+
+    def finish(self, summary: Mapping[str, Any], failed: bool) -> None:
+        self._writer.close()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# metrics.jsonl
+
+
+class MetricsFile:
+    """`metrics.jsonl`: one object a line, each with its step, and nothing that another run of the same steps would not repeat."""
+
+    def __init__(self, path: Path, resume_step: int):
+        """Open for appending, cut back to `resume_step`: what a killed run wrote after its checkpoint is written again."""
+        kept = []
+        if path.exists() and resume_step > 0:
+            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= resume_step]
+        beside = path.with_name(path.name + ".new")
+        beside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        os.replace(beside, path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        self._file.writelines(json.dumps(line) + "\n" for line in lines)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # the torn last line of a killed run

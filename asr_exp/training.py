@@ -1,0 +1,282 @@
+"""The training loop: fit -> train_step -> backward.
+
+Everything random at a step is drawn from (seed, step), so a run resumes to the same curve without a record of what came
+before, and any number of ranks walks the same one. Numbers stay on the device until they are written.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from asr_exp.console import Progress
+from asr_exp.data.batching import Batch, BatchPlan, Masks, collate, prefetch
+from asr_exp.data.prepare import Split
+from asr_exp.errors import Stopped, UserError
+from asr_exp.model import Recogniser, ctc_losses
+from asr_exp.optim import Ema, clip_gradients, sum_gradients
+from asr_exp.runtime import Runtime, Signals, seed_everything
+from asr_exp.tracking import MetricsFile, Tracker
+
+log = logging.getLogger(__name__)
+
+SAVE_SECONDS = 600.0  # a checkpoint at least this often, besides the one at each evaluation
+HOPELESS = 50  # steps in a row without a finite gradient, after which the run gives up
+
+
+@dataclass
+class State:
+    """Where a run stands: what a checkpoint keeps besides weights and optimizer."""
+
+    step: int = 0
+    best: dict[str, Any] = field(default_factory=dict)  # step, metric, value, loss, summary
+    stale: int = 0  # evaluations since the best
+    audio_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    skipped_steps: int = 0  # in a row
+    data: str = ""  # fingerprint of the training split
+
+
+@dataclass
+class Job:
+    """The parts of a training run, built and ready."""
+
+    model: Recogniser
+    split: Split
+    plan: BatchPlan
+    masks: Masks | None
+    optimizer: torch.optim.Optimizer
+    factor: Callable[[int], float]
+    runtime: Runtime
+    seed: int
+    blank: int
+    reduction: str
+    clip_norm: float | None
+    freeze_encoder_steps: int
+    ema: Ema | None
+    scaler: torch.amp.GradScaler
+    total: int
+    eval_every: int
+    log_every: int
+    patience: int | None
+
+    def __post_init__(self) -> None:
+        self.trained = [p for p in self.model.network.parameters() if p.requires_grad]
+        head = {id(p) for p in self.model.network.lm_head.parameters()}
+        self.encoder = [p for p in self.trained if id(p) not in head]
+
+
+class Scored(Protocol):
+    """Scores on dev: the rate the best checkpoint is chosen by, the summary it comes from, the mean loss."""
+
+    summary: dict[str, Any]
+    loss: float | None
+
+    @property
+    def rate(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What `fit` calls and does not know the inside of: score dev, and save (best weights or not)."""
+
+    evaluate: Callable[[int], Scored]
+    save: Callable[[State, bool], None]
+    metrics: MetricsFile | None
+    tracker: Tracker
+
+
+def fit(job: Job, state: State, hooks: Hooks) -> State:
+    """Train from `state.step` to `job.total`, evaluating and saving on the way.
+
+    Raises Stopped after SIGTERM or SIGUSR1 (state saved), UserError when training has diverged beyond hope.
+    """
+    progress = Progress(state.step, job.total, job.runtime.main)
+    pending = Pending(job, state, hooks, progress)
+    wall_before, saved = state.wall_seconds, time.monotonic()
+    steps = range(state.step + 1, job.total + 1)
+    with Signals() as signals:
+        for step, batches in prefetch(steps, lambda s: (s, _batches(job, s)), ahead=2):
+            pending.add(step, train_step(job, step, batches))
+            state.step, state.wall_seconds = step, wall_before + progress.seconds
+            state.audio_seconds += float(job.plan.seconds[job.plan.step(step)].sum())
+            progress.advance(step, float(job.plan.seconds[job.plan.step(step)].sum()))
+            due = step % job.eval_every == 0 or step == job.total
+            if due or step % job.log_every == 0:
+                pending.flush()
+            wanted = job.runtime.most(2 * signals.received + (time.monotonic() - saved > SAVE_SECONDS))
+            if due:
+                began = time.monotonic()
+                score(job, state, hooks)
+                progress.paused(time.monotonic() - began)
+            if due or wanted:
+                pending.flush()
+                hooks.save(state, False)
+                saved = time.monotonic()
+            if wanted > 1:
+                progress.close()
+                raise Stopped(f"Stopped at step {step} of {job.total} and saved; the same command goes on from there.", wanted // 2)
+            if job.patience is not None and state.stale >= job.patience:
+                log.info("No better dev score in %d evaluations: stopping early at step %d.", state.stale, step)
+                break
+    progress.close()
+    return state
+
+
+def score(job: Job, state: State, hooks: Hooks) -> None:
+    """Evaluate on dev at `state.step` (with the averaged weights where there are any), and save them if they are the best."""
+    if job.ema:
+        job.ema.swap()
+    result = hooks.evaluate(state.step)
+    metric = "per" if result.summary["wer"] is None else "wer"
+    # Early on every rate is 1.0 (all blanks); the loss then says which of two is ahead.
+    mark = (result.rate, math.inf if result.loss is None else result.loss)
+    better = not state.best or mark < (state.best["value"], state.best["loss"])
+    if better:
+        state.best = {"step": state.step, "metric": metric, "value": mark[0], "loss": mark[1], "summary": result.summary}
+        hooks.save(state, True)
+    if job.ema:
+        job.ema.swap()
+    state.stale = 0 if better else state.stale + 1
+    rates = {f"dev/{name}": result.summary[name] for name in ("wer", "cer", "per") if result.summary[name] is not None}
+    line = {"step": state.step, "dev/loss": result.loss, **rates}
+    if hooks.metrics:
+        hooks.metrics.write([line])
+    hooks.tracker.log({k: v for k, v in line.items() if k != "step" and v is not None}, state.step)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# one step
+
+
+def train_step(job: Job, step: int, batches: Iterable[Batch]) -> dict[str, torch.Tensor]:
+    """One optimiser step over this rank's forward passes -> its figures, left on the device.
+
+    The gradient is that of the mean loss over all utterances of the step, on all ranks together.
+    """
+    model, device = job.model, job.runtime.device
+    model.train()
+    frozen = step <= job.freeze_encoder_steps
+    for parameter in job.encoder:
+        parameter.requires_grad_(not frozen)
+    model.drop_layers(job.seed, step)
+    count = len(job.plan.step(step))
+    sums = torch.zeros(3, device=device)  # loss, blank frames, frames
+    doubtful = []
+    for number, batch in enumerate(batches):
+        seed_everything(job.seed, step, number, job.runtime.rank)
+        losses, blanks = backward(job, batch.to(device), count)
+        sums += torch.stack([losses.sum() / count, blanks, torch.full_like(blanks, float(sum(map(model.frames, batch.lengths))))])
+        doubtful.append((batch.indices, losses))
+    trained = [p for p in job.trained if p.requires_grad]
+    sum_gradients(trained, job.runtime.world)
+    if job.scaler.is_enabled():
+        job.scaler.unscale_(job.optimizer)
+    norm = clip_gradients(trained, job.clip_norm)
+    for group in job.optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * job.factor(step)
+    _apply(job, norm)
+    job.optimizer.zero_grad(set_to_none=True)
+    if job.ema:
+        job.ema.update(step)
+    return {"sums": sums, "norm": norm, "doubtful": doubtful}  # type: ignore[dict-item]
+
+
+def backward(job: Job, batch: Batch, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Forward and backward of one pass -> (loss of each utterance, number of frames whose best label is the blank)."""
+    with job.runtime.autocast():
+        emissions = job.model(batch)
+    losses = ctc_losses(emissions, batch.labels, batch.label_lengths, job.blank, job.reduction)
+    job.scaler.scale(losses.sum() / count).backward()
+    with torch.no_grad():
+        frames = torch.tensor(emissions.frames).to(losses.device, non_blocking=True)
+        valid = torch.arange(emissions.logits.shape[1], device=losses.device)[None, :] < frames[:, None]
+        blanks = ((emissions.logits.argmax(-1) == job.blank) & valid).sum().float()
+    return losses.detach(), blanks
+
+
+def _apply(job: Job, norm: torch.Tensor) -> None:
+    """The optimizer's step, unless the gradient is not finite: then weights and moments stay as they are."""
+    if job.scaler.is_enabled():
+        job.scaler.step(job.optimizer)
+        job.scaler.update()
+    elif job.optimizer.defaults.get("fused"):
+        job.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]  # the kernel looks, no host sync
+        job.optimizer.grad_scale = None  # type: ignore[attr-defined]
+        job.optimizer.step()
+    elif torch.isfinite(norm):
+        job.optimizer.step()
+
+
+def _batches(job: Job, step: int) -> list[Batch]:
+    """This rank's forward passes of a step."""
+    passes = job.plan.passes(step, job.runtime.rank, job.runtime.world)
+    made = (collate(job.split, indices, job.masks, step) for indices in passes)
+    return [batch.pinned() for batch in made] if job.runtime.device.type == "cuda" else list(made)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# figures
+
+
+class Pending:
+    """Figures of steps not written yet, still on the device."""
+
+    def __init__(self, job: Job, state: State, hooks: Hooks, progress: Progress):
+        self.job, self.state, self.hooks, self.progress = job, state, hooks, progress
+        self._steps: list[tuple[int, dict[str, Any]]] = []
+
+    def add(self, step: int, figures: dict[str, Any]) -> None:
+        self._steps.append((step, figures))
+
+    def flush(self) -> None:
+        """Fetch, sum over ranks and write what is pending. Raises UserError when no step has had a finite gradient for long."""
+        if not self._steps:
+            return
+        sums = self.job.runtime.sum(torch.stack([f["sums"] for _, f in self._steps])).tolist()
+        norms = torch.stack([f["norm"] for _, f in self._steps]).tolist()
+        lines = list(self._lines(sums, norms))
+        self._name_doubtful()
+        self._steps.clear()
+        if self.hooks.metrics:
+            self.hooks.metrics.write(lines)
+        for line in lines:
+            speed = {"train/audio_seconds_per_second": self.progress.rate}
+            self.hooks.tracker.log({k: v for k, v in {**line, **speed}.items() if k != "step" and v is not None}, line["step"])
+        if lines[-1]["train/loss"] is not None:
+            self.progress.loss(lines[-1]["train/loss"])
+        self._give_up_if_hopeless(norms)
+
+    def _lines(self, sums: list[list[float]], norms: list[float]) -> Iterator[Mapping[str, Any]]:
+        for (step, _), (loss, blanks, frames), norm in zip(self._steps, sums, norms, strict=True):
+            yield {
+                "step": step, "epoch": round((step - 1) / self.job.plan.steps_per_epoch, 4), "train/loss": _finite(loss),
+                "train/lr": self.job.optimizer.param_groups[0]["peak_lr"] * self.job.factor(step), "train/grad_norm": _finite(norm),
+                "train/blank_ratio": blanks / frames if frames else None,
+            }
+
+    def _name_doubtful(self) -> None:
+        """Name the utterances without a usable loss: infinite (exactly 0 here, see `ctc_losses`) or not a number."""
+        for step, figures in self._steps:
+            for indices, losses in figures["doubtful"]:
+                bad = ~torch.isfinite(losses) | (losses == 0)
+                if bad.any():
+                    names = [self.job.split.utterances[int(i)].id for i in indices[bad.cpu().numpy()]]
+                    log.warning("step %d: no finite loss for %d utterances: %s", step, len(names), ", ".join(names[:5]))
+
+    def _give_up_if_hopeless(self, norms: list[float]) -> None:
+        for norm in norms:
+            self.state.skipped_steps = 0 if math.isfinite(norm) else self.state.skipped_steps + 1
+        if self.state.skipped_steps >= HOPELESS and not self.job.scaler.is_enabled():
+            raise UserError(
+                f"No finite gradient for {self.state.skipped_steps} steps, up to step {self.state.step}: training has diverged. The weights were "
+                "left as they were; try a lower optimizer.lr, a longer schedule.warmup_steps, or trainer.precision=fp32."
+            )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
