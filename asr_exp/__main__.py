@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (by default this process's own) and return the exit status."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us; Hydra neither prints them nor exits
+    # Threads that spin for long at each OpenMP barrier make a CPU run 10 times slower as soon as another program wants a core.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         status = start(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
@@ -61,7 +63,9 @@ def start(arguments: list[str]) -> int:
     try:
         return _start(hydra, command, options, folders)
     except Exception as error:
-        raise configs.explained(error, folders) or error from error
+        if (told := configs.explained(error, folders)) is None:
+            raise
+        raise told from error
 
 
 def _start(hydra: "Hydra", command: str, options: Namespace, folders: list[Path]) -> int:
@@ -83,7 +87,7 @@ def _start(hydra: "Hydra", command: str, options: Namespace, folders: list[Path]
         configs.validate(configs.compose(options.overrides, options.config_dir))
         hydra.show_cfg(config_name="config", overrides=asked, cfg_type=options.cfg, package=options.package, resolve=options.resolve)
     elif multirun:
-        return sweep(hydra, command, asked)
+        return sweep(hydra, command, [*asked, "hydra.mode=MULTIRUN"])
     else:
         return hydra.run(config_name="config", task_function=Job(command), overrides=asked).return_value.status
     return 0
@@ -104,6 +108,10 @@ def parse(arguments: list[str]) -> tuple[Namespace, str]:
     Raises UserError for a command or a flag that there is not.
     """
     options = _parser().parse_intermixed_args(arguments)
+    if options.config_path or options.config_name or options.experimental_rerun:
+        raise UserError("--config-path, --config-name and --experimental-rerun are not for this program; --config-dir adds YAML files to its own.")
+    if options.resolve and not options.cfg:
+        raise UserError("--resolve goes with --cfg job.")
     if not options.overrides or not _is_bare(options.overrides[0]):
         return options, "train"
     command, known = options.overrides.pop(0), commands()
@@ -151,16 +159,18 @@ class Job:
     def __call__(self, config: "DictConfig") -> Outcome:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
+        from omegaconf import OmegaConf
 
         from asr_exp import config as configs
 
         hydra = HydraConfig.get()
-        overrides, sweeping = " ".join(hydra.overrides.task), hydra.mode == RunMode.MULTIRUN
+        asked: Any = OmegaConf.to_container(hydra.overrides.task)
+        overrides, sweeping = " ".join(asked), hydra.mode == RunMode.MULTIRUN
         if sweeping and _rank() == 0:
             print(f"\ncell {int(hydra.job.num) + 1}: {overrides or '(defaults)'}", flush=True)
         try:
             if config.run:
-                config = configs.load_run(config.run, hydra.overrides.task)
+                config = configs.load_run(config.run, asked)
             configs.validate(config)
             configs.import_plugins(config)
             folder = configs.run_folder(config)
@@ -215,9 +225,10 @@ def status_of(error: BaseException, where: str = "", quiet: bool = False) -> int
     elif full := _disk_full(error):
         status, message = 2, f"The disk is full ({full}). Make room, or give another output_root= or cache_root=; the same command goes on."
     else:
-        status, message = 1, ""
-        print("".join(traceback.format_exception(error)), end="", file=sys.stderr, flush=True)
-    if message and not quiet:
+        trace = "".join(traceback.format_exception(error))
+        print(f"{where}{trace}", end="", file=sys.stderr, flush=True)
+        return 1
+    if not quiet:
         _say(("error" if _rank() == 0 else f"error (rank {_rank()})") + f": {where}", message)
     return status
 

@@ -102,3 +102,29 @@ def load_weights(folder: Path, network: torch.nn.Module) -> None:
         load_model(network, folder / "model.safetensors")
     except Exception as why:
         raise UserError(f"{folder}/model.safetensors cannot be loaded ({str(why).splitlines()[0]}); the folder is not this run's checkpoint.") from None
+
+
+def keep_recent(folder: Path, network: torch.nn.Module, step: int, count: int) -> None:
+    """Keep the weights of an evaluation for `average_recent`, and no more than `count` of them."""
+    from safetensors.torch import save_model
+
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder / "new"
+    save_model(network, str(beside))
+    beside.rename(folder / f"{step:09d}.safetensors")
+    for old in sorted(folder.glob("*.safetensors"))[:-count]:
+        old.unlink()
+
+
+@torch.no_grad()
+def average_recent(folder: Path, network: torch.nn.Module) -> None:
+    """Set a network's weights to the mean of those kept (checkpoint averaging, as in Vaswani et al. 2017, section 6.1)."""
+    from safetensors.torch import load_model
+
+    kept = sorted(folder.glob("*.safetensors"))
+    total = [torch.zeros_like(p) for p in network.parameters()]
+    for path in kept:
+        load_model(network, path)
+        torch._foreach_add_(total, list(network.parameters()))
+    for parameter, summed in zip(network.parameters(), total, strict=True):
+        parameter.copy_(summed / len(kept))

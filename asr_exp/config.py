@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,13 +66,14 @@ def hydra_at(folders: Sequence[Path]) -> "Hydra":
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.hydra import Hydra
     from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
     from hydra.core.config_store import ConfigStore
 
     version.setbase("1.3")
     ConfigStore.instance().store(name="schema", node=Config)
     search_path = create_config_search_path(str(folders[0]))
     for folder in folders[1:]:
-        search_path.append("user", f"file://{folder}")
+        search_path.prepend("user", f"file://{folder}", anchor=SearchPathQuery(provider="schema"))  # the schema stays last
     return Hydra("asr_exp", ConfigLoaderImpl(config_search_path=search_path))
 
 
@@ -106,7 +108,9 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Dic
     try:
         config = hydra_at(folders).compose_config("config", asked, run_mode=RunMode.RUN, with_log_configuration=False)
     except Exception as error:
-        raise explained(error, folders) or error from error
+        if (told := explained(error, folders)) is None:
+            raise
+        raise told from error
     OmegaConf.set_struct(config, False)
     del config["hydra"]
     OmegaConf.set_struct(config, True)
@@ -156,6 +160,8 @@ def import_plugins(config: DictConfig) -> None:
     """
     for entry in importlib.metadata.entry_points(group=PLUGINS):
         entry.load()
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())  # asr-exp finds a module where the user stands, as `python -m asr_exp` does
     for name in config.plugins:
         try:
             importlib.import_module(name)

@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,20 @@ def show_examples(examples: Sequence[Any]) -> None:
 
 def _short(text: str, width: int = 71) -> str:
     return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def rates(summary: Mapping[str, Any]) -> str:
+    """'WER 12.30 %, CER 4.56 %', of the rates that apply."""
+    return ", ".join(f"{name.upper()} {percent(summary[name])}" for name in ("wer", "cer", "per") if summary[name] is not None)
+
+
+def headline(split: str, summary: Mapping[str, Any]) -> str:
+    """The score of a split with its interval, what it was measured on, and how much of it."""
+    name = "per" if summary["wer"] is None else "wer"
+    within = summary["ci95"]
+    spread = f" [{percent(within[0])} .. {percent(within[1])}]" if within else ""
+    covered = f", coverage {percent(summary['coverage'])}" if summary["coverage"] < 1 else ""
+    return f"{split} {name.upper()} {percent(summary[name])}{spread}, {summary['utterances']:,} utterances{covered}"
 
 
 def percent(rate: float | None) -> str:

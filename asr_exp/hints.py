@@ -41,8 +41,10 @@ def override_problems(overrides: Sequence[str], choices: Choices, multirun: bool
 
 
 def in_hydras_words(overrides: Sequence[str]) -> list[str]:
-    """The overrides as Hydra wants them: a new entry of a mapping (`model.config.hidden_size=64`) needs a `++` there."""
-    return [f"++{text}" if _inside_mapping(text.partition("=")[0]) else text for text in overrides]
+    """The overrides as Hydra wants them: a new entry of a mapping (`model.config.hidden_size=64`) needs a `++` there, and
+    what is null by default (`experiment=null`) may not be given."""
+    given = (text for text in overrides if text not in {f"{group}=null" for group in OPTIONAL_GROUPS})
+    return [f"++{text}" if _inside_mapping(text.partition("=")[0]) else text for text in given]
 
 
 def _inside_mapping(name: str) -> bool:
@@ -52,11 +54,11 @@ def _inside_mapping(name: str) -> bool:
 
 def _override_problems(text: str, choices: Choices, multirun: bool) -> Iterator[str]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
+    from hydra.errors import HydraException
 
     try:
         override = OverridesParser.create().parse_override(text)
-    except OverrideParseException:
+    except HydraException:
         yield _syntax_problem(text)
         return
     name = override.key_or_group
@@ -73,7 +75,7 @@ def _override_problems(text: str, choices: Choices, multirun: bool) -> Iterator[
     elif override.is_sweep_override() or override.is_delete():
         return
     elif name in choices:
-        yield from _choice_problems(name, text, override.value(), choices[name], override.is_add())
+        yield from _choice_problems(name, text, "null" if override.value() is None else override.value(), choices[name], override.is_add())
     elif key_field(name) is None and not override.is_add() and not _inside_mapping(name):
         yield unknown_key(name, choices)
     elif key_field(name) is not None:
@@ -94,8 +96,8 @@ def _choice_problems(group: str, text: str, value: Any, choices: Sequence[str], 
     listed = f"The choices: {', '.join(choices) or 'none so far'}."
     if added:
         yield f"{text}: {group} is a group of this program, so it is chosen without the '+': {text.lstrip('+')}."
-    elif group in OPTIONAL_GROUPS and (value is None or isinstance(value, list)):
-        unknown = [one for one in value or [] if one not in choices]
+    elif group in OPTIONAL_GROUPS and (value == "null" or isinstance(value, list)):
+        unknown = [one for one in ([] if value == "null" else value) if one not in choices]
         yield from (f"{text}: there is no {group} {one!r}.{nearest(one, choices)} {listed}" for one in unknown)
     elif isinstance(value, dict):
         yield f"{text}: {group} wants the name of a choice; set its keys one by one, as {group}.KEY=VALUE. {listed}"
@@ -146,19 +148,20 @@ def key_field(name: str) -> Field | None:
 def unknown_key(name: str, choices: Choices) -> str:
     """'trainer.lrr is not a key ...' with the nearest key, in whichever section that is, and what is allowed there."""
     section, _, leaf = name.rpartition(".")
-    known = [*(dotted for dotted, _ in keys()), *OPTIONAL_GROUPS]
-    siblings = [k for k in known if k.rpartition(".")[0] == section]
-    leaves: dict[str, list[str]] = {}
-    for dotted in known:
-        leaves.setdefault(dotted.rpartition(".")[2], []).append(dotted)
-    near = leaves.get(leaf) or difflib.get_close_matches(name, siblings, n=1, cutoff=0.6)
-    if not near:
-        near = [k for close in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7) for k in leaves[close]]
-    hint = f" Did you mean {' or '.join(map(repr, near[:3]))}?" if near else nearest(name, known)
-    taken = [group for group, names in choices.items() if leaf in names]
-    hint = f" Did you mean {taken[0]}={leaf}?" if taken and not near else hint
-    allowed = siblings or [k for k in known if "." not in k]
-    return f"{name} is not a key of this program.{hint} Allowed {'here' if siblings else 'at the top'}: {', '.join(allowed)}."
+    places: dict[str, list[str]] = {}  # of every last part of a name, the whole names
+    for known in (*(dotted for dotted, _ in keys()), *OPTIONAL_GROUPS):
+        places.setdefault(known.rpartition(".")[2], []).append(known)
+    siblings = {last: known for last, names in places.items() for known in names if known.rpartition(".")[0] == section}
+    if leaf in places:
+        near = places[leaf]
+    elif close := difflib.get_close_matches(leaf, siblings, n=1, cutoff=0.6):
+        near = [siblings[close[0]]]
+    else:
+        near = [known for close in difflib.get_close_matches(leaf, places, n=1, cutoff=0.7) for known in places[close]]
+    near = near or [f"{group}={leaf}" for group, names in choices.items() if leaf in names]
+    hint = f" Did you mean {' or '.join(map(repr, near[:3]))}?" if near else nearest(name, (dotted for dotted, _ in keys()))
+    allowed = f"The keys of {section}: {', '.join(siblings)}." if section and siblings else "See --help for the sections and their keys."
+    return f"{name} is not a key of this program.{hint} {allowed}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -174,13 +177,15 @@ def composition_problem(error: Exception, choices: Choices, folders: Sequence[Pa
     if missing := re.search(r"Could not find '(.+)/(.*)'", text):
         group, name = missing[1], missing[2]
         known = choices.get(group, re.findall(r"^\t([^=\s]+)$", text, flags=re.MULTILINE))
-        return (f"{group}={name}: there is no {group} {name!r}.{nearest(name, known)} A command line or a file's defaults list asks for it. "
+        return (f"{group}={name}: there is no {group} {name!r}.{nearest(name, known)} A file's defaults list asks for it. "
                 f"The choices: {', '.join(known)}.")
     if where and key and key_field(key[1]) is None:
         return place + unknown_key(key[1], choices)
     first = _first_line(text[where.end():] if where else text)
     if where and key:
         return f"{place}{key[1]}: {first}"
+    if key and key_field(key[1]) is not None:
+        place = f"{key[1]}: "
     because = f" {_first_line(str(error.__cause__))}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
     return place + first + because
 

@@ -206,7 +206,7 @@ def load_recogniser(checkpoint: str | None, vocabulary: int, blank: int, *, revi
     import transformers
 
     if not keep_head:
-        settings = {**(settings or {}), "vocab_size": vocabulary, "pad_token_id": blank, "bos_token_id": None, "eos_token_id": None}
+        settings = {**(settings or {}), "vocab_size": vocabulary, "pad_token_id": blank}
     config = read_config(checkpoint, revision, architecture, settings, augment)
     eager = attention == "eager" or (attention == "auto" and device == "cpu")  # eager is the faster one on a CPU
     if checkpoint is None:

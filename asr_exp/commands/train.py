@@ -5,7 +5,6 @@ The same settings lead to the same run folder: a run that was stopped or killed 
 
 import logging
 import math
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from asr_exp import console
 from asr_exp.assembly import Data, build_data, build_protocol, build_recogniser, build_split, build_tokenizer, model_arguments
-from asr_exp.checkpoint import load_state, load_weights, locked, recover, save_state, write_folder
+from asr_exp.checkpoint import average_recent, keep_recent, load_state, load_weights, locked, recover, save_state, write_folder
 from asr_exp.config import resolve, run_folder, signature
 from asr_exp.data.batching import BatchPlan, cost
 from asr_exp.data.prepare import Split
@@ -28,7 +27,7 @@ from asr_exp.optim import Ema, make_optimizer, make_schedule
 from asr_exp.results import read_result, write_quarantine, write_result, write_text
 from asr_exp.runtime import Runtime, environment, launch, started, task_overrides, under_torchrun, versions
 from asr_exp.tracking import MetricsFile, NoTracker, Tracker, make_tracker
-from asr_exp.training import Hooks, Job, State, fit
+from asr_exp.training import Hooks, Job, State, fit, score
 
 log = logging.getLogger(__name__)
 DEV_CANDIDATE = "hypotheses.dev.candidate.jsonl"
@@ -40,7 +39,7 @@ def run(config: DictConfig) -> int:
     done = read_result(folder)
     if done and done["status"] == "finished":
         print(f"This run is finished already (delete the folder to run it again): {folder}")
-        print(f"  {_headline(done)}")
+        print("  " + console.headline("test", done["splits"]["test"]))
         return 0
     read_config(**model_arguments(config))  # a checkpoint that cannot be had is better known before the data is read
     if config.trainer.devices > 1 and not under_torchrun():
@@ -104,7 +103,9 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
 
     def on_dev(step: int) -> Evaluation:
         found = scored(splits["dev"], folder / DEV_CANDIDATE, step, config.trainer.examples)
-        log.info("step %d/%d  dev %s  loss %s", step, job.total, _rates(found.summary), "-" if found.loss is None else f"{found.loss:.3f}")
+        if config.trainer.average > 1 and runtime.main:
+            keep_recent(_recent(folder, runtime), model.network, step, config.trainer.average)
+        log.info("step %d/%d  dev %s  loss %s", step, job.total, console.rates(found.summary), "-" if found.loss is None else f"{found.loss:.3f}")
         console.show_examples(found.examples[:: max(1, len(found.examples) // max(1, config.trainer.examples))][: config.trainer.examples])
         return found
 
@@ -112,6 +113,9 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
     hooks = Hooks(on_dev, lambda state, best: _save(folder, job, tokenizer, state, best), metrics, tracker)
     try:
         fit(job, state, hooks)
+        if config.trainer.average > 1:
+            average_recent(_recent(folder, runtime), model.network)
+            score(job, state, hooks)
     finally:
         if metrics:
             metrics.close()
@@ -169,6 +173,12 @@ def _save(folder: Path, job: Job, tokenizer: Tokenizer, state: State, best: bool
     write_folder(folder / "checkpoints" / ("best" if best else "last"), fill)
     if best:
         (folder / DEV_CANDIDATE).replace(folder / "hypotheses.dev.jsonl")
+
+
+def _recent(folder: Path, runtime: Runtime) -> Path:
+    """Where the weights of the last evaluations are kept for averaging; asked for by all ranks, after rank 0 has written."""
+    runtime.share(None)
+    return folder / "checkpoints" / "recent"
 
 
 def _resume(folder: Path, job: Job) -> State:
@@ -247,27 +257,14 @@ def _rows(examples: list[Hypothesis], split: Split, audible: int) -> list[dict[s
     ]
 
 
-def _rates(summary: dict[str, Any]) -> str:
-    return ", ".join(f"{name.upper()} {console.percent(summary[name])}" for name in ("wer", "cer", "per") if summary[name] is not None)
-
-
-def _headline(result: dict[str, Any]) -> str:
-    test = result["splits"]["test"]
-    name = "per" if test["wer"] is None else "wer"
-    low_high = test["ci95"]
-    within = f" (95 % interval {console.percent(low_high[0])} to {console.percent(low_high[1])})" if low_high else ""
-    return f"test {name.upper()} {console.percent(test[name])}{within}, {test['utterances']} utterances, coverage {console.percent(test['coverage'])}"
-
-
 def _summary(folder: Path, result: dict[str, Any]) -> None:
     (folder / DEV_CANDIDATE).unlink(missing_ok=True)
     train, best = result["train"], result["best"]
     console.page("Done", [
-        ("score", _headline(result)),
+        ("score", console.headline("test", result["splits"]["test"])),
         ("best", f"step {best['step']}: dev {best['metric'].upper()} {console.percent(best['value'])}"),
         ("training", f"{train['steps']:,} steps, {train['audio_seconds_per_second']:.0f} audio-s/s, {console.clock(train['wall_seconds'])}"),
         ("folder", str(folder)),
         ("", "result.json, hypotheses.test.jsonl, checkpoints/best (transformers)"),
         ("next", f"python -m asr_exp evaluate run={folder} split=dev"),
     ])
-    shutil.rmtree(folder / "checkpoints" / "recent", ignore_errors=True)

@@ -84,11 +84,12 @@ def _load(path: str, key: str, dataset: Any) -> list[_Row]:
         raise UserError(f"{key}={path} is not a file (looked in {Path.cwd()}); give the path of a manifest.")
     rows = _rows(file, dataset.delimiter)
     columns = list(dict.fromkeys(name for row in rows for name in row.cells))
-    for setting, meaning in _MEANING.items():
-        column = dataset.columns[setting]
-        if column is not None and column not in columns and columns:
-            raise UserError(f"{file} has no column {column!r}; its columns: {', '.join(columns)}.{nearest(column, columns)} "
-                            f"Name the one that holds the {meaning}: dataset.columns.{setting}=COLUMN.")
+    wanted = {setting: dataset.columns[setting] for setting in _MEANING if dataset.columns[setting] is not None}
+    missing = [setting for setting, column in wanted.items() if column not in columns]
+    if missing and columns:
+        raise UserError(f"{file} has no column {' and no column '.join(repr(wanted[s]) for s in missing)}; its columns: {', '.join(columns)}."
+                        f"{nearest(wanted[missing[0]], columns)} Name what holds the {' and the '.join(_MEANING[s] for s in missing)}: "
+                        f"{' '.join(f'dataset.columns.{s}=COLUMN' for s in missing)}.")
     return rows
 
 

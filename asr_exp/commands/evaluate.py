@@ -1,0 +1,77 @@
+"""Score the best checkpoint of a run on any split, or on another dataset (run=FOLDER split=dev dataset=...).
+
+A score measured by the protocol of the run joins its result.json; any other is kept apart, under evaluations/.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from asr_exp import console
+from asr_exp.assembly import build_data, build_protocol, build_recogniser, build_split
+from asr_exp.checkpoint import locked, recover
+from asr_exp.config import run_folder
+from asr_exp.data.tokenizer import Tokenizer
+from asr_exp.decoding import make_decoder
+from asr_exp.errors import UserError
+from asr_exp.evaluation import evaluate
+from asr_exp.results import read_result, write_quarantine, write_result
+from asr_exp.runtime import Runtime, launch, started, task_overrides, under_torchrun, versions
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig) -> int:
+    """Evaluate the run that `run=` (or the settings) name -> exit status. Raises UserError where it has no checkpoint."""
+    folder = Path(config.run).expanduser() if config.run else run_folder(config)
+    if not (folder / "checkpoints").is_dir():
+        asked = f"run={config.run}" if config.run else f"These settings lead to {folder}, which"
+        raise UserError(f"{asked} has no checkpoint to evaluate; train it first (the same settings with `train`), or give run=FOLDER.")
+    if config.trainer.devices > 1 and not under_torchrun():
+        return launch(config.trainer.devices, "evaluate", task_overrides())
+    with started(config.trainer.device, config.trainer.precision) as runtime:
+        console.start_log(runtime.main, runtime.rank)
+        try:
+            if runtime.main:
+                with locked(folder):
+                    recover(folder / "checkpoints" / "best")
+                    _evaluate(config, folder, runtime)
+            else:
+                _evaluate(config, folder, runtime)
+        finally:
+            console.stop_log()
+    return 0
+
+
+def _evaluate(config: DictConfig, folder: Path, runtime: Runtime) -> None:
+    best, t = folder / "checkpoints" / "best", config.tokenizer
+    if not runtime.share(best.is_dir()):
+        raise UserError(f"{folder} has no checkpoints/best yet; its training has not come to its first evaluation.")
+    data = build_data(config)
+    tokenizer = Tokenizer.from_checkpoint(str(best), None, t.unit, t.inventory, t.score_inventory)
+    model = build_recogniser(config, tokenizer, runtime, checkpoint=best)
+    split = build_split(config, data, config.split, tokenizer, model, runtime.main)
+    protocol = build_protocol(config, data, split)
+    before = read_result(folder) or {}
+    place = folder if _same_protocol(before.get("protocol", {}), protocol) else folder / "evaluations" / protocol["hash"]
+    place.mkdir(parents=True, exist_ok=True)
+    found = evaluate(model, split, tokenizer, make_decoder(config.decode.name, tokenizer), runtime, config.trainer.device_seconds,
+                     config.trainer.loss_reduction, place / f"hypotheses.{split.name}.jsonl", config.trainer.examples, runtime.main)
+    if not runtime.main:
+        return
+    if place == folder:
+        write_result(folder, {**before, "splits": {**before.get("splits", {}), split.name: found.summary}})
+    else:
+        write_result(place, {"status": "finished", "signature": before.get("signature"), "protocol": protocol, "seed": config.seed,
+                             "best": before.get("best"), "splits": {split.name: found.summary}, "versions": versions()})
+        write_quarantine(place, {split.name: split.rejected})
+    console.page("Done", [("score", console.headline(split.name, found.summary)), ("folder", str(place))])
+    console.show_examples(found.examples)
+
+
+def _same_protocol(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Whether two scores differ in nothing but the split they were measured on."""
+    split_bound = ("split", "ids", "coverage", "hash")
+    return {k: v for k, v in ours.items() if k not in split_bound} == {k: v for k, v in theirs.items() if k not in split_bound}
