@@ -87,9 +87,9 @@ def _start(hydra: "Hydra", command: str, options: Namespace, folders: list[Path]
         configs.validate(configs.compose(options.overrides, options.config_dir))
         hydra.show_cfg(config_name="config", overrides=asked, cfg_type=options.cfg, package=options.package, resolve=options.resolve)
     elif multirun:
-        return sweep(hydra, command, [*asked, "hydra.mode=MULTIRUN"])
+        return sweep(hydra, Job(command, options.config_dir), [*asked, "hydra.mode=MULTIRUN"])
     else:
-        return hydra.run(config_name="config", task_function=Job(command), overrides=asked).return_value.status
+        return hydra.run(config_name="config", task_function=Job(command, options.config_dir), overrides=asked).return_value.status
     return 0
 
 
@@ -109,14 +109,15 @@ def parse(arguments: list[str]) -> tuple[Namespace, str]:
     """
     options = _parser().parse_intermixed_args(arguments)
     if options.config_path or options.config_name or options.experimental_rerun:
-        raise UserError("--config-path, --config-name and --experimental-rerun are not for this program; --config-dir adds YAML files to its own.")
+        raise UserError("--config-path, --config-name and --experimental-rerun are not for this program; --config-dir adds YAML files.")
     if options.resolve and not options.cfg:
         raise UserError("--resolve goes with --cfg job.")
     if not options.overrides or not _is_bare(options.overrides[0]):
         return options, "train"
     command, known = options.overrides.pop(0), commands()
     if command not in known:
-        raise UserError(f"There is no command {command!r}.{nearest(command, known)} The commands: {', '.join(known)}. A setting is key=value.")
+        hint = nearest(command, known)
+        raise UserError(f"There is no command {command!r}.{hint} The commands: {', '.join(known)}; a setting is key=value.")
     return options, command
 
 
@@ -155,6 +156,7 @@ class Job:
     """A command, to be called with a composed config, here or in another process of a sweep."""
 
     command: str
+    config_dir: str | None = None
 
     def __call__(self, config: "DictConfig") -> Outcome:
         from hydra.core.hydra_config import HydraConfig
@@ -170,7 +172,7 @@ class Job:
             print(f"\ncell {int(hydra.job.num) + 1}: {overrides or '(defaults)'}", flush=True)
         try:
             if config.run:
-                config = configs.load_run(config.run, asked)
+                config = configs.load_run(config.run, asked, self.config_dir)
             configs.validate(config)
             configs.import_plugins(config)
             folder = configs.run_folder(config)
@@ -195,13 +197,15 @@ def _score(folder: Path, split: str) -> str:
 # a sweep
 
 
-def sweep(hydra: "Hydra", command: str, overrides: list[str]) -> int:
+def sweep(hydra: "Hydra", job: Job, overrides: list[str]) -> int:
     """Run every cell, each in its own run folder; a failed one does not stop the others. A line a cell; 1 where one failed."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise UserError("-m under torchrun would leave all ranks waiting when one cell fails. Start it with `python -m asr_exp -m ...`, and "
-                        "trainer.devices=N for N processes a cell.")  # fmt: skip
-    returned = hydra.multirun(config_name="config", task_function=Job(command), overrides=overrides)
-    cells: list[Outcome] = [job.return_value for batch in returned or () for job in batch]
+        raise UserError(
+            "-m under torchrun would leave all ranks waiting when one cell fails. Start it with `python -m asr_exp -m ...`, "
+            "and trainer.devices=N for N processes a cell."
+        )
+    returned = hydra.multirun(config_name="config", task_function=job, overrides=overrides)
+    cells: list[Outcome] = [done.return_value for batch in returned or () for done in batch]
     failed = sum(cell.status != 0 for cell in cells)
     print(f"\n{len(cells) - failed} of {len(cells)} cells done" + (f", {failed} failed" if failed else ""))
     width = max((len(cell.overrides) for cell in cells), default=0)

@@ -50,10 +50,11 @@ def conf_folders(config_dir: str | None = None) -> list[Path]:
 def choices(folders: Sequence[Path]) -> dict[str, list[str]]:
     """The choices of every group: the YAML files of a group's folder, in whichever of the folders."""
     groups = sorted(path.name for path in folders[0].iterdir() if path.is_dir())
-    return {
-        group: sorted({str(path.relative_to(folder / group).with_suffix("")) for folder in folders for path in (folder / group).rglob("*.yaml")})
-        for group in groups
-    }
+    found: dict[str, set[str]] = {group: set() for group in groups}
+    for group in groups:
+        for home in (folder / group for folder in folders):
+            found[group] |= {path.relative_to(home).with_suffix("").as_posix() for path in home.rglob("*.yaml")}
+    return {group: sorted(names) for group, names in found.items()}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -166,7 +167,8 @@ def import_plugins(config: DictConfig) -> None:
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
-            raise UserError(f"plugins=[{name}]: Python finds no module {error.name!r}. Install it, or add its folder to PYTHONPATH.") from error
+            told = f"plugins=[{name}]: Python finds no module {error.name!r}. Install it, or add its folder to PYTHONPATH."
+            raise UserError(told) from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import ast
 import os
 import shutil
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import Field, is_dataclass
 from pathlib import Path
@@ -21,12 +21,12 @@ USAGE = """\
 usage: python -m asr_exp [COMMAND] [GROUP=CHOICE ...] [KEY=VALUE ...] [FLAG ...]
        (or asr-exp; without a COMMAND it is train)
 
-  python -m asr_exp                            the demo: no data, no account, no network
+  python -m asr_exp                       the demo: no data, account or network
   python -m asr_exp dataset=timit dataset.root=/data/TIMIT model=wav2vec2-base
   python -m asr_exp dataset=csv dataset.train=train.csv dataset.dev=dev.csv \\
       dataset.test=test.csv model=hf model.checkpoint=facebook/wav2vec2-base
   python -m asr_exp -m model=wav2vec2-base,hubert-base seed=0,1,2
-  torchrun --nproc-per-node 8 -m asr_exp dataset=librispeech-100h model=wavlm-large
+  torchrun --nproc-per-node 8 -m asr_exp dataset=mls dataset.language=german
 """
 FLAGS = {
     "-h, --help [NAME]": "this page; with the NAME of a section its keys, of a command what it does",
@@ -64,27 +64,30 @@ def page(topic: str | None, commands: Mapping[str, Path]) -> str:
 
 def whole_page(commands: Mapping[str, Path]) -> str:
     """What the program is, how to call it, the commands, the choices of every group, the main keys, the flags."""
-    groups, defaults = choices(conf_folders()), _defaults()
-    chosen = {group: f" (default: {defaults[group]})" if group in defaults else "" for group in groups}
+    defaults = _defaults()
+    groups = {group: _choices_line(group, names, defaults) for group, names in choices(conf_folders()).items()}
+    main_keys = {name: _key_line(name, one, defaults) for name in MAIN_KEYS if (one := key_field(name))}
     parts = {
         "": _wrap(f"{asr_exp.__doc__} Version {asr_exp.__version__}.") + "\n\n" + USAGE,
         "Commands": _table({name: docstring(path).partition("\n")[0] for name, path in commands.items()}),
-        "Groups, chosen as GROUP=CHOICE": _table({group: ", ".join(names or ["none so far"]) + chosen[group] for group, names in groups.items()}),
-        "Main keys, set as KEY=VALUE (all keys of a section: --help trainer)": _table(
-            {name: _key_line(name, one, defaults) for name in MAIN_KEYS if (one := key_field(name))}
-        ),
+        "Groups, chosen as GROUP=CHOICE": _table(groups),
+        "Main keys, set as KEY=VALUE (all keys of a section: --help trainer)": _table(main_keys),
         "Flags": _table(FLAGS),
-        "Yours": _wrap("A YAML file in ./conf/dataset, ./conf/model, ... where you stand adds a choice to that group by its name.", "  ") + "\n",
+        "Yours": _wrap("  ./conf/dataset/NAME.yaml, ./conf/model/NAME.yaml, ... where you stand is chosen by its NAME.", "  ") + "\n",
     }
     return "\n".join(f"{title}:\n{text}" if title else text for title, text in parts.items())
 
 
 def section_page(section: str) -> str:
     """The choices of a group, and every key of its section with its default and its meaning."""
-    defaults, names = _defaults(), choices(conf_folders()).get(section, [])
-    listed = _table({section: ", ".join(names) + (f" (default: {defaults[section]})" if section in defaults else "")}) if names else ""
-    rows = {name: _key_line(name, one, defaults) for name, one in keys() if name.startswith(f"{section}.") and not is_dataclass(one.type)}
-    return "\n".join(part for part in (listed, _table(rows)) if part)
+    defaults, groups = _defaults(), choices(conf_folders())
+    listed = _table({section: _choices_line(section, groups[section], defaults)}) if section in groups else ""
+    rows = {
+        name: _key_line(name, one, defaults)
+        for name, one in keys()
+        if name.startswith(f"{section}.") and not is_dataclass(one.type)
+    }  # fmt: skip
+    return "\n".join(part for part in (listed, _table(rows) if rows else "") if part)
 
 
 def docstring(path: Path) -> str:
@@ -92,11 +95,15 @@ def docstring(path: Path) -> str:
     return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
 
 
+def _choices_line(group: str, names: Sequence[str], defaults: Mapping[str, Any]) -> str:
+    return (", ".join(names) or "none so far") + (f" (default: {defaults[group]})" if group in defaults and len(names) > 1 else "")
+
+
 def _key_line(name: str, one: Field, defaults: Mapping[str, Any]) -> str:
     default = defaults.get(name, one.default_factory() if one.default_factory is not NO_DEFAULT else one.default)
     if default == "???":
         return one.metadata["help"]
-    return f"{one.metadata['help']} [{'null' if default is None else default}]"
+    return f"{one.metadata['help']} [{'null' if default is None else default if default != [] else ''}]"
 
 
 def _defaults() -> dict[str, Any]:
@@ -106,7 +113,8 @@ def _defaults() -> dict[str, Any]:
         for group, choice in entry.items() if isinstance(entry, dict) else ():
             if isinstance(choice, str) and (file := folder / group / f"{choice}.yaml").exists():
                 found[group] = choice
-                found |= {f"{group}.{name}": value for name, value in (yaml.safe_load(file.read_text()) or {}).items()}
+                if group not in ("dataset", "model"):  # the demo's keys say nothing about another dataset's
+                    found |= {f"{group}.{name}": value for name, value in yaml.safe_load(file.read_text()).items()}
     return found
 
 
@@ -114,15 +122,11 @@ def _width() -> int:
     return max(60, min(100, shutil.get_terminal_size((80, 24)).columns if "COLUMNS" in os.environ or os.isatty(1) else 80))
 
 
-def _wrap(text: str, indent: str = "", first: str | None = None) -> str:
-    return textwrap.fill(
-        text, _width(), initial_indent=indent if first is None else first, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
+def _wrap(text: str, indent: str = "") -> str:
+    return textwrap.fill(text, _width(), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _table(rows: Mapping[str, str]) -> str:
     """Names to the left, wrapped text to the right."""
-    if not rows:
-        return "  (none)\n"
-    left = min(26, max(map(len, rows))) + 4
-    return "".join(_wrap(text, " " * left, f"  {name:<{left - 2}}") + "\n" for name, text in rows.items())
+    left = min(26, max(map(len, rows), default=0)) + 2
+    return "".join(_wrap(f"  {name:<{left}}{text}", " " * (left + 2)) + "\n" for name, text in rows.items())

@@ -31,7 +31,7 @@ OPTIONAL_GROUPS = ("experiment", "debug")
 def override_problems(overrides: Sequence[str], choices: Choices, multirun: bool = False) -> list[str]:
     """Everything wrong with a command line's overrides, a sentence each."""
     given: dict[str, str] = {}
-    found = []
+    found: list[str] = []
     for text in overrides:
         found += _override_problems(text, choices, multirun)
         name, _, value = text.partition("=")

@@ -31,7 +31,12 @@ def make_timit(root, speakers, case=str.upper, sentences=("SA1", "SX10", "SI20")
 
 def whole(extra=()):
     """A corpus small in sentences but whole in speakers: those of the core test, of dev, and one more in TEST."""
-    return {"TRAIN/DR1": ["FCJF0", "MDAC0"], "TEST/DR2": sorted(timit.CORE_TEST), "TEST/DR3": sorted(timit.DEV), "TEST/DR4": ["FZZZ0", *extra]}
+    return {
+        "TRAIN/DR1": ["FCJF0", "MDAC0"],
+        "TEST/DR2": sorted(timit.CORE_TEST),
+        "TEST/DR3": sorted(timit.DEV),
+        "TEST/DR4": ["FZZZ0", *extra],
+    }
 
 
 def test_timit_speaker_lists_are_disjoint_and_whole():
@@ -44,7 +49,9 @@ def test_timit_in_any_case_at_any_depth(tmp_path, case, place):
     make_timit(tmp_path / place, whole(), case)
     corpus = read("timit", tmp_path, root=str(tmp_path))
     assert [(u.id, u.speaker, u.text) for u in corpus.splits["train"][:2]] == [
-        ("FCJF0_SI20", "FCJF0", "FCJF0 says, SI20."), ("FCJF0_SX10", "FCJF0", "FCJF0 says, SX10.")]
+        ("FCJF0_SI20", "FCJF0", "FCJF0 says, SI20."),
+        ("FCJF0_SX10", "FCJF0", "FCJF0 says, SX10."),
+    ]
     assert {s: len(rows) for s, rows in corpus.splits.items()} == {"train": 4, "dev": 100, "test": 150}
     assert corpus.subsets == {"train": ["train"], "dev": ["dev"], "test": ["test"]}
 
@@ -65,7 +72,9 @@ def test_timit_broken_utterances_are_rejected_and_converted_audio_is_found(tmp_p
     (tmp_path / "TRAIN/DR1/MDAC0/SX10.WAV").rename(tmp_path / "TRAIN/DR1/MDAC0/SX10.WAV.wav")
     corpus = read("timit", tmp_path, root=str(tmp_path))
     assert [(r.id, r.reason) for r in corpus.rejected["train"]] == [
-        ("FCJF0_SI20", "there is no SI20.TXT beside it"), ("FCJF0_SX10", "SX10.TXT has a line of fewer than three fields")]
+        ("FCJF0_SI20", "there is no SI20.TXT beside it"),
+        ("FCJF0_SX10", "SX10.TXT has a line of fewer than three fields"),
+    ]
     assert [u.id for u in corpus.splits["train"]] == ["MDAC0_SI20", "MDAC0_SX10"]
 
 
@@ -74,25 +83,34 @@ def test_timit_sample(tmp_path, caplog):
     root = shared("TIMIT")
     with caplog.at_level(logging.WARNING):
         corpus = read("timit", tmp_path, root=str(root))
-    texts = {f"{p.parent.name}_{p.stem}": p.read_text().split(" ", 2)[2].strip() for p in root.glob("*/DR*/*/*.TXT") if not p.stem.startswith("SA")}
+    texts = {
+        f"{p.parent.name}_{p.stem}": p.read_text().split(" ", 2)[2].strip()
+        for p in root.glob("*/DR*/*/*.TXT")
+        if not p.stem.startswith("SA")
+    }
     assert {u.id: u.text for rows in corpus.splits.values() for u in rows} == texts
     speakers = {s: {u.speaker for u in rows} for s, rows in corpus.splits.items()}
     assert speakers["test"] == {"FBCG1", "MBCG0"} and len(speakers["dev"]) == 2 and len(speakers["train"]) == 12
     assert not speakers["dev"] & speakers["train"]
     assert corpus.subsets == {"train": ["train[less dev]"], "dev": ["train[2 of 14 speakers, seed 0]"], "test": ["test"]}
     assert [r.getMessage() for r in caplog.records] == [
-        "there is no dev split: it is 2 of the 14 speakers of train (16 utterances, dataset.split_seed=0)"]
+        "there is no dev split: it is 2 of the 14 speakers of train (16 utterances, dataset.split_seed=0)"
+    ]
     again = read("timit-phones", tmp_path, root=str(root.parent), test=["test"])
     assert [u.id for u in again.splits["dev"]] == [u.id for u in corpus.splits["dev"]]
     phones = root / "TEST/DR8/FBCG1/SI982.PHN"
     assert next(u.text for u in again.splits["test"] if u.id == "FBCG1_SI982") == " ".join(re.findall(r"\S+$", phones.read_text(), re.M))
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"test": ["core-test"]}, r"dataset.test=core-test: none of its 24 speakers.*give dataset.test=\[test\]"),
-    ({"dev": ["dev-set"]}, "dataset.dev=dev-set is not a subset of TIMIT. Did you mean 'dev'"),
-    ({"root": "/no/such"}, "dataset.root=/no/such is not a folder"), ({"root": None}, "TIMIT is not on the hub; give dataset.root"),
-])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"test": ["core-test"]}, r"dataset.test=core-test: none of its 24 speakers.*give dataset.test=\[test\]"),
+        ({"dev": ["dev-set"]}, "dataset.dev=dev-set is not a subset of TIMIT. Did you mean 'dev'"),
+        ({"root": "/no/such"}, "dataset.root=/no/such is not a folder"),
+        ({"root": None}, "TIMIT is not on the hub; give dataset.root"),
+    ],
+)
 def test_timit_errors(tmp_path, settings, message):
     make_timit(tmp_path, {"TRAIN/DR1": ["A", "B", "C"], "TEST/DR1": ["D"]})
     with pytest.raises(UserError, match=message):
@@ -131,9 +149,13 @@ def test_librispeech_errors_and_rows_without_transcript(tmp_path):
     (chapter / "1-2-0002.wav").write_bytes(b"")
     corpus = read("librispeech-100h", tmp_path, root=str(tmp_path), dev=["train-clean-100"], test=["train-clean-100"])
     assert [(u.id, u.text, Path(u.audio.path).name) for u in corpus.splits["train"]] == [
-        ("1-2-0000", "HELLO THERE", "1-2-0000.flac"), ("1-2-0002", "BYE", "1-2-0002.wav")]
+        ("1-2-0000", "HELLO THERE", "1-2-0000.flac"),
+        ("1-2-0002", "BYE", "1-2-0002.wav"),
+    ]
     assert [r.id for r in corpus.rejected["train"]] == ["1-2-0001"]
-    with pytest.raises(UserError, match="dataset.train=train-clean-10 is not in .*Did you mean 'train-clean-100'.*Subsets there: train-clean-100"):
+    with pytest.raises(
+        UserError, match="dataset.train=train-clean-10 is not in .*Did you mean 'train-clean-100'.*Subsets there: train-clean-100"
+    ):
         read("librispeech-100h", tmp_path, root=str(tmp_path), train=["train-clean-10"])
 
 
@@ -159,8 +181,11 @@ def voice(tmp_path):
     """A language of a release whose columns stand in another order and whose paths lack the ending; with quotation marks."""
     folder = tmp_path / "cv-corpus-1" / "fy-NL"
     (folder / "clips").mkdir(parents=True)
-    (folder / "validated.tsv").write_text("locale\tsentence\tpath\tclient_id\nfy-NL\t\"Hoi, sei er\tclip_1\ta\nfy-NL\tJa \"nee\"\tclip_2.mp3\tb\n"
-                                          "fy-NL\tte koart\nfy-NL\tgjin paad\t\tb\n\nfy-NL\tNochris\tclip_1\ta\n", encoding="utf-8")
+    (folder / "validated.tsv").write_text(
+        'locale\tsentence\tpath\tclient_id\nfy-NL\t"Hoi, sei er\tclip_1\ta\nfy-NL\tJa "nee"\tclip_2.mp3\tb\n'
+        "fy-NL\tte koart\nfy-NL\tgjin paad\t\tb\n\nfy-NL\tNochris\tclip_1\ta\n",
+        encoding="utf-8",
+    )
     return tmp_path
 
 
@@ -168,8 +193,10 @@ def test_common_voice_of_other_releases(voice):
     corpus = read("common-voice", voice, root=str(voice), language="fy-NL", train=["validated"], dev=["validated"], test="validated")
     folder = voice / "cv-corpus-1" / "fy-NL"
     assert [(u.id, u.text, u.speaker, u.audio.path) for u in corpus.splits["test"]] == [
-        ("clip_1", '"Hoi, sei er', "a", f"{folder}/clips/clip_1.mp3"), ("clip_2", 'Ja "nee"', "b", f"{folder}/clips/clip_2.mp3"),
-        ("clip_1#2", "Nochris", "a", f"{folder}/clips/clip_1.mp3")]
+        ("clip_1", '"Hoi, sei er', "a", f"{folder}/clips/clip_1.mp3"),
+        ("clip_2", 'Ja "nee"', "b", f"{folder}/clips/clip_2.mp3"),
+        ("clip_1#2", "Nochris", "a", f"{folder}/clips/clip_1.mp3"),
+    ]
     assert [r.id for r in corpus.rejected["train"]] == ["validated.tsv:4", "validated.tsv:5"]
 
 
@@ -181,10 +208,14 @@ def test_common_voice_folder_of_another_name_is_known_by_its_locale(voice):
         read("common-voice", voice, language="tr", **settings)
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"language": "fy"}, "dataset.language=fy is not in .*Did you mean 'fy-NL'.*Languages there: fy-NL"), ({"language": None}, "Languages there: fy-NL"),
-    ({"language": "fy-NL", "train": ["trian"]}, "dataset.train=trian: there is no trian.tsv in .*There are: validated"),
-])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"language": "fy"}, "dataset.language=fy is not in .*Did you mean 'fy-NL'.*Languages there: fy-NL"),
+        ({"language": None}, "Languages there: fy-NL"),
+        ({"language": "fy-NL", "train": ["trian"]}, "dataset.train=trian: there is no trian.tsv in .*There are: validated"),
+    ],
+)
 def test_common_voice_errors(voice, settings, message):
     with pytest.raises(UserError, match=message):
         read("common-voice", voice, root=str(voice), **settings)
@@ -229,9 +260,11 @@ def test_mls_opus_and_limited_supervision(tmp_path):
         rows = read("mls", tmp_path, root=str(tmp_path), language="polish", train=[subset]).splits["train"]
         assert len(rows) == count and all(u.audio.path.endswith(f"audio/7/8/{u.id}.opus") and u.speaker == "7" for u in rows)
     assert [r.id for r in read("mls", tmp_path, root=str(root), language="polish").rejected["dev"]] == ["7_8_000009"]
-    for settings, message in (({"language": "german"}, "dataset.language=german is not in .*Languages there: polish"),
-                              ({"language": "polish", "train": ["1hr/3"]}, "dataset.train=1hr/3 needs .*handles.txt"),
-                              ({"language": "polish", "train": ["9h"]}, "Did you mean '9hr'")):
+    for settings, message in (
+        ({"language": "german"}, "dataset.language=german is not in .*Languages there: polish"),
+        ({"language": "polish", "train": ["1hr/3"]}, "dataset.train=1hr/3 needs .*handles.txt"),
+        ({"language": "polish", "train": ["9h"]}, "Did you mean '9hr'"),
+    ):
         with pytest.raises(UserError, match=message):
             read("mls", tmp_path, root=str(tmp_path), **settings)
 
@@ -248,8 +281,11 @@ def test_minds14_of_the_zip(tmp_path):
         csv.writer(file).writerows([("filename", "transcription", "english", "intent"), *rows, ("broken",)])
     corpus = read("minds14", tmp_path, root=str(tmp_path), language="en-US")
     assert {s: len(r) for s, r in corpus.splits.items()} == {"train": 16, "dev": 2, "test": 2}
-    assert sorted((u.id, u.text) for r in corpus.splits.values() for u in r) == [row[:2] for row in rows]
-    assert all(u.audio.path == str(tmp_path / "MInDS-14" / "audio" / u.id) for u in corpus.splits["train"])
+    audio = str(tmp_path / "MInDS-14" / "audio")
+    assert sorted((u.audio.path, u.text) for r in corpus.splits.values() for u in r) == [
+        (f"{audio}/{name}", text) for name, text, *_ in rows
+    ]
+    assert all(u.id == Path(u.audio.path).stem for u in corpus.splits["train"])
     assert corpus.rejected["train"][0].reason == "line 22 has too few fields or no path"
     with pytest.raises(UserError, match="dataset.language=en-UK is not in .*Did you mean 'en-US'"):
         read("minds14", tmp_path, root=str(tmp_path), language="en-UK")

@@ -51,18 +51,28 @@ def test_json_under_a_key_json_lines_under_the_wrong_ending_and_other_delimiters
 
 
 def test_tab_separated_with_stray_quotes_crlf_and_quoted_cells(tmp_path):
-    (tmp_path / "a.tsv").write_bytes('file\ttext\r\na.wav\t"Stray, he said\r\n"b.wav"\t"all ""of"" it"\r\nc.wav\tend"\r\n'.encode())
+    (tmp_path / "a.tsv").write_bytes(b'file\ttext\r\na.wav\t"Stray, he said\r\n"b.wav"\t"all ""of"" it"\r\nc.wav\tend"\r\n')
     rows = read("tsv", tmp_path, **same(str(tmp_path / "a.tsv"))).splits["train"]
     assert [(u.id, u.text) for u in rows] == [("a.wav", '"Stray, he said'), ("b.wav", 'all "of" it'), ("c.wav", 'end"')]
 
 
 def test_columns_segments_speakers_and_repeats(tmp_path):
-    rows = [{"wav": "/a/b.flac", "words": "x", "who": 7, "from": 1.5, "to": 2}, {"wav": "/a/b.flac", "words": "y", "who": None, "from": "2", "to": ""},
-            {"wav": "~/c.flac", "words": 3, "who": "", "from": None}]
+    rows = [
+        {"wav": "/a/b.flac", "words": "x", "who": 7, "from": 1.5, "to": 2},
+        {"wav": "/a/b.flac", "words": "y", "who": None, "from": "2", "to": ""},
+        {"wav": "~/c.flac", "words": 3, "who": "", "from": None},
+    ]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     columns = {"columns__file": "wav", "columns__text": "words", "columns__speaker": "who", "columns__start": "from", "columns__end": "to"}
     first, second, third = read("jsonl", tmp_path, **same(str(tmp_path / "a.jsonl")), **columns).splits["dev"]
-    assert (first.id, first.text, first.speaker, first.audio.path, first.audio.start, first.audio.end) == ("/a/b.flac", "x", "7", "/a/b.flac", 1.5, 2)
+    assert (first.id, first.text, first.speaker, first.audio.path, first.audio.start, first.audio.end) == (
+        "/a/b.flac",
+        "x",
+        "7",
+        "/a/b.flac",
+        1.5,
+        2,
+    )
     assert (second.id, second.speaker, second.audio.start, second.audio.end) == ("/a/b.flac#2", None, 2, None)
     assert third.text == "3" and "~" not in third.audio.path and third.audio.start is None
     named = read("jsonl", tmp_path, **same(str(tmp_path / "a.jsonl")), **columns, columns__id="words").splits["dev"]
@@ -86,7 +96,11 @@ def test_one_manifest_is_split_by_speaker_where_there_are_enough(tmp_path, caplo
     speakers = {split: {u.speaker for u in r} for split, r in corpus.splits.items()}
     assert {split: len(s) for split, s in speakers.items()} == {"train": 16, "dev": 2, "test": 2}
     assert len(set.union(*speakers.values())) == 20
-    assert corpus.subsets == {"train": ["all.csv[less dev, test]"], "dev": ["all.csv[2 of 20 speakers, seed 0]"], "test": ["all.csv[2 of 20 speakers, seed 0]"]}
+    assert corpus.subsets == {
+        "train": ["all.csv[less dev, test]"],
+        "dev": ["all.csv[2 of 20 speakers, seed 0]"],
+        "test": ["all.csv[2 of 20 speakers, seed 0]"],
+    }
     assert "there is no dev split: it is 2 of the 20 speakers of train" in caplog.text
     shuffled = read("csv", tmp_path, train=write(tmp_path / "all.csv", rows[50:] + rows[:50]))
     assert {u.id for u in shuffled.splits["dev"]} == {u.id for u in corpus.splits["dev"]}
@@ -139,45 +153,82 @@ def test_overlap_between_splits_is_said(tmp_path, caplog):
 
 def test_broken_rows_are_rejected_with_their_line(tmp_path):
     (tmp_path / "a.csv").write_text(
-        'file,text,start,end\na.wav,fine,,\nb.wav\n,no path,,\nc.wav,backwards,2,1\nd.wav,soon,soon,\n\ne.wav,one, two,3,4\nf.wav,"unclosed,,\n'
-        'g.wav,"after, it",,\nh.wav,nan,nan,\ni.wav,"two\nlines",0,1\nj.wav,last,-1,\nk.wav,"open to the end,,\n')
+        'file,text,start,end\na.wav,fine,,\nb.wav\n,no path,,\nc.wav,backwards,2,1\nd.wav,soon,soon,\n\n'
+        'e.wav,one, two,3,4\nf.wav,"unclosed,,\ng.wav,"after, it",,\nh.wav,nan,nan,\ni.wav,"two\nlines",0,1\n'
+        'j.wav,last,-1,\nk.wav,"open to the end,,\n'
+    )
     corpus = read("csv", tmp_path, **same(str(tmp_path / "a.csv")))
     assert [u.text for u in corpus.splits["train"]] == ["fine", "after, it", "two\nlines"]
     reasons = {r.id.split(":")[1]: r.reason for r in corpus.rejected["train"]}
     assert list(reasons) == ["3", "4", "5", "6", "8", "9", "11", "14", "15"]
-    for line, words in (("3", "1 fields where the header names 4"), ("4", "has no file"), ("5", "is not after its start"), ("6", "'soon', is not a number"),
-                        ("8", "5 fields"), ("9", "not valid CSV"), ("11", "'nan', is not"), ("14", "'-1', is not"), ("15", "not valid CSV")):
+    for line, words in (
+        ("3", "1 fields where the header names 4"),
+        ("4", "has no file"),
+        ("5", "is not after its start"),
+        ("6", "'soon', is not a number"),
+        ("8", "5 fields"),
+        ("9", "not valid CSV"),
+        ("11", "'nan', is not"),
+        ("14", "'-1', is not"),
+        ("15", "not valid CSV"),
+    ):
         assert words in reasons[line] and reasons[line].startswith(f"row {line}: ")
     assert [r.file for r in corpus.rejected["train"]][3] == "d.wav"
 
 
 def test_broken_json_rows_are_rejected(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"file": "a", "text": "x"}\n{"file": \n[1]\n{"file": "b"}\n{"file": {}, "text": "x"}\n{"file": "c", "text": null}\n')
+    (tmp_path / "a.jsonl").write_text(
+        '{"file": "a", "text": "x"}\n{"file": \n[1]\n{"file": "b"}\n{"file": {}, "text": "x"}\n{"file": "c", "text": null}\n'
+    )
     corpus = read("jsonl", tmp_path, **same(str(tmp_path / "a.jsonl")))
     assert [u.id for u in corpus.splits["test"]] == ["a"]
     assert [r.id for r in corpus.rejected["test"]] == [f"a.jsonl:{i}" for i in range(2, 7)]
 
 
-@pytest.mark.parametrize(("name", "content", "message"), [
-    ("nocol.csv", b"path,sentence\na.wav,hello\n", "nocol.csv has no column 'file' and no column 'text'; its columns: path, sentence. "
-     "Name what holds the audio's path and the transcript: dataset.columns.file=COLUMN dataset.columns.text=COLUMN."),
-    ("notext.csv", b"file,sentence\na.wav,hello\n", "notext.csv has no column 'text'; its columns: file, sentence. .*dataset.columns.text=COLUMN"),
-    ("empty.csv", b"", "empty.csv is empty"), ("header.csv", b"file,text\n\n", "header.csv is empty"), ("empty.json", b" ", "empty.json is empty"),
-    ("latin.csv", "file,text\na.wav,\u00e9t\u00e9\n".encode("latin-1"), "latin.csv is not UTF-8"), ("list.json", b"[]", "list.json is empty"),
-    ("half.json", b'[{"file": "a",', "half.json is not valid JSON: line 1"), ("text.json", b'"a"', "text.json holds no list of objects"),
-    ("all.csv", b"file,text\n,a\n,b\n", "dataset.train=.*all.csv has no utterances.*All 2 rows were rejected; the first, all.csv:2: row 2: it has no file"),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "nocol.csv",
+            b"path,sentence\na.wav,hello\n",
+            "nocol.csv has no column 'file' and no column 'text'; its columns: path, sentence. "
+            "Name what holds the audio's path and the transcript: dataset.columns.file=COLUMN dataset.columns.text=COLUMN.",
+        ),
+        (
+            "notext.csv",
+            b"file,sentence\na.wav,hello\n",
+            "notext.csv has no column 'text'; its columns: file, sentence. .*dataset.columns.text=COLUMN",
+        ),
+        ("empty.csv", b"", "empty.csv is empty"),
+        ("header.csv", b"file,text\n\n", "header.csv is empty"),
+        ("empty.json", b" ", "empty.json is empty"),
+        ("latin.csv", "file,text\na.wav,\u00e9t\u00e9\n".encode("latin-1"), "latin.csv is not UTF-8"),
+        ("list.json", b"[]", "list.json is empty"),
+        ("half.json", b'[{"file": "a",', "half.json is not valid JSON: line 1"),
+        ("text.json", b'"a"', "text.json holds no list of objects"),
+        (
+            "all.csv",
+            b"file,text\n,a\n,b\n",
+            "dataset.train=.*all.csv has no utterances.*All 2 rows were rejected; the first, all.csv:2: row 2: it has no file",
+        ),
+    ],
+)
 def test_a_useless_manifest_is_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         read(name.split(".")[1], tmp_path, **same(str(tmp_path / name)))
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({}, "dataset=csv needs a manifest: dataset.train=FILE"), ({"train": "no/such.csv"}, "dataset.train=no/such.csv is not a file"),
-    ({"train": "TRAIN", "delimiter": "::"}, "dataset.delimiter='::' is not one character"), ({"train": "TRAIN", "dev_fraction": 0}, "dataset.dev_fraction=0"),
-    ({"train": "TRAIN", "columns__id": "key"}, "has no column 'key'.*dataset.columns.id=COLUMN"),
-])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "dataset=csv needs a manifest: dataset.train=FILE"),
+        ({"train": "no/such.csv"}, "dataset.train=no/such.csv is not a file"),
+        ({"train": "TRAIN", "delimiter": "::"}, "dataset.delimiter='::' is not one character"),
+        ({"train": "TRAIN", "dev_fraction": 0}, "dataset.dev_fraction=0"),
+        ({"train": "TRAIN", "columns__id": "key"}, "has no column 'key'.*dataset.columns.id=COLUMN"),
+    ],
+)
 def test_settings_that_cannot_be(tmp_path, settings, message):
     path = write(tmp_path / "a.csv", ROWS)
     settings = {k: path if v == "TRAIN" else v for k, v in settings.items()}

@@ -1,6 +1,7 @@
 """Any dataset of the Hugging Face hub (or a local folder of the same layout), through `datasets`; audio is never decoded here."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,7 +29,7 @@ def read_hub(dataset: Any, cache: Path) -> Corpus:
     if not hub["id"]:
         raise UserError("dataset.hub.id has no value; give the dataset's id on the hub: dataset.hub.id=OWNER/NAME.")
     fields = Fields(dataset.columns.text, dataset.columns.audio, dataset.columns.speaker, dataset.columns.id)
-    return gather(dataset, lambda split, key: rows_of(load_table(key=key, split=split, **hub), fields, split), f"{hub['id']}", source="hub")
+    return gather(dataset, lambda split, key: rows_of(load_table(split=split, key=key, **hub), fields, split), hub["id"], source="hub")
 
 
 def read_split(hub: Any, config: str | None, split: str, fields: Fields, key: str) -> Rows:
@@ -52,10 +53,16 @@ def load_table(id: str, config: str | None, split: str, revision: str | None, ke
         setting = "dataset.hub.config (or dataset.language)" if "onfig" in str(error) else key
         raise UserError(f"{id} cannot give what {setting} names ({config or 'default'}, {split}): {_one_line(error)}") from error
     except (OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        if not _is_network(error):
-            raise UserError(f"{id} could not be read: {_one_line(error)}") from error
-        raise UserError(f"the hub is out of reach and {id} is not in the local cache ({type(error).__name__}); "
-                        "give dataset.root=FOLDER to read a local copy, or connect.") from error
+        causes = list(_causes(error))
+        kinds = " ".join(kind.__name__ for cause in causes for kind in type(cause).__mro__)
+        if "Connect" in kinds or "Offline" in kinds or "Timeout" in kinds:
+            raise UserError(f"the hub is out of reach and {id} is not in the local cache ({type(error).__name__}); "
+                            "give dataset.root=FOLDER to read a local copy, or connect.") from error
+        if any("torchcodec" in str(cause) for cause in causes):
+            raise UserError(f"{id} is a folder of audio files, for which `datasets` needs torchcodec and FFmpeg; "
+                            "download it and give its table: dataset=csv dataset.train=FOLDER/metadata.csv "
+                            "dataset.columns.file=file_name.") from error
+        raise UserError(f"{id} could not be read: {_one_line(causes[-1])}") from error
 
 
 def rows_of(table: Any, fields: Fields, split: str) -> Rows:
@@ -98,14 +105,11 @@ def _stem(name: str) -> str:
     return path.stem if path.suffix.lower() in (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a") else name
 
 
-def _is_network(error: BaseException | None) -> bool:
-    """Whether a lost connection (or HF_HUB_OFFLINE) is behind an error."""
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and, one after the other, those behind it."""
     while error is not None:
-        names = " ".join(kind.__name__ for kind in type(error).__mro__)
-        if isinstance(error, ConnectionError | TimeoutError) or "Connect" in names or "Offline" in names:
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
 
 
 def _one_line(error: BaseException) -> str:

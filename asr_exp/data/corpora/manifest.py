@@ -87,7 +87,8 @@ def _load(path: str, key: str, dataset: Any) -> list[_Row]:
     wanted = {setting: dataset.columns[setting] for setting in _MEANING if dataset.columns[setting] is not None}
     missing = [setting for setting, column in wanted.items() if column not in columns]
     if missing and columns:
-        raise UserError(f"{file} has no column {' and no column '.join(repr(wanted[s]) for s in missing)}; its columns: {', '.join(columns)}."
+        names = " and no column ".join(repr(wanted[s]) for s in missing)
+        raise UserError(f"{file} has no column {names}; its columns: {', '.join(columns)}."
                         f"{nearest(wanted[missing[0]], columns)} Name what holds the {' and the '.join(_MEANING[s] for s in missing)}: "
                         f"{' '.join(f'dataset.columns.{s}=COLUMN' for s in missing)}.")
     return rows

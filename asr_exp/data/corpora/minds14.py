@@ -59,5 +59,5 @@ def _read_csv(table: Path) -> Rows:
                 reason = f"line {rows.line_num} has too few fields or no path"
                 rejected.append(Rejected(f"{table.name}:{rows.line_num}", str(table), reason))
             else:
-                utterances.append(Utterance(row[0], FileAudio(str(table.parent.parent / "audio" / row[0])), row[1]))
+                utterances.append(Utterance(Path(row[0]).stem, FileAudio(str(table.parent.parent / "audio" / row[0])), row[1]))
     return utterances, rejected
