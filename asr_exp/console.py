@@ -18,6 +18,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
 
 
 def start_log(main: bool, rank: int) -> None:

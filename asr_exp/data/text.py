@@ -135,7 +135,8 @@ def _characters(wanted: Callable[[str], bool]) -> str:
     """A regular expression for a run of the characters that are `wanted`."""
     # Beyond these ranges nothing but ideographs is assigned. `re` looks a class up in a table only where all of it is below
     # U+10000; in one class with the rest, every character of a text would be compared with hundreds of ranges.
-    low, high = ("".join(re.escape(c) for c in map(chr, codes) if wanted(c)) for codes in (range(0x10000), (*range(0x10000, 0x20000), *range(0xE0000, 0xE0200))))
+    blocks = range(0x10000), (*range(0x10000, 0x20000), *range(0xE0000, 0xE0200))
+    low, high = ("".join(re.escape(c) for c in map(chr, block) if wanted(c)) for block in blocks)
     return f"(?:[{low}]|(?=[\U00010000-\U0010ffff])[{high}])+"
 
 

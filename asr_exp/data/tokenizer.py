@@ -95,7 +95,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> np.ndarray:
         """Label ids (int32) of a transcript; units not in the vocabulary become [UNK], or are left out where there is none."""
-        units = text.split() if self.unit == "phone" else text.strip().replace(" ", self.space)
+        units = text.split() if self.unit == "phone" else text.replace(" ", self.space)
         ids = (self._units.get(u, self.unknown) for u in units)
         return np.fromiter((i for i in ids if i is not None), dtype=np.int32)
 

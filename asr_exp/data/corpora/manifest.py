@@ -12,6 +12,7 @@ from typing import Any
 from asr_exp.data.corpora.base import SPLITS, Corpus, FileAudio, Rejected, Utterance, as_list, register_reader
 from asr_exp.data.corpora.splits import Rows, complete, gather
 from asr_exp.errors import UserError, nearest
+from asr_exp.schema import Columns
 
 _SPLIT_NAMES = {**{s: s for s in SPLITS}, "validation": "dev", "valid": "dev", "val": "dev"}
 
@@ -36,7 +37,8 @@ def read_manifest(dataset: Any, cache: Path) -> Corpus:
                         "(without dataset.dev and dataset.test, they are carved out of it).")
     paths = list(dict.fromkeys(path for split in SPLITS for path in as_list(dataset[split])))
     rows = _load(paths[0], "dataset.train", dataset)
-    if len(paths) == 1 and any(dataset.columns.split in row.cells for row in rows):
+    column = dataset.columns.split
+    if len(paths) == 1 and any(column in row.cells for row in rows):
         corpus = _by_split_column(Path(os.path.expanduser(paths[0])), rows, dataset)
     else:
         # The protocol says which manifests, not where a machine keeps them.
@@ -46,18 +48,20 @@ def read_manifest(dataset: Any, cache: Path) -> Corpus:
 
 def _read(path: str, key: str, dataset: Any) -> Rows:
     rows: Rows = ([], [])
+    columns = Columns(**dataset.columns)
     for row in _load(path, key, dataset):
-        _add(rows, _utterance(Path(os.path.expanduser(path)), row, dataset.columns))
+        _add(rows, _utterance(Path(os.path.expanduser(path)), row, columns))
     return rows
 
 
 def _by_split_column(file: Path, rows: list[_Row], dataset: Any) -> Corpus:
-    column = dataset.columns.split
+    columns = Columns(**dataset.columns)
+    column = columns.split
     corpus = Corpus(splits={})
     for row in rows:
-        given = str(row.cells.get(column) or "")
+        given = str(row.cells.get(column or "") or "")
         split = _SPLIT_NAMES.get(given.strip().lower())
-        result = _utterance(file, row, dataset.columns)
+        result = _utterance(file, row, columns)
         if split is None and not row.broken:
             result = Rejected(f"{file.name}:{row.number}", str(file), f"row {row.number}: its {column} {given!r} is not train, dev or test "
                                                                       "(dataset.columns.split=null ignores that column)")
@@ -94,7 +98,7 @@ def _load(path: str, key: str, dataset: Any) -> list[_Row]:
     return rows
 
 
-def _utterance(file: Path, row: _Row, columns: Any) -> Utterance | Rejected:
+def _utterance(file: Path, row: _Row, columns: Columns) -> Utterance | Rejected:
     """The utterance a row holds, or why it holds none."""
     path = ""
     try:
