@@ -91,7 +91,8 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any]:
     try:
         return torch.load(folder / STATE, map_location=device, weights_only=True)
     except Exception as why:
-        raise UserError(f"{folder / STATE} cannot be read ({str(why).splitlines()[0]}); delete {folder} to start this run afresh.") from None
+        reason = str(why).splitlines()[0]
+        raise UserError(f"{folder / STATE} cannot be read ({reason}); delete {folder} to start this run afresh.") from None
 
 
 def load_weights(folder: Path, network: torch.nn.Module) -> None:
@@ -101,7 +102,8 @@ def load_weights(folder: Path, network: torch.nn.Module) -> None:
     try:
         load_model(network, folder / "model.safetensors")
     except Exception as why:
-        raise UserError(f"{folder}/model.safetensors cannot be loaded ({str(why).splitlines()[0]}); the folder is not this run's checkpoint.") from None
+        reason = str(why).splitlines()[0]
+        raise UserError(f"{folder}/model.safetensors cannot be loaded ({reason}); the folder is not this run's checkpoint.") from None
 
 
 def keep_recent(folder: Path, network: torch.nn.Module, step: int, count: int) -> None:

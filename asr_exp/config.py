@@ -49,7 +49,7 @@ def conf_folders(config_dir: str | None = None) -> list[Path]:
 
 def choices(folders: Sequence[Path]) -> dict[str, list[str]]:
     """The choices of every group: the YAML files of a group's folder, in whichever of the folders."""
-    groups = sorted(path.name for path in folders[0].iterdir() if path.is_dir())
+    groups = sorted({*OPTIONAL_GROUPS, *(path.name for path in folders[0].iterdir() if path.is_dir())})
     found: dict[str, set[str]] = {group: set() for group in groups}
     for group in groups:
         for home in (folder / group for folder in folders):

@@ -107,9 +107,14 @@ class Progress:
         self._bar.close()
 
 
-def show_examples(examples: Sequence[Any]) -> None:
-    """References above hypotheses."""
-    for one in examples:
+def duration(seconds: float) -> str:
+    """2.1 h, 3.4 min or 12 s."""
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def show_examples(examples: Sequence[Any], count: int) -> None:
+    """References above hypotheses, of a few of the examples, spread evenly."""
+    for one in examples[:: max(1, len(examples) // max(1, count))][:count]:
         log.info("    ref  %s", _short(one.reference))
         log.info("    hyp  %s", _short(one.hypothesis) or "(nothing)")
 

@@ -112,10 +112,8 @@ def _hypothesis(split: Split, index: int, text: str) -> Hypothesis:
 
 
 def _line(one: Hypothesis) -> str:
-    words = asdict(one.counts["words"])
-    row = {"id": one.id, "reference": one.reference, "hypothesis": one.hypothesis, "counts": {**words, "characters": asdict(one.counts["characters"])},
-           "speaker": one.speaker, "seconds": one.seconds}
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    counts = {**asdict(one.counts["words"]), "characters": asdict(one.counts["characters"])}
+    return json.dumps({**vars(one), "counts": counts}, ensure_ascii=False) + "\n"
 
 
 def _spread(total: int, wanted: int) -> set[int]:

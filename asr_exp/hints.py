@@ -44,7 +44,7 @@ def in_hydras_words(overrides: Sequence[str]) -> list[str]:
     """The overrides as Hydra wants them: a new entry of a mapping (`model.config.hidden_size=64`) needs a `++` there, and
     what is null by default (`experiment=null`) may not be given."""
     given = (text for text in overrides if text not in {f"{group}=null" for group in OPTIONAL_GROUPS})
-    return [f"++{text}" if _inside_mapping(text.partition("=")[0]) else text for text in given]
+    return [f"++{text.lstrip('+')}" if _inside_mapping(text.partition("=")[0].lstrip("+")) else text for text in given]
 
 
 def _inside_mapping(name: str) -> bool:

@@ -200,31 +200,31 @@ def load_recogniser(checkpoint: str | None, vocabulary: int, blank: int, *, revi
                     padding: str = "exact", attention: str = "auto", device: str = "cpu") -> Recogniser:
     """A recogniser from a pretrained checkpoint (hub id or folder), or of an architecture with random weights.
 
-    settings: architecture settings that differ; augment: masks, layerdrop, dropout (None: as the checkpoint says). A new head of `vocabulary` outputs is drawn from torch's generator, so seed
-    it first. Raises UserError for what cannot be loaded.
+    settings: architecture settings that differ; augment: masks, layerdrop, dropout (None: as the checkpoint says). A new
+    head of `vocabulary` outputs is drawn from torch's generator, so seed it first. Raises UserError for what cannot be loaded.
     """
     import transformers
 
     if not keep_head:
         settings = {**(settings or {}), "vocab_size": vocabulary, "pad_token_id": blank}
     config = read_config(checkpoint, revision, architecture, settings, augment)
-    eager = attention == "eager" or (attention == "auto" and device == "cpu")  # eager is the faster one on a CPU
+    attention = _attention(attention, config, device)
     if checkpoint is None:
-        network = transformers.AutoModelForCTC.from_config(config, attn_implementation="eager" if eager else _best_attention(config))
+        network = transformers.AutoModelForCTC.from_config(config, attn_implementation=attention)
         extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=config.feat_extract_norm == "layer")
         return Recogniser(network, extractor, padding)
-    source = str(Path(checkpoint).expanduser()) if _is_path(checkpoint) else checkpoint
+    source = _source(checkpoint)
     with _named(checkpoint):
         network, info = transformers.AutoModelForCTC.from_pretrained(
             source, revision=revision or "main", config=config, dtype=torch.float32, use_safetensors=True,
-            ignore_mismatched_sizes=not keep_head, output_loading_info=True, attn_implementation="eager" if eager else _best_attention(config),
+            ignore_mismatched_sizes=not keep_head, output_loading_info=True, attn_implementation=attention,
         )
     _check_loaded(checkpoint, network, info["missing_keys"], keep_head)
     return Recogniser(network, _extractor(source, revision, config), padding)
 
 
-def read_config(checkpoint: str | None, revision: str | None = None, architecture: str | None = None, settings: dict[str, Any] | None = None,
-                augment: dict[str, Any] | None = None, **_: Any) -> Any:
+def read_config(checkpoint: str | None, revision: str | None = None, architecture: str | None = None,
+                settings: dict[str, Any] | None = None, augment: dict[str, Any] | None = None, **_: Any) -> Any:
     """The transformers config with the run's settings. Raises UserError for an unknown type or setting, or no network."""
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES as CTC
@@ -232,19 +232,20 @@ def read_config(checkpoint: str | None, revision: str | None = None, architectur
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     if checkpoint is not None:
-        source = Path(checkpoint).expanduser()
-        if _is_path(checkpoint) and not source.is_dir():
+        source = _source(checkpoint)
+        if _is_path(checkpoint) and not Path(source).is_dir():
             raise UserError(f"model.checkpoint={checkpoint} is not a folder; give a folder made by save_pretrained, or a hub id.")
         with _named(checkpoint):
-            config = transformers.AutoConfig.from_pretrained(str(source) if _is_path(checkpoint) else checkpoint, revision=revision or "main")
+            config = transformers.AutoConfig.from_pretrained(source, revision=revision or "main")
     else:
-        if architecture not in CTC:
-            raise UserError(f"model.architecture={architecture} is not a CTC architecture.{nearest(str(architecture), CTC)} Known: {', '.join(CTC)}.")
+        if architecture is None or architecture not in CTC:
+            known = f"{nearest(str(architecture), CTC)} Known: {', '.join(CTC)}."
+            raise UserError(f"model.architecture={architecture} is not a CTC architecture.{known}")
         config = transformers.AutoConfig.for_model(architecture)
     if config.model_type not in CTC:
-        raise UserError(f"{checkpoint or architecture} is a {config.model_type} model, which has no CTC head; use one of {', '.join(CTC)}.")
+        raise UserError(f"{checkpoint or architecture} is a {config.model_type}, which has no CTC head; use one of {', '.join(CTC)}.")
     if not hasattr(config, "conv_stride"):
-        raise UserError(f"{checkpoint or architecture} ({config.model_type}) takes spectral features; backbones that take waveforms are supported.")
+        raise UserError(f"{checkpoint or architecture} ({config.model_type}) takes spectral features; give one that takes waveforms.")
     for name, value in {**(settings or {}), "ctc_loss_reduction": "mean"}.items():
         if not hasattr(config, name):
             raise UserError(f"model.config.{name} is not a setting of {config.model_type}.{nearest(name, vars(config))}")
@@ -260,8 +261,14 @@ def _is_path(checkpoint: str) -> bool:
     return checkpoint.startswith(("/", ".", "~")) or Path(checkpoint).is_dir()
 
 
-def _best_attention(config: Any) -> str:
-    return "eager" if config.model_type in ("wavlm", "sew-d") else "sdpa"
+def _source(checkpoint: str) -> str:
+    return str(Path(checkpoint).expanduser()) if _is_path(checkpoint) else checkpoint
+
+
+def _attention(asked: str, config: Any, device: str) -> str:
+    """`auto` is sdpa on a GPU and eager on a CPU, where it is the faster; two families have eager alone."""
+    only_eager = config.model_type in ("wavlm", "sew-d") or (asked == "auto" and device == "cpu")
+    return "eager" if asked == "eager" or only_eager else "sdpa"
 
 
 def _extractor(source: str, revision: str | None, config: Any) -> Any:

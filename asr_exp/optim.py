@@ -41,7 +41,8 @@ def _sgd(groups: Iterable[dict], lr: float, momentum: float, **_: Any) -> torch.
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
 
 
-def make_optimizer(model: nn.Module, name: str, lr: float, weight_decay: float, lr_scale: dict[str, float], **settings: Any) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, name: str, lr: float, weight_decay: float, lr_scale: dict[str, float],
+                   **settings: Any) -> torch.optim.Optimizer:
     """An optimizer over the trained parameters: no weight decay on biases and norms, learning-rate factors by name pattern.
 
     Raises UserError for an unknown optimizer or a pattern that names no parameter.
@@ -89,8 +90,12 @@ def _tri_stage(hold: float, final_scale: float) -> Shape:
     return lambda t: 1.0 if t <= hold else floor ** ((t - hold) / (1 - hold))
 
 
-def make_schedule(name: str, total: int, warmup_steps: int | None, warmup_ratio: float, hold_ratio: float, final_scale: float) -> Callable[[int], float]:
-    """factor(step) on the peak learning rate for steps 1 .. total, after a linear warm-up. Raises UserError for an unknown name."""
+def make_schedule(name: str, total: int, warmup_steps: int | None, warmup_ratio: float, hold_ratio: float,
+                  final_scale: float) -> Callable[[int], float]:
+    """factor(step) on the peak learning rate for steps 1 .. total, after a linear warm-up.
+
+    Raises UserError for an unknown name.
+    """
     if name not in SCHEDULES:
         raise UserError(f"schedule.name={name} is not known.{nearest(name, SCHEDULES)} Known: {', '.join(SCHEDULES)}.")
     warmup = round(warmup_ratio * total) if warmup_steps is None else warmup_steps

@@ -149,7 +149,7 @@ class Trainer:
     loss_reduction: str = key("mean", "an utterance's loss: mean (over its labels) or sum; the batch takes the mean of utterances",
                               choices=("mean", "sum"))
     gradient_checkpointing: bool = key(False, "recompute activations in the backward pass: less memory, about 30 % slower")
-    ema: float | None = key(None, "decay of an exponential moving average of the weights, which is then what is scored", minimum=0, maximum=1)
+    ema: float | None = key(None, "decay of a moving average of the weights, which is then what is scored", minimum=0, maximum=1)
     average: int = key(1, "average the weights of the last N evaluations at the end", minimum=1)
     patience: int | None = key(None, "stop after N evaluations without a better dev score", minimum=1)
     shortest_first: bool = key(False, "first epoch from short to long utterances (SortaGrad)")
@@ -213,7 +213,7 @@ def _section_problems(section: type, config: Any, prefix: str):
             yield f"{prefix}{name} is not a key of this program.{nearest(name, known)} Allowed here: {', '.join(known)}."
     for name, one in known.items():
         value = config[name] if name in config and not _missing(config, name) else None
-        if is_dataclass(one.type) and value is not None:
+        if isinstance(one.type, type) and is_dataclass(one.type) and value is not None:
             yield from _section_problems(one.type, value, f"{prefix}{name}.")
         elif _missing(config, name):
             yield f"{prefix}{name} has no value; give {prefix}{name}=..."

@@ -34,11 +34,11 @@ def register_tracker(name: str) -> Callable[[Callable[..., Tracker]], Callable[.
     return lambda factory: TRACKERS.setdefault(name, factory)
 
 
-def make_tracker(name: str, folder: Path, run_id: str, run_name: str, config: Mapping[str, Any], **settings: Any) -> Tracker:
+def make_tracker(name: str, **settings: Any) -> Tracker:
     """The tracker of that name. Raises UserError for an unknown one."""
     if name not in TRACKERS:
         raise UserError(f"tracking.name={name} is not known.{nearest(name, TRACKERS)} Known: {', '.join(TRACKERS)}.")
-    return TRACKERS[name](folder, run_id, run_name, config, **settings)
+    return TRACKERS[name](**settings)
 
 
 @register_tracker("none")
@@ -67,7 +67,7 @@ class WandbTracker:
         self._wandb = wandb
         mode = os.environ.get("WANDB_MODE") or ("online" if _wandb_key() else "offline")
         if mode == "offline" and "WANDB_MODE" not in os.environ:
-            log.info("W&B: no key here, so this run is recorded offline in %s (`wandb login` to go online, tracking=none for none).", folder / "wandb")
+            log.info("W&B: no key here, so this run is recorded offline (`wandb login` to go online, tracking=none for none).")
         (folder / "wandb").mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
             dir=str(folder), project=project, entity=entity, group=group, tags=list(tags), id=run_id, name=run_name, mode=mode,  # type: ignore[arg-type]
@@ -119,8 +119,8 @@ class TensorBoardTracker:
                 self._writer.add_scalar(name, value, step)
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
-        lines = ["| id | reference | hypothesis |", "|---|---|---|", *(f"| {r['id']} | {r['reference']} | {r['hypothesis']} |" for r in rows)]
-        self._writer.add_text(name, "\n".join(lines), step)
+        lines = [f"| {r['id']} | {r['reference']} | {r['hypothesis']} |" for r in rows]
+        self._writer.add_text(name, "\n".join(["| id | reference | hypothesis |", "|---|---|---|", *lines]), step)
         for row in rows:
             if row.get("audio") is not None:
                 self._writer.add_audio(f"{name}/{row['id']}", row["audio"][None].astype(np.float32) / 32768.0, step, row["sample_rate"])

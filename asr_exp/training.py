@@ -273,8 +273,8 @@ class Pending:
             self.state.skipped_steps = 0 if math.isfinite(norm) else self.state.skipped_steps + 1
         if self.state.skipped_steps >= HOPELESS and not self.job.scaler.is_enabled():
             raise UserError(
-                f"No finite gradient for {self.state.skipped_steps} steps, up to step {self.state.step}: training has diverged. The weights were "
-                "left as they were; try a lower optimizer.lr, a longer schedule.warmup_steps, or trainer.precision=fp32."
+                f"No finite gradient for {self.state.skipped_steps} steps, up to step {self.state.step}: training has diverged. "
+                "The weights were left as they were; try a lower optimizer.lr, a longer schedule.warmup_steps, or trainer.precision=fp32."
             )
 
 

@@ -105,8 +105,9 @@ def test_the_house_is_found_and_has_no_lumber_room():
 
 def test_the_wheel_packs_every_package():
     packages = {f"asr_exp.{name_of(path)}".removesuffix(".asr_exp") for path in FILES if path.name == "__init__.py"}
+    packages |= {f"asr_exp.conf.{path.parent.name}".removesuffix(".conf") for path in (ROOT / "conf").rglob("*.yaml")}
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    assert listed == packages | {"asr_exp.conf", "asr_exp.commands"}
+    assert listed == packages
 
 
 @pytest.mark.parametrize("module", ["asr_exp.__main__", "asr_exp.schema", "asr_exp.config", "asr_exp.help"])

@@ -90,7 +90,7 @@ def test_keys_that_contradict_each_other():
     ("dataset.root=\"/a (b)\"", "dataset.root", "/a (b)"),
     ("dataset.train=[a,b]", "dataset.train", ["a", "b"]),
     ("model.config.hidden_size=64", "model.config.hidden_size", 64),
-    ("+model.config.attention_dropout=0.1", "model.config.attention_dropout", 0.1),
+    ("+model.config.attention_dropout=0.25", "model.config.attention_dropout", 0.25),
     ("trainer.max_epochs=2", "trainer.max_epochs", 2.0),
     ("trainer.eval_every=null", "trainer.eval_every", None),
     ("experiment=null", "seed", 42),

@@ -68,7 +68,7 @@ def _evaluate(config: DictConfig, folder: Path, runtime: Runtime) -> None:
                              "best": before.get("best"), "splits": {split.name: found.summary}, "versions": versions()})
         write_quarantine(place, {split.name: split.rejected})
     console.page("Done", [("score", console.headline(split.name, found.summary)), ("folder", str(place))])
-    console.show_examples(found.examples)
+    console.show_examples(found.examples, config.trainer.examples)
 
 
 def _same_protocol(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from asr_exp import console
 from asr_exp.assembly import Data, build_data, build_protocol, build_recogniser, build_split, build_tokenizer, model_arguments
 from asr_exp.checkpoint import average_recent, keep_recent, load_state, load_weights, locked, recover, save_state, write_folder
 from asr_exp.config import resolve, run_folder, signature
-from asr_exp.data.batching import BatchPlan, cost
+from asr_exp.data.batching import BatchPlan
 from asr_exp.data.prepare import Split
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import make_decoder
@@ -63,8 +63,8 @@ def _recorded(config: DictConfig, folder: Path, runtime: Runtime) -> None:
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolve(config))))
     write_text(folder / "environment.json", console.pretty_json(environment(runtime)))
     base = {"signature": signature(config), "seed": config.seed, "versions": versions()}
-    settings = {k: v for k, v in config.tracking.items() if k not in ("name", "audio_examples")}
-    tracker = make_tracker(config.tracking.name, folder, base["signature"], f"{config.dataset.name}/{config.model.name}", resolve(config), **settings)
+    title = f"{config.dataset.name}/{config.model.name}"
+    tracker = make_tracker(**config.tracking, folder=folder, run_id=base["signature"], run_name=title, config=resolve(config))
     failed = True
     result: dict[str, Any] = {}
     try:
@@ -105,8 +105,9 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
         found = scored(splits["dev"], folder / DEV_CANDIDATE, step, config.trainer.examples)
         if config.trainer.average > 1 and runtime.main:
             keep_recent(_recent(folder, runtime), model.network, step, config.trainer.average)
-        log.info("step %d/%d  dev %s  loss %s", step, job.total, console.rates(found.summary), "-" if found.loss is None else f"{found.loss:.3f}")
-        console.show_examples(found.examples[:: max(1, len(found.examples) // max(1, config.trainer.examples))][: config.trainer.examples])
+        loss = "-" if found.loss is None else f"{found.loss:.3f}"
+        log.info("step %d/%d  dev %s  loss %s", step, job.total, console.rates(found.summary), loss)
+        console.show_examples(found.examples, config.trainer.examples)
         return found
 
     metrics = MetricsFile(folder / "metrics.jsonl", state.step) if runtime.main else None
@@ -127,8 +128,9 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
         "best": {k: state.best[k] for k in ("step", "metric", "value")},
         "splits": {"dev": state.best["summary"], "test": test.summary},
         "train": {
-            "steps": state.step, "epochs": round(state.step / job.plan.steps_per_epoch, 3), "audio_seconds": round(state.audio_seconds, 2),
-            "wall_seconds": round(state.wall_seconds, 2), "audio_seconds_per_second": round(state.audio_seconds / max(1e-9, state.wall_seconds), 2),
+            "steps": state.step, "epochs": round(state.step / job.plan.steps_per_epoch, 3),
+            "audio_seconds": round(state.audio_seconds, 2), "wall_seconds": round(state.wall_seconds, 2),
+            "audio_seconds_per_second": round(state.audio_seconds / max(1e-9, state.wall_seconds), 2),
         },
     }
 
@@ -145,7 +147,7 @@ def _job(config: DictConfig, split: Split, tokenizer: Tokenizer, model: Recognis
     total = min(n for n in limits if n is not None)
     if t.gradient_checkpointing:
         model.network.gradient_checkpointing_enable({"use_reentrant": False})
-    optimizer = make_optimizer(model.network, o.name, o.lr, o.weight_decay, dict(o.lr_scale), betas=list(o.betas), eps=o.eps, momentum=o.momentum)
+    optimizer = make_optimizer(model.network, **{k: v for k, v in o.items() if k != "clip_norm"})
     return Job(
         model=model, split=split, plan=plan, masks=model.masks(config.seed), optimizer=optimizer,
         factor=make_schedule(s.name, total, s.warmup_steps, s.warmup_ratio, s.hold_ratio, s.final_scale),
@@ -196,7 +198,7 @@ def _resume(folder: Path, job: Job) -> State:
     saved = load_state(last, job.runtime.device)
     state = State(**saved["state"])
     if state.data != data:
-        raise UserError(f"The training data has changed since {folder} was begun; delete that folder to train afresh, or bring the old data back.")
+        raise UserError(f"The training data has changed since {folder} was begun; bring it back, or delete that folder to start afresh.")
     load_weights(last, job.model.network)
     job.optimizer.load_state_dict(saved["optimizer"])
     job.scaler.load_state_dict(saved["scaler"])
@@ -219,16 +221,18 @@ def _plan_page(config: DictConfig, folder: Path, data: Data, splits: dict[str, S
     worst = float(plan.costs[plan.step(1)].sum()) / runtime.world
     rows = [("run", str(folder))]
     for name, split in splits.items():
-        left_out = f", {len(split.rejected)} left out (quarantine.jsonl)" if split.rejected else ""
-        rows.append((name, f"{len(split):,} utterances, {console.clock(split.seconds.sum())} h:m:s from {'+'.join(data.corpus.subsets.get(name, [name]))}{left_out}"))
+        left_out = f"; {len(split.rejected)} left out, see quarantine.jsonl" if split.rejected else ""
+        subsets = "+".join(data.corpus.subsets.get(name, [name]))
+        rows.append((name, f"{len(split):,} utterances, {console.duration(split.seconds.sum())} ({subsets}){left_out}"))
     unit = "phones" if tokenizer.unit == "phone" else "characters"
+    shown = " ".join(t.strip() for t in tokenizer.tokens[:20]) + (" ..." if len(tokenizer) > 20 else "")
     rows += [
-        ("vocabulary", f"{len(tokenizer)} tokens ({unit}): {' '.join(t.strip() for t in tokenizer.tokens[:24])}{' ...' if len(tokenizer) > 24 else ''}"),
-        ("model", f"{config.model.name} ({network.config.model_type}), {parameters / 1e6:.2f} M parameters: {trained / 1e6:.2f} M trained, "
+        ("vocabulary", f"{len(tokenizer)} tokens ({unit}): {shown}"),
+        ("model", f"{network.config.model_type}, {parameters / 1e6:.2f} M parameters: {trained / 1e6:.2f} M trained, "
                   f"{(parameters - trained) / 1e6:.2f} M frozen"),
-        ("batch", f"{config.trainer.batch_seconds:g} s of audio a step = {len(plan.step(1))} utterances in step 1, "
+        ("batch", f"{config.trainer.batch_seconds:g} s of audio a step; step 1: {len(plan.step(1))} utterances, "
                   f"{len(passes)} forward pass{'es' if len(passes) > 1 else ''} a rank"),
-        ("steps", f"{job.total:,} ({plan.steps_per_epoch:,} an epoch, {job.total / plan.steps_per_epoch:.1f} epochs), dev every {job.eval_every:,}"),
+        ("steps", f"{job.total:,} = {job.total / plan.steps_per_epoch:.1f} epochs of {plan.steps_per_epoch:,}; dev every {job.eval_every:,}"),
         ("device", f"{runtime.world} x {runtime.device.type}, {runtime.precision}"),
         ("memory", f"about {_expected_memory(job, min(worst, config.trainer.device_seconds)) / 2**30:.1f} GiB a device"),
     ]
@@ -263,7 +267,8 @@ def _summary(folder: Path, result: dict[str, Any]) -> None:
     console.page("Done", [
         ("score", console.headline("test", result["splits"]["test"])),
         ("best", f"step {best['step']}: dev {best['metric'].upper()} {console.percent(best['value'])}"),
-        ("training", f"{train['steps']:,} steps, {train['audio_seconds_per_second']:.0f} audio-s/s, {console.clock(train['wall_seconds'])}"),
+        ("training", f"{train['steps']:,} steps in {console.clock(train['wall_seconds'])}, "
+                     f"{train['audio_seconds_per_second']:.0f} audio-s/s"),
         ("folder", str(folder)),
         ("", "result.json, hypotheses.test.jsonl, checkpoints/best (transformers)"),
         ("next", f"python -m asr_exp evaluate run={folder} split=dev"),

@@ -135,7 +135,8 @@ class Batch:
 
     def _each_tensor(self, move: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         names = ("audio", "labels", "time_mask", "feature_mask")
-        return replace(self, **{name: move(t) for name in names if (t := getattr(self, name)) is not None})
+        moved: dict[str, Any] = {name: move(t) for name in names if (t := getattr(self, name)) is not None}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)

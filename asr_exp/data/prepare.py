@@ -89,10 +89,11 @@ def prepare_split(name: str, utterances: Sequence[Utterance], texts: Sequence[st
         else:
             keep.append(row)
     if not keep:
-        first = f"; the first, {left_out[0].file}: {left_out[0].reason}" if left_out else ""
-        raise UserError(f"No utterance of dataset.{name} can be used: {len(left_out)} left out{first}. Check the paths and dataset.min_seconds/max_seconds.")
+        first = f" The first, {left_out[0].file}: {left_out[0].reason}." if left_out else ""
+        raise UserError(f"No utterance of dataset.{name} can be used: {len(left_out)} left out.{first} Check its paths and transcripts.")
     rows = np.array(keep, dtype=np.int64)
-    ids = hashlib.blake2b("\n".join(sorted([u.id for u in utterances] + [r.id for r in rejected])).encode(), digest_size=8).hexdigest()
+    every = sorted([u.id for u in utterances] + [r.id for r in rejected])
+    ids = hashlib.blake2b("\n".join(every).encode(), digest_size=8).hexdigest()
     return Split(name, [utterances[i] for i in keep], [tokenizer.scored(texts[i]) for i in keep], [labels[i] for i in keep],
                  store.lengths[rows] / rate, left_out, ids, store, rows)
 

@@ -72,7 +72,7 @@ def open_store(utterances: Sequence[Utterance], cache: Path, rate: int = 16000, 
             tqdm(total=total, desc=progress, unit="clip", disable=progress is None, leave=False, dynamic_ncols=True) as bar,
             ThreadPoolExecutor(workers or os.cpu_count()) as pool,
         ):
-            list(pool.map(lambda job: _make_shard(*job, rate=rate, advance=bar.update), missing))
+            list(pool.map(lambda job: _make_shard(job[0], job[1], rate, bar.update), missing))
     lengths, reasons = np.zeros(len(utterances), dtype=np.int64), {}
     for number, path in enumerate(paths):
         index = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -146,7 +146,8 @@ def _promised(audio: Audio, file: soundfile.SoundFile) -> int:
     """Samples the header speaks of, where libsndfile quietly goes by the size of the file instead (WAV, NIST SPHERE)."""
     if file.format == "NIST":
         source = audio.open()
-        head = Path(source).open("rb").read(1024) if isinstance(source, str) else source.read(1024)
+        with open(source, "rb") if isinstance(source, str) else source as start:
+            head = start.read(1024)
         count = re.search(rb"sample_count -i (\d+)", head)
         return int(count.group(1)) if count else 0
     sizes = re.search(r"data : (\d+) \(should be (\d+)\)", file.extra_info)

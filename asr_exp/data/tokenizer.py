@@ -53,7 +53,7 @@ class Tokenizer:
             counts.pop(SPACE, None)  # a bar in a transcript would read as a space
             units = sorted(u for u, n in counts.items() if n >= min_count) + ([SPACE] if space else [])
         if not units:
-            raise UserError("The training transcripts hold no character at all after the text rules; check dataset.columns.text and text=...")
+            raise UserError("The training transcripts are all empty after the text rules; check dataset.columns.text and text=...")
         return cls([*units, UNKNOWN, BLANK], unit, inventory=inventory, score_inventory=score_inventory)
 
     @classmethod
