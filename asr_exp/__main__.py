@@ -226,6 +226,8 @@ def status_of(error: BaseException, where: str = "", quiet: bool = False) -> int
         status, message = 128 + error.signal, str(error)
     elif isinstance(error, KeyboardInterrupt):
         status, message = 130, "Interrupted. The same command goes on from the last checkpoint."
+    elif _rank() > 0 and ("onnection closed by peer" in str(error) or "onnection reset by peer" in str(error)):
+        status, message = 1, "another rank has left; its own error says why."
     elif full := _disk_full(error):
         status, message = 2, f"The disk is full ({full}). Make room, or give another output_root= or cache_root=; the same command goes on."
     else:

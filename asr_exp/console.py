@@ -1,10 +1,11 @@
 """What a person sees and train.log keeps: the log, the plan before step 1, progress, examples, the closing summary."""
 
+import contextlib
 import json
 import logging
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,20 @@ class _Handler(logging.Handler):
         sys.stdout.flush()
 
 
-def start_log(main: bool, rank: int) -> None:
+@contextlib.contextmanager
+def logging_to_terminal(main: bool, rank: int) -> Iterator[None]:
     """Send the log to the terminal: everything on rank 0, warnings alone elsewhere."""
-    stop_log()
     handler = _Handler(logging.INFO if main else logging.WARNING)
     handler.setFormatter(logging.Formatter("%(message)s" if main else f"[rank {rank}] %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
+    try:
+        yield
+    finally:
+        for one in list(log.handlers):
+            log.removeHandler(one)
+            one.close()
 
 
 def log_to_file(path: Path) -> None:
@@ -36,12 +43,6 @@ def log_to_file(path: Path) -> None:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.addHandler(handler)
-
-
-def stop_log() -> None:
-    for handler in list(log.handlers):
-        log.removeHandler(handler)
-        handler.close()
 
 
 def clock(seconds: float) -> str:
@@ -110,6 +111,11 @@ class Progress:
 def duration(seconds: float) -> str:
     """2.1 h, 3.4 min or 12 s."""
     return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def size(bytes_: float) -> str:
+    """12 MiB or 3.4 GiB."""
+    return f"{bytes_ / 2**30:.1f} GiB" if bytes_ >= 2**30 else f"{bytes_ / 2**20:.0f} MiB"
 
 
 def show_examples(examples: Sequence[Any], count: int) -> None:

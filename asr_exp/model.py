@@ -162,7 +162,9 @@ class Recogniser(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), config and feature extractor as transformers' `from_pretrained` reads them."""
-        self.network.save_pretrained(folder, safe_serialization=True)
+        self.network.config.layerdrop = self.layerdrop  # ours while we train; what loads the folder should find the run's
+        self.network.save_pretrained(folder)
+        self.network.config.layerdrop = 0.0
         self.extractor.save_pretrained(folder)
 
     def masks(self, seed: int) -> Masks | None:
@@ -244,6 +246,8 @@ def read_config(checkpoint: str | None, revision: str | None = None, architectur
         config = transformers.AutoConfig.for_model(architecture)
     if config.model_type not in CTC:
         raise UserError(f"{checkpoint or architecture} is a {config.model_type}, which has no CTC head; use one of {', '.join(CTC)}.")
+    if getattr(config, "add_adapter", False):
+        raise UserError(f"{checkpoint or architecture} has an adapter that shortens its output; set +model.config.add_adapter=false.")
     if not hasattr(config, "conv_stride"):
         raise UserError(f"{checkpoint or architecture} ({config.model_type}) takes spectral features; give one that takes waveforms.")
     for name, value in {**(settings or {}), "ctc_loss_reduction": "mean"}.items():

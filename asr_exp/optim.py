@@ -110,12 +110,15 @@ def make_schedule(name: str, total: int, warmup_steps: int | None, warmup_ratio:
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter], world: int) -> None:
-    """Sum gradients over ranks, in buckets. A parameter a rank did not use (a dropped layer, no utterance) counts as zero."""
-    if world == 1:
-        return
+    """Sum gradients over ranks, in buckets. A parameter a rank did not use (a dropped layer, no utterance) counts as zero.
+
+    It does so on one rank too: the optimizer would pass over a missing gradient, and would not over the sum of several.
+    """
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
+    if world == 1:
+        return
     bucket: list[torch.Tensor] = []
     sent = []
     for parameter in parameters:

@@ -122,6 +122,11 @@ def under_torchrun() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
+def is_main() -> bool:
+    """Whether this process is rank 0, known before the ranks have met."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def task_overrides() -> list[str]:
     """What the user gave on the command line for this run (of a sweep: for this cell), to hand to another process."""
     from hydra.core.hydra_config import HydraConfig
@@ -167,15 +172,17 @@ def launch(devices: int, command: str, overrides: Sequence[str]) -> int:
     return next((c for c in codes if c > 0), codes[0] if codes else 0)
 
 
-def _end(ranks: Sequence[subprocess.Popen], patience: float = 15.0) -> None:
-    """Give running ranks a moment to leave by themselves, then kill them."""
-    deadline = time.monotonic() + patience
-    while any(p.poll() is None for p in ranks) and time.monotonic() < deadline:
-        time.sleep(0.05)
+def _end(ranks: Sequence[subprocess.Popen]) -> None:
+    """Give running ranks a moment to leave by themselves, then ask them to, then make them."""
+    for patience, last_word in ((2.0, subprocess.Popen.terminate), (15.0, subprocess.Popen.kill)):
+        deadline = time.monotonic() + patience
+        while any(p.poll() is None for p in ranks) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for process in ranks:
+            if process.poll() is None:
+                last_word(process)
     for process in ranks:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        process.wait()
 
 
 class Signals:

@@ -67,7 +67,7 @@ class WandbTracker:
         self._wandb = wandb
         mode = os.environ.get("WANDB_MODE") or ("online" if _wandb_key() else "offline")
         if mode == "offline" and "WANDB_MODE" not in os.environ:
-            log.info("W&B: no key here, so this run is recorded offline (`wandb login` to go online, tracking=none for none).")
+            log.info("W&B: no key, so offline (`wandb login` to go online, tracking=none for none).")
         (folder / "wandb").mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
             dir=str(folder), project=project, entity=entity, group=group, tags=list(tags), id=run_id, name=run_name, mode=mode,  # type: ignore[arg-type]

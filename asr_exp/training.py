@@ -98,7 +98,8 @@ def fit(job: Job, state: State, hooks: Hooks) -> State:
     progress = Progress(state.step, job.total, job.runtime.main)
     pending = Pending(job, state, hooks, progress)
     wall_before, saved = state.wall_seconds, time.monotonic()
-    steps = range(state.step + 1, job.total + 1)
+    stopped_early = job.patience is not None and state.stale >= job.patience  # before a kill
+    steps = range(0) if stopped_early else range(state.step + 1, job.total + 1)
     with Signals() as signals:
         for step, batches in prefetch(steps, lambda s: (s, _batches(job, s)), ahead=2):
             pending.add(step, train_step(job, step, batches))

@@ -4,6 +4,7 @@ A score measured by the protocol of the run joins its result.json; any other is 
 """
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from asr_exp.decoding import make_decoder
 from asr_exp.errors import UserError
 from asr_exp.evaluation import evaluate
 from asr_exp.results import read_result, write_quarantine, write_result
-from asr_exp.runtime import Runtime, launch, started, task_overrides, under_torchrun, versions
+from asr_exp.runtime import Runtime, is_main, launch, started, task_overrides, under_torchrun, versions
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +32,14 @@ def run(config: DictConfig) -> int:
         raise UserError(f"{asked} has no checkpoint to evaluate; train it first (the same settings with `train`), or give run=FOLDER.")
     if config.trainer.devices > 1 and not under_torchrun():
         return launch(config.trainer.devices, "evaluate", task_overrides())
-    with started(config.trainer.device, config.trainer.precision) as runtime:
-        console.start_log(runtime.main, runtime.rank)
-        try:
-            if runtime.main:
-                with locked(folder):
-                    recover(folder / "checkpoints" / "best")
-                    _evaluate(config, folder, runtime)
-            else:
-                _evaluate(config, folder, runtime)
-        finally:
-            console.stop_log()
+    with (
+        locked(folder) if is_main() else nullcontext(),
+        started(config.trainer.device, config.trainer.precision) as runtime,
+        console.logging_to_terminal(runtime.main, runtime.rank),
+    ):
+        if runtime.main:
+            recover(folder / "checkpoints" / "best")
+        _evaluate(config, folder, runtime)
     return 0
 
 

@@ -5,6 +5,7 @@ The same settings lead to the same run folder: a run that was stopped or killed 
 
 import logging
 import math
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from asr_exp.evaluation import Evaluation, Hypothesis, evaluate
 from asr_exp.model import Recogniser, read_config
 from asr_exp.optim import Ema, make_optimizer, make_schedule
 from asr_exp.results import read_result, write_quarantine, write_result, write_text
-from asr_exp.runtime import Runtime, environment, launch, started, task_overrides, under_torchrun, versions
+from asr_exp.runtime import Runtime, environment, is_main, launch, started, task_overrides, under_torchrun, versions
 from asr_exp.tracking import MetricsFile, NoTracker, Tracker, make_tracker
 from asr_exp.training import Hooks, Job, State, fit, score
 
@@ -38,22 +39,22 @@ def run(config: DictConfig) -> int:
     folder = run_folder(config)
     done = read_result(folder)
     if done and done["status"] == "finished":
-        print(f"This run is finished already (delete the folder to run it again): {folder}")
-        print("  " + console.headline("test", done["splits"]["test"]))
+        if is_main():
+            print(f"This run is finished (delete its folder to run it again): {folder}")
+            print(console.headline("test", done["splits"]["test"]))
         return 0
     read_config(**model_arguments(config))  # a checkpoint that cannot be had is better known before the data is read
     if config.trainer.devices > 1 and not under_torchrun():
         return launch(config.trainer.devices, "train", task_overrides())
-    with started(config.trainer.device, config.trainer.precision) as runtime:
-        console.start_log(runtime.main, runtime.rank)
-        try:
-            if runtime.main:
-                with locked(folder):
-                    _recorded(config, folder, runtime)
-            else:
-                _train(config, folder, runtime, NoTracker())
-        finally:
-            console.stop_log()
+    with (
+        locked(folder) if is_main() else nullcontext(),
+        started(config.trainer.device, config.trainer.precision) as runtime,
+        console.logging_to_terminal(runtime.main, runtime.rank),
+    ):
+        if runtime.main:
+            _recorded(config, folder, runtime)
+        else:
+            _train(config, folder, runtime, NoTracker())
     return 0
 
 
@@ -114,6 +115,9 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
     hooks = Hooks(on_dev, lambda state, best: _save(folder, job, tokenizer, state, best), metrics, tracker)
     try:
         fit(job, state, hooks)
+        if not state.best:  # no step was asked for: the checkpoint is scored as it is
+            score(job, state, hooks)
+            hooks.save(state, False)
         if config.trainer.average > 1:
             average_recent(_recent(folder, runtime), model.network)
             score(job, state, hooks)
@@ -217,24 +221,25 @@ def _plan_page(config: DictConfig, folder: Path, data: Data, splits: dict[str, S
     runtime, plan, network = job.runtime, job.plan, job.model.network
     parameters = sum(p.numel() for p in network.parameters())
     trained = sum(p.numel() for p in job.trained)
-    passes = plan.passes(1, 0, runtime.world)
-    worst = float(plan.costs[plan.step(1)].sum()) / runtime.world
+    passes, epochs = plan.passes(1, 0, runtime.world), job.total / plan.steps_per_epoch
+    share = float(plan.costs[plan.step(1)].sum()) / runtime.world
+    memory = console.size(_expected_memory(job, min(share, config.trainer.device_seconds)))
     rows = [("run", str(folder))]
     for name, split in splits.items():
         left_out = f"; {len(split.rejected)} left out, see quarantine.jsonl" if split.rejected else ""
         subsets = "+".join(data.corpus.subsets.get(name, [name]))
         rows.append((name, f"{len(split):,} utterances, {console.duration(split.seconds.sum())} ({subsets}){left_out}"))
     unit = "phones" if tokenizer.unit == "phone" else "characters"
-    shown = " ".join(t.strip() for t in tokenizer.tokens[:20]) + (" ..." if len(tokenizer) > 20 else "")
+    shown = " ".join(t.strip() for t in tokenizer.tokens[:16]) + (" ..." if len(tokenizer) > 16 else "")
     rows += [
         ("vocabulary", f"{len(tokenizer)} tokens ({unit}): {shown}"),
         ("model", f"{network.config.model_type}, {parameters / 1e6:.2f} M parameters: {trained / 1e6:.2f} M trained, "
                   f"{(parameters - trained) / 1e6:.2f} M frozen"),
         ("batch", f"{config.trainer.batch_seconds:g} s of audio a step; step 1: {len(plan.step(1))} utterances, "
-                  f"{len(passes)} forward pass{'es' if len(passes) > 1 else ''} a rank"),
-        ("steps", f"{job.total:,} = {job.total / plan.steps_per_epoch:.1f} epochs of {plan.steps_per_epoch:,}; dev every {job.eval_every:,}"),
+                  f"{len(passes)} forward pass{'es' * (len(passes) > 1)} a rank"),
+        ("steps", f"{job.total:,} = {epochs:.1f} epochs of {plan.steps_per_epoch:,}; dev every {job.eval_every:,}"),
         ("device", f"{runtime.world} x {runtime.device.type}, {runtime.precision}"),
-        ("memory", f"about {_expected_memory(job, min(worst, config.trainer.device_seconds)) / 2**30:.1f} GiB a device"),
+        ("memory", f"about {memory} a device, by formula"),
     ]
     console.page(f"{config.dataset.name} x {config.model.name}", rows)
     log.info("")
@@ -270,6 +275,7 @@ def _summary(folder: Path, result: dict[str, Any]) -> None:
         ("training", f"{train['steps']:,} steps in {console.clock(train['wall_seconds'])}, "
                      f"{train['audio_seconds_per_second']:.0f} audio-s/s"),
         ("folder", str(folder)),
-        ("", "result.json, hypotheses.test.jsonl, checkpoints/best (transformers)"),
-        ("next", f"python -m asr_exp evaluate run={folder} split=dev"),
+        ("", "result.json  hypotheses.test.jsonl  checkpoints/best"),
+        ("next", "python -m asr_exp evaluate split=dev \\"),
+        ("", f"    run={folder}"),
     ])

@@ -41,9 +41,11 @@ class BatchPlan:
     def step(self, step: int) -> np.ndarray:
         """Indices of all utterances of an optimiser step (from 1), all ranks together."""
         epoch = self.epoch_of(step)
-        if self._epoch[0] != epoch:
-            self._epoch = (epoch, self._deal(epoch))
-        return self._epoch[1][(step - 1) % self.steps_per_epoch]
+        number, batches = self._epoch  # read once: the thread that prefetches asks too, for an epoch ahead
+        if number != epoch:
+            batches = self._deal(epoch)
+            self._epoch = (epoch, batches)
+        return batches[(step - 1) % self.steps_per_epoch]
 
     def _deal(self, epoch: int) -> list[np.ndarray]:
         rng = np.random.default_rng([self.seed, 1, epoch])

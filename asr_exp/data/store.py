@@ -48,6 +48,8 @@ class AudioStore:
     def __getitem__(self, index: int) -> np.ndarray:
         """Samples of one utterance, int16, shape (length,); a view of the memory map."""
         shard = index // SHARD
+        if not self.lengths[index]:  # an empty file cannot be mapped
+            return np.zeros(0, dtype=np.int16)
         if shard not in self._maps:
             self._maps[shard] = np.memmap(self._shards[shard], dtype=np.int16, mode="r")
         start = self._starts[index]
@@ -159,7 +161,7 @@ def _segment(audio: Audio, file: soundfile.SoundFile) -> int:
     """Move to the segment's start -> its length in the file's own samples."""
     start = round((audio.start or 0.0) * file.samplerate)
     end = file.frames if audio.end is None else round(audio.end * file.samplerate)
-    if start >= file.frames or end > file.frames + file.samplerate // 10:
+    if not 0 <= start < min(end, file.frames) or end > file.frames + file.samplerate // 10:
         raise ValueError(f"the segment {audio.start}-{audio.end} s lies outside the file of {file.frames / file.samplerate:.2f} s")
     if start:
         file.seek(start)

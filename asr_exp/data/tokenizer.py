@@ -22,6 +22,8 @@ class Tokenizer:
 
     def __init__(self, tokens: Sequence[str], unit: str = "character", blank: str = BLANK, unknown: str = UNKNOWN,
                  space: str = SPACE, inventory: str | None = None, score_inventory: str | None = None):
+        if unit == "phone":
+            tokens, unknown = [t if t in (blank, space) else t.strip() + " " for t in tokens], unknown.strip() + " "
         self.tokens, self.unit = list(tokens), unit
         self.ids = {token: i for i, token in enumerate(self.tokens)}
         self._units = {token.strip() if unit == "phone" else token: i for token, i in self.ids.items()}
@@ -29,7 +31,7 @@ class Tokenizer:
         self.blank = self.ids[blank]
         self.unknown = self.ids.get(unknown)
         self.inventory, self.score_inventory = inventory, score_inventory
-        self._spoken = [" " if t == space else "" if t == blank else t.strip() + " " if unit == "phone" else t for t in self.tokens]
+        self._spoken = [" " if t == space else "" if t == blank else t for t in self.tokens]
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -51,7 +53,8 @@ class Tokenizer:
                 counts.update([p + " " for p in text.split()] if unit == "phone" else text)
             space = counts.pop(" ", 0)
             counts.pop(SPACE, None)  # a bar in a transcript would read as a space
-            units = sorted(u for u, n in counts.items() if n >= min_count) + ([SPACE] if space else [])
+            units = sorted(u for u, n in counts.items() if n >= min_count)
+            units += [SPACE] if units and space else []
         if not units:
             raise UserError("The training transcripts are all empty after the text rules; check dataset.columns.text and text=...")
         return cls([*units, UNKNOWN, BLANK], unit, inventory=inventory, score_inventory=score_inventory)
@@ -75,15 +78,18 @@ class Tokenizer:
     def from_checkpoint(cls, checkpoint: str, revision: str | None = None, unit: str = "character", inventory: str | None = None,
                         score_inventory: str | None = None) -> "Tokenizer":
         """The vocabulary of a fine-tuned CTC checkpoint (hub id or folder). Raises UserError where it has none."""
-        from transformers import AutoTokenizer
+        from transformers import AutoConfig, AutoTokenizer
 
         try:
             theirs = AutoTokenizer.from_pretrained(checkpoint, revision=revision or "main")
-        except (OSError, ValueError, KeyError, TypeError) as why:
-            reason = str(why).splitlines()[0]
+            outputs = AutoConfig.from_pretrained(checkpoint, revision=revision or "main").vocab_size
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as why:
+            reason = str(why).split("\n")[0]
             raise UserError(f"model.head=keep, but {checkpoint} has no tokenizer to keep ({reason}); use model.head=new.") from None
-        vocabulary = theirs.get_vocab()
-        tokens = [token for token, _ in sorted(vocabulary.items(), key=lambda item: item[1])]
+        # transformers adds a delimiter, <s> and </s> after the tokens of a vocabulary without them: the head has no output for those.
+        tokens = [token for token, i in sorted(theirs.get_vocab().items(), key=lambda item: item[1]) if i < outputs]
+        if theirs.pad_token not in tokens:
+            raise UserError(f"model.head=keep, but the tokenizer of {checkpoint} has no blank (pad token) to keep; use model.head=new.")
         space = getattr(theirs, "word_delimiter_token", None) or SPACE
         return cls(tokens, unit, theirs.pad_token, theirs.unk_token, space, inventory, score_inventory)
 

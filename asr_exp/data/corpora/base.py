@@ -44,7 +44,7 @@ class TableAudio:
     end: float | None = None
 
     def identity(self) -> tuple:
-        return (self.table._fingerprint, self.row, self.column)
+        return (self.table._fingerprint, self.row, self.column, self.start, self.end)
 
     def open(self) -> str | BinaryIO:
         cell = self.table[self.row][self.column]

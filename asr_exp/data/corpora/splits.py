@@ -118,7 +118,7 @@ def _carve_out(corpus: Corpus, shares: dict[str, float], seed: int) -> None:
     for split in shares:
         count = len({r.speaker for r in parts[split]}) if unit == "speakers" else len(parts[split])
         corpus.subsets[split] = [f"{names}[{count} of {total} {unit}, seed {seed}]"]
-        _log.warning("there is no %s split: it is %d of the %d %s of train (%d utterances, dataset.split_seed=%d)",
+        _log.warning("There is no %s split: it is %d of the %d %s of train (%d utterances, dataset.split_seed=%d)",
                      split, count, total, unit, len(parts[split]), seed)
     corpus.subsets["train"] = [f"{names}[less {', '.join(shares)}]"]
     corpus.splits |= parts
