@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from asr_exp import __version__
-from asr_exp.errors import Stopped, UserError, nearest
+from asr_exp.errors import RankLost, Stopped, UserError, nearest
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -208,9 +208,11 @@ def sweep(hydra: "Hydra", job: Job, overrides: list[str]) -> int:
     cells: list[Outcome] = [done.return_value for batch in returned or () for done in batch]
     failed = sum(cell.status != 0 for cell in cells)
     print(f"\n{len(cells) - failed} of {len(cells)} cells done" + (f", {failed} failed" if failed else ""))
-    width = max((len(cell.overrides) for cell in cells), default=0)
-    for cell in cells:
-        print(f"{'failed' if cell.status else 'ok':<6}  {cell.overrides:<{width}}  {cell.folder}  {cell.score}".rstrip())
+    asked = [cell.overrides.split() for cell in cells]
+    varied = [" ".join(word for word in words if not all(word in others for others in asked)) for words in asked]
+    width = max(map(len, varied), default=0)
+    for cell, name in zip(cells, varied, strict=True):
+        print(f"{'failed' if cell.status else 'ok':<6}  {name:<{width}}  {cell.score:<16}  {cell.folder}".rstrip())
     return 1 if failed else 0
 
 
@@ -226,8 +228,8 @@ def status_of(error: BaseException, where: str = "", quiet: bool = False) -> int
         status, message = 128 + error.signal, str(error)
     elif isinstance(error, KeyboardInterrupt):
         status, message = 130, "Interrupted. The same command goes on from the last checkpoint."
-    elif _rank() > 0 and ("onnection closed by peer" in str(error) or "onnection reset by peer" in str(error)):
-        status, message = 1, "another rank has left; its own error says why."
+    elif isinstance(error, RankLost):
+        status, message, quiet = 1, str(error), quiet or _rank() > 0  # the rank that ended first has told why, if it could
     elif full := _disk_full(error):
         status, message = 2, f"The disk is full ({full}). Make room, or give another output_root= or cache_root=; the same command goes on."
     else:

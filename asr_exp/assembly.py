@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from asr_exp.data.corpora.base import Corpus
 from asr_exp.data.prepare import Limits, Split, normalise, prepare_split
 from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
+from asr_exp.errors import UserError
 from asr_exp.model import Recogniser, load_recogniser
 from asr_exp.results import protocol
 from asr_exp.runtime import Runtime, seed_everything
@@ -29,10 +31,15 @@ class Data:
 
 
 def cache_folder(config: DictConfig) -> Path:
-    """Where decoded audio is kept."""
+    """Where decoded audio is kept. Raises UserError where nothing can be written there."""
     chosen = config.cache_root or os.environ.get("ASR_EXP_CACHE")
     base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(chosen or Path(base) / "asr_exp").expanduser().absolute()
+    folder = Path(chosen or Path(base) / "asr_exp").expanduser().absolute()
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise UserError(f"Decoded audio cannot be kept in {folder}: nothing can be written there. Give another cache_root=FOLDER.")
+    return folder
 
 
 def build_data(config: DictConfig) -> Data:
@@ -57,7 +64,7 @@ def model_arguments(config: DictConfig, device: str = "cpu") -> dict[str, Any]:
     m = config.model
     return {
         "checkpoint": m.checkpoint, "revision": m.revision, "architecture": m.architecture, "settings": OmegaConf.to_container(m.config),
-        "augment": {k: v for k, v in config.augment.items() if k != "name"}, "keep_head": m.head == "keep", "padding": m.padding,
+        "augment": {k: v for k, v in config.augment.items() if k not in ("name", "speed")}, "keep_head": m.head == "keep", "padding": m.padding,
         "attention": m.attention, "device": device,
     }
 

@@ -10,20 +10,25 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from asr_exp.errors import UserError
+from asr_exp.errors import Stopped, UserError
 
 STATE = "training_state.pt"
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder; the lock goes with the process, however it ends. Raises UserError where another process holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Hold a run folder; the lock goes with the process, however it ends.
+
+    Raises UserError where another process holds it, and where nothing can be written.
+    """
     lock = FileLock(folder / ".lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-    except Timeout:
+    except Timeout:  # an OSError too
         raise UserError(f"Another process is at work in {folder}; wait for it, or end it, before you start the same run again.") from None
+    except OSError as why:
+        raise UserError(f"The run folder {folder} cannot be written ({why.strerror or why}); give another output_root=FOLDER.") from None
     try:
         yield
     finally:
@@ -43,13 +48,9 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
         _flush(beside)
     except Exception as why:  # torch and safetensors have exceptions of their own for a full disk
         shutil.rmtree(beside, ignore_errors=True)
-        if isinstance(why, UserError):
+        if isinstance(why, UserError | Stopped):
             raise
-        free = shutil.disk_usage(folder.parent).free / 2**20
-        raise UserError(
-            f"The checkpoint {folder} could not be written ({str(why).splitlines()[0]}; {free:.0f} MiB free on that disk). "
-            "The one before it is whole: make room and give the same command again to go on from there."
-        ) from why
+        raise _unwritten(folder, why) from why
     shutil.rmtree(before, ignore_errors=True)
     if folder.exists():
         folder.rename(before)
@@ -69,6 +70,19 @@ def recover(folder: Path) -> bool:
     shutil.rmtree(beside, ignore_errors=True)
     shutil.rmtree(before, ignore_errors=True)
     return folder.exists()
+
+
+def _unwritten(folder: Path, why: Exception) -> UserError:
+    free = shutil.disk_usage(next(p for p in folder.parents if p.exists())).free / 2**20
+    return UserError(
+        f"The checkpoint {folder} could not be written ({_in_short(why)}; {free:.0f} MiB free on that disk). "
+        "The one before it is whole: make room and give the same command again to go on from there."
+    )
+
+
+def _in_short(why: Exception) -> str:
+    """The first line of an error's message; its name where it has none (EOFError, MemoryError)."""
+    return str(why).strip().split("\n")[0] or type(why).__name__
 
 
 def _flush(folder: Path) -> None:
@@ -91,7 +105,7 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any]:
     try:
         return torch.load(folder / STATE, map_location=device, weights_only=True)
     except Exception as why:
-        reason = str(why).splitlines()[0]
+        reason = _in_short(why)
         raise UserError(f"{folder / STATE} cannot be read ({reason}); delete {folder} to start this run afresh.") from None
 
 
@@ -102,17 +116,21 @@ def load_weights(folder: Path, network: torch.nn.Module) -> None:
     try:
         load_model(network, folder / "model.safetensors")
     except Exception as why:
-        reason = str(why).splitlines()[0]
+        reason = _in_short(why)
         raise UserError(f"{folder}/model.safetensors cannot be loaded ({reason}); the folder is not this run's checkpoint.") from None
 
 
 def keep_recent(folder: Path, network: torch.nn.Module, step: int, count: int) -> None:
-    """Keep the weights of an evaluation for `average_recent`, and no more than `count` of them."""
+    """Keep the weights of an evaluation for `average_recent`, and no more than `count` of them. Raises UserError on a full disk."""
     from safetensors.torch import save_model
 
-    folder.mkdir(parents=True, exist_ok=True)
     beside = folder / "new"
-    save_model(network, str(beside))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_model(network, str(beside))
+    except Exception as why:  # safetensors has its own for a full disk
+        beside.unlink(missing_ok=True)
+        raise _unwritten(folder, why) from why
     beside.rename(folder / f"{step:09d}.safetensors")
     for old in sorted(folder.glob("*.safetensors"))[:-count]:
         old.unlink()

@@ -38,9 +38,20 @@ def logging_to_terminal(main: bool, rank: int) -> Iterator[None]:
             one.close()
 
 
+class _File(logging.FileHandler):
+    """A log that a full disk cuts short: what needs the room tells of it, in a sentence."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 def log_to_file(path: Path) -> None:
     """Keep the log in a file too."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _File(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.addHandler(handler)
 

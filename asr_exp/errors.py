@@ -19,6 +19,10 @@ class Stopped(Exception):
         self.signal = signal
 
 
+class RankLost(Exception):
+    """Another rank of the run has ended, and this one cannot go on without it. The process ends with status 1."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """' Did you mean X?' for the choice nearest to `name`, or '' where nothing is near."""
     close = difflib.get_close_matches(str(name), [str(c) for c in choices], n=1, cutoff=0.5)

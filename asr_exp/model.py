@@ -108,10 +108,10 @@ class Recogniser(nn.Module):
     # -- forward ----------------------------------------------------------------------------------------------------------
 
     def frames(self, samples: int) -> int:
-        """Frames the encoder makes of a clip of so many samples (0 for less than one receptive field)."""
+        """Frames the encoder makes of a clip of so many samples (0 for one too short: less than a receptive field, or a squeeze)."""
         for kernel, stride in zip(self.network.config.conv_kernel, self.network.config.conv_stride, strict=True):
             samples = (samples - kernel) // stride + 1
-        return max(0, samples)
+        return samples if samples >= getattr(self.network.config, "squeeze_factor", 1) else 0
 
     def forward(self, batch: Batch) -> Emissions:
         """Emissions of a batch (int16 audio as stored). Masks and layerdrop act in training mode only."""
@@ -173,7 +173,8 @@ class Recogniser(nn.Module):
         masking = getattr(c, "apply_spec_augment", True) and (c.mask_time_prob > 0 or c.mask_feature_prob > 0)
         if not masking:
             return None
-        return Masks(c.mask_time_prob, c.mask_time_length, c.mask_feature_prob, c.mask_feature_length, c.hidden_size, self.frames, seed)
+        return Masks(c.mask_time_prob, c.mask_time_length, c.mask_feature_prob, c.mask_feature_length, c.hidden_size, self.frames, seed,
+                     getattr(c, "mask_time_min_masks", 2), getattr(c, "mask_feature_min_masks", 0))
 
 
 def _row(masks: tuple[torch.Tensor | None, torch.Tensor | None], row: int, frames: int) -> tuple:

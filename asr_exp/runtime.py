@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from asr_exp.errors import UserError
+from asr_exp.errors import RankLost, Stopped, UserError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -86,11 +87,34 @@ def started(device: str, precision: str) -> Iterator[Runtime]:
         # Ranks wait for each other while one decodes audio or evaluates: hours are normal, a lost rank closes its socket at once.
         dist.init_process_group("nccl" if on_cuda else "gloo", timeout=timedelta(hours=4))
         runtime.group = dist.new_group(backend="gloo", timeout=timedelta(hours=4)) if on_cuda else None
+        _end_with_parent()
     try:
-        yield runtime
+        with Signals(at_once=True):
+            yield runtime
+    except RuntimeError as why:
+        if world > 1 and peer_lost(why):
+            raise RankLost("Another process of this run has ended, so this one must too; the same command goes on.") from why
+        raise
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def peer_lost(error: BaseException) -> bool:
+    """Whether an error says that another rank is gone: its socket closed in the middle of a message between ranks."""
+    return isinstance(error, dist.DistError) or isinstance(error, RuntimeError) and "gloo" in str(error)
+
+
+def _end_with_parent() -> None:
+    """End this rank when the process that started it (`launch`, torchrun) is killed: an orphan would hold the run folder."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def choose_precision(asked: str, device: torch.device) -> str:
@@ -167,9 +191,9 @@ def launch(devices: int, command: str, overrides: Sequence[str]) -> int:
         _end(ranks)
         for number, handler in before.items():
             signal.signal(number, handler)
-    # A rank that was ended because another failed tells nothing: the first own failure does.
+    # A rank that was ended because another failed (1, or by a signal) tells less than one that knows why.
     codes = [p.returncode for p in ranks if p.returncode]
-    return next((c for c in codes if c > 0), codes[0] if codes else 0)
+    return max((c for c in codes if c > 0), default=1 if codes else 0)
 
 
 def _end(ranks: Sequence[subprocess.Popen]) -> None:
@@ -186,10 +210,13 @@ def _end(ranks: Sequence[subprocess.Popen]) -> None:
 
 
 class Signals:
-    """Remembers that SIGTERM or SIGUSR1 came, for the training loop to save and leave at its next step."""
+    """Remembers that SIGTERM or SIGUSR1 came, for the training loop to save and leave at its next step.
 
-    def __init__(self) -> None:
-        self.received = 0
+    at_once: where there is nothing to save (data is prepared, a split is scored), raise Stopped then and there.
+    """
+
+    def __init__(self, at_once: bool = False) -> None:
+        self.at_once, self.received = at_once, 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
@@ -200,6 +227,8 @@ class Signals:
 
     def _note(self, number: int, _: Any) -> None:
         self.received = number
+        if self.at_once:
+            raise Stopped("Stopped between steps; the same command goes on from there.", number)
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self._before.items():

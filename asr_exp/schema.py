@@ -108,8 +108,10 @@ class Augment:
     name: str = key("default", "name of the settings")
     mask_time_prob: float | None = key(None, "share of frames masked in time (null: as the checkpoint says)", minimum=0, maximum=1)
     mask_time_length: int | None = key(None, "frames of one time mask", minimum=1)
+    mask_time_min_masks: int | None = key(None, "time masks of an utterance at the least", minimum=0)
     mask_feature_prob: float | None = key(None, "share of feature channels masked", minimum=0, maximum=1)
     mask_feature_length: int | None = key(None, "channels of one feature mask", minimum=1)
+    speed: list[float] = key([], "speeds a training clip is played at, one drawn each time ([0.9, 1.0, 1.1]; []: as it is)")
     dropout: float | None = key(None, "every dropout of the backbone and its head (null: as the checkpoint says)", minimum=0, maximum=0.9)
     layerdrop: float | None = key(None, "probability that a step skips an encoder layer", minimum=0, maximum=0.9)
 
@@ -154,6 +156,7 @@ class Trainer:
     patience: int | None = key(None, "stop after N evaluations without a better dev score", minimum=1)
     shortest_first: bool = key(False, "first epoch from short to long utterances (SortaGrad)")
     examples: int = key(3, "hypotheses shown at each evaluation", minimum=0)
+    profile: int = key(0, "profile so many steps, from the fourth on: profile.txt and profile.json in the run folder", minimum=0)
     workers: int | None = key(None, "threads that decode audio (null: one a core)", minimum=1)
 
 
@@ -192,7 +195,7 @@ class Config:
 # Keys that cannot change what is learned or scored: they are no part of a run's signature.
 NOT_IN_SIGNATURE = (
     "tracking", "output_root", "cache_root", "run", "split", "trainer.devices", "trainer.device", "trainer.log_every",
-    "trainer.examples", "trainer.workers",
+    "trainer.examples", "trainer.workers", "trainer.profile",
 )
 
 
@@ -263,5 +266,7 @@ def _rules_across_keys(c: Any):
         yield f"trainer.ema={t.ema} and trainer.average={t.average} both average the weights; set trainer.ema=null or trainer.average=1."
     if c.schedule.name == "tri-stage" and c.schedule.warmup_ratio + c.schedule.hold_ratio > 1:
         yield "schedule.warmup_ratio and schedule.hold_ratio add up to more than 1; lower one of them."
+    if not all(0.5 <= factor <= 2 for factor in c.augment.speed):
+        yield f"augment.speed={list(c.augment.speed)} must be factors between 0.5 and 2, such as [0.9, 1.0, 1.1]."
     if len(c.optimizer.betas) != 2 or not all(0 <= b < 1 for b in c.optimizer.betas):
         yield f"optimizer.betas={list(c.optimizer.betas)} must be two numbers in [0, 1)."

@@ -69,26 +69,30 @@ def interval(clusters: Iterable[tuple[int, int]], resamples: int = RESAMPLES, se
 
 
 class Tally:
-    """Adds up a split's counts utterance by utterance; holds two numbers per speaker, nothing per word."""
+    """Adds up a split's counts utterance by utterance; holds two numbers per speaker and per utterance, nothing per word."""
 
     def __init__(self, phones: bool):
         self.phones = phones
         self.words, self.characters, self.utterances = ErrorCounts(), ErrorCounts(), 0
         self._speakers: dict[str, list[int]] = {}
-        self._alone: list[tuple[int, int]] = []
+        self._alone: list[tuple[int, int]] = []  # of every utterance
+        self._unnamed: list[tuple[int, int]] = []  # of those whose speaker is not known
 
     def add(self, words: ErrorCounts, characters: ErrorCounts, speaker: str | None) -> None:
         self.words, self.characters, self.utterances = self.words + words, self.characters + characters, self.utterances + 1
-        totals = self._speakers.setdefault(speaker or "", [0, 0])
-        totals[0] += words.errors
-        totals[1] += words.reference_length
         self._alone.append((words.errors, words.reference_length))
+        if speaker:
+            totals = self._speakers.setdefault(speaker, [0, 0])
+            totals[0] += words.errors
+            totals[1] += words.reference_length
+        else:
+            self._unnamed.append(self._alone[-1])
 
     def summary(self) -> Mapping[str, object]:
         """What result.json says of a split. ci95 belongs to WER, or to PER for phones."""
         by_speaker = len(self._speakers) > 1
         rates = {s: e / n if n else None for s, (e, n) in sorted(self._speakers.items())} if by_speaker else None
-        clusters = [(e, n) for e, n in self._speakers.values()] if by_speaker else self._alone
+        clusters = [*((e, n) for e, n in self._speakers.values()), *self._unnamed] if by_speaker else self._alone
         return {
             "wer": None if self.phones else self.words.rate, "cer": None if self.phones else self.characters.rate,
             "per": self.words.rate if self.phones else None,

@@ -136,26 +136,56 @@ class TensorBoardTracker:
 class MetricsFile:
     """`metrics.jsonl`: one object a line, each with its step, and nothing that another run of the same steps would not repeat."""
 
-    def __init__(self, path: Path, resume_step: int):
-        """Open for appending, cut back to `resume_step`: what a killed run wrote after its checkpoint is written again."""
-        kept = []
-        if path.exists() and resume_step > 0:
-            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= resume_step]
+    def __init__(self, path: Path, lines: int):
+        """Open for appending, cut back to the lines a checkpoint knows of: what was written after it is written again."""
+        kept = path.read_text(encoding="utf-8").splitlines()[:lines] if path.exists() and lines else []
+        self.lines = len(kept)
         beside = path.with_name(path.name + ".new")
         beside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         os.replace(beside, path)
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        self._file.writelines(json.dumps(line) + "\n" for line in lines)
+        made = [json.dumps(line) + "\n" for line in lines]
+        self._file.writelines(made)
         self._file.flush()
+        self.lines += len(made)
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk, which `write` has told of
+            self._file.close()
 
 
-def _step_of(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # the torn last line of a killed run
+# ---------------------------------------------------------------------------------------------------------------------
+# where the time goes
+
+
+class Profile:
+    """Profiles a few steps, the first three left out: `profile.json` for chrome://tracing, `profile.txt` with the costliest operations."""
+
+    WARM_UP = 3
+
+    def __init__(self, folder: Path, steps: int):
+        self.folder = folder
+        self._profiler: Any = None
+        if steps:
+            import torch
+
+            schedule = torch.profiler.schedule(wait=self.WARM_UP - 1, warmup=1, active=steps, repeat=1)
+            self._profiler = torch.profiler.profile(schedule=schedule, on_trace_ready=self._write)
+            self._profiler.start()
+
+    def step(self) -> None:
+        """A training step is over."""
+        if self._profiler:
+            self._profiler.step()
+
+    def _write(self, profiler: Any) -> None:
+        profiler.export_chrome_trace(str(self.folder / "profile.json"))
+        table = profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=40)
+        (self.folder / "profile.txt").write_text(table, encoding="utf-8")
+        log.info("Profiled: see %s and profile.json (chrome://tracing).", self.folder / "profile.txt")
+
+    def close(self) -> None:
+        if self._profiler:
+            self._profiler.stop()

@@ -14,13 +14,13 @@ from typing import Any, Protocol
 import torch
 
 from asr_exp.console import Progress
-from asr_exp.data.batching import Batch, BatchPlan, Masks, collate, prefetch
+from asr_exp.data.batching import Batch, BatchPlan, Masks, SpeedPerturbation, collate, prefetch
 from asr_exp.data.prepare import Split
 from asr_exp.errors import Stopped, UserError
 from asr_exp.model import Recogniser, ctc_losses
 from asr_exp.optim import Ema, clip_gradients, sum_gradients
 from asr_exp.runtime import Runtime, Signals, seed_everything
-from asr_exp.tracking import MetricsFile, Tracker
+from asr_exp.tracking import MetricsFile, Profile, Tracker
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,10 @@ class State:
     stale: int = 0  # evaluations since the best
     audio_seconds: float = 0.0
     wall_seconds: float = 0.0
-    skipped_steps: int = 0  # in a row
+    skipped_steps: int = 0  # without a finite gradient
+    skipped_in_a_row: int = 0
+    lines: int = 0  # of metrics.jsonl
+    averaged: bool = False  # the weights are the mean of the last evaluations'
     data: str = ""  # fingerprint of the training split
 
 
@@ -49,6 +52,7 @@ class Job:
     split: Split
     plan: BatchPlan
     masks: Masks | None
+    speed: SpeedPerturbation | None
     optimizer: torch.optim.Optimizer
     factor: Callable[[int], float]
     runtime: Runtime
@@ -88,6 +92,7 @@ class Hooks:
     save: Callable[[State, bool], None]
     metrics: MetricsFile | None
     tracker: Tracker
+    profile: Profile
 
 
 def fit(job: Job, state: State, hooks: Hooks) -> State:
@@ -98,11 +103,11 @@ def fit(job: Job, state: State, hooks: Hooks) -> State:
     progress = Progress(state.step, job.total, job.runtime.main)
     pending = Pending(job, state, hooks, progress)
     wall_before, saved = state.wall_seconds, time.monotonic()
-    stopped_early = job.patience is not None and state.stale >= job.patience  # before a kill
-    steps = range(0) if stopped_early else range(state.step + 1, job.total + 1)
+    steps = range(0) if out_of_patience(job, state) else range(state.step + 1, job.total + 1)
     with Signals() as signals:
         for step, batches in prefetch(steps, lambda s: (s, _batches(job, s)), ahead=2):
             pending.add(step, train_step(job, step, batches))
+            hooks.profile.step()
             state.step, state.wall_seconds = step, wall_before + progress.seconds
             state.audio_seconds += float(job.plan.seconds[job.plan.step(step)].sum())
             progress.advance(step, float(job.plan.seconds[job.plan.step(step)].sum()))
@@ -116,16 +121,29 @@ def fit(job: Job, state: State, hooks: Hooks) -> State:
                 progress.paused(time.monotonic() - began)
             if due or wanted:
                 pending.flush()
-                hooks.save(state, False)
+                save(state, hooks)
                 saved = time.monotonic()
             if wanted > 1:
                 progress.close()
+                job.runtime.share(None)  # none leaves before the checkpoint is written
                 raise Stopped(f"Stopped at step {step} of {job.total} and saved; the same command goes on from there.", wanted // 2)
-            if job.patience is not None and state.stale >= job.patience:
+            if out_of_patience(job, state):
                 log.info("No better dev score in %d evaluations: stopping early at step %d.", state.stale, step)
                 break
+        if signals.received:  # while the last step was scored and saved
+            raise Stopped(f"Stopped after step {state.step}; the same command goes on from there.", signals.received)
     progress.close()
     return state
+
+
+def out_of_patience(job: Job, state: State) -> bool:
+    return job.patience is not None and state.stale >= job.patience
+
+
+def save(state: State, hooks: Hooks) -> None:
+    """Save all it takes to go on from here, metrics.jsonl's length included."""
+    state.lines = hooks.metrics.lines if hooks.metrics else 0
+    hooks.save(state, False)
 
 
 def score(job: Job, state: State, hooks: Hooks) -> None:
@@ -216,7 +234,7 @@ def _apply(job: Job, norm: torch.Tensor) -> None:
 def _batches(job: Job, step: int) -> list[Batch]:
     """This rank's forward passes of a step."""
     passes = job.plan.passes(step, job.runtime.rank, job.runtime.world)
-    made = (collate(job.split, indices, job.masks, step) for indices in passes)
+    made = (collate(job.split, indices, job.masks, step, job.speed) for indices in passes)
     return [batch.pinned() for batch in made] if job.runtime.device.type == "cuda" else list(made)
 
 
@@ -271,10 +289,11 @@ class Pending:
 
     def _give_up_if_hopeless(self, norms: list[float]) -> None:
         for norm in norms:
-            self.state.skipped_steps = 0 if math.isfinite(norm) else self.state.skipped_steps + 1
-        if self.state.skipped_steps >= HOPELESS and not self.job.scaler.is_enabled():
+            self.state.skipped_steps += not math.isfinite(norm)
+            self.state.skipped_in_a_row = 0 if math.isfinite(norm) else self.state.skipped_in_a_row + 1
+        if self.state.skipped_in_a_row >= HOPELESS and not self.job.scaler.is_enabled():
             raise UserError(
-                f"No finite gradient for {self.state.skipped_steps} steps, up to step {self.state.step}: training has diverged. "
+                f"No finite gradient for {self.state.skipped_in_a_row} steps, up to step {self.state.step}: training has diverged. "
                 "The weights were left as they were; try a lower optimizer.lr, a longer schedule.warmup_steps, or trainer.precision=fp32."
             )
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import harness
 import numpy as np
 import pytest
 
@@ -37,3 +38,33 @@ def cache(tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     monkeypatch.setenv("ASR_EXP_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory):
+    """backbone("wavlm-group") -> the folder of a tiny encoder of that family, as `save_pretrained` leaves it."""
+    made = {}
+
+    def make(name: str, **settings) -> Path:
+        key = (name, repr(settings))
+        if key not in made:
+            made[key] = harness.save_backbone(*name.rsplit("-", 1), tmp_path_factory.mktemp(name), **settings)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """The overrides for a corpus of tones: 20 utterances to train on, 5 each to choose by and to score."""
+    return harness.make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """No test reads or fills the cache of whoever runs it, or reaches for the network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ASR_EXP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("WANDB_MODE", "offline")
+        yield

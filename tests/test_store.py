@@ -190,7 +190,7 @@ def broken(folder, tone):
     made = {kind: (FileAudio(str(path)), words) for kind, (path, words) in files.items()}
     times = {"starts after the file": (2.5, 3.0), "ends after the file": (1.0, 2.5), "ends before it starts": (1.5, 0.5), "starts before 0": (-1.0, 1.0),
              "not a time": (float("nan"), 1.0), "no length": (1.0, 1.0)}
-    return made | {kind: (FileAudio(str(good), *time), "segment") for kind, time in times.items()}
+    return made | {kind: (FileAudio(str(good), *time), ("segment", "NaN")) for kind, time in times.items()}
 
 
 def test_every_broken_kind_has_its_reason_and_harms_no_other(tmp_path, cache, tone, monkeypatch):

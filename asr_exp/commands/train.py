@@ -5,7 +5,7 @@ The same settings lead to the same run folder: a run that was stopped or killed 
 
 import logging
 import math
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from asr_exp import console
 from asr_exp.assembly import Data, build_data, build_protocol, build_recogniser, build_split, build_tokenizer, model_arguments
 from asr_exp.checkpoint import average_recent, keep_recent, load_state, load_weights, locked, recover, save_state, write_folder
 from asr_exp.config import resolve, run_folder, signature
-from asr_exp.data.batching import BatchPlan
+from asr_exp.data.batching import BatchPlan, SpeedPerturbation
 from asr_exp.data.prepare import Split
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import make_decoder
@@ -26,12 +26,13 @@ from asr_exp.evaluation import Evaluation, Hypothesis, evaluate
 from asr_exp.model import Recogniser, read_config
 from asr_exp.optim import Ema, make_optimizer, make_schedule
 from asr_exp.results import read_result, write_quarantine, write_result, write_text
-from asr_exp.runtime import Runtime, environment, is_main, launch, started, task_overrides, under_torchrun, versions
-from asr_exp.tracking import MetricsFile, NoTracker, Tracker, make_tracker
-from asr_exp.training import Hooks, Job, State, fit, score
+from asr_exp.runtime import Runtime, environment, is_main, launch, peer_lost, started, task_overrides, under_torchrun, versions
+from asr_exp.tracking import MetricsFile, NoTracker, Profile, Tracker, make_tracker
+from asr_exp.training import Hooks, Job, State, fit, save, score
 
 log = logging.getLogger(__name__)
 DEV_CANDIDATE = "hypotheses.dev.candidate.jsonl"
+RECENT = "checkpoints/recent"  # the weights of the last evaluations, for trainer.average
 
 
 def run(config: DictConfig) -> int:
@@ -75,8 +76,9 @@ def _recorded(config: DictConfig, folder: Path, runtime: Runtime) -> None:
         _summary(folder, result)
     except BaseException as why:
         status = "stopped" if isinstance(why, Stopped | KeyboardInterrupt) else "failed"
-        write_result(folder, {"status": status, "reason": f"{type(why).__name__}: {why}", **base})
-        if not isinstance(why, UserError | Stopped | KeyboardInterrupt):
+        with suppress(OSError):  # a full disk must not hide why
+            write_result(folder, {"status": status, "reason": f"{type(why).__name__}: {why}", **base})
+        if not isinstance(why, UserError | Stopped | KeyboardInterrupt) and not peer_lost(why):
             log.exception("The run failed")
         raise
     finally:
@@ -104,24 +106,29 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
 
     def on_dev(step: int) -> Evaluation:
         found = scored(splits["dev"], folder / DEV_CANDIDATE, step, config.trainer.examples)
-        if config.trainer.average > 1 and runtime.main:
-            keep_recent(_recent(folder, runtime), model.network, step, config.trainer.average)
+        if config.trainer.average > 1 and runtime.main and not state.averaged:
+            keep_recent(folder / RECENT, model.network, step, config.trainer.average)
         loss = "-" if found.loss is None else f"{found.loss:.3f}"
         log.info("step %d/%d  dev %s  loss %s", step, job.total, console.rates(found.summary), loss)
         console.show_examples(found.examples, config.trainer.examples)
         return found
 
-    metrics = MetricsFile(folder / "metrics.jsonl", state.step) if runtime.main else None
-    hooks = Hooks(on_dev, lambda state, best: _save(folder, job, tokenizer, state, best), metrics, tracker)
+    metrics = MetricsFile(folder / "metrics.jsonl", state.lines) if runtime.main else None
+    hooks = Hooks(on_dev, lambda state, best: _save(folder, job, tokenizer, state, best), metrics, tracker,
+                  Profile(folder, config.trainer.profile if runtime.main else 0))
     try:
         fit(job, state, hooks)
         if not state.best:  # no step was asked for: the checkpoint is scored as it is
             score(job, state, hooks)
-            hooks.save(state, False)
-        if config.trainer.average > 1:
-            average_recent(_recent(folder, runtime), model.network)
+            save(state, hooks)
+        if config.trainer.average > 1 and not state.averaged:
+            runtime.share(None)  # rank 0 has kept the last of them
+            average_recent(folder / RECENT, model.network)
+            state.averaged = True
             score(job, state, hooks)
+            save(state, hooks)
     finally:
+        hooks.profile.close()
         if metrics:
             metrics.close()
     runtime.share(None)  # the best checkpoint is on the disk before another rank reads it
@@ -132,7 +139,7 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
         "best": {k: state.best[k] for k in ("step", "metric", "value")},
         "splits": {"dev": state.best["summary"], "test": test.summary},
         "train": {
-            "steps": state.step, "epochs": round(state.step / job.plan.steps_per_epoch, 3),
+            "steps": state.step, "skipped_steps": state.skipped_steps, "epochs": round(state.step / job.plan.steps_per_epoch, 3),
             "audio_seconds": round(state.audio_seconds, 2), "wall_seconds": round(state.wall_seconds, 2),
             "audio_seconds_per_second": round(state.audio_seconds / max(1e-9, state.wall_seconds), 2),
         },
@@ -152,8 +159,10 @@ def _job(config: DictConfig, split: Split, tokenizer: Tokenizer, model: Recognis
     if t.gradient_checkpointing:
         model.network.gradient_checkpointing_enable({"use_reentrant": False})
     optimizer = make_optimizer(model.network, **{k: v for k, v in o.items() if k != "clip_norm"})
+    factors = list(config.augment.speed)
+    speed = SpeedPerturbation(factors, model.extractor.sampling_rate, model.frames, config.seed) if factors else None
     return Job(
-        model=model, split=split, plan=plan, masks=model.masks(config.seed), optimizer=optimizer,
+        model=model, split=split, plan=plan, masks=model.masks(config.seed), speed=speed, optimizer=optimizer,
         factor=make_schedule(s.name, total, s.warmup_steps, s.warmup_ratio, s.hold_ratio, s.final_scale),
         runtime=runtime, seed=config.seed, blank=tokenizer.blank, reduction=t.loss_reduction, clip_norm=o.clip_norm,
         freeze_encoder_steps=config.model.freeze_encoder_steps, ema=None if t.ema is None else Ema(model.network, t.ema),
@@ -179,12 +188,6 @@ def _save(folder: Path, job: Job, tokenizer: Tokenizer, state: State, best: bool
     write_folder(folder / "checkpoints" / ("best" if best else "last"), fill)
     if best:
         (folder / DEV_CANDIDATE).replace(folder / "hypotheses.dev.jsonl")
-
-
-def _recent(folder: Path, runtime: Runtime) -> Path:
-    """Where the weights of the last evaluations are kept for averaging; asked for by all ranks, after rank 0 has written."""
-    runtime.share(None)
-    return folder / "checkpoints" / "recent"
 
 
 def _resume(folder: Path, job: Job) -> State:

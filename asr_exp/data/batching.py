@@ -11,6 +11,7 @@ from queue import Queue
 from typing import Any
 
 import numpy as np
+import soxr
 import torch
 
 ATTENTION_SECONDS = 30.0  # an utterance this long costs twice its seconds: attention grows with the square
@@ -155,6 +156,8 @@ class Masks:
     channels: int
     frames: Callable[[int], int]  # samples -> frames of the encoder
     seed: int
+    time_least: int = 2  # spans of an utterance at the least
+    feature_least: int = 0
 
     def draw(self, step: int, indices: np.ndarray, lengths: Sequence[int]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Masks of a pass: a function of (seed, step, utterance) only, whatever the batch or the rank."""
@@ -163,15 +166,15 @@ class Masks:
         feature = np.zeros((len(lengths), self.channels), dtype=bool)
         for row, index in enumerate(indices):
             rng = np.random.default_rng([self.seed, 2, step, int(index)])
-            _mask_spans(time[row, : frames[row]], self.time_prob, self.time_length, rng, least=2)
-            _mask_spans(feature[row], self.feature_prob, self.feature_length, rng)
+            _mask_spans(time[row, : frames[row]], self.time_prob, self.time_length, rng, self.time_least)
+            _mask_spans(feature[row], self.feature_prob, self.feature_length, rng, self.feature_least)
         return (
             torch.from_numpy(time) if self.time_prob > 0 else None,
             torch.from_numpy(feature) if self.feature_prob > 0 else None,
         )
 
 
-def _mask_spans(row: np.ndarray, share: float, length: int, rng: np.random.Generator, least: int = 0) -> None:
+def _mask_spans(row: np.ndarray, share: float, length: int, rng: np.random.Generator, least: int) -> None:
     """Set spans of a row to True; a row shorter than one span stays as it is."""
     if share <= 0 or len(row) < length:
         return
@@ -181,10 +184,35 @@ def _mask_spans(row: np.ndarray, share: float, length: int, rng: np.random.Gener
         row[start : start + length] = True
 
 
-def collate(split: Any, indices: np.ndarray, masks: Masks | None = None, step: int = 0) -> Batch:
+@dataclass(frozen=True)
+class SpeedPerturbation:
+    """Plays a training clip a little faster or slower (Ko et al. 2015); pitch moves along. factors: what is drawn from."""
+
+    factors: Sequence[float]
+    rate: int
+    frames: Callable[[int], int]
+    seed: int
+
+    def __call__(self, clip: np.ndarray, labels: np.ndarray, step: int, index: int) -> np.ndarray:
+        """The clip at a speed that is a function of (seed, step, utterance); as it is where its labels would not fit any more."""
+        factor = float(np.random.default_rng([self.seed, 4, step, index]).choice(self.factors))
+        if factor == 1.0 or frames_needed(labels) > self.frames(int(len(clip) / factor) - 1):
+            return clip
+        return soxr.resample(clip, self.rate * factor, self.rate, quality="MQ")
+
+
+def frames_needed(labels: np.ndarray) -> int:
+    """Frames CTC needs for these labels: one each, and a blank between two that are the same."""
+    return len(labels) + int(np.count_nonzero(labels[1:] == labels[:-1]))
+
+
+def collate(split: Any, indices: np.ndarray, masks: Masks | None = None, step: int = 0,
+            speed: SpeedPerturbation | None = None) -> Batch:
     """The batch of these utterances of a prepared split (see `prepare.Split`)."""
     clips = [split.samples(int(i)) for i in indices]
     labels = [split.labels[int(i)] for i in indices]
+    if speed:
+        clips = [speed(clip, row, step, int(i)) for clip, row, i in zip(clips, labels, indices, strict=True)]
     lengths = [len(c) for c in clips]
     audio = np.zeros((len(clips), max(lengths)), dtype=np.int16)
     for row, clip in zip(audio, clips, strict=True):

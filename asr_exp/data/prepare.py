@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from asr_exp.data.batching import frames_needed
 from asr_exp.data.corpora.base import Corpus, Rejected, Utterance
 from asr_exp.data.store import AudioStore, open_store
 from asr_exp.data.text import TextRules
@@ -115,7 +116,7 @@ def _reason(split: str, store: AudioStore, row: int, text: str, labels: np.ndarr
         return f"too short: {seconds:.3f} s is less than dataset.min_seconds={limits.min_seconds:g}"
     if tokenizer.known(labels) == 0:
         return "no character of the transcript is in the vocabulary"
-    needed = len(labels) + int(np.count_nonzero(labels[1:] == labels[:-1]))
+    needed = frames_needed(labels)
     if needed > frames:
         return f"labels longer than frames: {needed} frames needed for {len(labels)} labels, the audio gives {frames}"
     if not store[row].any():

@@ -71,7 +71,7 @@ def open_store(utterances: Sequence[Utterance], cache: Path, rate: int = 16000, 
     if missing:
         total = sum(len(g) for _, g in missing)
         with (
-            tqdm(total=total, desc=progress, unit="clip", disable=progress is None, leave=False, dynamic_ncols=True) as bar,
+            tqdm(total=total, desc=progress, unit="clip", disable=None if progress else True, leave=False, dynamic_ncols=True) as bar,
             ThreadPoolExecutor(workers or os.cpu_count()) as pool,
         ):
             list(pool.map(lambda job: _make_shard(job[0], job[1], rate, bar.update), missing))

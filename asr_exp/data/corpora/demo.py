@@ -113,7 +113,7 @@ def _speak(lines: dict[str, list[Line]], folder: Path, seed: int) -> None:
 
     synthesiser = Synthesiser(seed)
     total = sum(map(len, lines.values()))
-    with tqdm(total=total, desc="espeak-ng speaks the demo", unit="clip", leave=False, dynamic_ncols=True) as bar:
+    with tqdm(total=total, desc="espeak-ng speaks the demo", unit="clip", disable=None, leave=False, dynamic_ncols=True) as bar:
         for split, split_lines in lines.items():
             (folder / split).mkdir(parents=True)
             with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as manifest:

@@ -1,0 +1,151 @@
+"""What tests of whole runs share: tiny backbones of every family, a corpus of tones, and runs in this process or another."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+
+from asr_exp.__main__ import main
+
+FAMILIES = [
+    ("wav2vec2", "group"), ("wav2vec2", "layer"), ("hubert", "group"), ("hubert", "layer"), ("wavlm", "group"), ("wavlm", "layer"),
+    ("sew", "group"), ("sew-d", "group"), ("unispeech", "group"), ("unispeech", "layer"), ("unispeech-sat", "group"),
+    ("data2vec-audio", "layer"),
+]  # fmt: skip
+NAMES = [f"{kind}-{norm}" for kind, norm in FAMILIES]
+WORDS = {"ba": 250.0, "di": 500.0, "go": 900.0, "lu": 1600.0, "me": 2600.0}
+QUIET = ["tracking=none", "trainer.precision=fp32", "trainer.device=cpu"]
+
+
+def settings(kind: str, norm: str, **more: Any) -> dict[str, Any]:
+    """A config of a family that a CPU runs in no time."""
+    small: dict[str, Any] = {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "conv_dim": [32] * 7,
+        "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2, "vocab_size": 32, "mask_time_length": 2,
+    }  # fmt: skip
+    if kind.startswith("sew"):
+        small |= {"conv_dim": [32] * 13, "squeeze_factor": 2}
+    if kind != "data2vec-audio":
+        small["feat_extract_norm"] = norm
+    if norm == "layer" and kind in ("wav2vec2", "hubert", "wavlm", "unispeech"):
+        small |= {"do_stable_layer_norm": True, "conv_bias": True}
+    return small | more
+
+
+def save_backbone(kind: str, norm: str, folder: Path, **more: Any) -> Path:
+    """An encoder of a family, as `save_pretrained` leaves it. Its weights are large enough that its outputs differ."""
+    import transformers
+
+    torch.manual_seed(0)
+    network = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(kind, **settings(kind, norm, **more)))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    network.save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor(return_attention_mask=norm == "layer").save_pretrained(folder)
+    return folder
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# a corpus
+
+
+def spoken(words: Iterable[str], rng: np.random.Generator, rate: int = 16000) -> np.ndarray:
+    """Words as bursts of a tone each, over noise."""
+    parts = []
+    for word in words:
+        time = np.arange(int(rate * rng.uniform(0.18, 0.3))) / rate
+        burst = np.hanning(len(time)) * np.sin(2 * np.pi * WORDS[word] * rng.uniform(0.97, 1.03) * time)
+        parts += [burst, np.zeros(int(rate * rng.uniform(0.03, 0.08)))]
+    samples = np.concatenate(parts) * rng.uniform(0.2, 0.6)
+    return (samples + 0.01 * rng.standard_normal(len(samples))).astype(np.float32)
+
+
+def make_corpus(folder: Path, train: int = 20, rest: int = 5, rate: int = 16000, seed: int = 0) -> list[str]:
+    """Write train.csv, dev.csv, test.csv and their clips -> the overrides that name them."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, count in (("train", train), ("dev", rest), ("test", rest)):
+        rows = []
+        for i in range(count):
+            words = list(rng.choice(list(WORDS), size=rng.integers(1, 7)))
+            soundfile.write(folder / f"{split}{i}.wav", spoken(words, rng, rate), rate, subtype="PCM_16")
+            rows.append((f"{split}{i}.wav", " ".join(words), f"s{i % 2}"))
+        write_manifest(folder / f"{split}.csv", rows)
+    return ["dataset=csv", *(f"dataset.{split}={folder / split}.csv" for split in ("train", "dev", "test"))]
+
+
+def write_manifest(path: Path, rows: Iterable[tuple], header: tuple = ("file", "text", "speaker")) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# runs
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", **more}
+
+
+def start(*arguments: Any, cwd: Path, **more: str) -> subprocess.Popen:
+    """`python -m asr_exp ARGUMENTS` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "asr_exp", *map(str, arguments)], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment(**more),
+    )  # fmt: skip
+
+
+def cli(*arguments: Any, cwd: Path, status: int | None = 0, timeout: float = 300, **more: str) -> subprocess.CompletedProcess:
+    """`python -m asr_exp ARGUMENTS` to its end, which is to have this exit status (None: any)."""
+    process = start(*arguments, cwd=cwd, **more)
+    out, err = process.communicate(timeout=timeout)
+    assert status in (None, process.returncode), f"exit status {process.returncode}\n{out}\n{err}"
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def run(*arguments: Any, cwd: Path, status: int = 0) -> Path:
+    """The same in this process: quicker, where neither a crash nor a signal is what is tested -> the run's folder."""
+    before = Path.cwd()
+    os.chdir(cwd)
+    try:
+        assert main([str(a) for a in arguments]) == status
+    finally:
+        os.chdir(before)
+    return run_folder(cwd) if status == 0 else cwd
+
+
+def run_folder(cwd: Path) -> Path:
+    """The one run under a folder."""
+    (found,) = {path.parent for path in cwd.rglob("config.yaml") if "conf" not in path.parts}
+    return found
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def result(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+
+
+def losses(folder: Path) -> list[float]:
+    return [line["train/loss"] for line in lines(folder / "metrics.jsonl") if "train/loss" in line]
+
+
+def one_sentence(done: subprocess.CompletedProcess) -> str:
+    """What a run that could not be said on stderr, once it is sure that this was no traceback."""
+    assert done.returncode == 2, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+    told = [line for line in done.stderr.splitlines() if line.startswith("error")]
+    assert len(told) == 1, done.stderr
+    return told[0]
