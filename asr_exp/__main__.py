@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
     from omegaconf import DictConfig
 
+# The keys that bare words after a command stand for.
+WORDS = {"compare": ("a", "b")}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (by default this process's own) and return the exit status."""
@@ -118,7 +121,14 @@ def parse(arguments: list[str]) -> tuple[Namespace, str]:
     if command not in known:
         hint = nearest(command, known)
         raise UserError(f"There is no command {command!r}.{hint} The commands: {', '.join(known)}; a setting is key=value.")
+    options.overrides = _named(options.overrides, WORDS.get(command, ()))
     return options, command
+
+
+def _named(overrides: list[str], names: Sequence[str]) -> list[str]:
+    """Overrides in which the first bare words are values of `names`, quoted: a folder's name may read as a number."""
+    left = list(names)
+    return ["{}='{}'".format(left.pop(0), word.replace("'", "\\'")) if left and _is_bare(word) else word for word in overrides]
 
 
 def _parser() -> ArgumentParser:

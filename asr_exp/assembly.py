@@ -9,13 +9,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from asr_exp.backbone import load_backbone
 from asr_exp.data.corpora import read_corpus
 from asr_exp.data.corpora.base import Corpus
 from asr_exp.data.prepare import Limits, Split, normalise, prepare_split
 from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.errors import UserError
-from asr_exp.model import Recogniser, load_recogniser
+from asr_exp.model import Recogniser
 from asr_exp.results import protocol
 from asr_exp.runtime import Runtime, seed_everything
 
@@ -60,11 +61,11 @@ def build_tokenizer(config: DictConfig, data: Data) -> Tokenizer:
 
 
 def model_arguments(config: DictConfig, device: str = "cpu") -> dict[str, Any]:
-    """What `load_recogniser` (and `read_config`) take from the model and augment sections."""
+    """What `load_backbone` (and `read_config`) take from the model and augment sections."""
     m = config.model
     return {
         "checkpoint": m.checkpoint, "revision": m.revision, "architecture": m.architecture, "settings": OmegaConf.to_container(m.config),
-        "augment": {k: v for k, v in config.augment.items() if k not in ("name", "speed")}, "keep_head": m.head == "keep", "padding": m.padding,
+        "augment": {k: v for k, v in config.augment.items() if k not in ("name", "speed")}, "keep_head": m.head == "keep",
         "attention": m.attention, "device": device,
     }
 
@@ -75,7 +76,7 @@ def build_recogniser(config: DictConfig, tokenizer: Tokenizer, runtime: Runtime,
     if checkpoint:
         arguments |= {"checkpoint": str(checkpoint), "revision": None, "architecture": None, "settings": {}, "keep_head": True}
     seed_everything(config.seed)
-    model = load_recogniser(vocabulary=len(tokenizer), blank=tokenizer.blank, **arguments)
+    model = Recogniser(*load_backbone(vocabulary=len(tokenizer), blank=tokenizer.blank, **arguments), config.model.padding)
     model.freeze(config.model.freeze_front_end, list(config.model.freeze))
     return model.to(runtime.device)
 

@@ -58,7 +58,8 @@ def evaluate(model: Recogniser, split: Split, tokenizer: Tokenizer, decoder: Dec
     tally, losses, shown = Tally(tokenizer.unit == "phone"), np.zeros(2), _spread(len(split), examples)
     kept: dict[int, Hypothesis] = {}
     writer = _InOrder(path, len(split)) if path and runtime.main else None
-    with tqdm(total=len(split), desc=f"scoring {split.name}", unit="utt", disable=None if progress else True, leave=False, dynamic_ncols=True) as bar:
+    silent = None if progress else True  # None: silent where there is no terminal
+    with tqdm(total=len(split), desc=f"scoring {split.name}", unit="utt", disable=silent, leave=False, dynamic_ncols=True) as bar:
         for rows, pair in _gathered(_passes(model, split, tokenizer, decoder, runtime, device_seconds, reduction), runtime):
             losses += pair
             for index, one in rows:

@@ -1,12 +1,11 @@
-"""A speech backbone with a CTC head: loading, freezing, and a forward pass in which no utterance depends on another.
+"""A speech backbone with a CTC head: freezing, and a forward pass in which no utterance depends on another.
 
-Any architecture of transformers' `AutoModelForCTC` that takes waveforms is loaded through the `Auto*` classes, from a hub
-id or a folder. What transformers leaves to the batch is taken into our own hands: padding, masks and layerdrop.
+What transformers leaves to the batch is taken into our own hands: padding, masks and layerdrop.
 """
 
 import contextlib
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,121 +191,3 @@ def ctc_losses(emissions: Emissions, labels: torch.Tensor, label_lengths: Sequen
     with torch.backends.cudnn.flags(enabled=False):
         losses = F.ctc_loss(log_probs, labels, frames, lengths, blank=blank, reduction="none", zero_infinity=True)
     return losses / lengths.clamp(min=1).to(losses.device, non_blocking=True) if reduction == "mean" else losses
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# loading
-
-
-def load_recogniser(checkpoint: str | None, vocabulary: int, blank: int, *, revision: str | None = None, architecture: str | None = None,
-                    settings: dict[str, Any] | None = None, augment: dict[str, Any] | None = None, keep_head: bool = False,
-                    padding: str = "exact", attention: str = "auto", device: str = "cpu") -> Recogniser:
-    """A recogniser from a pretrained checkpoint (hub id or folder), or of an architecture with random weights.
-
-    settings: architecture settings that differ; augment: masks, layerdrop, dropout (None: as the checkpoint says). A new
-    head of `vocabulary` outputs is drawn from torch's generator, so seed it first. Raises UserError for what cannot be loaded.
-    """
-    import transformers
-
-    if not keep_head:
-        settings = {**(settings or {}), "vocab_size": vocabulary, "pad_token_id": blank}
-    config = read_config(checkpoint, revision, architecture, settings, augment)
-    attention = _attention(attention, config, device)
-    if checkpoint is None:
-        network = transformers.AutoModelForCTC.from_config(config, attn_implementation=attention)
-        extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=config.feat_extract_norm == "layer")
-        return Recogniser(network, extractor, padding)
-    source = _source(checkpoint)
-    with _named(checkpoint):
-        network, info = transformers.AutoModelForCTC.from_pretrained(
-            source, revision=revision or "main", config=config, dtype=torch.float32, use_safetensors=True,
-            ignore_mismatched_sizes=not keep_head, output_loading_info=True, attn_implementation=attention,
-        )
-    _check_loaded(checkpoint, network, info["missing_keys"], keep_head)
-    return Recogniser(network, _extractor(source, revision, config), padding)
-
-
-def read_config(checkpoint: str | None, revision: str | None = None, architecture: str | None = None,
-                settings: dict[str, Any] | None = None, augment: dict[str, Any] | None = None, **_: Any) -> Any:
-    """The transformers config with the run's settings. Raises UserError for an unknown type or setting, or no network."""
-    import transformers
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES as CTC
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    if checkpoint is not None:
-        source = _source(checkpoint)
-        if _is_path(checkpoint) and not Path(source).is_dir():
-            raise UserError(f"model.checkpoint={checkpoint} is not a folder; give a folder made by save_pretrained, or a hub id.")
-        with _named(checkpoint):
-            config = transformers.AutoConfig.from_pretrained(source, revision=revision or "main")
-    else:
-        if architecture is None or architecture not in CTC:
-            known = f"{nearest(str(architecture), CTC)} Known: {', '.join(CTC)}."
-            raise UserError(f"model.architecture={architecture} is not a CTC architecture.{known}")
-        config = transformers.AutoConfig.for_model(architecture)
-    if config.model_type not in CTC:
-        raise UserError(f"{checkpoint or architecture} is a {config.model_type}, which has no CTC head; use one of {', '.join(CTC)}.")
-    if getattr(config, "add_adapter", False):
-        raise UserError(f"{checkpoint or architecture} has an adapter that shortens its output; set +model.config.add_adapter=false.")
-    if not hasattr(config, "conv_stride"):
-        raise UserError(f"{checkpoint or architecture} ({config.model_type}) takes spectral features; give one that takes waveforms.")
-    for name, value in {**(settings or {}), "ctc_loss_reduction": "mean"}.items():
-        if not hasattr(config, name):
-            raise UserError(f"model.config.{name} is not a setting of {config.model_type}.{nearest(name, vars(config))}")
-        setattr(config, name, value)
-    for name in vars(config):
-        asked = (augment or {}).get("dropout" if name.endswith("dropout") else name)
-        if asked is not None:
-            setattr(config, name, asked)
-    return config
-
-
-def _is_path(checkpoint: str) -> bool:
-    return checkpoint.startswith(("/", ".", "~")) or Path(checkpoint).is_dir()
-
-
-def _source(checkpoint: str) -> str:
-    return str(Path(checkpoint).expanduser()) if _is_path(checkpoint) else checkpoint
-
-
-def _attention(asked: str, config: Any, device: str) -> str:
-    """`auto` is sdpa on a GPU and eager on a CPU, where it is the faster; two families have eager alone."""
-    only_eager = config.model_type in ("wavlm", "sew-d") or (asked == "auto" and device == "cpu")
-    return "eager" if asked == "eager" or only_eager else "sdpa"
-
-
-def _extractor(source: str, revision: str | None, config: Any) -> Any:
-    """The checkpoint's feature extractor, or the usual one where the folder has none."""
-    import transformers
-
-    try:
-        return transformers.AutoFeatureExtractor.from_pretrained(source, revision=revision or "main")
-    except (OSError, ValueError):
-        return transformers.Wav2Vec2FeatureExtractor(return_attention_mask=getattr(config, "feat_extract_norm", "layer") == "layer")
-
-
-@contextlib.contextmanager
-def _named(checkpoint: str) -> Any:
-    """Turn transformers' many ways of not finding or reading a checkpoint into one sentence that names it."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as why:
-        reason = str(why).strip().splitlines()[0] if str(why).strip() else type(why).__name__
-        if any(word in str(why) for word in ("connect", "offline", "resolve", "Max retries", "timed out")):
-            reason = "the hub cannot be reached from here"
-        raise UserError(
-            f"model.checkpoint={checkpoint} cannot be loaded: {reason.rstrip('.')}. "
-            "Give a local folder (model.checkpoint=FOLDER), or run once with network to fill the cache."
-        ) from None
-
-
-def _check_loaded(checkpoint: str, network: Any, missing: Iterable[str], keep_head: bool) -> None:
-    """Refuse a checkpoint that left more than the head (and the mask embedding) to chance."""
-    random = [n for n in missing if not n.endswith("masked_spec_embed") and (keep_head or not n.startswith("lm_head"))]
-    if random:
-        total = sum(1 for _ in network.named_parameters())
-        raise UserError(
-            f"model.checkpoint={checkpoint} lacks {len(random)} of {total} weights of {type(network).__name__}, such as {random[0]}; "
-            "is it a checkpoint of another architecture" + (", or one without a CTC head (model.head=new)?" if keep_head else "?")
-        )

@@ -189,12 +189,15 @@ class Config:
     output_root: str = key("outputs", "where run folders go, relative to where you stand")
     cache_root: str | None = key(None, "where decoded audio is kept (null: $ASR_EXP_CACHE, else ~/.cache/asr_exp)")
     run: str | None = key(None, "evaluate: the run folder to score (null: the folder these settings lead to)")
-    split: str = key("test", "evaluate: the split to score", choices=("train", "dev", "test"))
+    split: str = key("test", "evaluate, compare: the split to score", choices=("train", "dev", "test"))
+    a: Any = key(None, "compare: a run folder, or a list of them that differ by their seed")
+    b: Any = key(None, "compare: the run folder, or list of them, to set against a")
+    resamples: int = key(10_000, "compare: draws of the bootstrap", minimum=100)
 
 
 # Keys that cannot change what is learned or scored: they are no part of a run's signature.
 NOT_IN_SIGNATURE = (
-    "tracking", "output_root", "cache_root", "run", "split", "trainer.devices", "trainer.device", "trainer.log_every",
+    "tracking", "output_root", "cache_root", "run", "split", "a", "b", "resamples", "trainer.devices", "trainer.device", "trainer.log_every",
     "trainer.examples", "trainer.workers", "trainer.profile",
 )
 

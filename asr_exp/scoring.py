@@ -40,6 +40,11 @@ def count_errors(reference: Sequence[Hashable], hypothesis: Sequence[Hashable]) 
     return ErrorCounts(kinds.count("replace"), kinds.count("delete"), kinds.count("insert"), len(reference))
 
 
+def error_places(reference: Sequence[Hashable], hypothesis: Sequence[Hashable]) -> list[int]:
+    """Where the edits of `count_errors` are: 2i + 1 for unit i of the reference, 2i for what is inserted before it."""
+    return [2 * edit.src_pos + (edit.tag != "insert") for edit in Levenshtein.editops(reference, hypothesis)]
+
+
 def word_errors(reference: str, hypothesis: str) -> ErrorCounts:
     """Counts over units parted by white space: words, or phones."""
     return count_errors(reference.split(), hypothesis.split())

@@ -1,6 +1,9 @@
 """Fixtures that any test may use."""
 
+import os
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny networks gain nothing from threads that wait for each other
 
 import harness
 import numpy as np

@@ -1,11 +1,15 @@
 """What tests of whole runs share: tiny backbones of every family, a corpus of tones, and runs in this process or another."""
 
 import csv
+import importlib
 import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +126,92 @@ def run(*arguments: Any, cwd: Path, status: int = 0) -> Path:
     finally:
         os.chdir(before)
     return run_folder(cwd) if status == 0 else cwd
+
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["harness", "asr_exp.commands.train", "asr_exp.commands.evaluate", "transformers.models.wav2vec2.modeling_wav2vec2"])
+
+
+class Fork:
+    """A run in a process of its own that has the libraries loaded already: quicker than `cli`, and as easy to kill.
+
+    patch: a function of a test module, and its arguments, called in that process before the run.
+    """
+
+    def __init__(self, *arguments: Any, cwd: Path, patch: tuple | None = None):
+        self.terminal = cwd / "terminal.txt"
+        self.terminal.write_text("")
+        self._process = FORKS.Process(target=_in_fork, args=([str(a) for a in arguments], cwd, self.terminal, patch, environment()))
+        self._process.start()
+
+    def send(self, number: int) -> None:
+        os.kill(self._process.pid or 0, number)
+
+    def wait(self, status: int | None = 0, timeout: float = 120) -> str:
+        """What it printed, once it has ended with this status (minus the signal that killed it; None: any)."""
+        self._process.join(timeout)
+        out = self.terminal.read_text()
+        assert self._process.exitcode is not None, f"still at work\n{out}"
+        assert status in (None, self._process.exitcode), f"exit status {self._process.exitcode}\n{out}"
+        return out
+
+
+def _in_fork(arguments: list[str], cwd: Path, terminal: Path, patch: tuple | None, environ: dict[str, str]) -> None:
+    os.chdir(cwd)
+    os.environ.update(environ)
+    with terminal.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+    if patch:
+        patch[0](*patch[1:])
+    status = main(arguments)
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def fork(*arguments: Any, cwd: Path, status: int | None = 0, patch: tuple | None = None) -> str:
+    """A forked run to its end -> what it printed."""
+    return Fork(*arguments, cwd=cwd, patch=patch).wait(status)
+
+
+def intercept(name: str, act: Callable[[], object], call: int = 1, after: bool = False) -> None:
+    """Have `act` called at the n-th call of `package.module.function` (or of a method), before it or after it."""
+    path, function = name.rsplit(".", 1)
+    try:
+        owner: Any = importlib.import_module(path)
+    except ModuleNotFoundError:
+        module, cls = path.rsplit(".", 1)
+        owner = getattr(importlib.import_module(module), cls)
+    original, calls = getattr(owner, function), 0
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call and not after:
+            act()
+        value = original(*args, **kwargs)
+        if calls == call and after:
+            act()
+        return value
+
+    setattr(owner, function, wrapped)
+
+
+def killed_at(name: str, call: int = 1, after: bool = False) -> None:
+    """kill -9 of this process at the n-th call of a function."""
+    intercept(name, lambda: os.kill(os.getpid(), signal.SIGKILL), call, after)
+
+
+def signalled_at(name: str, number: int, call: int = 1, after: bool = False) -> None:
+    intercept(name, lambda: os.kill(os.getpid(), number), call, after)
+
+
+def wait_for(true: Callable[[], object], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it does not come"
+        time.sleep(0.05)
 
 
 def run_folder(cwd: Path) -> Path:

@@ -32,7 +32,7 @@ ROWS = [
     ["data.store"],
     ["data.batching"],
     ["data.prepare"],
-    ["checkpoint", "decoding", "model", "optim", "results", "scoring", "tracking"],  # band 3
+    ["backbone", "checkpoint", "decoding", "model", "optim", "results", "scoring", "tracking"],  # band 3
     ["assembly", "evaluation", "training"],  # band 4
     ["commands"],
     ["commands.*"],  # band 5

@@ -6,10 +6,11 @@ import torch
 import transformers
 from harness import NAMES
 
+from asr_exp.backbone import load_backbone
 from asr_exp.data.batching import Batch
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import make_decoder
-from asr_exp.model import Recogniser, ctc_losses, load_recogniser
+from asr_exp.model import Recogniser, ctc_losses
 
 LENGTHS = [8240, 16000, 5200, 12345, 8560]  # 25, 49, 16, 38, 26 frames of 20 ms: odd and even, for SEW's squeezing by two
 TOKENIZER = Tokenizer.build(["the quick brown fox jumps over the lazy dog"])
@@ -40,9 +41,9 @@ def outputs(model: Recogniser, batch: Batch) -> list[tuple[torch.Tensor, float, 
     return list(zip((row[:n] for row, n in zip(emissions.logits, emissions.frames, strict=True)), losses, texts, strict=True))
 
 
-def load(folder, **how) -> Recogniser:
+def load(folder, padding="exact", **how) -> Recogniser:
     torch.manual_seed(7)
-    model = load_recogniser(str(folder), len(TOKENIZER), TOKENIZER.blank, **how)
+    model = Recogniser(*load_backbone(str(folder), len(TOKENIZER), TOKENIZER.blank, **how), padding)
     with torch.no_grad():
         model.network.lm_head.weight.mul_(20)  # so that something other than one label wins
     return model

@@ -10,7 +10,7 @@ from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.errors import UserError
 
-LIMITS = Limits(min_seconds=0.1, max_seconds=2.0, max_eval_seconds=4.0, max_utterances=None, frames=lambda n: (n - 400) // 320 + 1 if n >= 400 else 0)
+LIMITS = Limits(min_seconds=0.1, max_seconds=2.0, max_eval_seconds=4.0, max_utterances=None, frames=lambda n: max(0, (n - 80) // 320))
 LETTERS = Tokenizer.build(["abc d"])
 
 
@@ -41,22 +41,24 @@ def prepare(folder, cache):
     return run
 
 
-# 11 frames: the labels that fit are 11, or 6 where all are the same (a blank between any two)
+# The labels that 11 frames have room for are 11, or 6 where all are the same: a blank goes between any two.
+ELEVEN = (400 + 320 * 10) / 16000
+FRAME, LONG, MANY = "too short: 0.020 s is less than one frame", "is more than dataset.max_seconds=2", "labels longer than frames: 12 frames needed"
 KINDS = {  # text, seconds, samples, the reason in training, the reason in scoring
     "good": ("abc", 1.0, None, "", ""),
-    "less than a frame": ("abc", 0.02, None, "too short: 0.020 s is less than one frame", "too short: 0.020 s is less than one frame"),
+    "less than a frame": ("abc", 0.02, None, FRAME, FRAME),
     "short": ("a", 0.05, None, "too short: 0.050 s is less than dataset.min_seconds=0.1", ""),
-    "long": ("abc", 2.5, None, "too long: 2.5 s is more than dataset.max_seconds=2", ""),
-    "very long": ("abc", 4.5, None, "too long: 4.5 s is more than dataset.max_seconds=2", "too long: 4.5 s is more than dataset.max_eval_seconds=4"),
+    "long": ("abc", 2.5, None, f"too long: 2.5 s {LONG}", ""),
+    "very long": ("abc", 4.5, None, f"too long: 4.5 s {LONG}", "too long: 4.5 s is more than dataset.max_eval_seconds=4"),
     "just as long as may be": ("abc", 2.0, None, "", ""),
     "no text": ("", 1.0, None, "empty transcript", "empty transcript"),
     "spaces": ("   ", 1.0, None, "empty transcript", "empty transcript"),
     "unknown characters": ("xyz !", 1.0, None, "no character of the transcript is in the vocabulary", ""),
     "partly unknown": ("axyz", 1.0, None, "", ""),
-    "as many labels as frames": ("abcabcabcab", (400 + 320 * 10) / 16000, None, "", ""),
-    "a label too many": ("abcabcabcabc", (400 + 320 * 10) / 16000, None, "labels longer than frames: 12 frames needed for 12 labels, the audio gives 11", ""),
-    "repeats that fit": ("aaaaaa", (400 + 320 * 10) / 16000, None, "", ""),
-    "repeats that do not": ("aaaaaab", (400 + 320 * 10) / 16000, None, "labels longer than frames: 12 frames needed for 7 labels", ""),
+    "as many labels as frames": ("abcabcabcab", ELEVEN, None, "", ""),
+    "a label too many": ("abcabcabcabc", ELEVEN, None, f"{MANY} for 12 labels, the audio gives 11", ""),
+    "repeats that fit": ("aaaaaa", ELEVEN, None, "", ""),
+    "repeats that do not": ("aaaaaab", ELEVEN, None, f"{MANY} for 7 labels", ""),
     "silent": ("abc", 1.0, np.zeros(16000), "silent", ""),
     "nearly silent": ("abc", 1.0, np.eye(1, 16000)[0] / 32768, "", ""),
 }

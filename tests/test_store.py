@@ -23,7 +23,8 @@ WRITTEN = [  # suffix, format, subtype, rate, channels
     ("wav", "WAV", "PCM_16", 8000, 1), ("wav", "WAV", "PCM_16", 22050, 1), ("wav", "WAV", "PCM_16", 48000, 2),
     ("wav", "RF64", "PCM_16", 16000, 1), ("flac", "FLAC", "PCM_16", 16000, 1), ("flac", "FLAC", "PCM_24", 44100, 2),
     ("mp3", "MP3", "MPEG_LAYER_III", 16000, 1), ("mp3", "MP3", "MPEG_LAYER_III", 48000, 2), ("mp3", "MP3", "MPEG_LAYER_III", 44100, 1),
-    ("ogg", "OGG", "VORBIS", 16000, 1), ("ogg", "OGG", "VORBIS", 44100, 2), ("opus", "OGG", "OPUS", 16000, 1), ("opus", "OGG", "OPUS", 48000, 2),
+    ("ogg", "OGG", "VORBIS", 16000, 1), ("ogg", "OGG", "VORBIS", 44100, 2), ("opus", "OGG", "OPUS", 16000, 1),
+    ("opus", "OGG", "OPUS", 48000, 2),
 ]  # fmt: skip
 
 
@@ -188,8 +189,10 @@ def broken(folder, tone):
         "infinite in one channel": (write(folder / "inf.wav", stereo, subtype="FLOAT"), "not finite"),
     }
     made = {kind: (FileAudio(str(path)), words) for kind, (path, words) in files.items()}
-    times = {"starts after the file": (2.5, 3.0), "ends after the file": (1.0, 2.5), "ends before it starts": (1.5, 0.5), "starts before 0": (-1.0, 1.0),
-             "not a time": (float("nan"), 1.0), "no length": (1.0, 1.0)}
+    times = {
+        "starts after the file": (2.5, 3.0), "ends after the file": (1.0, 2.5), "ends before it starts": (1.5, 0.5),
+        "starts before 0": (-1.0, 1.0), "not a time": (float("nan"), 1.0), "no length": (1.0, 1.0),
+    }
     return made | {kind: (FileAudio(str(good), *time), ("segment", "NaN")) for kind, time in times.items()}
 
 

@@ -2,9 +2,12 @@
 
 import json
 import logging
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from asr_exp.errors import UserError
 from asr_exp.tracking import MetricsFile, make_tracker
@@ -111,15 +114,22 @@ def test_without_a_key_wandb_records_offline_and_says_so_in_one_line(tmp_path, n
     tracker.log({"dev/wer": 0.75}, 2)
     tracker.table("dev/hypotheses", table(), 2)
     tracker.finish({"test/wer": 0.5}, failed=False)
-    found = list(records(tmp_path / "run"))
+    found, deadline = [], time.monotonic() + 20
+    while not any(r.HasField("exit") for r in found) and time.monotonic() < deadline:  # W&B's own process writes it
+        time.sleep(0.05)
+        found = list(records(tmp_path / "run"))
     (run,) = [r.run for r in found if r.HasField("run")]
     assert (run.run_id, run.display_name, run.project, list(run.tags)) == ("abc123", "a run", "asr_exp", ["x"])
     assert {c.key: json.loads(c.value_json) for c in run.config.update if c.key != "_wandb"} == CONFIG
     history = [{i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in r.history.item} for r in found if r.HasField("history")]
     assert [(h["_step"], h.get("train/loss"), h.get("dev/wer")) for h in history] == [(1, 2.5, None), (2, None, 0.75)]
     assert history[1]["dev/hypotheses.nrows"] == 2
-    files = list((tmp_path / "run").glob("wandb/offline-run-*/files/media/**/*.*"))
-    assert {p.suffix for p in files} >= {".json", ".wav"}
+    sent = [c for r in found for c in r.artifact.manifest.contents]  # what `wandb sync` will upload
+    (heard,) = [soundfile.read(c.local_path, dtype="int16") for c in sent if c.path.endswith(".wav")]
+    assert heard[1] == 16000 and np.abs(heard[0] - sound()).max() <= 1
+    (shown,) = [json.loads(Path(c.local_path).read_text(encoding="utf-8")) for c in sent if c.path.endswith(".table.json")]
+    assert shown["columns"] == ["id", "reference", "hypothesis", "rate", "audio"]
+    assert [row[:4] for row in shown["data"]] == [["u1", "a b", "a", 0.5], ["u2", "übung | x", "a", 0.5]]
 
 
 def test_a_key_or_a_mode_of_the_users_decides(tmp_path, no_account, monkeypatch):

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from asr_exp import console
 from asr_exp.assembly import Data, build_data, build_protocol, build_recogniser, build_split, build_tokenizer, model_arguments
+from asr_exp.backbone import read_config
 from asr_exp.checkpoint import average_recent, keep_recent, load_state, load_weights, locked, recover, save_state, write_folder
 from asr_exp.config import resolve, run_folder, signature
 from asr_exp.data.batching import BatchPlan, SpeedPerturbation
@@ -23,7 +24,7 @@ from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import make_decoder
 from asr_exp.errors import Stopped, UserError
 from asr_exp.evaluation import Evaluation, Hypothesis, evaluate
-from asr_exp.model import Recogniser, read_config
+from asr_exp.model import Recogniser
 from asr_exp.optim import Ema, make_optimizer, make_schedule
 from asr_exp.results import read_result, write_quarantine, write_result, write_text
 from asr_exp.runtime import Runtime, environment, is_main, launch, peer_lost, started, task_overrides, under_torchrun, versions
