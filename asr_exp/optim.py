@@ -148,6 +148,16 @@ def clip_gradients(parameters: Sequence[nn.Parameter], largest: float | None) ->
     return norm
 
 
+def step_if_finite(optimizer: torch.optim.Optimizer, norm: torch.Tensor) -> None:
+    """The optimizer's step, unless the gradients' norm is not finite: then weights and moments stay as they are."""
+    if optimizer.defaults.get("fused"):
+        optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]  # the kernel looks: no host sync
+        optimizer.grad_scale = None  # type: ignore[attr-defined]
+        optimizer.step()
+    elif torch.isfinite(norm):
+        optimizer.step()
+
+
 class Ema:
     """Exponential moving average of the trained weights (Polyak & Juditsky 1992), started from the first step's weights."""
 

@@ -18,7 +18,7 @@ from asr_exp.data.batching import Batch, BatchPlan, Masks, SpeedPerturbation, co
 from asr_exp.data.prepare import Split
 from asr_exp.errors import Stopped, UserError
 from asr_exp.model import Recogniser, ctc_losses
-from asr_exp.optim import Ema, clip_gradients, sum_gradients
+from asr_exp.optim import Ema, clip_gradients, step_if_finite, sum_gradients
 from asr_exp.runtime import Runtime, Signals, seed_everything
 from asr_exp.tracking import MetricsFile, Profile, Tracker
 
@@ -108,19 +108,18 @@ def fit(job: Job, state: State, hooks: Hooks) -> State:
         for step, batches in prefetch(steps, lambda s: (s, _batches(job, s)), ahead=2):
             pending.add(step, train_step(job, step, batches))
             hooks.profile.step()
-            state.step, state.wall_seconds = step, wall_before + progress.seconds
-            state.audio_seconds += float(job.plan.seconds[job.plan.step(step)].sum())
-            progress.advance(step, float(job.plan.seconds[job.plan.step(step)].sum()))
+            heard = float(job.plan.seconds[job.plan.step(step)].sum())
+            progress.advance(step, heard)
+            state.step, state.audio_seconds, state.wall_seconds = step, state.audio_seconds + heard, wall_before + progress.seconds
             due = step % job.eval_every == 0 or step == job.total
-            if due or step % job.log_every == 0:
-                pending.flush()
             wanted = job.runtime.most(2 * signals.received + (time.monotonic() - saved > SAVE_SECONDS))
+            if due or wanted or step % job.log_every == 0:
+                pending.flush()
             if due:
                 began = time.monotonic()
                 score(job, state, hooks)
                 progress.paused(time.monotonic() - began)
             if due or wanted:
-                pending.flush()
                 save(state, hooks)
                 saved = time.monotonic()
             if wanted > 1:
@@ -198,7 +197,11 @@ def train_step(job: Job, step: int, batches: Iterable[Batch]) -> dict[str, torch
     norm = clip_gradients(trained, job.clip_norm)
     for group in job.optimizer.param_groups:
         group["lr"] = group["peak_lr"] * job.factor(step)
-    _apply(job, norm)
+    if job.scaler.is_enabled():
+        job.scaler.step(job.optimizer)
+        job.scaler.update()
+    else:
+        step_if_finite(job.optimizer, norm)
     job.optimizer.zero_grad(set_to_none=True)
     if job.ema:
         job.ema.update(step)
@@ -216,19 +219,6 @@ def backward(job: Job, batch: Batch, count: int) -> tuple[torch.Tensor, torch.Te
         valid = torch.arange(emissions.logits.shape[1], device=losses.device)[None, :] < frames[:, None]
         blanks = ((emissions.logits.argmax(-1) == job.blank) & valid).sum().float()
     return losses.detach(), blanks
-
-
-def _apply(job: Job, norm: torch.Tensor) -> None:
-    """The optimizer's step, unless the gradient is not finite: then weights and moments stay as they are."""
-    if job.scaler.is_enabled():
-        job.scaler.step(job.optimizer)
-        job.scaler.update()
-    elif job.optimizer.defaults.get("fused"):
-        job.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]  # the kernel looks, no host sync
-        job.optimizer.grad_scale = None  # type: ignore[attr-defined]
-        job.optimizer.step()
-    elif torch.isfinite(norm):
-        job.optimizer.step()
 
 
 def _batches(job: Job, step: int) -> list[Batch]:
