@@ -7,10 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import QUIET, Fork, fork, intercept, killed_at, lines, result, run, run_folder, signalled_at, wait_for
+from harness import QUIET, SMALL, Fork, fork, intercept, killed_at, lines, result, run, run_folder, signalled_at, wait_for
 
-SHORT = ["model=tiny", "model.config.hidden_size=32", "model.config.intermediate_size=64", "model.config.num_conv_pos_embedding_groups=2",
-         "trainer.max_steps=18", "trainer.eval_every=6", "trainer.log_every=2", "trainer.batch_seconds=6", "optimizer.lr=3e-3",
+SHORT = [*SMALL, "trainer.max_steps=18", "trainer.eval_every=6", "trainer.log_every=2", "trainer.batch_seconds=6", "optimizer.lr=3e-3",
          "augment.mask_time_prob=0.2", "augment.mask_time_length=3", *QUIET]  # fmt: skip
 # Everything a checkpoint has to bring back: moments, averages, layerdrop, dropout, kept weights.
 ALL = {"plain": [], "ema": ["trainer.ema=0.8", "augment.layerdrop=0.3"], "average": ["trainer.average=2", "augment.dropout=0.2"]}
