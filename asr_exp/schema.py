@@ -197,8 +197,8 @@ class Config:
 
 # Keys that cannot change what is learned or scored: they are no part of a run's signature.
 NOT_IN_SIGNATURE = (
-    "tracking", "output_root", "cache_root", "run", "split", "a", "b", "resamples", "trainer.devices", "trainer.device", "trainer.log_every",
-    "trainer.examples", "trainer.workers", "trainer.profile",
+    "tracking", "output_root", "cache_root", "run", "split", "a", "b", "resamples", "trainer.devices", "trainer.device",
+    "trainer.log_every", "trainer.examples", "trainer.workers", "trainer.profile",
 )
 
 
