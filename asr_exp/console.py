@@ -38,6 +38,7 @@ def logging_to_terminal(main: bool, rank: int) -> Iterator[None]:
         for one in list(log.handlers):
             log.removeHandler(one)
             one.close()
+        log.propagate = True
 
 
 class _File(logging.FileHandler):
