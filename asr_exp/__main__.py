@@ -79,6 +79,8 @@ def _start(hydra: "Hydra", command: str, options: Namespace, folders: list[Path]
     if options.shell_completion:
         hydra.shell_completion(config_name="config", overrides=options.overrides)
         return 0
+    if options.multirun:
+        options.overrides = configs.expanded(options.overrides, folders)
     asked = configs.in_hydras_words(options.overrides)
     multirun = options.multirun or hydra.get_mode(config_name="config", overrides=asked) == RunMode.MULTIRUN
     configs.check_overrides(options.overrides, folders, multirun)
