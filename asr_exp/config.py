@@ -71,6 +71,30 @@ def expanded(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
     return [rows(text) for text in overrides]
 
 
+def composable(overrides: Sequence[str], config_dir: str | None = None) -> tuple[list[str], dict[str, str]]:
+    """The overrides of a sweep less the experiments whose YAML files do not compose, and of each of those what is wrong with it.
+
+    So a broken row fails alone. Raises UserError where there is no other.
+    """
+    broken: dict[str, str] = {}
+    left = []
+    for text in overrides:
+        name, _, value = text.partition("=")
+        rows = value.split(",")
+        if name == "experiment" and len(rows) > 1:
+            for row in rows:
+                try:
+                    compose([f"experiment={row}"], config_dir)
+                except UserError as why:
+                    broken[row] = str(why)
+            rows = [row for row in rows if row not in broken]
+            if not rows:
+                raise UserError("\n".join(broken.values()))
+            text = f"{name}={','.join(rows)}"
+        left.append(text)
+    return left, broken
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # compose and validate
 

@@ -33,8 +33,9 @@ ROWS = [
     ["data.store"],
     ["data.batching"],
     ["data.prepare"],
-    ["backbone", "checkpoint", "decoding", "model", "optim", "results", "scoring", "significance", "tracking"],  # band 3
+    ["backbone", "checkpoint", "decoding", "model", "optim", "results", "scoring", "significance", "standins", "tracking"],
     ["assembly", "evaluation", "pairing", "training"],  # band 4
+    ["rehearsal"],
     ["commands"],
     ["commands.*"],  # band 5
     ["__main__"],  # band 6
