@@ -1,13 +1,20 @@
 """The published tables: every row composes, is valid, and says what its source says. The numbers are written out here once more."""
 
+from types import SimpleNamespace
+
+import harness
 import numpy as np
 import pytest
 import yaml
 
 from asr_exp import __main__ as cli
+from asr_exp.assembly import build_data, build_tokenizer
 from asr_exp.config import choices, compose, conf_folder, expanded, resolve, signature, validate
 from asr_exp.data.batching import BatchPlan
 from asr_exp.errors import UserError
+from asr_exp.evaluation import Evaluation
+from asr_exp.tracking import NoTracker
+from asr_exp.training import Hooks, State, score
 
 EXPERIMENTS = choices([conf_folder()])["experiment"]
 LIGHT, MIDDLE, HEAVY = (0.05, 10, 0.0, None), (0.3, 10, 0.1, 64), (0.75, 10, 0.25, 64)
@@ -212,3 +219,31 @@ def test_the_protocol_group_is_two_files_that_differ():
     assert set(files["standard"]) == {"protocol"}  # it changes nothing that a dataset chose
     phones = compose(["protocol=hf_compat", "dataset=timit-phones", "model=wav2vec2-base"])
     assert (phones.text.name, phones.tokenizer.unit) == ("phones", "phone")
+
+
+@pytest.mark.parametrize(("select", "kept", "stale"), [("best", [1, 2], 1), ("last", [1, 2, 3], 0)])
+def test_the_last_weights_are_kept_where_they_are_asked_for(select, kept, stale):
+    job, state, saved = SimpleNamespace(ema=None, select=select), State(), []
+    for state.step, rate in enumerate((0.5, 0.2, 0.4), start=1):
+        scored = Evaluation({"wer": rate, "cer": rate, "per": None}, 1.0, [])
+        score(job, state, Hooks(lambda step, scored=scored: scored, lambda state, best: saved.append(state.step), None, NoTracker(), None))
+    assert saved == kept and state.stale == stale
+    assert (state.best["step"], state.best["value"]) == ((2, 0.2) if select == "best" else (3, 0.4))
+
+
+@pytest.mark.slow
+def test_a_run_in_utterances_with_its_last_weights(tmp_path, corpus, cache):
+    short = [*corpus, *harness.SMALL, *harness.QUIET, "trainer.max_steps=5", "trainer.eval_every=2", "trainer.select=last"]
+    folder = harness.run(*short, "trainer.batch_seconds=null", "trainer.batch_utterances=8", cwd=tmp_path)
+    result = harness.result(folder)
+    assert (result["protocol"]["select"], result["protocol"]["name"]) == ("last", "standard") and not result["rehearsal"]
+    assert result["best"]["step"] == 5 and result["train"]["epochs"] == round(5 / 3, 3)  # 20 utterances are three steps
+
+
+def test_the_vocabulary_may_see_other_splits(tmp_path, cache):
+    overrides = harness.make_corpus(tmp_path / "corpus", 4, 2)
+    test = tmp_path / "corpus/test.csv"
+    test.write_text(test.read_text().replace("test0.wav,", "test0.wav,z "))
+    for splits, seen in (("train", False), ("train,test", True)):
+        config = compose([*overrides, f"tokenizer.splits=[{splits}]"])
+        assert ("z" in build_tokenizer(config, build_data(config)).ids) == seen
