@@ -15,6 +15,7 @@ import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -82,6 +83,11 @@ def _start(hydra: "Hydra", command: str, options: Namespace, folders: list[Path]
     if options.shell_completion:
         hydra.shell_completion(config_name="config", overrides=options.overrides)
         return 0
+    broken: dict[str, str] = {}
+    if options.multirun:
+        options.overrides, broken = configs.composable(configs.expanded(options.overrides, folders), options.config_dir)
+        for row, why in broken.items():
+            _say(f"error: experiment={row}: ", why)
     asked = configs.in_hydras_words(options.overrides)
     multirun = options.multirun or hydra.get_mode(config_name="config", overrides=asked) == RunMode.MULTIRUN
     configs.check_overrides(options.overrides, folders, multirun)
@@ -93,7 +99,9 @@ def _start(hydra: "Hydra", command: str, options: Namespace, folders: list[Path]
         configs.validate(configs.compose(options.overrides, options.config_dir))
         hydra.show_cfg(config_name="config", overrides=asked, cfg_type=options.cfg, package=options.package, resolve=options.resolve)
     elif multirun:
-        return sweep(hydra, Job(command, options.config_dir), [*asked, "hydra.mode=MULTIRUN"])
+        status = sweep(hydra, Job(command, options.config_dir), [*asked, "hydra.mode=MULTIRUN"])
+        print("".join(f"failed  experiment={row}  could not be composed\n" for row in broken), end="")
+        return status or int(bool(broken))
     else:
         return hydra.run(config_name="config", task_function=Job(command, options.config_dir), overrides=asked).return_value.status
     return 0
@@ -185,8 +193,14 @@ class Job:
                 config = configs.load_run(config.run, asked, self.config_dir)
             configs.validate(config)
             configs.import_plugins(config)
+            run = importlib.import_module(f"asr_exp.commands.{self.command}").run
+            if config.rehearsal and not config.run:
+                from asr_exp import rehearsal
+
+                config = rehearsal.prepared(config)
+                run = partial(rehearsal.rehearse, run=run) if self.command == "train" else run
             folder = configs.run_folder(config)
-            status = importlib.import_module(f"asr_exp.commands.{self.command}").run(config) or 0
+            status = run(config) or 0
             return Outcome(status, overrides, str(folder), "" if status else _score(folder, config.split))
         except Stopped as error:
             raise SystemExit(status_of(error)) from error  # past Hydra, which would go on with the next cell

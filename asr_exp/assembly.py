@@ -51,13 +51,14 @@ def build_data(config: DictConfig) -> Data:
 
 
 def build_tokenizer(config: DictConfig, data: Data) -> Tokenizer:
-    """The checkpoint's vocabulary where its head is kept, a vocabulary given, or one made of the training split."""
+    """The checkpoint's vocabulary where its head is kept, a vocabulary given, or one made of the transcripts of `tokenizer.splits`."""
     t, m = config.tokenizer, config.model
     if m.head == "keep":
         return Tokenizer.from_checkpoint(m.checkpoint, m.revision, t.unit, t.inventory, t.score_inventory)
     if t.vocabulary:
         return Tokenizer.from_vocabulary(t.vocabulary, t.unit)
-    return Tokenizer.build(data.texts["train"], t.unit, t.inventory, t.score_inventory, t.min_count)
+    texts = [text for split in t.splits for text in data.texts[split]]
+    return Tokenizer.build(texts, t.unit, t.inventory, t.score_inventory, t.min_count)
 
 
 def model_arguments(config: DictConfig, device: str = "cpu") -> dict[str, Any]:
@@ -97,5 +98,5 @@ def build_protocol(config: DictConfig, data: Data, split: Split) -> dict[str, An
         dataset=d.name, language=d.language, split=data.corpus.subsets.get(split.name, [split.name]), ids=split.all_ids,
         coverage=round(split.coverage, 6), text=config.text.name, rules=OmegaConf.to_container(config.text.rules),
         metric="per" if t.unit == "phone" else "wer", inventory=t.score_inventory or t.inventory, decoder=config.decode.name,
-        padding=config.model.padding,
+        padding=config.model.padding, name=config.protocol.name, select=config.trainer.select,
     )

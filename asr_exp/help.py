@@ -15,7 +15,7 @@ import yaml
 import asr_exp
 from asr_exp.config import choices, conf_folder, conf_folders
 from asr_exp.errors import UserError, nearest
-from asr_exp.hints import OPTIONAL_GROUPS, key_field, keys
+from asr_exp.hints import OPTIONAL_GROUPS, key_field, keys, tables
 
 USAGE = """\
 usage: python -m asr_exp [COMMAND] [GROUP=CHOICE ...] [KEY=VALUE ...] [FLAG ...]
@@ -26,6 +26,7 @@ usage: python -m asr_exp [COMMAND] [GROUP=CHOICE ...] [KEY=VALUE ...] [FLAG ...]
   python -m asr_exp dataset=csv dataset.train=train.csv dataset.dev=dev.csv \\
       dataset.test=test.csv model=hf model.checkpoint=facebook/wav2vec2-base
   python -m asr_exp -m model=wav2vec2-base,hubert-base seed=0,1,2
+  python -m asr_exp -m experiment=hf-timit dataset.root=/data/TIMIT
   torchrun --nproc-per-node 8 -m asr_exp dataset=mls dataset.language=german
 """
 FLAGS = {
@@ -96,6 +97,9 @@ def docstring(path: Path) -> str:
 
 
 def _choices_line(group: str, names: Sequence[str], defaults: Mapping[str, Any]) -> str:
+    if group == "experiment" and (rows := tables(names)):
+        single = [name for name in names if "/" not in name]
+        return ", ".join([*(f"{table} ({len(inside)} row{'s' * (len(inside) > 1)})" for table, inside in rows.items()), *single])
     return (", ".join(names) or "none so far") + (f" (default: {defaults[group]})" if group in defaults and len(names) > 1 else "")
 
 
@@ -113,7 +117,7 @@ def _defaults() -> dict[str, Any]:
         for group, choice in entry.items() if isinstance(entry, dict) else ():
             if isinstance(choice, str) and (file := folder / group / f"{choice}.yaml").exists():
                 found[group] = choice
-                if group not in ("dataset", "model"):  # the demo's keys say nothing about another dataset's
+                if group not in ("dataset", "model", "protocol"):  # the demo's keys say nothing about another dataset's
                     found |= {f"{group}.{name}": value for name, value in yaml.safe_load(file.read_text()).items()}
     return found
 

@@ -92,8 +92,17 @@ def _syntax_problem(text: str) -> str:
             f"shell: '{name}=\"{value}\"'.")
 
 
+def tables(experiments: Sequence[str]) -> dict[str, list[str]]:
+    """The tables of experiments, which are folders, with their rows: hf-timit -> hf-timit/distilhubert ..."""
+    found: dict[str, list[str]] = {}
+    for name in experiments:
+        if "/" in name:
+            found.setdefault(name.rpartition("/")[0], []).append(name)
+    return dict(sorted(found.items()))
+
+
 def _choice_problems(group: str, text: str, value: Any, choices: Sequence[str], added: bool) -> Iterator[str]:
-    listed = f"The choices: {', '.join(choices) or 'none so far'}."
+    listed = _listed(choices)
     if added:
         yield f"{text}: {group} is a group of this program, so it is chosen without the '+': {text.lstrip('+')}."
     elif group in OPTIONAL_GROUPS and (value == "null" or isinstance(value, list)):
@@ -103,8 +112,14 @@ def _choice_problems(group: str, text: str, value: Any, choices: Sequence[str], 
         yield f"{text}: {group} wants the name of a choice; set its keys one by one, as {group}.KEY=VALUE. {listed}"
     elif isinstance(value, list):
         yield f"{text}: {group} wants one choice; `-m {group}=a,b` runs several one after another. {listed}"
+    elif group == "experiment" and (rows := tables(choices).get(str(value))):
+        yield f"{text} is a table of {len(rows)}: add -m to run them one after another, or give one, {group}={rows[0]}. {_listed(rows)}"
     elif str(value) not in choices:
         yield f"{text}: there is no {group} {str(value)!r}.{nearest(str(value), choices)} {listed}"
+
+
+def _listed(choices: Sequence[str]) -> str:
+    return f"The choices: {', '.join(choices) or 'none so far'}."
 
 
 def _type_problems(name: str, text: str, value: Any) -> Iterator[str]:

@@ -1,15 +1,13 @@
-"""Every key a run may set, with its type, its default and its bounds; the rules across keys. Imports no torch.
+"""Every key a run may set, with its type, its default and its bounds. Imports no torch.
 
-A key's `help` is what `--help` shows. `minimum`, `maximum` and `choices` are checked by `problems`, together with the
+A key's `help` is what `--help` shows. `minimum`, `maximum` and `choices` are checked in `rules.py`, together with the
 rules that tie keys to each other, before anything is loaded.
 """
 
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
-
-from asr_exp.errors import nearest
 
 
 def key(default: Any, help: str, **bounds: Any) -> Any:
@@ -78,6 +76,7 @@ class Tokenizer:
     inventory: str | None = key(None, "phone inventory of the targets (timit61, timit48, timit39, espeak); null: from the text")
     score_inventory: str | None = key(None, "phone inventory references and hypotheses are folded to before scoring")
     vocabulary: str | None = key(None, "path of a vocab.json to use instead of the training split's characters")
+    splits: list[str] = key(["train"], "splits whose transcripts the vocabulary is made of (train, dev, test)")
     min_count: int = key(1, "characters seen less often in the training split are unknown", minimum=1)
 
 
@@ -96,6 +95,7 @@ class Model:
     freeze_encoder_steps: int = key(0, "train the head alone for the first N steps", minimum=0)
     freeze: list[str] = key([], "parameters frozen for the whole run, by name pattern (wav2vec2.encoder.layers.0.*)")
     attention: str = key("auto", "attention implementation: auto, eager, sdpa", choices=("auto", "eager", "sdpa"))
+    facts: dict[str, Any] = key({}, "what the published checkpoint's own files say of its architecture; a rehearsal goes by it")
 
 
 @dataclass
@@ -141,7 +141,8 @@ class Schedule:
 class Trainer:
     max_steps: int | None = key(None, "optimiser steps (with max_epochs: whichever ends first)", minimum=0)
     max_epochs: float | None = key(None, "passes over the training split", above=0)
-    batch_seconds: float = key(200.0, "audio per optimiser step, in seconds, all ranks together", above=0)
+    batch_seconds: float | None = key(200.0, "audio per optimiser step, in seconds, all ranks together", above=0)
+    batch_utterances: int | None = key(None, "utterances per optimiser step, all ranks together, where batch_seconds is null", minimum=1)
     device_seconds: float = key(100.0, "audio per forward pass on one device; more per step is accumulated", above=0)
     eval_every: int | None = key(None, "steps between evaluations on dev (null: once an epoch)", minimum=1)
     log_every: int = key(10, "steps between writes of the losses kept on the device", minimum=1)
@@ -153,6 +154,7 @@ class Trainer:
     gradient_checkpointing: bool = key(False, "recompute activations in the backward pass: less memory, about 30 % slower")
     ema: float | None = key(None, "decay of a moving average of the weights, which is then what is scored", minimum=0, maximum=1)
     average: int = key(1, "average the weights of the last N evaluations at the end", minimum=1)
+    select: str = key("best", "the weights that are scored: best (by dev) or last (the last step's)", choices=("best", "last"))
     patience: int | None = key(None, "stop after N evaluations without a better dev score", minimum=1)
     shortest_first: bool = key(False, "first epoch from short to long utterances (SortaGrad)")
     examples: int = key(3, "hypotheses shown at each evaluation", minimum=0)
@@ -171,6 +173,26 @@ class Tracking:
 
 
 @dataclass
+class Protocol:
+    name: str = key("standard", "what the score is to be set beside: standard (ours), hf_compat (transformers' published rows)")
+
+
+@dataclass
+class Published:
+    """A score that someone has published for this recipe. Nothing here changes a run."""
+
+    value: float | None = key(None, "the published rate, as a fraction", minimum=0)
+    metric: str | None = key(None, "the rate it is: wer, cer or per", choices=("wer", "cer", "per"))
+    cer: float | None = key(None, "the character error rate published beside it", minimum=0)
+    split: str | None = key(None, "the split it was scored on, as the source names it")
+    source: str | None = key(None, "where it stands")
+    hardware: str | None = key(None, "what it was trained on")
+    time: str | None = key(None, "how long that took")
+    tolerance: float | None = key(None, "how far from it a run may end and still reproduce it, as a fraction", minimum=0)
+    inferred: list[str] = key([], "keys of the recipe that the source does not state")
+
+
+@dataclass
 class Config:
     """A whole run."""
 
@@ -185,6 +207,9 @@ class Config:
     schedule: Schedule = field(default_factory=Schedule)
     trainer: Trainer = field(default_factory=Trainer)
     tracking: Tracking = field(default_factory=Tracking)
+    protocol: Protocol = field(default_factory=Protocol)
+    published: Published = field(default_factory=Published)
+    rehearsal: bool = key(False, "set by debug=rehearsal: the run's own way with tiny weights and a few utterances")
     plugins: list[str] = key([], "Python modules to import first; they register readers, rules, decoders, optimizers")
     output_root: str = key("outputs", "where run folders go, relative to where you stand")
     cache_root: str | None = key(None, "where decoded audio is kept (null: $ASR_EXP_CACHE, else ~/.cache/asr_exp)")
@@ -198,78 +223,5 @@ class Config:
 # Keys that cannot change what is learned or scored: they are no part of a run's signature.
 NOT_IN_SIGNATURE = (
     "tracking", "output_root", "cache_root", "run", "split", "a", "b", "resamples", "trainer.devices", "trainer.device",
-    "trainer.log_every", "trainer.examples", "trainer.workers", "trainer.profile",
+    "trainer.log_every", "trainer.examples", "trainer.workers", "trainer.profile", "published", "model.facts",
 )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# the rules
-
-
-def problems(config: Any) -> list[str]:
-    """Everything wrong with a composed config, a sentence each: unknown keys, values out of bounds, keys that contradict."""
-    found = list(_section_problems(Config, config, ""))
-    return found or list(_rules_across_keys(config))
-
-
-def _section_problems(section: type, config: Any, prefix: str):
-    known = {f.name: f for f in fields(section)}
-    for name in config:
-        if name not in known:
-            yield f"{prefix}{name} is not a key of this program.{nearest(name, known)} Allowed here: {', '.join(known)}."
-    for name, one in known.items():
-        value = config[name] if name in config and not _missing(config, name) else None
-        if isinstance(one.type, type) and is_dataclass(one.type) and value is not None:
-            yield from _section_problems(one.type, value, f"{prefix}{name}.")
-        elif _missing(config, name):
-            yield f"{prefix}{name} has no value; give {prefix}{name}=..."
-        elif value is not None:
-            yield from _bound_problems(f"{prefix}{name}", value, one.metadata)
-
-
-def _missing(config: Any, name: str) -> bool:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.is_missing(config, name)
-
-
-def _bound_problems(name: str, value: Any, bounds: Any):
-    if "choices" in bounds and value not in bounds["choices"]:
-        yield f"{name}={value} is not one of {', '.join(bounds['choices'])}.{nearest(value, bounds['choices'])}"
-    if "minimum" in bounds and value < bounds["minimum"]:
-        yield f"{name}={value} is too small: it must be at least {bounds['minimum']}."
-    if "maximum" in bounds and value > bounds["maximum"]:
-        yield f"{name}={value} is too large: it must be at most {bounds['maximum']}."
-    if "above" in bounds and value <= bounds["above"]:
-        yield f"{name}={value} is too small: it must be above {bounds['above']}."
-
-
-def _rules_across_keys(c: Any):
-    d, m, t = c.dataset, c.model, c.trainer
-    if t.max_steps is None and t.max_epochs is None:
-        yield "trainer.max_steps and trainer.max_epochs are both null, so the run would never end; give one of them."
-    if d.source == "local" and not d.root and d.reader not in ("manifest", "demo"):
-        yield f"dataset.source=local needs dataset.root=FOLDER, the folder of {d.name} in its official layout."
-    if d.source == "hub" and d.root:
-        yield f"dataset.source=hub and dataset.root={d.root} contradict each other; drop one of them."
-    if d.dev_fraction + d.test_fraction >= 1:
-        yield "dataset.dev_fraction and dataset.test_fraction add up to 1 or more and leave nothing to train on; lower one of them."
-    if d.min_seconds >= d.max_seconds:
-        yield f"dataset.min_seconds={d.min_seconds} is not below dataset.max_seconds={d.max_seconds}; no clip would fit between them."
-    if not m.checkpoint and not m.architecture:
-        yield f"model={m.name} names no weights; give model.checkpoint=ID_OR_FOLDER (or model.architecture=TYPE for random weights)."
-    if m.checkpoint and m.architecture:
-        yield (f"model.checkpoint={m.checkpoint} and model.architecture={m.architecture} contradict each other "
-               "(pretrained or random weights?); set one of them to null.")
-    if m.head == "keep" and not m.checkpoint:
-        yield "model.head=keep keeps a fine-tuned checkpoint's head, and there is no model.checkpoint; give one, or model.head=new."
-    if m.head == "keep" and c.tokenizer.vocabulary:
-        yield "model.head=keep uses the checkpoint's own vocabulary; it contradicts tokenizer.vocabulary, drop one of them."
-    if t.ema is not None and t.average > 1:
-        yield f"trainer.ema={t.ema} and trainer.average={t.average} both average the weights; set trainer.ema=null or trainer.average=1."
-    if c.schedule.name == "tri-stage" and c.schedule.warmup_ratio + c.schedule.hold_ratio > 1:
-        yield "schedule.warmup_ratio and schedule.hold_ratio add up to more than 1; lower one of them."
-    if not all(0.5 <= factor <= 2 for factor in c.augment.speed):
-        yield f"augment.speed={list(c.augment.speed)} must be factors between 0.5 and 2, such as [0.9, 1.0, 1.1]."
-    if len(c.optimizer.betas) != 2 or not all(0 <= b < 1 for b in c.optimizer.betas):
-        yield f"optimizer.betas={list(c.optimizer.betas)} must be two numbers in [0, 1)."

@@ -67,6 +67,7 @@ class Job:
     eval_every: int
     log_every: int
     patience: int | None
+    select: str  # the weights to keep as the best: by dev, or those of the last evaluation
 
     def __post_init__(self) -> None:
         self.trained = [p for p in self.model.network.parameters() if p.requires_grad]
@@ -146,14 +147,14 @@ def save(state: State, hooks: Hooks) -> None:
 
 
 def score(job: Job, state: State, hooks: Hooks) -> None:
-    """Evaluate on dev at `state.step` (with the averaged weights where there are any), and save them if they are the best."""
+    """Evaluate on dev at `state.step` (with the averaged weights where there are any), and save them if they are the ones to keep."""
     if job.ema:
         job.ema.swap()
     result = hooks.evaluate(state.step)
     metric = "per" if result.summary["wer"] is None else "wer"
     # Early on every rate is 1.0 (all blanks); the loss then says which of two is ahead.
     mark = (result.rate, math.inf if result.loss is None else result.loss)
-    better = not state.best or mark < (state.best["value"], state.best["loss"])
+    better = not state.best or job.select == "last" or mark < (state.best["value"], state.best["loss"])
     if better:
         state.best = {"step": state.step, "metric": metric, "value": mark[0], "loss": mark[1], "summary": result.summary}
         hooks.save(state, True)

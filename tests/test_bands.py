@@ -18,7 +18,7 @@ ROWS = [
     ["errors"],  # band 0
     ["registry"],
     ["schema"],
-    ["hints"],
+    ["hints", "rules"],
     ["config", "console", "runtime"],  # band 1
     ["help"],
     ["data"],  # band 2, one way
@@ -33,8 +33,9 @@ ROWS = [
     ["data.store"],
     ["data.batching"],
     ["data.prepare"],
-    ["backbone", "checkpoint", "decoding", "model", "optim", "results", "scoring", "significance", "tracking"],  # band 3
+    ["backbone", "checkpoint", "decoding", "model", "optim", "results", "scoring", "significance", "standins", "tracking"],
     ["assembly", "evaluation", "pairing", "training"],  # band 4
+    ["rehearsal"],
     ["commands"],
     ["commands.*"],  # band 5
     ["__main__"],  # band 6
@@ -106,7 +107,7 @@ def test_the_house_is_found_and_has_no_lumber_room():
 
 def test_the_wheel_packs_every_package():
     packages = {f"asr_exp.{name_of(path)}".removesuffix(".asr_exp") for path in FILES if path.name == "__init__.py"}
-    packages |= {f"asr_exp.conf.{path.parent.name}".removesuffix(".conf") for path in (ROOT / "conf").rglob("*.yaml")}
+    packages |= {f"asr_exp.conf.{path.parent.name}".removesuffix(".conf") for path in (ROOT / "conf").glob("*/*.yaml")} | {"asr_exp.conf"}
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     assert listed == packages
 

@@ -8,7 +8,7 @@ import yaml
 from asr_exp.config import choices, compose, conf_folder, validate
 
 CONF = conf_folder()
-FILES = [path.relative_to(CONF).with_suffix("") for path in sorted(CONF.rglob("*.yaml")) if path.parent != CONF]
+FILES = [path.relative_to(CONF).with_suffix("") for path in sorted(CONF.rglob("*.yaml")) if path.parent != CONF and path.name[0] != "_"]
 
 # The names that users rely on.
 PROMISED = {
@@ -22,9 +22,10 @@ PROMISED = {
     "optimizer": "adamw sgd",
     "schedule": "linear cosine constant tri-stage",
     "tracking": "wandb tensorboard none",
-    "debug": "overfit one-step",
+    "protocol": "standard hf_compat",
+    "debug": "overfit one-step rehearsal",
 }  # fmt: skip
-COUNTS = {"dataset": 14, "model": 19, "decode": 1, "augment": 5, "schedule": 4, "tracking": 3, "debug": 3}
+COUNTS = {"dataset": 14, "model": 19, "decode": 1, "augment": 5, "schedule": 4, "tracking": 3, "debug": 4}
 
 # What a choice cannot do without.
 NEEDS = {
@@ -41,7 +42,7 @@ def test_it_composes_and_is_valid(file):
     config = compose([f"{group}={name}", *NEEDS.get(name, [])])
     validate(config)
     assert (CONF / file).with_suffix(".yaml").read_text(encoding="utf-8").startswith("# "), "a file says in its first line what it is"
-    if group in ("dataset", "model", "text", "decode", "augment", "schedule", "tracking"):
+    if group in ("dataset", "model", "text", "decode", "augment", "schedule", "tracking", "protocol"):
         assert config[group].name == name
 
 

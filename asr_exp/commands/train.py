@@ -65,7 +65,7 @@ def _recorded(config: DictConfig, folder: Path, runtime: Runtime) -> None:
     console.log_to_file(folder / "train.log")
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolve(config))))
     write_text(folder / "environment.json", console.pretty_json(environment(runtime)))
-    base = {"signature": signature(config), "seed": config.seed, "versions": versions()}
+    base = {"signature": signature(config), "rehearsal": config.rehearsal, "seed": config.seed, "versions": versions()}
     title = f"{config.dataset.name}/{config.model.name}"
     tracker = make_tracker(**config.tracking, folder=folder, run_id=base["signature"], run_name=title, config=resolve(config))
     failed = True
@@ -155,7 +155,7 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
 def _job(config: DictConfig, split: Split, tokenizer: Tokenizer, model: Recogniser, runtime: Runtime) -> Job:
     """The parts of the training loop, from their config sections."""
     t, o, s = config.trainer, config.optimizer, config.schedule
-    plan = BatchPlan(split.seconds, t.batch_seconds, t.device_seconds, config.seed, t.shortest_first)
+    plan = BatchPlan(split.seconds, t.batch_seconds, t.device_seconds, config.seed, t.shortest_first, t.batch_utterances)
     limits = [t.max_steps, None if t.max_epochs is None else math.ceil(t.max_epochs * plan.steps_per_epoch)]
     total = min(n for n in limits if n is not None)
     if t.gradient_checkpointing:
@@ -169,7 +169,7 @@ def _job(config: DictConfig, split: Split, tokenizer: Tokenizer, model: Recognis
         runtime=runtime, seed=config.seed, blank=tokenizer.blank, reduction=t.loss_reduction, clip_norm=o.clip_norm,
         freeze_encoder_steps=config.model.freeze_encoder_steps, ema=None if t.ema is None else Ema(model.network, t.ema),
         scaler=torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16"),
-        total=total, eval_every=t.eval_every or plan.steps_per_epoch, log_every=t.log_every, patience=t.patience,
+        total=total, eval_every=t.eval_every or plan.steps_per_epoch, log_every=t.log_every, patience=t.patience, select=t.select,
     )
 
 
@@ -240,7 +240,7 @@ def _plan_page(config: DictConfig, folder: Path, data: Data, splits: dict[str, S
         ("vocabulary", f"{len(tokenizer)} tokens ({unit}): {shown}"),
         ("model", f"{network.config.model_type}, {parameters / 1e6:.2f} M parameters: {trained / 1e6:.2f} M trained, "
                   f"{(parameters - trained) / 1e6:.2f} M frozen"),
-        ("batch", f"{config.trainer.batch_seconds:g} s of audio a step; step 1: {len(plan.step(1))} utterances, "
+        ("batch", f"{_step_size(config)} a step; step 1: {len(plan.step(1))} utterances, "
                   f"{len(passes)} forward pass{'es' * (len(passes) > 1)} a rank"),
         ("steps", f"{job.total:,} = {epochs:.1f} epochs of {plan.steps_per_epoch:,}; dev every {job.eval_every:,}"),
         ("device", f"{runtime.world} x {runtime.device.type}, {runtime.precision}"),
@@ -248,6 +248,11 @@ def _plan_page(config: DictConfig, folder: Path, data: Data, splits: dict[str, S
     ]
     console.page(f"{config.dataset.name} x {config.model.name}", rows)
     log.info("")
+
+
+def _step_size(config: DictConfig) -> str:
+    seconds, utterances = config.trainer.batch_seconds, config.trainer.batch_utterances
+    return f"{utterances} utterances" if seconds is None else f"{seconds:g} s of audio"
 
 
 def _expected_memory(job: Job, seconds: float) -> float:

@@ -24,15 +24,19 @@ def cost(seconds: np.ndarray) -> np.ndarray:
 
 
 class BatchPlan:
-    """Deals the utterances of an epoch into optimiser steps of about `batch_seconds`, the steps to ranks and forward passes.
+    """Deals the utterances of an epoch into optimiser steps, the steps to ranks and forward passes.
 
-    seconds: (utterances,) lengths. Every epoch has the same number of steps, each step at least one utterance.
+    A step holds about `batch_seconds` of audio or, where `batch_utterances` is given, so many utterances (the last cut of an
+    epoch what is left). seconds: (utterances,) lengths. Every epoch has the same number of steps, each at least one utterance.
     """
 
-    def __init__(self, seconds: np.ndarray, batch_seconds: float, device_seconds: float, seed: int, shortest_first: bool = False):
+    def __init__(self, seconds: np.ndarray, batch_seconds: float | None, device_seconds: float, seed: int, shortest_first: bool = False,
+                 batch_utterances: int | None = None):
         self.seconds, self.seed, self.device_seconds, self.shortest_first = seconds, seed, device_seconds, shortest_first
+        self.batch_utterances = batch_utterances
         self.costs = cost(seconds)
-        self.steps_per_epoch = int(np.clip(np.ceil(seconds.sum() / batch_seconds), 1, len(seconds)))
+        steps = len(seconds) / batch_utterances if batch_utterances else seconds.sum() / batch_seconds
+        self.steps_per_epoch = int(np.clip(np.ceil(steps), 1, len(seconds)))
         self._epoch: tuple[int, list[np.ndarray]] = (-1, [])
 
     def epoch_of(self, step: int) -> int:
@@ -55,7 +59,9 @@ class BatchPlan:
         window = len(order) if in_order else -(-len(order) * WINDOW // self.steps_per_epoch)
         parts = [order[i : i + window] for i in range(0, len(order), window)]
         order = np.concatenate([p[np.argsort(self.seconds[p], kind="stable")] for p in parts])
-        batches = np.split(order, _cuts(self.seconds[order], self.steps_per_epoch))
+        count = self.batch_utterances
+        cuts = np.arange(count, len(order), count) if count else _cuts(self.seconds[order], self.steps_per_epoch)
+        batches = np.split(order, cuts)
         return batches if in_order else [batches[i] for i in rng.permutation(len(batches))]
 
     def passes(self, step: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:

@@ -134,4 +134,5 @@ def _warn_of_overlap(splits: dict[str, list[Utterance]]) -> None:
     ids = {split: {row.id for row in rows} for split, rows in splits.items()}
     for a, b in (("train", "test"), ("dev", "test"), ("train", "dev")):
         if common := len(ids[a] & ids[b]):
-            _log.warning("%d of the %d utterances of %s are also in %s: that score flatters", common, len(ids[b]), b, a)
+            flatters = "a checkpoint chosen by dev (trainer.select=best) flatters itself" if a == "dev" else "that score flatters"
+            _log.warning("%d of the %d utterances of %s are also in %s: %s", common, len(ids[b]), b, a, flatters)
