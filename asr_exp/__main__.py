@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # The keys that bare words after a command stand for.
 WORDS = {"compare": ("a", "b")}
+# Commands of many runs: they take the overrides as they are, and compose each of the runs themselves.
+OF_MANY_RUNS = ("table",)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,6 +81,8 @@ def _start(hydra: "Hydra", command: str, options: Namespace, folders: list[Path]
     if options.shell_completion:
         hydra.shell_completion(config_name="config", overrides=options.overrides)
         return 0
+    if command in OF_MANY_RUNS and not (options.cfg or options.info or options.hydra_help):
+        return importlib.import_module(f"asr_exp.commands.{command}").run(options.overrides, options.config_dir)
     asked = configs.in_hydras_words(options.overrides)
     multirun = options.multirun or hydra.get_mode(config_name="config", overrides=asked) == RunMode.MULTIRUN
     configs.check_overrides(options.overrides, folders, multirun)

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from asr_exp.errors import UserError
-from asr_exp.hints import OPTIONAL_GROUPS, composition_problem, in_hydras_words, override_problems
+from asr_exp.hints import OPTIONAL_GROUPS, composition_problem, in_hydras_words, override_problems, tables
 from asr_exp.schema import NOT_IN_SIGNATURE, Config, problems
 
 if TYPE_CHECKING:
@@ -48,13 +48,26 @@ def conf_folders(config_dir: str | None = None) -> list[Path]:
 
 
 def choices(folders: Sequence[Path]) -> dict[str, list[str]]:
-    """The choices of every group: the YAML files of a group's folder, in whichever of the folders."""
+    """The choices of every group: the YAML files of a group's folder, in whichever of the folders; not those with a leading `_`,
+    which hold what others have in common."""
     groups = sorted({*OPTIONAL_GROUPS, *(path.name for path in folders[0].iterdir() if path.is_dir())})
     found: dict[str, set[str]] = {group: set() for group in groups}
     for group in groups:
         for home in (folder / group for folder in folders):
-            found[group] |= {path.relative_to(home).with_suffix("").as_posix() for path in home.rglob("*.yaml")}
+            files = (path for path in home.rglob("*.yaml") if not path.name.startswith("_"))
+            found[group] |= {path.relative_to(home).with_suffix("").as_posix() for path in files}
     return {group: sorted(names) for group, names in found.items()}
+
+
+def expanded(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """The overrides of a sweep with each table of experiments (`experiment=hf-timit`) as the rows that its folder holds."""
+    known = tables(choices(folders)["experiment"])
+
+    def rows(text: str) -> str:
+        name, _, value = text.partition("=")
+        return f"{name}={','.join(row for one in value.split(',') for row in known.get(one, [one]))}" if name == "experiment" else text
+
+    return [rows(text) for text in overrides]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

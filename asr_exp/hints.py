@@ -92,6 +92,15 @@ def _syntax_problem(text: str) -> str:
             f"shell: '{name}=\"{value}\"'.")
 
 
+def tables(experiments: Sequence[str]) -> dict[str, list[str]]:
+    """The tables of experiments, which are folders, with their rows: hf-timit -> hf-timit/distilhubert ..."""
+    found: dict[str, list[str]] = {}
+    for name in experiments:
+        if "/" in name:
+            found.setdefault(name.rpartition("/")[0], []).append(name)
+    return dict(sorted(found.items()))
+
+
 def _choice_problems(group: str, text: str, value: Any, choices: Sequence[str], added: bool) -> Iterator[str]:
     listed = f"The choices: {', '.join(choices) or 'none so far'}."
     if added:

@@ -32,7 +32,12 @@ ROWS = [
     ["data.store"],
     ["data.batching"],
     ["data.prepare"],
-    ["backbone", "checkpoint", "decoding", "model", "optim", "results", "scoring", "tracking"],  # band 3
+    ["backbone", "checkpoint", "decoding", "model", "optim", "results", "scoring", "significance", "tracking"],  # band 3
+    ["tables"],
+    ["tables.scores"],
+    ["tables.rows"],
+    ["tables.cells", "tables.text"],
+    ["tables.page"],
     ["assembly", "evaluation", "training"],  # band 4
     ["commands"],
     ["commands.*"],  # band 5
