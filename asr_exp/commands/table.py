@@ -40,7 +40,7 @@ from asr_exp.tables.text import block_of, markdown, table_csv
 
 OWN = [one.name for one in fields(Section)]
 # What a command in a page leaves out: it says where things are on one machine, or what cannot change the result.
-PLACES = ("dataset.root", "output_root", "cache_root", "tracking", "trainer.devices", "trainer.device", "trainer.workers", "plugins")
+PLACES = ("dataset.root", "output_root", "cache_root", "tracking", "trainer.devices", "trainer.device", "trainer.workers")
 
 
 def run(overrides: Sequence[str], config_dir: str | None = None) -> int:
@@ -153,9 +153,8 @@ class Sweep:
 
     def remade(self) -> str:
         """The command that makes the block of a page again, from cells that are kept where there are any."""
-        words = [text for text in self.words if text.partition("=")[0] not in ("check", "keep", "out", *PLACES)]
-        if self.options.keep:
-            words.insert(-1, f"cells={self.options.keep}")
+        words = [text for text in self.words if not text.startswith((*PLACES, "check=", "keep=", "out="))]
+        words += [f"cells={self.options.keep}"] if self.options.keep else []
         return " ".join(["python -m asr_exp table", *(shlex.quote(word) for word in sorted(words, key=_is_own))])
 
 

@@ -39,7 +39,7 @@ def asked_cell(keys: Mapping[str, str], asked: Sequence[tuple[str, str]], config
     """A cell nothing is known of yet, from its composed config."""
     d, p = config.dataset, config.published
     splits = [d.test] if isinstance(d.test, str) else d.test or ["test"]
-    where = " ".join(filter(None, [d.name, d.language, "+".join(map(str, splits))]))
+    where = " ".join(filter(None, [d.name, d.language, "+".join(Path(str(split)).name for split in splits)]))
     material = f"{where}, {metric_of(config).upper()}, text {config.text.name}, {config.decode.name}, padding {config.model.padding}"
     tolerance = TOLERANCE if p.tolerance is None else p.tolerance
     published = Published(p.value, p.metric, p.split, p.source, p.hardware, p.time, tolerance, tuple(p.inferred))

@@ -74,7 +74,7 @@ def _row(entry: Entry, ends: tuple[float, float] | None, published: bool) -> str
         cells.append(_cell("difference", points(entry.difference, signed=True), _N))
         cells.append(_cell("verdict", _tag(word) if word else ""))
     cells.append(_cell("runs", runs(entry), 'class="whole"'))
-    machines = [_machine(entry.hardware, "" if entry.wall_seconds is None else duration(entry.wall_seconds), "")]
+    machines = [_machine(entry.hardware, _time(entry), "")]
     machines.append(_machine(p.hardware or "", p.time or "", "published: "))
     cells.append(_cell("hardware, time", "".join(filter(None, machines))))
     return f"<tr>{''.join(cells)}</tr>\n"
@@ -89,7 +89,7 @@ def _number(entry: Entry) -> str:
 
 def _machine(hardware: str, time: str, whose: str) -> str:
     said = ", ".join(filter(None, (hardware, time)))
-    return f'<span class="sub">{whose}{escape(said)}</span>' if said else ""
+    return f'<span class="sub">{escape(whose + said)}</span>' if said else ""
 
 
 def _cell(name: str, content: str, attributes: str = "") -> str:
@@ -174,7 +174,14 @@ def _grid(table: Table) -> str:
     for protocol, material, _ in table.sections():
         title, apart = heading(table, protocol, material)
         parts.append(f'<p class="soft">{_marked(title)}</p>\n' + (f'<p class="apart">{escape(apart)}</p>\n' if apart else ""))
+    machines = [_machine(entry.hardware, _time(entry), f"{entry.row}, {entry.column}: ") for entry in table.entries]
+    if any(machines):
+        parts.append(f"<details><summary>hardware, time</summary>{''.join(machines)}</details>\n")
     return "".join(parts)
+
+
+def _time(entry: Entry) -> str:
+    return "" if entry.wall_seconds is None else duration(entry.wall_seconds)
 
 
 def _in_grid(entry: Entry) -> str:

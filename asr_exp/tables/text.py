@@ -15,6 +15,7 @@ from asr_exp.tables.rows import Entry, Protocol, Table, command
 from asr_exp.tables.scores import INTERVALS, VERDICTS
 
 WIDTH = 96  # of wrapped text, in characters
+PARTS = {"ids": "utterances", "hash": "its hash alone", "text": "the name of the text rules", "rules": "text rules"}  # of a protocol
 FIELDS = (
     "row", "column", "status", "metric", "published", "ours", "ci95_low", "ci95_high", "runs", "runs_asked", "difference", "verdict",
     "tolerance", "protocol", "protocol_hash", "protocol_parts", "coverage", "utterances", "published_split", "published_hardware",
@@ -61,7 +62,7 @@ def heading(table: Table, protocol: Protocol | None, material: str) -> tuple[str
         return f"Not measured yet: {material}", ""
     name = f"Protocol {protocol.letter}" if len(table.protocols) > 1 else "Protocol"
     first = next(one.letter for one in table.protocols if one.material == protocol.material)
-    apart = f"Not to be compared with {first}: {' and '.join(protocol.differs)} differ{'s' * (len(protocol.differs) == 1)}."
+    apart = f"Not to be compared with {first}: it differs in {' and '.join(PARTS.get(part, part) for part in protocol.differs)}."
     return f"{name} `{protocol.hash}`: {described(protocol)}", apart if protocol.differs else ""
 
 
