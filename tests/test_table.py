@@ -305,6 +305,15 @@ def test_the_page_is_whole_and_alone(capsys, somewhere, layout):
     assert "hf-mini" in said and "20.00" in said and "</td><script>" in said and "<script>alert(1)</script>" in said
 
 
+def test_long_commands_are_folded_as_a_shell_takes_them(capsys):
+    words = [f"{key}=0.001,0.002" for key in ("optimizer.lr", "optimizer.weight_decay")]
+    words += [f"{key}=false" for key in ("trainer.gradient_checkpointing", "trainer.shortest_first", "model.freeze_front_end")]
+    out, rows = table(capsys, *words, "seed=0")
+    (block,) = re.findall(r"```bash\n(.*?)```", out, flags=re.DOTALL)
+    assert max(map(len, block.splitlines())) <= 96
+    assert shlex.split(block.replace("\\\n", "")) == ["python", "-m", "asr_exp", "-m", *words, "seed=0"]
+
+
 def test_csv_reads_back(capsys):
     write_run([*BASE, "seed=0"], 1 / 3, [0.1 + 0.2, 0.4])
     out, rows = table(capsys, "experiment=hf-mini", ROOT, "seed=0,1")
@@ -325,7 +334,7 @@ def test_a_block_of_a_page_is_written_and_checked(capsys, somewhere):
         write_run([*BASE, f"seed={seed}"], 0.2 + seed / 100)
     page = somewhere / "README.md"
     page.write_text(PAGE)
-    again = ["table", "experiment=hf-mini", "seed=0,1", "into=README.md", "cells=kept/hf-mini.csv"]
+    again = ["table", "experiment=hf-mini", "seed=0,1", "cells=kept/hf-mini.csv", "into=README.md"]
     assert main(["table", "experiment=hf-mini", "seed=0,1", ROOT, "keep=kept/hf-mini.csv", "into=README.md"]) == 0
     text = page.read_text()
     assert text.startswith("# Mine\n\n<!-- asr_exp table hf-mini -->\n") and text.endswith(PAGE[PAGE.index("<!-- end -->") :])

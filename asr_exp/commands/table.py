@@ -155,11 +155,13 @@ class Sweep:
         """The command that makes the block of a page again, from cells that are kept where there are any."""
         words = [text for text in self.words if not text.startswith((*PLACES, "check=", "keep=", "out="))]
         words += [f"cells={self.options.keep}"] if self.options.keep else []
-        return " ".join(["python -m asr_exp table", *(shlex.quote(word) for word in sorted(words, key=_is_own))])
+        return " ".join(["python -m asr_exp table", *(shlex.quote(word) for word in sorted(words, key=_own_last))])
 
 
-def _is_own(text: str) -> bool:
-    return text.partition("=")[0] in OWN
+def _own_last(text: str) -> int:
+    """Where a word of the command line goes: settings first, as given; the table's own options in one order, whatever was typed."""
+    name = text.partition("=")[0].removeprefix("table.")
+    return OWN.index(name) + 1 if name in OWN else 0
 
 
 def _listed(value: Any) -> list[str]:

@@ -140,7 +140,7 @@ def markdown(table: Table) -> str:
     if machines := _machines(table):
         parts.append(machines)
     parts += [_wrapped(text) for text in legend(table)]
-    parts.append("```bash\n" + "\n".join(commands(table)) + "\n```")
+    parts.append("```bash\n" + "\n".join(map(_folded, commands(table))) + "\n```")
     return "\n\n".join(parts) + "\n"
 
 
@@ -202,6 +202,12 @@ def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]], right: set[st
 def _escaped(text: str) -> str:
     """Nothing that Markdown, or HTML within it, would take for its own."""
     return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+
+
+def _folded(command: str) -> str:
+    """A command line over several lines, as a shell takes it; quoted words stay whole."""
+    lines = textwrap.wrap(command, WIDTH - 6, break_long_words=False, break_on_hyphens=False) if "'" not in command else [command]
+    return " \\\n    ".join(lines)
 
 
 def _wrapped(text: str, indent: str = "") -> str:
