@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,6 +27,8 @@ FAMILIES = [
 ]  # fmt: skip
 NAMES = [f"{kind}-{norm}" for kind, norm in FAMILIES]
 WORDS = {"ba": 250.0, "di": 500.0, "go": 900.0, "lu": 1600.0, "me": 2600.0}
+SMALL = ["model=tiny", "model.config.conv_dim=[16,16,16,16]", "model.config.hidden_size=32", "model.config.num_hidden_layers=2",
+         "model.config.intermediate_size=64", "model.config.num_conv_pos_embedding_groups=2"]  # fmt: skip
 QUIET = ["tracking=none", "trainer.precision=fp32", "trainer.device=cpu"]
 
 
@@ -97,6 +100,11 @@ def write_manifest(path: Path, rows: Iterable[tuple], header: tuple = ("file", "
 # runs
 
 
+def latest(overrides: Iterable[Any]) -> list[str]:
+    """Overrides of which the last of a key counts; the program itself refuses a key given twice."""
+    return list({word.partition("=")[0].lstrip("+"): word for word in map(str, overrides)}.values())
+
+
 def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", **more}
 
@@ -104,7 +112,7 @@ def environment(**more: str) -> dict[str, str]:
 def start(*arguments: Any, cwd: Path, **more: str) -> subprocess.Popen:
     """`python -m asr_exp ARGUMENTS` in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "asr_exp", *map(str, arguments)], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "asr_exp", *latest(arguments)], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=environment(**more),
     )  # fmt: skip
 
@@ -122,14 +130,16 @@ def run(*arguments: Any, cwd: Path, status: int = 0) -> Path:
     before = Path.cwd()
     os.chdir(cwd)
     try:
-        assert main([str(a) for a in arguments]) == status
+        assert main(latest(arguments)) == status
     finally:
         os.chdir(before)
-    return run_folder(cwd) if status == 0 else cwd
+    root = dict(word.split("=", 1) for word in map(str, arguments) if "=" in word).get("output_root")
+    return run_folder(Path(root or cwd)) if status == 0 else cwd
 
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["harness", "asr_exp.commands.train", "asr_exp.commands.evaluate", "transformers.models.wav2vec2.modeling_wav2vec2"])
+LOADED = ["harness", "asr_exp.commands.train", "asr_exp.commands.evaluate", "transformers.models.wav2vec2.modeling_wav2vec2"]
+FORKS.set_forkserver_preload(LOADED)
 
 
 class Fork:
@@ -138,10 +148,10 @@ class Fork:
     patch: a function of a test module, and its arguments, called in that process before the run.
     """
 
-    def __init__(self, *arguments: Any, cwd: Path, patch: tuple | None = None):
-        self.terminal = cwd / "terminal.txt"
+    def __init__(self, *arguments: Any, cwd: Path, patch: tuple | None = None, **more: str):
+        self.terminal = cwd / f"terminal{more.get('RANK', '')}.txt"
         self.terminal.write_text("")
-        self._process = FORKS.Process(target=_in_fork, args=([str(a) for a in arguments], cwd, self.terminal, patch, environment()))
+        self._process = FORKS.Process(target=_in_fork, args=(latest(arguments), cwd, self.terminal, patch, environment(**more)))
         self._process.start()
 
     def send(self, number: int) -> None:
@@ -162,7 +172,7 @@ def _in_fork(arguments: list[str], cwd: Path, terminal: Path, patch: tuple | Non
     with terminal.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
     if patch:
         patch[0](*patch[1:])
     status = main(arguments)
@@ -173,6 +183,18 @@ def _in_fork(arguments: list[str], cwd: Path, terminal: Path, patch: tuple | Non
 def fork(*arguments: Any, cwd: Path, status: int | None = 0, patch: tuple | None = None) -> str:
     """A forked run to its end -> what it printed."""
     return Fork(*arguments, cwd=cwd, patch=patch).wait(status)
+
+
+def two_forks(*arguments: Any, cwd: Path, patch: tuple | None = None) -> list[Fork]:
+    """The same run as two ranks, as `trainer.devices=2` starts them."""
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return [Fork(*arguments, cwd=cwd, patch=patch, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in (0, 1)]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def intercept(name: str, act: Callable[[], object], call: int = 1, after: bool = False) -> None:

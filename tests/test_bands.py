@@ -16,6 +16,7 @@ FILES = sorted((ROOT / "asr_exp").rglob("*.py"))
 ROWS = [
     ["asr_exp"],
     ["errors"],  # band 0
+    ["registry"],
     ["schema"],
     ["hints"],
     ["config", "console", "runtime"],  # band 1
@@ -38,7 +39,7 @@ ROWS = [
     ["tables.rows"],
     ["tables.cells", "tables.text"],
     ["tables.page"],
-    ["assembly", "evaluation", "training"],  # band 4
+    ["assembly", "evaluation", "pairing", "training"],  # band 4
     ["commands"],
     ["commands.*"],  # band 5
     ["__main__"],  # band 6

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
 
-from asr_exp.data.batching import Batch, BatchPlan, Masks, collate, cost, pack, prefetch
+from asr_exp.data.batching import Batch, BatchPlan, Masks, SpeedPerturbation, collate, cost, frames_needed, pack, prefetch
 
 
 def speech(count=2000, seed=0):
@@ -144,6 +144,12 @@ def test_the_ranks_share_a_step_and_share_it_evenly(seconds, budget, world):
         assert max(loads) - min(loads) <= longest + 1e-9  # what dealing the longest first guarantees
 
 
+def test_the_longest_is_dealt_first():
+    seconds = np.array([1.0, 1.0, 1.0, 6.0, 1.0, 1.0, 1.0])
+    shares = [np.concatenate(plan_of(seconds, 1e9).passes(1, rank, 2)).tolist() for rank in (0, 1)]
+    assert sorted(map(len, shares)) == [1, 6]
+
+
 @CASES
 @pytest.mark.parametrize("world", [1, 3])
 def test_a_pass_fits_the_device_unless_it_is_one_utterance(seconds, budget, world):
@@ -169,11 +175,14 @@ def test_packing_by_hand():
 
 
 def masks(**settings):
-    how = {"time_prob": 0.3, "time_length": 10, "feature_prob": 0.2, "feature_length": 8, "channels": 64, "frames": lambda n: n // 320, "seed": 3}
-    return Masks(**{**how, **settings})
+    how = {"time_prob": 0.3, "time_length": 10, "feature_prob": 0.2, "feature_length": 8, "channels": 64, "seed": 3}
+    return Masks(**{"frames": lambda n: n // 320, **how, **settings})
 
 
-@pytest.mark.parametrize(("share", "length", "frames"), [(0.05, 10, 500), (0.3, 10, 300), (0.65, 10, 120), (0.05, 10, 60), (0.5, 3, 41), (0.004, 64, 768)])
+SHARES = [(0.05, 10, 500), (0.3, 10, 300), (0.65, 10, 120), (0.05, 10, 60), (0.5, 3, 41), (0.004, 64, 768)]
+
+
+@pytest.mark.parametrize(("share", "length", "frames"), SHARES)
 def test_as_much_is_masked_as_transformers_masks(share, length, frames):
     rows = 1500
     drawn, _ = masks(time_prob=share, time_length=length, feature_prob=0).draw(1, np.arange(rows), [frames * 320] * rows)
@@ -191,6 +200,13 @@ def test_channels_are_masked_as_transformers_masks_them_with_no_least_number():
     theirs = np.concatenate([_compute_mask_indices((1, 128), 0.1, 16) for _ in range(rows)])
     assert drawn.shape == (rows, 128) and drawn.float().mean().item() == pytest.approx(theirs.mean(), rel=0.08)
     assert (drawn.sum(1) == 0).any() and set(drawn.sum(1).tolist()) <= {0, 16}
+
+
+def test_the_least_number_of_spans_is_kept_where_there_is_room():
+    few = masks(time_prob=1e-6, feature_prob=1e-6, time_least=3, feature_least=1)
+    time_mask, feature_mask = few.draw(1, np.arange(200), [500 * 320] * 199 + [25 * 320])
+    assert set(time_mask[:199].sum(1).tolist()) <= set(range(12, 31)) and time_mask[:199].sum(1).max() == 30
+    assert time_mask[199].sum() <= 20 and set(feature_mask.sum(1).tolist()) == {8}
 
 
 def test_masks_belong_to_the_utterance_whatever_its_batch():
@@ -249,6 +265,47 @@ def test_a_batch_has_the_masks_of_its_utterances():
     time_mask, feature_mask = drawn.draw(4, np.array([2, 0]), [9600, 6400])
     assert torch.equal(batch.time_mask, time_mask) and torch.equal(batch.feature_mask, feature_mask)
     assert batch.time_mask.shape == (2, 30) and batch.feature_mask.shape == (2, 64)
+
+
+def speed(*factors, seed=3):
+    return SpeedPerturbation(factors, 16000, lambda n: n // 320, seed)
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1, 1.25])
+def test_speed_changes_length_and_pitch_alike(factor):
+    clip = (10000 * np.sin(2 * np.pi * 400 * np.arange(16000) / 16000)).astype(np.int16)
+    played = speed(factor)(clip, np.zeros(3, dtype=np.int32), 1, 0)
+    assert played.dtype == np.int16 and len(played) == pytest.approx(16000 / factor, abs=2)
+    heard = np.abs(np.fft.rfft(played * np.hanning(len(played)))).argmax() * 16000 / len(played)
+    assert heard == pytest.approx(400 * factor, abs=2) and np.abs(played).max() == pytest.approx(10000, rel=0.05)
+
+
+def test_speed_belongs_to_the_utterance_and_the_step():
+    clip, labels = np.ones(16000, dtype=np.int16), np.zeros(1, dtype=np.int32)
+    drawn = speed(0.9, 1.0, 1.1)
+    lengths = {(step, i): len(drawn(clip, labels, step, i)) for step in (1, 2) for i in range(60)}
+    assert lengths == {at: len(speed(0.9, 1.0, 1.1)(clip, labels, *at)) for at in reversed(lengths)}
+    counts = np.unique(list(lengths.values()), return_counts=True)[1]
+    assert len(counts) == 3 and counts.min() > 20
+    assert any(lengths[1, i] != lengths[2, i] for i in range(60))
+    assert any(len(speed(0.9, 1.0, 1.1, seed=4)(clip, labels, 1, i)) != lengths[1, i] for i in range(60))
+
+
+def test_speed_leaves_room_for_the_labels():
+    clip, labels = np.ones(3200, dtype=np.int16), np.arange(9, dtype=np.int32)  # 10 frames; 9 at 1.1
+    assert len(speed(1.1)(clip, labels[:8], 1, 0)) // 320 == 9
+    assert speed(1.1)(clip, np.zeros(5, dtype=np.int32), 1, 0) is not clip  # 9 frames with the blanks between
+    assert speed(1.1)(clip, np.arange(10, dtype=np.int32), 1, 0) is clip
+    assert [frames_needed(np.array(row)) for row in ([], [1], [1, 2], [1, 1, 1], [1, 1, 2, 2])] == [0, 1, 2, 5, 6]
+
+
+def test_a_batch_plays_its_clips_at_their_speed():
+    split, drawn = split_of(6400, 3200, 9600), speed(0.8, 1.25)
+    batch = collate(split, np.array([2, 0]), masks(), 4, drawn)
+    expected = [drawn(split.samples(i), split.labels[i], 4, i) for i in (2, 0)]
+    assert batch.lengths == [len(clip) for clip in expected] and set(batch.lengths) != {9600, 6400}
+    assert batch.audio[1, : batch.lengths[1]].tolist() == expected[1].tolist()
+    assert batch.time_mask.shape == (2, max(batch.lengths) // 320)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

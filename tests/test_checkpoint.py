@@ -138,9 +138,11 @@ def test_nothing_to_recover(tmp_path):
 
 
 FULL = [
-    OSError(errno.ENOSPC, "No space left on device"), SafetensorError('Error while serializing: I/O error: No space left on device (os error 28)'),
-    RuntimeError("[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file\n\nmore"), MemoryError(),
-]  # fmt: skip
+    OSError(errno.ENOSPC, "No space left on device"),
+    SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    RuntimeError("[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file\n\nmore"),
+    MemoryError(),
+]
 
 
 @pytest.mark.parametrize("error", FULL, ids=lambda e: type(e).__name__)
@@ -201,7 +203,13 @@ def test_files_are_on_the_disk_before_the_folder_has_its_name(tmp_path, monkeypa
 # ---------------------------------------------------------------------------------------------------------------------
 # the lock
 
-HOLD = "import sys, time, pathlib\nfrom asr_exp.checkpoint import locked\nwith locked(pathlib.Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
+HOLD = """
+import pathlib, sys, time
+from asr_exp.checkpoint import locked
+with locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
 def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(tmp_path):
@@ -247,21 +255,27 @@ def test_a_state_comes_back_as_it_was(tmp_path):
 
 
 class Code:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
     def __reduce__(self):
-        return os.mkdir, ("/never/made",)
+        return os.mkdir, (str(self.folder),)
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "junk", "truncated", "code"])
 def test_a_state_that_cannot_be_read_is_an_error_of_the_user(tmp_path, kind):
     path = tmp_path / checkpoint.STATE
     if kind in ("truncated", "code"):
-        torch.save({"a": torch.zeros(1000)} if kind == "truncated" else Code(), path)
+        torch.save({"a": torch.zeros(1000)} if kind == "truncated" else {"a": Code(tmp_path / "made")}, path)
     if kind == "truncated":
         path.write_bytes(path.read_bytes()[:2000])
     if kind in ("empty", "junk"):
         path.write_bytes(b"" if kind == "empty" else b"junk" * 100)
     with pytest.raises(UserError, match=r"training_state\.pt cannot be read \(.+\); delete"):
         load_state(tmp_path, torch.device("cpu"))
+    assert not (tmp_path / "made").exists()
 
 
 def network(value=None):

@@ -9,8 +9,10 @@ from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import make_decoder
 from asr_exp.errors import UserError
 
+TEXTS = [(["the cat sat", "ärger"], "character"), (["今天天气", "很好"], "character"), (["sh iy hh"], "phone")]
 
-@pytest.mark.parametrize(("texts", "unit"), [(["the cat sat", "ärger"], "character"), (["今天天气", "很好"], "character"), (["sh iy hh"], "phone")])
+
+@pytest.mark.parametrize(("texts", "unit"), TEXTS)
 def test_greedy_prints_what_transformers_prints(tmp_path, texts, unit):
     tokenizer = Tokenizer.build(texts, unit)
     tokenizer.save(tmp_path)

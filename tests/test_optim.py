@@ -98,10 +98,10 @@ def test_biases_and_norms_do_not_decay_and_patterns_scale_the_rate():
     net = network()
     net[2].requires_grad_(False)
     optimizer = make_optimizer(net, **ADAMW, lr_scale={"0.*": 0.5, "*.bias": 0.1})
-    assert named_groups(net, optimizer) == {
-        name: (pytest.approx(0.1 * f), pytest.approx(0.1 * f), decay)
-        for name, f, decay in (("0.weight", 0.5, 0.01), ("0.bias", 0.05, 0), ("1.weight", 1, 0), ("1.bias", 0.1, 0), ("3.weight", 1, 0.01), ("3.bias", 0.1, 0))
-    }
+    expected = {"0.weight": (0.5, 0.01), "0.bias": (0.05, 0), "1.weight": (1, 0), "1.bias": (0.1, 0), "3.weight": (1, 0.01)}
+    expected["3.bias"] = (0.1, 0)
+    found = named_groups(net, optimizer)
+    assert found == {n: (pytest.approx(0.1 * f), pytest.approx(0.1 * f), decay) for n, (f, decay) in expected.items()}
 
 
 def test_a_pattern_that_names_nothing_is_an_error():

@@ -36,14 +36,16 @@ def folder(tmp_path, tone):
 def prepare(folder, cache):
     def run(name="train", rejected=(), tokenizer=LETTERS, rows=None, **limits):
         rows = folder.rows if rows is None else rows
-        return prepare_split(name, rows, [u.text for u in rows], list(rejected), tokenizer, cache, 16000, Limits(**{**vars(LIMITS), **limits}))
+        allowed = Limits(**{**vars(LIMITS), **limits})
+        return prepare_split(name, rows, [u.text for u in rows], list(rejected), tokenizer, cache, 16000, allowed)
 
     return run
 
 
 # The labels that 11 frames have room for are 11, or 6 where all are the same: a blank goes between any two.
 ELEVEN = (400 + 320 * 10) / 16000
-FRAME, LONG, MANY = "too short: 0.020 s is less than one frame", "is more than dataset.max_seconds=2", "labels longer than frames: 12 frames needed"
+FRAME, LONG = "too short: 0.020 s is less than one frame", "is more than dataset.max_seconds=2"
+MANY = "labels longer than frames: 12 frames needed"
 KINDS = {  # text, seconds, samples, the reason in training, the reason in scoring
     "good": ("abc", 1.0, None, "", ""),
     "less than a frame": ("abc", 0.02, None, FRAME, FRAME),

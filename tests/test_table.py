@@ -154,9 +154,10 @@ def score(value, ci95=None, clusters=None, coverage=1.0, split=("test",)):
 
 def test_the_mean_of_seeds_and_its_interval(capsys):
     # By hand: the variance of the mean over seeds is ((1/75)^2 + (1/300)^2 + (1/60)^2) / 2 / 3 = 7.7778e-5, with 2 degrees of freedom;
-    # that over 3 speakers is made the same, with 2. Together they have 4, where Student's 97.5 % quantile is 2.77645.
+    # that over 3 speakers is made the same (a bootstrap of 3 tells 2/3 of it), with 2. Together they have 4 degrees, where Student's
+    # 97.5 % quantile is 2.77645.
     variance = 7.7777777e-5
-    half = 1.959964 * math.sqrt(variance)
+    half = 1.959964 * math.sqrt(variance * 2 / 3)
     for seed, rate in enumerate((0.20, 0.21, 0.23)):
         write_run([*BASE, f"seed={seed}"], rate, [rate - half, rate + half], speakers=3)
     _, rows = table(capsys, "experiment=hf-mini/base", ROOT, "seed=0,1,2")

@@ -92,12 +92,13 @@ def records(folder):
 
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     data, at, whole = path.read_bytes(), 7, b""
-    assert data[:4] == b":W&B"
-    while at < len(data):
+    while at + 7 <= len(data):
         if 32768 - at % 32768 < 7:
             at += 32768 - at % 32768
             continue
         length, last = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6] in (1, 4)
+        if at + 7 + length > len(data):
+            return  # not written yet
         whole, at = whole + data[at + 7 : at + 7 + length], at + 7 + length
         if last:
             yield Record.FromString(whole)

@@ -79,7 +79,8 @@ def interval(scores: Sequence[Score]) -> tuple[float, float] | None:
     drawn = [((score.ci95[1] - score.ci95[0]) / 2 / NORMAL) ** 2 for score in scores if score.ci95]
     if drawn:
         clusters = min((score.clusters for score in scores if score.clusters), default=len(values))
-        parts.append((statistics.fmean(drawn), max(1, clusters - 1)))
+        clusters = max(2, clusters)  # n drawn of n give (n - 1) / n of the variance
+        parts.append((statistics.fmean(drawn) * clusters / (clusters - 1), clusters - 1))
     total = sum(part for part, _ in parts)
     middle = statistics.fmean(values)
     if not total:
