@@ -248,6 +248,14 @@ def test_keys_that_are_neither_row_nor_column_nor_mean_make_rows(capsys):
     assert [r["row"] for r in rows] == ["demo/tiny"]
 
 
+def test_a_row_that_cannot_be_does_not_take_the_others_with_it(capsys, somewhere):
+    write_run([*BASE, "seed=0"])
+    (somewhere / "conf/experiment/hf-mini/sew.yaml").write_text("# @package _global_\ntrainer: {lrr: 3}\n")
+    _, rows = table(capsys, "experiment=hf-mini", ROOT, "seed=-1,0")
+    assert row(rows, "base")["status"] == "finished" and "seed -1 failed (seed=-1 is too small" in row(rows, "base")["notes"]
+    assert row(rows, "sew")["status"] == "failed" and "sew.yaml: trainer.lrr is not a key" in row(rows, "sew")["notes"]
+
+
 @pytest.mark.parametrize(("arguments", "words"), [
     (["experiment=hf-mni"], ["hf-mni"]),
     (["rows=modle", "model=tiny,hf"], ["rows=modle", "'model'"]),
@@ -255,7 +263,7 @@ def test_keys_that_are_neither_row_nor_column_nor_mean_make_rows(capsys):
     (["check=true"], ["into="]), (["cells=nowhere.csv"], ["nowhere.csv"]), (["into=nowhere.md"], ["nowhere.md"]),
     (["trainer.lrr=1,2"], ["trainer.lrr is not a key"]), (["split=dev"], ["split=dev"]),
     (["optimizer.lr=interval(1,2)"], ["list of values"]),
-    (["trainer.max_steps=-3,2"], ["trainer.max_steps=-3", "at least 0"]), (["keep=a", "cells=b"], ["keep=a"]),
+    (["trainer.max_steps=-3,-2"], ["trainer.max_steps=-3", "at least 0"]), (["keep=a", "cells=b"], ["keep=a"]),
 ])  # fmt: skip
 def test_what_cannot_be_a_table(capsys, arguments, words):
     assert main(["table", *arguments]) == 2

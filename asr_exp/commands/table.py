@@ -33,7 +33,7 @@ from asr_exp.errors import UserError, nearest
 from asr_exp.hints import key_field
 from asr_exp.results import write_text
 from asr_exp.schema import Table as Section
-from asr_exp.tables.cells import KeptCells, asked_cell, cells_csv, found
+from asr_exp.tables.cells import KeptCells, asked_cell, cells_csv, found, impossible_cell
 from asr_exp.tables.page import html
 from asr_exp.tables.rows import Cell, Table, arrange
 from asr_exp.tables.text import block_of, markdown, table_csv
@@ -51,7 +51,11 @@ def run(overrides: Sequence[str], config_dir: str | None = None) -> int:
     sweep = Sweep.read(overrides, config_dir)
     options, layout = sweep.options, sweep.layout()
     kept = KeptCells.read(Path(options.cells).expanduser()) if options.cells else None
-    cells = [kept.found(cell) if kept else found(cell, config) for cell, config in sweep.cells(config_dir)]
+    cells = []
+    for cell, config in sweep.cells(config_dir):
+        cells.append(cell if config is None else kept.found(cell) if kept else found(cell, config))
+    if all(cell.status == "failed" and not cell.signature for cell in cells):
+        raise UserError(cells[0].reason)
     table = arrange(sweep.name, cells, **layout)
     if options.into:
         portable = arrange(sweep.name, [_portable(cell) for cell in cells], **layout)
@@ -128,34 +132,45 @@ class Sweep:
         rest = [name for name in self.swept if name not in used]
         return {"rows": [*asked["rows"], *rest], "columns": asked["columns"], "mean_over": asked["mean_over"]}
 
-    def cells(self, config_dir: str | None) -> Iterator[tuple[Cell, DictConfig]]:
-        """Every run that is asked for, as a cell nothing is known of yet, and its config.
+    def cells(self, config_dir: str | None) -> Iterator[tuple[Cell, DictConfig | None]]:
+        """Every run that is asked for, as a cell nothing is known of yet, and its config; None, and the reason, where it cannot be.
 
         Composing takes time: runs that differ in a number or a word alone are made of one another.
         """
         told = {name for names in self.layout().values() for name in names} & self.values.keys() | set(self.swept)
         plain = [name for name in self.values if len(self.values[name]) > 1 and _is_plain(name)]
-        composed: dict[tuple[str, ...], DictConfig] = {}
+        composed: dict[tuple[str, ...], DictConfig | UserError] = {}
         for combination in itertools.product(*self.values.values()):
             asked = tuple(zip(self.values, combination, strict=True))
             base = tuple(f"{name}={value}" for name, value in asked if name not in plain)
             if base not in composed:
-                composed[base] = compose(base, config_dir)
-            config = composed[base].copy()
-            for name, value in asked:
-                if name in plain:
-                    OmegaConf.update(config, name, _parsed(f"{name}={value}").value())
+                composed[base] = _composed(base, config_dir)
+            keys, config = {name: value for name, value in asked if name in told}, composed[base]
             try:
+                if isinstance(config, UserError):
+                    raise config
+                config = config.copy()
+                for name, value in asked:
+                    if name in plain:
+                        OmegaConf.update(config, name, _parsed(f"{name}={value}").value())
                 validate(config)
             except UserError as error:
-                raise UserError(f"{' '.join(f'{name}={value}' for name, value in asked)}: {error}") from error
-            yield asked_cell({name: value for name, value in asked if name in told}, asked, config), config
+                yield impossible_cell(keys, asked, str(error)), None
+            else:
+                yield asked_cell(keys, asked, config), config
 
     def remade(self) -> str:
         """The command that makes the block of a page again, from cells that are kept where there are any."""
         words = [text for text in self.words if not text.startswith((*PLACES, "check=", "keep=", "out="))]
         words += [f"cells={self.options.keep}"] if self.options.keep else []
         return " ".join(["python -m asr_exp table", *(shlex.quote(word) for word in sorted(words, key=_own_last))])
+
+
+def _composed(overrides: Sequence[str], config_dir: str | None) -> DictConfig | UserError:
+    try:
+        return compose(overrides, config_dir)
+    except UserError as error:  # a broken row's, which the others do not suffer for
+        return error
 
 
 def _own_last(text: str) -> int:

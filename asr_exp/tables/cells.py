@@ -47,6 +47,11 @@ def asked_cell(keys: Mapping[str, str], asked: Sequence[tuple[str, str]], config
                 local=not d.hub.id and d.reader not in ("demo", "manifest"))
 
 
+def impossible_cell(keys: Mapping[str, str], asked: Sequence[tuple[str, str]], why: str) -> Cell:
+    """A cell whose settings do not make a run."""
+    return Cell("?", keys, tuple(asked), "settings that cannot be", "", "", status="failed", reason=_one_line(why))
+
+
 def metric_of(config: DictConfig) -> str:
     """The rate a cell is judged by: the published one's, else WER, or PER for phones."""
     return config.published.metric or ("per" if config.tokenizer.unit == "phone" else "wer")

@@ -70,13 +70,17 @@ class Entry:
     others: Mapping[str, str]  # what of the same place stands under another protocol: the run's name -> letter
     first: bool = True  # of the entries of its place
 
+    @cached_property
+    def _leading(self) -> Cell:
+        return next((cell for cell in self.cells if cell.signature), self.cells[0])  # one whose settings make a run
+
     @property
     def published(self) -> Published:
-        return self.cells[0].published
+        return self._leading.published
 
     @property
     def material(self) -> str:
-        return self.cells[0].material
+        return self._leading.material
 
     @cached_property
     def scores(self) -> list[Score]:
@@ -239,8 +243,8 @@ def _letters_on(places: Mapping[tuple[str, str], Sequence[Cell]]) -> str:
     of_rows: dict[str, set[str]] = {}
     of_columns: dict[str, set[str]] = {}
     for (row, column), cells in places.items():
-        materials = {cell.material for cell in cells}
+        materials = {cell.material for cell in cells if cell.signature}
         of_rows.setdefault(row, set()).update(materials)
         of_columns.setdefault(column, set()).update(materials)
-    by_row = all(len(one) == 1 for one in of_rows.values()) and any(len(one) > 1 for one in of_columns.values())
+    by_row = all(len(one) < 2 for one in of_rows.values()) and any(len(one) > 1 for one in of_columns.values())
     return "rows" if by_row else "columns"
