@@ -101,8 +101,8 @@ def _tag(word: str) -> str:
 
 
 def _marked(text: str) -> str:
-    """Text with its `code` as code."""
-    parts = escape(text).split("`")
+    """Text with its `code` as code, and without the schemes of addresses: the page reaches for nothing."""
+    parts = escape(text.replace("https://", "")).split("`")
     return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))
 
 
