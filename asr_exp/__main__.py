@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # The keys that bare words after a command stand for.
 WORDS = {"compare": ("a", "b")}
+# Commands of many runs: they take the overrides as they are, and compose each of the runs themselves.
+OF_MANY_RUNS = ("table",)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,6 +85,8 @@ def _start(hydra: "Hydra", command: str, options: Namespace, folders: list[Path]
     if options.shell_completion:
         hydra.shell_completion(config_name="config", overrides=options.overrides)
         return 0
+    if command in OF_MANY_RUNS and not (options.cfg or options.info or options.hydra_help):
+        return importlib.import_module(f"asr_exp.commands.{command}").run(options.overrides, options.config_dir)
     broken: dict[str, str] = {}
     if options.multirun:
         options.overrides, broken = configs.composable(configs.expanded(options.overrides, folders), options.config_dir)

@@ -87,8 +87,7 @@ class Model:
     revision: str | None = key(None, "git revision of the checkpoint")
     architecture: str | None = key(None, "transformers model type, to start from random weights instead of a checkpoint")
     config: dict[str, Any] = key({}, "architecture settings that differ from the checkpoint's (or the type's) own")
-    head: str = key("new", "new: a head for this run's vocabulary; keep: a fine-tuned checkpoint's own head and vocabulary",
-                    choices=("new", "keep"))
+    head: str = key("new", "new: a head for this run's vocabulary; keep: the checkpoint's own head and vocabulary", choices=("new", "keep"))
     padding: str = key("exact", "exact: no utterance depends on its batch-mates; hf_compat: pad as transformers does",
                        choices=("exact", "hf_compat"))
     freeze_front_end: bool = key(True, "keep the convolutional front end as pretrained")
@@ -149,8 +148,7 @@ class Trainer:
     devices: int = key(1, "processes on this machine (under torchrun: torchrun's own)", minimum=1)
     device: str = key("auto", "auto, cpu, cuda", choices=("auto", "cpu", "cuda"))
     precision: str = key("auto", "auto (bf16 where the device has it), fp32, bf16, fp16", choices=("auto", "fp32", "bf16", "fp16"))
-    loss_reduction: str = key("mean", "an utterance's loss: mean (over its labels) or sum; the batch takes the mean of utterances",
-                              choices=("mean", "sum"))
+    loss_reduction: str = key("mean", "an utterance's loss: mean over its labels, or sum (a batch's: their mean)", choices=("mean", "sum"))
     gradient_checkpointing: bool = key(False, "recompute activations in the backward pass: less memory, about 30 % slower")
     ema: float | None = key(None, "decay of a moving average of the weights, which is then what is scored", minimum=0, maximum=1)
     average: int = key(1, "average the weights of the last N evaluations at the end", minimum=1)
@@ -188,8 +186,21 @@ class Published:
     source: str | None = key(None, "where it stands")
     hardware: str | None = key(None, "what it was trained on")
     time: str | None = key(None, "how long that took")
-    tolerance: float | None = key(None, "how far from it a run may end and still reproduce it, as a fraction", minimum=0)
+    tolerance: float | None = key(0.01, "how far from it a run may end and still reproduce it, as a fraction", minimum=0)
     inferred: list[str] = key([], "keys of the recipe that the source does not state")
+
+
+@dataclass
+class Table:
+    name: str | None = key(None, "name of the table and its folder (null: the experiments' folder, or the keys of the grid)")
+    rows: Any = key(None, "swept keys that make the rows (null: all that nothing else is made of)")
+    columns: Any = key(None, "swept keys that make columns, for a grid (null: a list with one row a line)")
+    mean_over: Any = key("seed", "swept keys whose runs are averaged")
+    cells: str | None = key(None, "read the runs' scores from this file, which `keep` wrote, not from run folders")
+    keep: str | None = key(None, "write the runs' scores to this file: all that is needed to make the table again")
+    out: str | None = key(None, "folder of the table's files (null: OUTPUT_ROOT/tables/NAME)")
+    into: str | None = key(None, "rewrite the table's block in this page, between <!-- asr_exp table NAME --> and <!-- end -->")
+    check: bool = key(False, "write nothing; exit status 1 where the block of `into` is not what would be written")
 
 
 @dataclass
@@ -210,6 +221,7 @@ class Config:
     protocol: Protocol = field(default_factory=Protocol)
     published: Published = field(default_factory=Published)
     rehearsal: bool = key(False, "set by debug=rehearsal: the run's own way with tiny weights and a few utterances")
+    table: Table = field(default_factory=Table)
     plugins: list[str] = key([], "Python modules to import first; they register readers, rules, decoders, optimizers")
     output_root: str = key("outputs", "where run folders go, relative to where you stand")
     cache_root: str | None = key(None, "where decoded audio is kept (null: $ASR_EXP_CACHE, else ~/.cache/asr_exp)")
@@ -223,5 +235,5 @@ class Config:
 # Keys that cannot change what is learned or scored: they are no part of a run's signature.
 NOT_IN_SIGNATURE = (
     "tracking", "output_root", "cache_root", "run", "split", "a", "b", "resamples", "trainer.devices", "trainer.device",
-    "trainer.log_every", "trainer.examples", "trainer.workers", "trainer.profile", "published", "model.facts",
+    "trainer.log_every", "trainer.examples", "trainer.workers", "trainer.profile", "published", "table", "model.facts",
 )

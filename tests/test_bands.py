@@ -33,7 +33,12 @@ ROWS = [
     ["data.store"],
     ["data.batching"],
     ["data.prepare"],
-    ["backbone", "checkpoint", "decoding", "model", "optim", "results", "scoring", "significance", "standins", "tracking"],
+    ["backbone", "checkpoint", "decoding", "model", "optim", "results", "scoring", "significance", "standins", "tracking"],  # band 3
+    ["tables"],
+    ["tables.scores"],
+    ["tables.rows"],
+    ["tables.cells", "tables.text"],
+    ["tables.page"],
     ["assembly", "evaluation", "pairing", "training"],  # band 4
     ["rehearsal"],
     ["commands"],

@@ -1,0 +1,104 @@
+"""Scores, the interval of their mean, and what it is beside a published one: pure functions. A rate is a fraction (0.21)."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from asr_exp.significance import LEVEL, student_quantile
+
+NORMAL = 1.959964  # half of a 95 % interval, in standard errors of the normal distribution
+TOLERANCE = 0.01  # by how much a score may differ from the published one and be the same, where its recipe does not say
+ENOUGH = 0.99  # a score of less of the split than this is not set against a published one
+EDGE = 1e-9  # what a sum of decimal fractions may miss its value by
+INTERVALS = (
+    "95 % intervals: of one run, its own, drawn over speakers; of several, Student's, from the variance between the runs (over their"
+    " number) plus their mean variance over speakers, with Satterthwaite's degrees of freedom."
+)
+VERDICTS = (
+    "Verdicts: `as published` within the tolerance; beyond it `better` or `worse` where the interval leaves out the published score,"
+    " else `cannot tell`; also `cannot tell` where the interval reaches further than twice the tolerance, less than 99 % of the split"
+    " is scored, or it is another split."
+)
+
+
+@dataclass(frozen=True)
+class Published:
+    """The score a row is to be set against, as its source gives it."""
+
+    value: float | None = None
+    metric: str | None = None
+    split: str | None = None
+    source: str | None = None
+    hardware: str | None = None
+    time: str | None = None
+    tolerance: float = TOLERANCE
+    inferred: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a finished run says of its test split. clusters: how many speakers (or utterances) its interval was drawn over."""
+
+    metric: str
+    value: float
+    ci95: tuple[float, float] | None
+    clusters: int | None
+    coverage: float
+    utterances: int
+    protocol: Mapping[str, Any]
+    hardware: str = ""
+    wall_seconds: float | None = None
+    steps: int | None = None
+    version: str = ""
+
+
+def judge(scores: Sequence[Score], published: Published) -> tuple[str, str]:
+    """The verdict on the mean of `scores`, of one protocol, and why it is one that needs a word; both '' with nothing to compare."""
+    if not scores or published.value is None:
+        return "", ""
+    splits = scores[0].protocol.get("split") or []
+    named = [str(one).lower() for one in (splits if isinstance(splits, list | tuple) else [splits])]
+    if published.split and published.split.lower() not in named:
+        return "cannot tell", f"published on {published.split}, ours is on {' and '.join(named) or 'an unnamed split'}"
+    if (least := min(score.coverage for score in scores)) < ENOUGH:
+        return "cannot tell", f"only {100 * least:.1f} % of the split is scored"
+    return verdict(statistics.fmean(score.value for score in scores), interval(scores), published.value, published.tolerance)
+
+
+def interval(scores: Sequence[Score]) -> tuple[float, float] | None:
+    """95 % interval of the mean of runs that differ by their seed, as `INTERVALS` says; None where there is nothing to tell it by.
+
+    The runs share their speakers, so the variance over speakers does not shrink with their number, as that between seeds does.
+    """
+    if len(scores) < 2:
+        return scores[0].ci95 if scores else None
+    values = [score.value for score in scores]
+    parts = [(statistics.variance(values) / len(values), len(values) - 1)]
+    drawn = [((score.ci95[1] - score.ci95[0]) / 2 / NORMAL) ** 2 for score in scores if score.ci95]
+    if drawn:
+        clusters = min((score.clusters for score in scores if score.clusters), default=len(values))
+        clusters = max(2, clusters)  # n drawn of n give (n - 1) / n of the variance
+        parts.append((statistics.fmean(drawn) * clusters / (clusters - 1), clusters - 1))
+    total = sum(part for part, _ in parts)
+    middle = statistics.fmean(values)
+    if not total:
+        return (middle, middle) if drawn else None
+    degrees = total**2 / sum(part**2 / degrees for part, degrees in parts)
+    reach = math.sqrt(total) * student_quantile(LEVEL, degrees)
+    return middle - reach, middle + reach
+
+
+def verdict(ours: float, within: tuple[float, float] | None, published: float, tolerance: float) -> tuple[str, str]:
+    """What our score is beside the published one, as `VERDICTS` says -> (the verdict, why it is `cannot tell`)."""
+    reach = (within[1] - within[0]) / 2 if within else 0.0
+    if reach > 2 * tolerance + EDGE:
+        return "cannot tell", f"the interval reaches {100 * reach:.2f} points either way, for a tolerance of {100 * tolerance:g}"
+    if abs(ours - published) <= tolerance + EDGE:
+        return "as published", ""
+    if within is None:
+        return "cannot tell", "beyond the tolerance, and the runs have no interval to tell it from chance"
+    if within[0] <= published <= within[1]:
+        return "cannot tell", "beyond the tolerance, and the published score lies within the interval"
+    return ("better" if ours < published else "worse"), ""

@@ -1,0 +1,52 @@
+"""Run folders as `train` leaves them, written by hand, for tests of what is made of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from asr_exp import __version__
+from asr_exp.config import compose, resolve, run_folder, signature
+from asr_exp.results import protocol
+
+EXPERIMENTS = {
+    "base": ("model: wav2vec2-base", "value: 0.2151\n  time: 32 min\n"),
+    "large": ("model: unispeech-large-1500h-cv", "value: 0.2196\n  time: 35 min\n"),
+    "sew": ("model: sew-small-100k", "value: 0.2988\n  inferred: [schedule.warmup_steps]\n"),
+    "distil": ("model: distilhubert", "value: 0.6776\n"),
+}
+
+
+def write_experiments(conf: Path, names: tuple[str, ...] = tuple(EXPERIMENTS), table: str = "hf-mini") -> None:
+    """conf/experiment/TABLE/ROW.yaml for some of the rows above."""
+    (conf / "experiment" / table).mkdir(parents=True, exist_ok=True)
+    for name in names:
+        choice, published = EXPERIMENTS[name]
+        text = f"# @package _global_\ndefaults:\n  - override /dataset: timit\n  - override /{choice}\n  - override /text: hf_compat\n"
+        text += f"published:\n  metric: wer\n  split: test\n  source: https://example.org/models\n  hardware: 1 TITAN RTX\n  {published}"
+        (conf / "experiment" / table / f"{name}.yaml").write_text(text)
+
+
+def write_run(overrides: list[str], rate: float = 0.2, ci95: list[float] | None = None, speakers: int = 168, status: str = "finished",
+              of_protocol: dict[str, Any] | None = None, **result: Any) -> Path:
+    """A run folder where these overrides lead, relative to where we stand -> the folder."""
+    config = compose(overrides)
+    folder = run_folder(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(resolve(config))))
+    (folder / "environment.json").write_text(json.dumps({"device": "NVIDIA H200", "devices": 2}))
+    parts = {
+        "dataset": config.dataset.name, "language": config.dataset.language, "split": ["test"], "ids": "1234", "coverage": 1.0,
+        "text": config.text.name, "rules": [], "metric": "wer", "inventory": None, "decoder": "greedy", "padding": "exact",
+    } | (of_protocol or {})  # fmt: skip
+    test = {"wer": rate, "cer": rate / 3, "per": None, "ci95": ci95 or [rate - 0.01, rate + 0.01], "utterances": 1680,
+            "coverage": parts["coverage"], "rate_by_speaker": {f"s{i}": rate for i in range(speakers)}}  # fmt: skip
+    whole = {
+        "status": status, "signature": signature(config), "seed": config.seed, "protocol": protocol(**parts), "splits": {"test": test},
+        "train": {"steps": 2900, "wall_seconds": 1900.0}, "versions": {"asr_exp": __version__},
+    } | result  # fmt: skip
+    if status != "finished":
+        whole = {key: whole[key] for key in ("status", "signature", "seed", "versions", *result)}
+    (folder / "result.json").write_text(json.dumps(whole))
+    return folder
