@@ -32,8 +32,9 @@ ROWS = [
     ["data.store"],
     ["data.batching"],
     ["data.prepare"],
-    ["backbone", "checkpoint", "decoding", "model", "optim", "results", "scoring", "tracking"],  # band 3
+    ["backbone", "checkpoint", "decoding", "model", "optim", "plateau", "results", "scoring", "tracking"],  # band 3
     ["assembly", "evaluation", "training"],  # band 4
+    ["job"],
     ["commands"],
     ["commands.*"],  # band 5
     ["__main__"],  # band 6
