@@ -112,7 +112,10 @@ class Doctor:
         self._lines: list[tuple[Mapping[str, Any], Sequence[float]]] = []
 
     def look(self, lines: Iterable[Mapping[str, Any]], labels: Iterable[Sequence[float]], dev: float | None) -> str | None:
-        """The warning, if there is one, which is logged too. lines: as in metrics.jsonl, one a step; labels: frames by the label emitted, one row a step."""
+        """The warning, if there is one, which is logged too.
+
+        lines: as in metrics.jsonl; labels: frames by the label emitted; both one a step.
+        """
         self._lines += zip(lines, labels, strict=True)
         found = None
         while len(self._lines) >= WINDOW:
@@ -129,7 +132,8 @@ class Doctor:
 def _window(steps: Sequence[tuple[Mapping[str, Any], Sequence[float]]], blank: int) -> Window:
     losses = [line["train/loss"] for line, _ in steps if line["train/loss"] is not None]
     blanks = [line["train/blank_ratio"] for line, _ in steps if line["train/blank_ratio"] is not None]
-    frames = [0.0 if label == blank else sum(column) for label, column in enumerate(zip(*(counts for _, counts in steps), strict=True))]
+    columns = zip(*(counts for _, counts in steps), strict=True)
+    frames = [0.0 if label == blank else sum(column) for label, column in enumerate(columns)]
     label = max(range(len(frames)), key=frames.__getitem__)
     share = frames[label] / sum(frames) if sum(frames) else 0.0
     return Window(steps[-1][0]["step"], median(losses) if losses else None, median(blanks) if blanks else 0.0, label, share)

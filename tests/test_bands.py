@@ -35,6 +35,10 @@ ROWS = [
     ["backbone", "checkpoint", "decoding", "model", "optim", "plateau", "results", "scoring", "tracking"],  # band 3
     ["assembly", "evaluation", "training"],  # band 4
     ["job"],
+    ["inspection"],
+    ["inspection.findings"],
+    ["inspection.recordings", "inspection.transcripts", "inspection.trial", "inspection.wording"],
+    ["inspection.forecast"],
     ["commands"],
     ["commands.*"],  # band 5
     ["__main__"],  # band 6

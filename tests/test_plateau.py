@@ -44,7 +44,10 @@ def test_the_plateaus_of_published_runs_are_normal(leaves):
         assert diagnose(recipe(), shown[: i + 1], 1.0 if one.step <= leaves + 100 else 0.6) is None
 
 
-@pytest.mark.parametrize("total, settled, earliest, latest", [(5000, 500, 1500, 1600), (1500, 150, 450, 550), (1500, 60, 360, 460), (90, 9, None, None)])
+STUCK = [(5000, 500, 1500, 1600), (1500, 150, 450, 550), (1500, 60, 360, 460), (90, 9, None, None)]
+
+
+@pytest.mark.parametrize("total, settled, earliest, latest", STUCK)
 def test_a_run_that_stays_there_is_told_so(total, settled, earliest, latest):
     found = heard(recipe(total, settled), curve(lambda s: window(s, blank=1.0, share=0.0), total))
     if earliest is None:
