@@ -91,7 +91,7 @@ def disk(job: Job, audio: float, cache: Path, folder: Path, average: int) -> Blo
     checkpoints = checkpoint_bytes(job, average)
     needs = [("audio store", audio, existing(cache), "cache_root=FOLDER"),
              ("checkpoints", checkpoints, existing(folder), "output_root=FOLDER")]
-    rows = [(what, f"{size(need)} at most, {size(shutil.disk_usage(place).free)} free on the disk of {_short(place)}")
+    rows = [(what, f"{size(need)} at most, {size(shutil.disk_usage(place).free)} free at {_short(place)}")
             for what, need, place, _ in needs]
     findings = []
     one_disk = needs[0][2].stat().st_dev == needs[1][2].stat().st_dev

@@ -91,12 +91,12 @@ def _whole(audio: Audio) -> bytes:
 
 # What to say of a reason that `read_clip` gives, by how it begins.
 _BROKEN = (
-    ("no such file", "missing", "have no file", "Correct the paths: they are resolved against the manifest, or dataset.root."),
-    ("unreadable: the segment", "segment", "lie outside their file", "Correct their start and end, which are seconds."),
-    ("unreadable", "unreadable", "cannot be read", "Copy or convert those files again."),
-    ("truncated", "truncated", "are cut short", "Copy those files again: their headers promise more audio than there is."),
-    ("empty", "empty-audio", "hold no audio", "Copy those files again, or drop their rows."),
-    (r"\d+ s long", "recording", "are recordings of an hour and more", "Cut them into segments, or give columns start and end."),
+    ("no such file", "missing", "Missing files", "Correct the paths: they are resolved against the manifest, or dataset.root."),
+    ("unreadable: the segment", "segment", "Segments outside their file", "Correct their start and end, which are seconds."),
+    ("unreadable", "unreadable", "Unreadable files", "Copy or convert those files again."),
+    ("truncated", "truncated", "Files cut short", "Copy those files again: their headers promise more audio than there is."),
+    ("empty", "empty-audio", "Files that hold no audio", "Copy those files again, or drop their rows."),
+    (r"\d+ s long", "recording", "Recordings of an hour and more", "Cut them into segments, or give columns start and end."),
 )
 
 
@@ -107,7 +107,7 @@ def broken(rows: Sequence[Row], reasons: Mapping[int, str]) -> Iterator[Finding]
         found = [i for i, reason in left.items() if re.match(pattern, reason)]
         concerned = [about([rows[i]], left.pop(i))[0] for i in found]
         if concerned:
-            yield Finding(FAIL, fault, f"{counted(concerned)} {what}", advice, concerned)
+            yield Finding(FAIL, fault, f"{what}, {counted(concerned)}", advice, concerned)
 
 
 def rates(rows: Sequence[Row], wanted: int) -> Iterator[Finding]:
@@ -121,7 +121,7 @@ def rates(rows: Sequence[Row], wanted: int) -> Iterator[Finding]:
         yield Finding(NOTE, "narrow-band", f"All recordings are sampled at {slow}: nothing above {narrow[0].clip.rate / 2000:g} kHz is "
                       f"in them, where the model expects {wanted / 1000:g} kHz")
     else:
-        yield Finding(WARN, "mixed-rates", f"{counted(narrow)} of {len(usable):,} are sampled at {slow}, the others at "
+        yield Finding(WARN, "mixed-rates", f"Sampled at {slow}, {counted(narrow)}, where the others have "
                       f"{wanted / 1000:g} kHz or more", "Fine if dev and test are mixed alike; else train and score the two apart.",
                       about(narrow, lambda r: f"{r.clip.rate} Hz"))
 
@@ -142,15 +142,15 @@ def copies(rows: Sequence[Row], marks: Sequence[bytes]) -> Iterator[Finding]:
                 kind = "leak" if other.split != first.split else "copy" if other.text.split() == first.text.split() else "two-transcripts"
                 found[kind].append((other, first))
     words = {
-        "leak": (FAIL, "are recordings that another split has too", "Drop them from one of the splits: that score would flatter."),
-        "two-transcripts": (FAIL, "are recordings that stand there already, with another transcript", "Correct or drop one of the two."),
-        "copy": (WARN, "are copies of a recording of the same split", "Drop the copies: they weigh double."),
+        "leak": (FAIL, "Recordings that another split has too", "Drop them from one of the splits: that score would flatter."),
+        "two-transcripts": (FAIL, "Recordings that come twice, with two transcripts", "Correct or drop one of the two."),
+        "copy": (WARN, "Recordings that come twice in a split", "Drop the copies: they weigh double."),
     }
     for kind, pairs in found.items():
         if pairs:
             level, what, advice = words[kind]
             concerned = [about([row], f"the same audio as {first.id} of {first.split}")[0] for row, first in pairs]
-            yield Finding(level, f"audio-{kind}", f"{counted(concerned)} {what}", advice, concerned)
+            yield Finding(level, f"audio-{kind}", f"{what}, {counted(concerned)}", advice, concerned)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -195,18 +195,18 @@ def heard(rows: Sequence[Row], sounds: Sequence[Sound]) -> Iterator[Finding]:
     """Faults of the clips that were decoded; those that could not be are `broken`'s."""
     pairs = [(r, s) for r, s in zip(rows, sounds, strict=True) if not s.reason]
     tests: list[tuple[str, str, str, str, Callable[[Sound], bool], Callable[[Sound], str]]] = [
-        (FAIL, "silent", "are silent", "Drop those rows, or find the recordings that belong to their transcripts.",
+        (FAIL, "silent", "Silent", "Drop those rows, or find the recordings that belong to their transcripts.",
          lambda s: s.peak < SILENT, lambda s: f"peak {s.peak:.0f} dB"),
-        (WARN, "channels-cancel", "lose their voice when their channels are mixed", "Keep one channel of those files, or turn one's sign.",
+        (WARN, "channels-cancel", "Channels that cancel each other when they are mixed", "Keep one channel of those files, or turn one's sign.",
          lambda s: s.cancels, lambda s: f"mean {s.level:.0f} dB beside peak {s.peak:.0f} dB"),
-        (WARN, "near-silent", f"are nearly silent, under {FAINT:.0f} dB", "Listen to them: is there speech?",
+        (WARN, "near-silent", f"Nearly silent, under {FAINT:.0f} dB", "Listen to them: is there speech?",
          lambda s: s.level < FAINT, lambda s: f"level {s.level:.0f} dB"),
-        (WARN, "low-level", f"are very quiet, under {LOW:.0f} dB", "Listen to them; a model that normalises its input bears it.",
+        (WARN, "low-level", f"Very quiet, under {LOW:.0f} dB", "Listen to them; a model that normalises its input bears it.",
          lambda s: s.level < LOW, lambda s: f"level {s.level:.0f} dB"),
-        (WARN, "clipped", f"are clipped: more than {100 * CLIPPED:g} % of their samples at full scale",
+        (WARN, "clipped", f"Clipped, more than {100 * CLIPPED:g} % of the samples at full scale",
          "Take the original recordings, if they are not clipped too.", lambda s: s.clipped > CLIPPED,
          lambda s: f"{100 * s.clipped:.2f} % of the samples at full scale"),
-        (WARN, "dc-offset", "do not swing about zero (DC offset)", "Subtract each file's mean, or filter below 20 Hz.",
+        (WARN, "dc-offset", "DC offset, samples that do not swing about zero", "Subtract each file's mean, or filter below 20 Hz.",
          lambda s: abs(s.offset) > OFFSET, lambda s: f"offset {s.offset:+.3f} of full scale"),
     ]
     told: set[int] = set()
@@ -215,7 +215,7 @@ def heard(rows: Sequence[Row], sounds: Sequence[Sound]) -> Iterator[Finding]:
         told |= {id(r) for r, _ in found}
         if found:
             concerned = [about([r], why(s))[0] for r, s in found]
-            yield Finding(level, fault, f"{counted(concerned)} of the {len(sounds):,} heard {what}", advice, concerned)
+            yield Finding(level, fault, f"{what}, {counted(concerned)} of the {len(sounds):,} heard", advice, concerned)
 
 
 def formats(rows: Sequence[Row]) -> Counter[str]:

@@ -17,13 +17,13 @@ ALL_SPLITS = ("train", "dev", "test")
 
 # What to say of a reason that `prepare.unfit` gives, by how it begins; empty transcripts are `contents`'s.
 _UNFIT = {
-    "too short": ("too-short", "are too short (dataset.min_seconds, or less than a frame of the model)",
+    "too short": ("too-short", "Too short (dataset.min_seconds, or less than a frame of the model)",
                   "They are left out; lower dataset.min_seconds to keep them."),
-    "too long": ("too-long", "are too long (dataset.max_seconds for training, max_eval_seconds for scoring)",
+    "too long": ("too-long", "Too long (dataset.max_seconds for training, max_eval_seconds for scoring)",
                  "They are left out; cut them into segments, or raise the limit if memory allows."),
-    "no character": ("unwritable", "have no character that is in the vocabulary",
+    "no character": ("unwritable", "Not one character in the vocabulary",
                      "Look at dataset.columns.text, text.rules and the vocabulary."),
-    "labels longer": ("labels-longer-than-frames", "have more labels than their audio has frames",
+    "labels longer": ("labels-longer-than-frames", "More labels than the audio has frames",
                       "CTC cannot align them. Does each transcript belong to its recording?"),
 }
 
@@ -34,7 +34,7 @@ def fit(rows: Sequence[Row], reasons: Sequence[str]) -> Iterator[Finding]:
         concerned = {id(r): (r, why) for r, why in zip(rows, reasons, strict=True) if why.startswith(beginning)}
         if concerned:
             gone = [r for r, _ in concerned.values()]
-            yield Finding(lost(gone, rows), fault, f"{counted(gone)} {what}", advice, [about([r], why)[0] for r, why in concerned.values()])
+            yield Finding(lost(gone, rows), fault, f"{what}, {counted(gone)}", advice, [about([r], why)[0] for r, why in concerned.values()])
 
 
 def pace(rows: Sequence[Row]) -> Iterator[Finding]:
@@ -44,11 +44,11 @@ def pace(rows: Sequence[Row]) -> Iterator[Finding]:
         return  # another script, or units of another length
     of = {id(r): s for r, s in speeds}
     for fault, what, found in (
-        ("too-much-text", f"say more than {FASTEST:g} characters a second", [r for r, s in speeds if s > FASTEST]),
-        ("too-little-text", f"say less than {SLOWEST:g} character a second", [r for r, s in speeds if s < SLOWEST and r.clip.seconds >= 3]),
+        ("too-much-text", f"More than {FASTEST:g} characters a second", [r for r, s in speeds if s > FASTEST]),
+        ("too-little-text", f"Less than {SLOWEST:g} character a second", [r for r, s in speeds if s < SLOWEST and r.clip.seconds >= 3]),
     ):
         if found:
-            yield Finding(WARN, fault, f"{counted(found)} {what}", "Listen: does the transcript belong to the recording?",
+            yield Finding(WARN, fault, f"{what}, {counted(found)}", "Listen: does the transcript belong to the recording?",
                           about(found, lambda r: f"{of[id(r)]:.1f} characters a second"))
 
 
@@ -57,10 +57,10 @@ def contents(rows: Sequence[Row]) -> Iterator[Finding]:
     hollow = [r for r in rows if not r.utterance.text.strip()]
     emptied = [r for r in rows if r.utterance.text.strip() and not r.text.strip()]
     if hollow:
-        yield Finding(lost(hollow, rows), "empty-transcript", f"{counted(hollow)} have an empty transcript", "Drop those rows.",
+        yield Finding(lost(hollow, rows), "empty-transcript", f"Empty transcripts, {counted(hollow)}", "Drop those rows.",
                       about(hollow, "empty transcript"))
     if emptied:
-        yield Finding(lost(emptied, rows), "emptied-transcript", f"{counted(emptied)} have nothing left after the text rules",
+        yield Finding(lost(emptied, rows), "emptied-transcript", f"Nothing left after the text rules, {counted(emptied)}",
                       "Spell numbers and signs out, or choose another text=...", about(emptied, lambda r: repr(r.utterance.text)))
     yield from _repeated(rows)
     yield from _shared(rows)
@@ -77,8 +77,8 @@ def _repeated(rows: Sequence[Row]) -> Iterator[Finding]:
             most, times = Counter(r.text.strip() for r in again).most_common(1)[0]
             level = WARN if len(again) > REPEATED * len(mine) and split == "train" else NOTE
             most = most if len(most) <= 40 else most[:37] + "..."
-            whose = "the same speaker has said" if mine[0].utterance.speaker else "an earlier one says"
-            yield Finding(level, "duplicate-transcript", f"{counted(again)} say again what {whose} ('{most}': {times + 1} times)",
+            whose = "by the same speaker " if mine[0].utterance.speaker else ""
+            yield Finding(level, "duplicate-transcript", f"Said again {whose}('{most}': {times + 1} times), {counted(again)}",
                           "" if level == NOTE else "Fine for digits and commands; else look for rows that stand there twice.",
                           [about([r], f"the same text as {first[id(r)]}")[0] for r in again])
 
@@ -155,5 +155,5 @@ def left_out(rows: Sequence[tuple[str, str, str, str]], sizes: Mapping[str, int]
     gone = Counter(row[0] for row in rows)
     bad = any(n > (TOLERATED * (sizes.get(split, 0) + n) if split == "train" else 0) for split, n in gone.items())
     for reason, concerned in by_reason.items():
-        yield Finding(FAIL if bad else WARN, "unusable-row", f"{counted(concerned)} cannot be read from the corpus ({reason})",
+        yield Finding(FAIL if bad else WARN, "unusable-row", f"Rows that cannot be used ({reason}), {counted(concerned)}",
                       "Correct those rows, or drop them.", concerned)
