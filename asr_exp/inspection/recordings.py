@@ -197,8 +197,9 @@ def heard(rows: Sequence[Row], sounds: Sequence[Sound]) -> Iterator[Finding]:
     tests: list[tuple[str, str, str, str, Callable[[Sound], bool], Callable[[Sound], str]]] = [
         (FAIL, "silent", "Silent", "Drop those rows, or find the recordings that belong to their transcripts.",
          lambda s: s.peak < SILENT, lambda s: f"peak {s.peak:.0f} dB"),
-        (WARN, "channels-cancel", "Channels that cancel each other when they are mixed", "Keep one channel of those files, or turn one's sign.",
-         lambda s: s.cancels, lambda s: f"mean {s.level:.0f} dB beside peak {s.peak:.0f} dB"),
+        (WARN, "channels-cancel", "Channels that cancel each other when they are mixed",
+         "Keep one channel of those files, or turn one's sign.", lambda s: s.cancels,
+         lambda s: f"mean {s.level:.0f} dB beside peak {s.peak:.0f} dB"),
         (WARN, "near-silent", f"Nearly silent, under {FAINT:.0f} dB", "Listen to them: is there speech?",
          lambda s: s.level < FAINT, lambda s: f"level {s.level:.0f} dB"),
         (WARN, "low-level", f"Very quiet, under {LOW:.0f} dB", "Listen to them; a model that normalises its input bears it.",

@@ -8,6 +8,7 @@ from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.inspection.findings import FAIL, NOTE, TOLERATED, WARN, Finding, Row, about, common, counted, lost
 
 RARE = 5  # times in the training split; a model does not learn a sign from less
+ENOUGH = 50_000  # units of a training split that has room for every letter there is; in a smaller one x and q are rare by nature
 UNKNOWN = 0.005  # share of a split's units outside the vocabulary, above which its score has a floor
 REPEATED = 0.05  # share of the training split that says again what the same speaker has said
 OVERLAP = 0.01  # share of a split's sentences that the training split has too
@@ -31,10 +32,10 @@ _UNFIT = {
 def fit(rows: Sequence[Row], reasons: Sequence[str]) -> Iterator[Finding]:
     """Utterances that a run leaves out for their length, or for what they say. reasons: of `prepare.unfit`, one a row."""
     for beginning, (fault, what, advice) in _UNFIT.items():
-        concerned = {id(r): (r, why) for r, why in zip(rows, reasons, strict=True) if why.startswith(beginning)}
-        if concerned:
-            gone = [r for r, _ in concerned.values()]
-            yield Finding(lost(gone, rows), fault, f"{what}, {counted(gone)}", advice, [about([r], why)[0] for r, why in concerned.values()])
+        gone = [i for i, why in enumerate(reasons) if why.startswith(beginning)]
+        if gone:
+            concerned = [about([rows[i]], reasons[i])[0] for i in gone]
+            yield Finding(lost([rows[i] for i in gone], rows), fault, f"{what}, {counted(concerned)}", advice, concerned)
 
 
 def pace(rows: Sequence[Row]) -> Iterator[Finding]:
@@ -132,9 +133,9 @@ def vocabulary(rows: Sequence[Row], tokenizer: Tokenizer, made_of_train: bool) -
     rare = {u: n for u, n in train.items() if n < RARE and tokenizer.known(tokenizer.encode(u))}
     if rare and made_of_train:
         concerned = [r for r in rows if r.split == "train" and not rare.keys().isdisjoint(units(r.text, tokenizer))]
-        yield Finding(NOTE if sum(train.values()) < 400 * RARE else WARN, "rare-units",
-                      f"{len(rare)} {what} come fewer than {RARE} times in train, too seldom to be learned: {_signs(rare)}",
-                      f"tokenizer.min_count={RARE} makes them unknown; text.rules can remove or replace them.",
+        yield Finding(NOTE if sum(train.values()) < ENOUGH else WARN, "rare-units",
+                      f"Seen fewer than {RARE} times in train, too seldom to be learned: {_signs(rare)}",
+                      "" if tokenizer.inventory else f"tokenizer.min_count={RARE} makes them unknown; text.rules can replace them.",
                       _with_units(concerned, rare, tokenizer))
 
 
