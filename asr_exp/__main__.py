@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import textwrap
+import time
 import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -41,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (Exception, KeyboardInterrupt) as error:
-        return status_of(error, quiet=_rank() > 0)  # it happened before the command: on every rank alike
+        if _rank() > 0:  # it happened before the command, on every rank alike: rank 0 tells of it
+            time.sleep(3)  # leaving first would have torchrun end it before it could
+        return status_of(error, quiet=_rank() > 0)
 
 
 def start(arguments: list[str]) -> int:
@@ -121,14 +124,11 @@ def parse(arguments: list[str]) -> tuple[Namespace, str]:
     if command not in known:
         hint = nearest(command, known)
         raise UserError(f"There is no command {command!r}.{hint} The commands: {', '.join(known)}; a setting is key=value.")
-    options.overrides = _named(options.overrides, WORDS.get(command, ()))
+    bare = [index for index, word in enumerate(options.overrides) if _is_bare(word)]
+    for index, name in zip(bare, WORDS.get(command, ()), strict=False):
+        quoted = options.overrides[index].replace("'", "\\'")  # a folder's name may read as a number
+        options.overrides[index] = f"{name}='{quoted}'"
     return options, command
-
-
-def _named(overrides: list[str], names: Sequence[str]) -> list[str]:
-    """Overrides in which the first bare words are values of `names`, quoted: a folder's name may read as a number."""
-    left = list(names)
-    return ["{}='{}'".format(left.pop(0), word.replace("'", "\\'")) if left and _is_bare(word) else word for word in overrides]
 
 
 def _parser() -> ArgumentParser:

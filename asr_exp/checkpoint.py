@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
-from asr_exp.errors import Stopped, UserError
+from asr_exp.errors import UserError
 
 STATE = "training_state.pt"
 
@@ -46,10 +47,8 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
         beside.mkdir(parents=True)
         fill(beside)
         _flush(beside)
-    except Exception as why:  # torch and safetensors have exceptions of their own for a full disk
+    except (OSError, RuntimeError, SafetensorError, MemoryError) as why:  # RuntimeError is torch's way of saying that a disk is full
         shutil.rmtree(beside, ignore_errors=True)
-        if isinstance(why, UserError | Stopped):
-            raise
         raise _unwritten(folder, why) from why
     shutil.rmtree(before, ignore_errors=True)
     if folder.exists():

@@ -18,6 +18,8 @@ class _Handler(logging.Handler):
     """Prints above a progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:  # train.log keeps it; what the terminal is told of a crash, `__main__.status_of` decides
+            return
         tqdm.write(self.format(record), file=sys.stdout)
         sys.stdout.flush()
 
@@ -36,6 +38,7 @@ def logging_to_terminal(main: bool, rank: int) -> Iterator[None]:
         for one in list(log.handlers):
             log.removeHandler(one)
             one.close()
+        log.propagate = True
 
 
 class _File(logging.FileHandler):

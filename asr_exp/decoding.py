@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import torch
 
-from asr_exp.errors import UserError, nearest
+from asr_exp.registry import Registry
 
 
 class Decoder(Protocol):
@@ -14,12 +14,12 @@ class Decoder(Protocol):
     def __call__(self, logits: torch.Tensor, frames: Sequence[int]) -> list[str]: ...
 
 
-DECODERS: dict[str, Callable[[Any], Decoder]] = {}
+DECODERS: Registry[Callable[[Any], Decoder]] = Registry("decode.name")
 
 
 def register_decoder(name: str) -> Callable[[Callable[[Any], Decoder]], Callable[[Any], Decoder]]:
     """Make `factory(tokenizer) -> decoder` known as `decode.name=name`."""
-    return lambda factory: DECODERS.setdefault(name, factory)
+    return DECODERS.register(name)
 
 
 @register_decoder("greedy")
@@ -36,6 +36,4 @@ class Greedy:
 
 def make_decoder(name: str, tokenizer: Any) -> Decoder:
     """The decoder of that name. Raises UserError for an unknown one."""
-    if name not in DECODERS:
-        raise UserError(f"decode.name={name} is not a decoder.{nearest(name, DECODERS)} Known: {', '.join(DECODERS)}.")
-    return DECODERS[name](tokenizer)
+    return DECODERS.find(name)(tokenizer)

@@ -41,7 +41,7 @@ def override_problems(overrides: Sequence[str], choices: Choices, multirun: bool
 
 
 def in_hydras_words(overrides: Sequence[str]) -> list[str]:
-    """The overrides as Hydra wants them: a new entry of a mapping (`model.config.hidden_size=64`) needs a `++` there, and
+    """The overrides as Hydra wants them: new entries of a mapping (`model.config.hidden_size=64`) need a `++` there, and
     what is null by default (`experiment=null`) may not be given."""
     given = (text for text in overrides if text not in {f"{group}=null" for group in OPTIONAL_GROUPS})
     return [f"++{text.lstrip('+')}" if _inside_mapping(text.partition("=")[0].lstrip("+")) else text for text in given]
@@ -49,7 +49,7 @@ def in_hydras_words(overrides: Sequence[str]) -> list[str]:
 
 def _inside_mapping(name: str) -> bool:
     parts = name.split(".")
-    return any(get_origin(one.type) is dict for n in range(1, len(parts)) if (one := key_field(".".join(parts[:n]))))
+    return any(get_origin(one.type) is dict for n in range(1, len(parts) + 1) if (one := key_field(".".join(parts[:n]))))
 
 
 def _override_problems(text: str, choices: Choices, multirun: bool) -> Iterator[str]:

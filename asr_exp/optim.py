@@ -10,17 +10,18 @@ import torch.distributed as dist
 from torch import nn
 
 from asr_exp.errors import UserError, nearest
+from asr_exp.registry import Registry
 
 OptimizerFactory = Callable[..., torch.optim.Optimizer]
 Shape = Callable[[float], float]
-OPTIMIZERS: dict[str, OptimizerFactory] = {}
-SCHEDULES: dict[str, Callable[..., Shape]] = {}
+OPTIMIZERS: Registry[OptimizerFactory] = Registry("optimizer.name")
+SCHEDULES: Registry[Callable[..., Shape]] = Registry("schedule.name")
 BUCKET = 32 * 2**20  # bytes of gradients summed across ranks in one message
 
 
 def register_optimizer(name: str) -> Callable[[OptimizerFactory], OptimizerFactory]:
     """Make `factory(groups, **settings)` known as `optimizer.name=name`; settings are the section's other keys."""
-    return lambda factory: OPTIMIZERS.setdefault(name, factory)
+    return OPTIMIZERS.register(name)
 
 
 def register_schedule(name: str) -> Callable[[Callable[..., Shape]], Callable[..., Shape]]:
@@ -28,7 +29,7 @@ def register_schedule(name: str) -> Callable[[Callable[..., Shape]], Callable[..
 
     shape(progress) gives the factor on the peak learning rate, progress running from 0 (warm-up over) to 1 (the end).
     """
-    return lambda factory: SCHEDULES.setdefault(name, factory)
+    return SCHEDULES.register(name)
 
 
 @register_optimizer("adamw")
@@ -47,8 +48,7 @@ def make_optimizer(model: nn.Module, name: str, lr: float, weight_decay: float, 
 
     Raises UserError for an unknown optimizer or a pattern that names no parameter.
     """
-    if name not in OPTIMIZERS:
-        raise UserError(f"optimizer.name={name} is not known.{nearest(name, OPTIMIZERS)} Known: {', '.join(OPTIMIZERS)}.")
+    factory = OPTIMIZERS.find(name)
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     for pattern in lr_scale:
         if not fnmatch.filter(trained, pattern):
@@ -58,7 +58,7 @@ def make_optimizer(model: nn.Module, name: str, lr: float, weight_decay: float, 
         factor = math.prod(f for pattern, f in lr_scale.items() if fnmatch.fnmatch(parameter_name, pattern))
         decay = weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((factor, decay), []).append(parameter)
-    return OPTIMIZERS[name](
+    return factory(
         [{"params": p, "lr": lr * factor, "peak_lr": lr * factor, "weight_decay": decay} for (factor, decay), p in groups.items()],
         lr=lr, **settings,
     )
@@ -96,11 +96,9 @@ def make_schedule(name: str, total: int, warmup_steps: int | None, warmup_ratio:
 
     Raises UserError for an unknown name.
     """
-    if name not in SCHEDULES:
-        raise UserError(f"schedule.name={name} is not known.{nearest(name, SCHEDULES)} Known: {', '.join(SCHEDULES)}.")
     warmup = round(warmup_ratio * total) if warmup_steps is None else warmup_steps
     after = max(1, total - warmup)
-    shape = SCHEDULES[name](min(1.0, hold_ratio * total / after), final_scale)
+    shape = SCHEDULES.find(name)(min(1.0, hold_ratio * total / after), final_scale)
     # Step s uses the rate reached after s - 1 steps, as torch's and transformers' schedulers do; the first is not wasted on 0.
     return lambda step: step / max(1, warmup) if step <= warmup else shape(min(1.0, (step - 1 - warmup) / after))
 

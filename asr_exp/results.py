@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from asr_exp.errors import UserError
+
 
 def protocol(**parts: Any) -> dict[str, Any]:
     """What a score was measured by, and the hash of it: two scores may be set side by side only where the hashes agree."""
@@ -25,6 +27,21 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         return json.loads((folder / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def read_hypotheses(path: Path) -> dict[str, dict[str, Any]]:
+    """The lines of a `hypotheses.<split>.jsonl` by utterance id, in their order. Raises UserError for a line that is none."""
+    lines: dict[str, dict[str, Any]] = {}
+    with path.open(encoding="utf-8") as file:
+        for number, text in enumerate(file, 1):
+            try:
+                line = json.loads(text)
+                lines[line["id"]] = {"speaker": None, **line, **{key: line[key] for key in ("reference", "hypothesis", "counts")}}
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"Line {number} of {path} is no line of hypotheses ({error!r}); score the run again.") from error
+            if len(lines) < number:
+                raise UserError(f"Line {number} of {path} is of {line['id']}, which was there before; score the run again.")
+    return lines
 
 
 def write_quarantine(folder: Path, rejected: Mapping[str, Iterable[Any]]) -> None:

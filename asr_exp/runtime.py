@@ -18,9 +18,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from asr_exp.errors import RankLost, Stopped, UserError
 
+# Ranks wait for each other while one decodes audio or evaluates: hours are normal, a lost rank closes its socket at once.
+PATIENCE = timedelta(hours=4)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -84,9 +87,8 @@ def started(device: str, precision: str) -> Iterator[Runtime]:
     if on_cuda:
         torch.cuda.set_device(place)
     if world > 1:
-        # Ranks wait for each other while one decodes audio or evaluates: hours are normal, a lost rank closes its socket at once.
-        dist.init_process_group("nccl" if on_cuda else "gloo", timeout=timedelta(hours=4))
-        runtime.group = dist.new_group(backend="gloo", timeout=timedelta(hours=4)) if on_cuda else None
+        _meet("nccl" if on_cuda else "gloo")
+        runtime.group = dist.new_group(backend="gloo", timeout=PATIENCE) if on_cuda else None
         _end_with_parent()
     try:
         with Signals(at_once=True):
@@ -98,6 +100,15 @@ def started(device: str, precision: str) -> Iterator[Runtime]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _meet(backend: str) -> None:
+    """Join the group of all ranks."""
+    store, rank, world = next(rendezvous("env://"))
+    if os.environ.get("TORCHELASTIC_RUN_ID") == "none":
+        # torchrun's static rendezvous keeps one store over all its restarts: addresses of ranks that died must not be read.
+        store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
 
 
 def peer_lost(error: BaseException) -> bool:

@@ -124,7 +124,7 @@ class Optimizer:
     eps: float = key(1e-8, "AdamW's epsilon", above=0)
     weight_decay: float = key(0.0, "decoupled weight decay (not on biases and norms)", minimum=0)
     momentum: float = key(0.9, "SGD's momentum", minimum=0, maximum=1)
-    lr_scale: dict[str, float] = key({}, "learning-rate factor by parameter name pattern: {'lm_head.*': 10}")
+    lr_scale: dict[str, float] = key({}, "learning-rate factor by parameter name pattern: {lm_head.*: 10}")
     clip_norm: float | None = key(1.0, "largest global gradient norm (null: no clipping)", above=0)
 
 

@@ -123,13 +123,12 @@ def compare_rates(a: np.ndarray, b: np.ndarray, lengths: np.ndarray, clusters: n
 def _drawn_rates(totals: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """(clusters, runs + 1), the last column the references' lengths -> (resamples, runs), each run's rate over clusters drawn."""
     clusters, runs = len(totals), totals.shape[1] - 1
-    rates, draws = np.empty((resamples, runs)), max(1, clusters - 1)
+    rates, draws = np.full((resamples, runs), np.nan), max(1, clusters - 1)  # nan: not a word of reference among those drawn
     for start in range(0, resamples, max(1, CHUNK // clusters)):
         rows = min(max(1, CHUNK // clusters), resamples - start)
         picks = rng.integers(0, clusters, (rows, draws)) + clusters * np.arange(rows)[:, None]
         sums = np.bincount(picks.ravel(), minlength=rows * clusters).reshape(rows, clusters) @ totals
-        with np.errstate(invalid="ignore"):  # clusters without a word of reference
-            rates[start : start + rows] = sums[:, :-1] / sums[:, -1:]
+        np.divide(sums[:, :-1], sums[:, -1:], out=rates[start : start + rows], where=sums[:, -1:] > 0)
     return rates
 
 
@@ -172,7 +171,7 @@ def mapsswe(a: Sequence[Sequence[Sequence[int]]], b: Sequence[Sequence[Sequence[
     the utterance or by `GOOD_WORDS` words in a row that every run got right; the errors in different segments are taken as
     independent. Several runs of a group count with the mean of their errors: the test is of these runs, not of other seeds.
     """
-    starts = np.concatenate([[0], np.cumsum(2 * words + 1 + 2 * GOOD_WORDS)[:-1]])
+    starts = 2 * np.concatenate([[0], np.cumsum(words + GOOD_WORDS)[:-1]])  # even, as the places within an utterance begin
     laid = [[_laid_out(run, starts) for run in group] for group in (a, b)]
     places = np.unique(np.concatenate([run for group in laid for run in group]))
     if not len(places):
@@ -180,7 +179,7 @@ def mapsswe(a: Sequence[Sequence[Sequence[int]]], b: Sequence[Sequence[Sequence[
     right_between = places[1:] // 2 - (places[:-1] + 1) // 2
     segment = np.concatenate([[0], np.cumsum(right_between >= GOOD_WORDS)])
     of_a, of_b = (
-        sum(np.bincount(segment[np.searchsorted(places, run)], minlength=segment[-1] + 1) for run in group) / len(group) for group in laid
+        np.bincount(segment[np.searchsorted(places, np.concatenate(group))], minlength=segment[-1] + 1) / len(group) for group in laid
     )
     return _z_test(of_a - of_b)
 

@@ -3,14 +3,17 @@
 import contextlib
 import json
 import logging
+import netrc
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import numpy as np
 
-from asr_exp.errors import UserError, nearest
+from asr_exp.errors import UserError
+from asr_exp.registry import Registry
 
 log = logging.getLogger(__name__)
 
@@ -26,19 +29,17 @@ class Tracker(Protocol):
     def finish(self, summary: Mapping[str, Any], failed: bool) -> None: ...
 
 
-TRACKERS: dict[str, Callable[..., Tracker]] = {}
+TRACKERS: Registry[Callable[..., Tracker]] = Registry("tracking.name")
 
 
 def register_tracker(name: str) -> Callable[[Callable[..., Tracker]], Callable[..., Tracker]]:
     """Make `factory(folder, run_id, run_name, config, **settings) -> tracker` known as `tracking.name=name`."""
-    return lambda factory: TRACKERS.setdefault(name, factory)
+    return TRACKERS.register(name)
 
 
 def make_tracker(name: str, **settings: Any) -> Tracker:
     """The tracker of that name. Raises UserError for an unknown one."""
-    if name not in TRACKERS:
-        raise UserError(f"tracking.name={name} is not known.{nearest(name, TRACKERS)} Known: {', '.join(TRACKERS)}.")
-    return TRACKERS[name](**settings)
+    return TRACKERS.find(name)(**settings)
 
 
 @register_tracker("none")
@@ -66,14 +67,19 @@ class WandbTracker:
 
         self._wandb = wandb
         mode = os.environ.get("WANDB_MODE") or ("online" if _wandb_key() else "offline")
+        for name in ("WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):  # what is logged waits in the run folder, not in the home directory
+            os.environ[name] = str(folder.absolute() / "wandb")
         if mode == "offline" and "WANDB_MODE" not in os.environ:
             log.info("W&B: no key, so offline (`wandb login` to go online, tracking=none for none).")
         (folder / "wandb").mkdir(parents=True, exist_ok=True)
-        self._run = wandb.init(
-            dir=str(folder), project=project, entity=entity, group=group, tags=list(tags), id=run_id, name=run_name, mode=mode,  # type: ignore[arg-type]
-            resume="allow" if mode == "online" else None, config=dict(config), reinit="finish_previous",
-            settings=wandb.Settings(silent=True, console="off"),
-        )
+        settings = {"dir": str(folder), "project": project, "entity": entity, "group": group, "tags": list(tags), "id": run_id,
+                    "name": run_name, "config": dict(config), "reinit": "finish_previous"}
+        quiet = wandb.Settings(silent=True, console="off", init_timeout=60)
+        try:
+            self._run = wandb.init(mode=mode, resume="allow" if mode == "online" else None, settings=quiet, **settings)  # type: ignore[arg-type]
+        except wandb.Error as why:
+            log.warning("W&B cannot be reached (%s), so this run is recorded offline; `wandb sync` it later.", str(why).splitlines()[0])
+            self._run = wandb.init(mode="offline", settings=quiet, **settings)  # type: ignore[arg-type]
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         self._run.log(dict(metrics), step=step)
@@ -92,13 +98,13 @@ class WandbTracker:
 
 
 def _wandb_key() -> bool:
+    """Whether W&B would find a key: in the environment, or in a netrc file under its server's name."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    import netrc
-
-    for name in (".netrc", "_netrc"):
+    server = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    for name in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
         with contextlib.suppress(OSError, netrc.NetrcParseError):
-            if netrc.netrc(os.path.expanduser(f"~/{name}")).authenticators("api.wandb.ai"):
+            if name and netrc.netrc(os.path.expanduser(name)).authenticators(server):
                 return True
     return False
 
@@ -128,6 +134,8 @@ class TensorBoardTracker:
                 self._writer.add_audio(f"{name}/{row['id']}", row["audio"][None].astype(np.float32) / 32768.0, step, row["sample_rate"])
 
     def finish(self, summary: Mapping[str, Any], failed: bool) -> None:
+        for name, value in summary.items():
+            self._writer.add_text(name, f"{value:.4f}")
         self._writer.close()
 
 

@@ -100,6 +100,11 @@ def write_manifest(path: Path, rows: Iterable[tuple], header: tuple = ("file", "
 # runs
 
 
+def latest(overrides: Iterable[Any]) -> list[str]:
+    """Overrides of which the last of a key counts; the program itself refuses a key given twice."""
+    return list({word.partition("=")[0].lstrip("+"): word for word in map(str, overrides)}.values())
+
+
 def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", **more}
 
@@ -107,7 +112,7 @@ def environment(**more: str) -> dict[str, str]:
 def start(*arguments: Any, cwd: Path, **more: str) -> subprocess.Popen:
     """`python -m asr_exp ARGUMENTS` in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "asr_exp", *map(str, arguments)], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "asr_exp", *latest(arguments)], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=environment(**more),
     )  # fmt: skip
 
@@ -125,10 +130,11 @@ def run(*arguments: Any, cwd: Path, status: int = 0) -> Path:
     before = Path.cwd()
     os.chdir(cwd)
     try:
-        assert main([str(a) for a in arguments]) == status
+        assert main(latest(arguments)) == status
     finally:
         os.chdir(before)
-    return run_folder(cwd) if status == 0 else cwd
+    root = dict(word.split("=", 1) for word in map(str, arguments) if "=" in word).get("output_root")
+    return run_folder(Path(root or cwd)) if status == 0 else cwd
 
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -145,7 +151,7 @@ class Fork:
     def __init__(self, *arguments: Any, cwd: Path, patch: tuple | None = None, **more: str):
         self.terminal = cwd / f"terminal{more.get('RANK', '')}.txt"
         self.terminal.write_text("")
-        self._process = FORKS.Process(target=_in_fork, args=([str(a) for a in arguments], cwd, self.terminal, patch, environment(**more)))
+        self._process = FORKS.Process(target=_in_fork, args=(latest(arguments), cwd, self.terminal, patch, environment(**more)))
         self._process.start()
 
     def send(self, number: int) -> None:

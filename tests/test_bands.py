@@ -16,6 +16,7 @@ FILES = sorted((ROOT / "asr_exp").rglob("*.py"))
 ROWS = [
     ["asr_exp"],
     ["errors"],  # band 0
+    ["registry"],
     ["schema"],
     ["hints"],
     ["config", "console", "runtime"],  # band 1
@@ -32,8 +33,8 @@ ROWS = [
     ["data.store"],
     ["data.batching"],
     ["data.prepare"],
-    ["backbone", "checkpoint", "decoding", "model", "optim", "plateau", "results", "scoring", "tracking"],  # band 3
-    ["assembly", "evaluation", "training"],  # band 4
+    ["backbone", "checkpoint", "decoding", "model", "optim", "plateau", "results", "scoring", "significance", "tracking"],  # band 3
+    ["assembly", "evaluation", "pairing", "training"],  # band 4
     ["job"],
     ["inspection"],
     ["inspection.findings"],

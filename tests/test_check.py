@@ -219,9 +219,11 @@ def test_the_same_recording_twice(planted, look):
     leak = copy("test", 0, "train0.wav")
     twin = copy("train", 5, "train4.wav", text=planted.rows("train")[4][1])
     other = copy("train", 9, "train8.wav")
+    chosen = copy("test", 3, "dev2.wav")
     planted.change("train", 12, file="train11.wav")  # the same path
     seen = look(*planted.overrides, *ONLY_DATA)
     assert ("FAIL", "audio-leak") in seen.faults(leak)
+    assert ("WARN", "audio-dev-is-test") in seen.faults(chosen)
     assert ("WARN", "audio-copy") in seen.faults(twin)
     assert ("FAIL", "audio-two-transcripts") in seen.faults(other)
     assert ("FAIL", "audio-two-transcripts") in seen.faults("train11.wav#2")

@@ -72,7 +72,7 @@ def test_a_mistake_is_told_in_words(override, words):
 
 
 def test_all_mistakes_are_told_together():
-    assert len(told("a=1", "trainer.lrr=2", "model=x", "optimizer.lr=fast").splitlines()) == 4
+    assert len(told("x=1", "trainer.lrr=2", "model=x", "optimizer.lr=fast").splitlines()) == 4
     assert len(told("trainer.max_steps=-3", "seed=-1").splitlines()) == 2
 
 

@@ -24,7 +24,7 @@ PROMISED = {
     "tracking": "wandb tensorboard none",
     "debug": "overfit one-step",
 }  # fmt: skip
-COUNTS = {"dataset": 14, "model": 19, "decode": 1, "augment": 4, "schedule": 4, "tracking": 3, "debug": 2}
+COUNTS = {"dataset": 14, "model": 19, "decode": 1, "augment": 5, "schedule": 4, "tracking": 3, "debug": 3}
 
 # What a choice cannot do without.
 NEEDS = {

@@ -60,6 +60,7 @@ def torn_line(call: int) -> None:
     MetricsFile.write = half
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ALL)
 def test_killed_again_and_again(whole, corpus, tmp_path, what):
     """Before the first checkpoint, within a step, while weights are written, before and between the renames, half-way through a line ..."""
@@ -90,6 +91,7 @@ def slowly() -> None:
     training.train_step = lambda *args: (time.sleep(0.05), step(*args))[1]
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(whole, corpus, tmp_path):
     overrides, draw = [*corpus, *SHORT], random.Random(0)
     for _ in range(4):
@@ -123,6 +125,7 @@ def test_asked_to_leave(whole, corpus, tmp_path, number):
     same(whole(overrides), folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["asr_exp.assembly.prepare_split", "asr_exp.commands.train.load_weights", f"{TRAIN}.score"])
 def test_asked_to_leave_between_steps(whole, corpus, tmp_path, where):
     """While data is prepared, while dev is scored, before test is: it leaves as well, and nothing is lost."""
@@ -183,6 +186,7 @@ def test_a_damaged_checkpoint_is_named(stopped, tmp_path, capsys):
     run(*overrides, cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_other_data_is_refused(tmp_path, corpus, capsys):
     source = Path(corpus[1].partition("=")[2]).parent
     copy = tmp_path / "copy"
@@ -198,9 +202,9 @@ def test_other_data_is_refused(tmp_path, corpus, capsys):
     run(*overrides, cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_early_stopping_survives_a_kill(whole, corpus, tmp_path):
     overrides = [*corpus, *SHORT, "trainer.patience=1", "optimizer.lr=1e-12", "trainer.eval_every=2"]
-    overrides.remove("optimizer.lr=3e-3"), overrides.remove("trainer.eval_every=6")
     fork(*overrides, cwd=tmp_path, patch=(killed_at, "asr_exp.commands.train.load_weights"), status=-9)
     fork(*overrides, cwd=tmp_path)
     assert result(whole(overrides))["train"]["steps"] < 18

@@ -22,7 +22,7 @@ def test_student_against_what_can_be_integrated_by_hand(t):
     assert student_p(t, 1e7) == pytest.approx(math.erfc(t / math.sqrt(2)), rel=1e-4, abs=1e-12)
 
 
-@pytest.mark.parametrize(("degrees", "t"), [(1, 12.706), (2, 4.303), (3, 3.182), (5, 2.571), (10, 2.228), (30, 2.042), (120, 1.980), (1e6, 1.96)])
+@pytest.mark.parametrize(("degrees", "t"), [(1, 12.706), (2, 4.303), (3, 3.182), (5, 2.571), (10, 2.228), (30, 2.042), (120, 1.980)])
 def test_quantiles_are_those_of_the_tables(degrees, t):
     assert student_quantile(0.05, degrees) == pytest.approx(t, abs=6e-4)
 

@@ -11,6 +11,7 @@ import yaml
 
 from asr_exp.data.text import build_rules, register_rule
 from asr_exp.errors import UserError
+from asr_exp.registry import Registry
 
 TEXTS = Path(__file__).parents[1] / "conf" / "text"
 
@@ -177,7 +178,7 @@ def test_apply_many_is_the_rules_one_by_one():
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        (["lowr"], "'lowr' is not a text rule. Did you mean 'lower'"),
+        (["lowr"], "text.rules=lowr is not known. Did you mean 'lower'"),
         ([{"remove": None}], "remove was given None"),
         (["remove"], "remove was given None"),
         ([{"lower": True}], "lower takes no argument"),
@@ -186,7 +187,7 @@ def test_apply_many_is_the_rules_one_by_one():
         ([{"replace": "a"}], "takes a dict"),
         ([{"replace": {}}], "needs something to look for"),
         ([{"lower": None, "nfc": None}], "is not one rule"),
-        ([3], "3 is not a text rule"),
+        ([3], "text.rules=3 is not known"),
     ],
 )
 def test_a_wrong_rule_is_named(rules, message):
@@ -195,7 +196,7 @@ def test_a_wrong_rule_is_named(rules, message):
 
 
 def test_a_rule_of_ones_own(monkeypatch):
-    monkeypatch.setattr("asr_exp.data.text._RULES", {})
+    monkeypatch.setattr("asr_exp.data.text._RULES", Registry("text.rules"))
     register_rule("shout", argument=int)(lambda count, language: lambda text: text + "!" * count)
     assert apply({"shout": 2}, "hey") == "hey!!"
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from asr_exp.errors import UserError, nearest
+from asr_exp.registry import Registry
 
 Rule = Callable[[str], str]
 # What a rule takes after its colon: nothing (None), a type, or one of some words.
 Argument = None | type | tuple[str, ...]
-_RULES: dict[str, tuple[Callable[[Any, str | None], Rule], Argument]] = {}
+_RULES: Registry[tuple[Callable[[Any, str | None], Rule], Argument]] = Registry("text.rules")
 
 
 class TextRules:
@@ -40,7 +41,7 @@ def register_rule(name: str, argument: Argument = None) -> Callable:
     """
 
     def register(factory: Callable[[Any, str | None], Rule]) -> Callable[[Any, str | None], Rule]:
-        _RULES[name] = (factory, argument)
+        _RULES.register(name)((factory, argument))
         return factory
 
     return register
@@ -61,9 +62,7 @@ def _build(rule: Any, language: str | None) -> Rule:
         (name, argument), = rule.items()
     else:
         name, argument = rule, None
-    if name not in _RULES:
-        raise UserError(f"text.rules: {name!r} is not a text rule.{nearest(name, _RULES)} There are: {', '.join(sorted(_RULES))}.")
-    factory, wanted = _RULES[name]
+    factory, wanted = _RULES.find(name)
     if isinstance(argument, Mapping):
         argument = dict(argument)
     if wanted is None and argument is not None:

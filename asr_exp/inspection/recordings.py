@@ -132,17 +132,17 @@ def copies(rows: Sequence[Row], marks: Sequence[bytes]) -> Iterator[Finding]:
     for row, mark in zip(rows, marks, strict=True):
         if mark and not row.clip.reason:
             groups[mark].append(row)
-    found: dict[str, list[tuple[Row, Row]]] = {"leak": [], "two-transcripts": [], "copy": []}
+    found: dict[str, list[tuple[Row, Row]]] = {"leak": [], "dev-is-test": [], "two-transcripts": [], "copy": []}
     for alike in (g for g in groups.values() if len(g) > 1):
         contents: dict[bytes, list[Row]] = defaultdict(list)
-        for row in alike:
+        for row in sorted(alike, key=lambda r: ("train", "dev", "test").index(r.split)):
             contents[_whole(row.utterance.audio)].append(row)
         for first, *others in contents.values():
             for other in others:
-                kind = "leak" if other.split != first.split else "copy" if other.text.split() == first.text.split() else "two-transcripts"
-                found[kind].append((other, first))
+                found[_kind(first, other)].append((other, first))
     words = {
-        "leak": (FAIL, "Recordings that another split has too", "Drop them from one of the splits: that score would flatter."),
+        "leak": (FAIL, "Recordings that train has too", "Drop them from one of the two: that score would flatter."),
+        "dev-is-test": (WARN, "Recordings that dev and test share", "The checkpoint that dev chooses flatters itself on test."),
         "two-transcripts": (FAIL, "Recordings that come twice, with two transcripts", "Correct or drop one of the two."),
         "copy": (WARN, "Recordings that come twice in a split", "Drop the copies: they weigh double."),
     }
@@ -151,6 +151,12 @@ def copies(rows: Sequence[Row], marks: Sequence[bytes]) -> Iterator[Finding]:
             level, what, advice = words[kind]
             concerned = [about([row], f"the same audio as {first.id} of {first.split}")[0] for row, first in pairs]
             yield Finding(level, f"audio-{kind}", f"{what}, {counted(concerned)}", advice, concerned)
+
+
+def _kind(first: Row, other: Row) -> str:
+    if first.split != other.split:
+        return "leak" if first.split == "train" else "dev-is-test"
+    return "copy" if first.text.split() == other.text.split() else "two-transcripts"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

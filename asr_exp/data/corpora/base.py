@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from asr_exp.errors import UserError, nearest
+from asr_exp.errors import UserError
+from asr_exp.registry import Registry
 
 SPLITS = ("train", "dev", "test")
 
@@ -84,7 +85,7 @@ class Corpus:
 
 
 Reader = Callable[[Any, Path], Corpus]
-_READERS: dict[str, Reader] = {}
+_READERS: Registry[Reader] = Registry("dataset.reader")
 # Built-in readers are imported when asked for, so that `datasets` and espeak stay out of runs that do not need them.
 _BUILT_IN = {
     "timit": "timit", "timit-phones": "timit", "librispeech": "librispeech", "common-voice": "common_voice", "mls": "mls",
@@ -94,12 +95,7 @@ _BUILT_IN = {
 
 def register_reader(name: str) -> Callable[[Reader], Reader]:
     """Make `reader(dataset_section, cache_folder) -> Corpus` known as `dataset.reader=name`."""
-
-    def register(reader: Reader) -> Reader:
-        _READERS[name] = reader
-        return reader
-
-    return register
+    return _READERS.register(name)
 
 
 def read_corpus(dataset: Any, cache: Path) -> Corpus:
@@ -107,10 +103,7 @@ def read_corpus(dataset: Any, cache: Path) -> Corpus:
     name = dataset.reader
     if name not in _READERS and name in _BUILT_IN:
         importlib.import_module(f"asr_exp.data.corpora.{_BUILT_IN[name]}")
-    if name not in _READERS:
-        known = sorted({*_READERS, *_BUILT_IN})
-        raise UserError(f"dataset.reader={name} is not a corpus reader.{nearest(name, known)} Known: {', '.join(known)}.")
-    return _READERS[name](dataset, cache)
+    return _READERS.find(name, also=tuple(_BUILT_IN))(dataset, cache)
 
 
 def as_list(value: Any) -> list[str]:
