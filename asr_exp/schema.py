@@ -204,6 +204,13 @@ class Table:
 
 
 @dataclass
+class Check:
+    audio: str = key("sample", "check: clips to decode: none (headers alone), a sample, all", choices=("none", "sample", "all"))
+    clips: int = key(200, "check: clips of the sample", minimum=1)
+    steps: bool = key(True, "check: really run a median and the worst forward and backward pass, for memory and time")
+
+
+@dataclass
 class Config:
     """A whole run."""
 
@@ -222,6 +229,7 @@ class Config:
     published: Published = field(default_factory=Published)
     rehearsal: bool = key(False, "set by debug=rehearsal: the run's own way with tiny weights and a few utterances")
     table: Table = field(default_factory=Table)
+    check: Check = field(default_factory=Check)
     plugins: list[str] = key([], "Python modules to import first; they register readers, rules, decoders, optimizers")
     output_root: str = key("outputs", "where run folders go, relative to where you stand")
     cache_root: str | None = key(None, "where decoded audio is kept (null: $ASR_EXP_CACHE, else ~/.cache/asr_exp)")
@@ -234,6 +242,6 @@ class Config:
 
 # Keys that cannot change what is learned or scored: they are no part of a run's signature.
 NOT_IN_SIGNATURE = (
-    "tracking", "output_root", "cache_root", "run", "split", "a", "b", "resamples", "trainer.devices", "trainer.device",
+    "tracking", "check", "output_root", "cache_root", "run", "split", "a", "b", "resamples", "trainer.devices", "trainer.device",
     "trainer.log_every", "trainer.examples", "trainer.workers", "trainer.profile", "published", "table", "model.facts",
 )

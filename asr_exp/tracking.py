@@ -121,7 +121,9 @@ class TensorBoardTracker:
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         for name, value in metrics.items():
-            if isinstance(value, int | float):
+            if isinstance(value, str):
+                self._writer.add_text(name, value, step)
+            elif isinstance(value, int | float):
                 self._writer.add_scalar(name, value, step)
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:

@@ -19,6 +19,7 @@ from asr_exp.data.prepare import Split
 from asr_exp.errors import Stopped, UserError
 from asr_exp.model import Recogniser, ctc_losses
 from asr_exp.optim import Ema, clip_gradients, step_if_finite, sum_gradients
+from asr_exp.plateau import Doctor, Recipe
 from asr_exp.runtime import Runtime, Signals, seed_everything
 from asr_exp.tracking import MetricsFile, Profile, Tracker
 
@@ -42,6 +43,7 @@ class State:
     lines: int = 0  # of metrics.jsonl
     averaged: bool = False  # the weights are the mean of the last evaluations'
     data: str = ""  # fingerprint of the training split
+    warned: list[str] = field(default_factory=list)  # of what the plateau doctor has seen
 
 
 @dataclass
@@ -68,6 +70,7 @@ class Job:
     log_every: int
     patience: int | None
     select: str  # the weights to keep as the best: by dev, or those of the last evaluation
+    recipe: Recipe
 
     def __post_init__(self) -> None:
         self.trained = [p for p in self.model.network.parameters() if p.requires_grad]
@@ -184,12 +187,12 @@ def train_step(job: Job, step: int, batches: Iterable[Batch]) -> dict[str, torch
         parameter.requires_grad_(not frozen)
     model.drop_layers(job.seed, step)
     count = len(job.plan.step(step))
-    sums = torch.zeros(3, device=device)  # loss, blank frames, frames
+    sums = torch.zeros(1 + model.network.lm_head.out_features, device=device)  # loss, frames by their likeliest label
     doubtful = []
     for number, batch in enumerate(batches):
         seed_everything(job.seed, step, number, job.runtime.rank)
-        losses, blanks = backward(job, batch.to(device), count)
-        sums += torch.stack([losses.sum() / count, blanks, torch.full_like(blanks, float(sum(map(model.frames, batch.lengths))))])
+        losses, labels = backward(job, batch.to(device), count)
+        sums += torch.cat([losses.sum()[None] / count, labels])
         doubtful.append((batch.indices, losses))
     trained = [p for p in job.trained if p.requires_grad]
     sum_gradients(trained, job.runtime.world)
@@ -210,7 +213,7 @@ def train_step(job: Job, step: int, batches: Iterable[Batch]) -> dict[str, torch
 
 
 def backward(job: Job, batch: Batch, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Forward and backward of one pass -> (loss of each utterance, number of frames whose best label is the blank)."""
+    """Forward and backward of one pass -> (loss of each utterance, number of frames by their likeliest label)."""
     with job.runtime.autocast():
         emissions = job.model(batch)
     losses = ctc_losses(emissions, batch.labels, batch.label_lengths, job.blank, job.reduction)
@@ -218,8 +221,9 @@ def backward(job: Job, batch: Batch, count: int) -> tuple[torch.Tensor, torch.Te
     with torch.no_grad():
         frames = torch.tensor(emissions.frames).to(losses.device, non_blocking=True)
         valid = torch.arange(emissions.logits.shape[1], device=losses.device)[None, :] < frames[:, None]
-        blanks = ((emissions.logits.argmax(-1) == job.blank) & valid).sum().float()
-    return losses.detach(), blanks
+        labels = valid.new_zeros(emissions.logits.shape[-1], dtype=torch.float32)
+        labels.index_add_(0, emissions.logits.argmax(-1).flatten(), valid.flatten().float())
+    return losses.detach(), labels
 
 
 def _batches(job: Job, step: int) -> list[Batch]:
@@ -239,6 +243,7 @@ class Pending:
     def __init__(self, job: Job, state: State, hooks: Hooks, progress: Progress):
         self.job, self.state, self.hooks, self.progress = job, state, hooks, progress
         self._steps: list[tuple[int, dict[str, Any]]] = []
+        self._doctor = Doctor(job.recipe, state.warned)
 
     def add(self, step: int, figures: dict[str, Any]) -> None:
         self._steps.append((step, figures))
@@ -259,14 +264,16 @@ class Pending:
             self.hooks.tracker.log({k: v for k, v in {**line, **speed}.items() if k != "step" and v is not None}, line["step"])
         if lines[-1]["train/loss"] is not None:
             self.progress.loss(lines[-1]["train/loss"])
+        if self.job.runtime.main and (warning := self._doctor.look(lines, (row[1:] for row in sums), self.state.best.get("value"))):
+            self.hooks.tracker.log({"train/warning": warning}, lines[-1]["step"])
         self._give_up_if_hopeless(norms)
 
     def _lines(self, sums: list[list[float]], norms: list[float]) -> Iterator[Mapping[str, Any]]:
-        for (step, _), (loss, blanks, frames), norm in zip(self._steps, sums, norms, strict=True):
+        for (step, _), (loss, *labels), norm in zip(self._steps, sums, norms, strict=True):
             yield {
                 "step": step, "epoch": round((step - 1) / self.job.plan.steps_per_epoch, 4), "train/loss": _finite(loss),
                 "train/lr": self.job.optimizer.param_groups[0]["peak_lr"] * self.job.factor(step), "train/grad_norm": _finite(norm),
-                "train/blank_ratio": blanks / frames if frames else None,
+                "train/blank_ratio": labels[self.job.blank] / frames if (frames := sum(labels)) else None,
             }
 
     def _name_doubtful(self) -> None:

@@ -33,13 +33,19 @@ ROWS = [
     ["data.store"],
     ["data.batching"],
     ["data.prepare"],
-    ["backbone", "checkpoint", "decoding", "model", "optim", "results", "scoring", "significance", "standins", "tracking"],  # band 3
+    ["backbone", "checkpoint", "decoding", "model", "optim", "plateau"],  # band 3
+    ["results", "scoring", "significance", "standins", "tracking"],
     ["tables"],
     ["tables.scores"],
     ["tables.rows"],
     ["tables.cells", "tables.text"],
     ["tables.page"],
     ["assembly", "evaluation", "pairing", "training"],  # band 4
+    ["job"],
+    ["inspection"],
+    ["inspection.findings"],
+    ["inspection.recordings", "inspection.transcripts", "inspection.trial", "inspection.wording"],
+    ["inspection.forecast"],
     ["rehearsal"],
     ["commands"],
     ["commands.*"],  # band 5

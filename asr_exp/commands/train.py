@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from asr_exp import console
@@ -18,14 +17,12 @@ from asr_exp.assembly import Data, build_data, build_protocol, build_recogniser,
 from asr_exp.backbone import read_config
 from asr_exp.checkpoint import average_recent, keep_recent, load_state, load_weights, locked, recover, save_state, write_folder
 from asr_exp.config import resolve, run_folder, signature
-from asr_exp.data.batching import BatchPlan, SpeedPerturbation
 from asr_exp.data.prepare import Split
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import make_decoder
 from asr_exp.errors import Stopped, UserError
 from asr_exp.evaluation import Evaluation, Hypothesis, evaluate
-from asr_exp.model import Recogniser
-from asr_exp.optim import Ema, make_optimizer, make_schedule
+from asr_exp.job import build_job
 from asr_exp.results import read_result, write_quarantine, write_result, write_text
 from asr_exp.runtime import Runtime, environment, is_main, launch, peer_lost, started, task_overrides, under_torchrun, versions
 from asr_exp.tracking import MetricsFile, NoTracker, Profile, Tracker, make_tracker
@@ -92,7 +89,7 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
     tokenizer = build_tokenizer(config, data)
     model = build_recogniser(config, tokenizer, runtime)
     splits = {name: build_split(config, data, name, tokenizer, model, runtime.main) for name in ("train", "dev", "test")}
-    job = _job(config, splits["train"], tokenizer, model, runtime)
+    job = build_job(config, splits["train"], tokenizer, model, runtime)
     state = _resume(folder, job)
     if runtime.main:
         write_quarantine(folder, {name: split.rejected for name, split in splits.items()})
@@ -150,27 +147,6 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # building and resuming
-
-
-def _job(config: DictConfig, split: Split, tokenizer: Tokenizer, model: Recogniser, runtime: Runtime) -> Job:
-    """The parts of the training loop, from their config sections."""
-    t, o, s = config.trainer, config.optimizer, config.schedule
-    plan = BatchPlan(split.seconds, t.batch_seconds, t.device_seconds, config.seed, t.shortest_first, t.batch_utterances)
-    limits = [t.max_steps, None if t.max_epochs is None else math.ceil(t.max_epochs * plan.steps_per_epoch)]
-    total = min(n for n in limits if n is not None)
-    if t.gradient_checkpointing:
-        model.network.gradient_checkpointing_enable({"use_reentrant": False})
-    optimizer = make_optimizer(model.network, **{k: v for k, v in o.items() if k != "clip_norm"})
-    factors = list(config.augment.speed)
-    speed = SpeedPerturbation(factors, model.extractor.sampling_rate, model.frames, config.seed) if factors else None
-    return Job(
-        model=model, split=split, plan=plan, masks=model.masks(config.seed), speed=speed, optimizer=optimizer,
-        factor=make_schedule(s.name, total, s.warmup_steps, s.warmup_ratio, s.hold_ratio, s.final_scale),
-        runtime=runtime, seed=config.seed, blank=tokenizer.blank, reduction=t.loss_reduction, clip_norm=o.clip_norm,
-        freeze_encoder_steps=config.model.freeze_encoder_steps, ema=None if t.ema is None else Ema(model.network, t.ema),
-        scaler=torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16"),
-        total=total, eval_every=t.eval_every or plan.steps_per_epoch, log_every=t.log_every, patience=t.patience, select=t.select,
-    )
 
 
 def _save(folder: Path, job: Job, tokenizer: Tokenizer, state: State, best: bool) -> None:

@@ -84,7 +84,9 @@ def prepare_split(name: str, utterances: Sequence[Utterance], texts: Sequence[st
     labels = [tokenizer.encode(text) for text in texts]
     left_out, keep = list(rejected), []
     for row, utterance in enumerate(utterances):
-        reason = store.reasons.get(row) or _reason(name, store, row, texts[row], labels[row], tokenizer, limits)
+        reason = store.reasons.get(row) or unfit(name, int(store.lengths[row]), rate, texts[row], labels[row], tokenizer, limits)
+        if not reason and name == "train" and not store[row].any():
+            reason = "silent: every sample is zero"
         if reason:
             left_out.append(Rejected(utterance.id, str(utterance.audio), reason))
         else:
@@ -99,10 +101,12 @@ def prepare_split(name: str, utterances: Sequence[Utterance], texts: Sequence[st
                  store.lengths[rows] / rate, left_out, ids, store, rows)
 
 
-def _reason(split: str, store: AudioStore, row: int, text: str, labels: np.ndarray, tokenizer: Tokenizer, limits: Limits) -> str:
-    """Why an utterance is left out of a split, or ''. Scoring keeps what training cannot use, as long as it can be scored."""
-    samples = int(store.lengths[row])
-    seconds, frames, training = samples / store.rate, limits.frames(samples), split == "train"
+def unfit(split: str, samples: int, rate: int, text: str, labels: np.ndarray, tokenizer: Tokenizer, limits: Limits) -> str:
+    """Why an utterance is left out of a split, or ''. Scoring keeps what training cannot use, as long as it can be scored.
+
+    samples: its length at `rate`; text: its transcript after the text rules.
+    """
+    seconds, frames, training = samples / rate, limits.frames(samples), split == "train"
     longest = limits.max_seconds if training else limits.max_eval_seconds
     if frames < 1:
         return f"too short: {seconds:.3f} s is less than one frame"
@@ -119,6 +123,4 @@ def _reason(split: str, store: AudioStore, row: int, text: str, labels: np.ndarr
     needed = frames_needed(labels)
     if needed > frames:
         return f"labels longer than frames: {needed} frames needed for {len(labels)} labels, the audio gives {frames}"
-    if not store[row].any():
-        return "silent: every sample is zero"
     return ""

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -63,10 +64,8 @@ def open_store(utterances: Sequence[Utterance], cache: Path, rate: int = 16000, 
     Several processes may ask at once: each shard is made by one of them, the others wait for it. `progress` is the label
     of a progress bar (None: no bar).
     """
-    groups = [utterances[i : i + SHARD] for i in range(0, len(utterances), SHARD)]
-    names = [_shard_name(group, rate) for group in groups]
-    folder = cache / "audio" / f"{rate}"
-    paths = [folder / name[:2] / f"{name}.i16" for name in names]
+    groups = _groups(utterances)
+    paths = _paths(groups, cache, rate)
     missing = [(p, g) for p, g in zip(paths, groups, strict=True) if not p.with_suffix(".json").exists()]
     if missing:
         total = sum(len(g) for _, g in missing)
@@ -81,6 +80,22 @@ def open_store(utterances: Sequence[Utterance], cache: Path, rate: int = 16000, 
         lengths[number * SHARD : number * SHARD + len(index["lengths"])] = index["lengths"]
         reasons.update({number * SHARD + int(i): why for i, why in index["reasons"].items()})
     return AudioStore(rate, paths, lengths, reasons)
+
+
+def undecoded(utterances: Sequence[Utterance], cache: Path, rate: int) -> list[int]:
+    """Indices of the utterances that `open_store` would decode: they are not in the cache yet."""
+    paths = _paths(_groups(utterances), cache, rate)
+    return [i for i in range(len(utterances)) if not paths[i // SHARD].with_suffix(".json").exists()]
+
+
+def _groups(utterances: Sequence[Utterance]) -> list[Sequence[Utterance]]:
+    return [utterances[i : i + SHARD] for i in range(0, len(utterances), SHARD)]
+
+
+def _paths(groups: Sequence[Sequence[Utterance]], cache: Path, rate: int) -> list[Path]:
+    """Where the shard of each group is, or will be."""
+    folder = cache / "audio" / f"{rate}"
+    return [folder / name[:2] / f"{name}.i16" for name in (_shard_name(group, rate) for group in groups)]
 
 
 def _shard_name(group: Sequence[Utterance], rate: int) -> str:
@@ -118,29 +133,55 @@ def _make_shard(path: Path, group: Sequence[Utterance], rate: int, advance: Call
         os.replace(beside_index, index_path)
 
 
-def decode(audio: Audio, rate: int) -> tuple[np.ndarray, str]:
-    """One clip as int16 mono at `rate` -> (samples, reason it cannot be used, or '')."""
-    nothing = np.zeros(0, dtype=np.int16)
+@dataclass(frozen=True)
+class Clip:
+    """What a file says of a clip. frames: of the segment, at its own `rate`; reason: why it cannot be used, or ''; samples:
+    (frames, channels) float32, full scale at 1, or None where they were not asked for."""
+
+    reason: str
+    rate: int = 0
+    frames: int = 0
+    channels: int = 0
+    format: str = ""
+    samples: np.ndarray | None = None
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.rate if self.rate else 0.0
+
+
+def read_clip(audio: Audio, header_only: bool = False) -> Clip:
+    """A clip as its file holds it. Its header alone tells all but whether a compressed file is cut short."""
     try:
         with soundfile.SoundFile(audio.open()) as file:
             if file.frames == 0:
-                return nothing, "empty: the file holds no audio"
+                return Clip("empty: the file holds no audio")
             found, promised = file.samplerate, _promised(audio, file)
             wanted = _segment(audio, file)
+            about = found, wanted, file.channels, f"{file.format} {file.subtype}"
             if wanted > LONGEST * found:
-                return nothing, f"{wanted / found:.0f} s long; cut it into segments first"
-            samples = file.read(wanted, dtype="float32", always_2d=True)
+                return Clip(f"{wanted / found:.0f} s long; cut it into segments first", *about)
+            samples = None if header_only else file.read(wanted, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError, RuntimeError, ValueError, TypeError) as why:
         if isinstance(audio, FileAudio) and not os.path.exists(audio.path):
-            return nothing, "no such file"
-        return nothing, f"unreadable: {getattr(why, 'error_string', why)}"
-    if wanted - len(samples) > TOLERANCE * found or promised > file.frames:
-        return nothing, f"truncated: {len(samples)} samples where the header promises {max(wanted, promised)}"
-    mono = samples.mean(axis=1)
-    if not np.isfinite(mono).all():
-        return nothing, "unreadable: samples that are not finite"
-    if found != rate:
-        mono = soxr.resample(mono, found, rate)
+            return Clip("no such file")
+        return Clip(f"unreadable: {getattr(why, 'error_string', why)}")
+    there = file.frames if samples is None else len(samples)
+    if (samples is not None and wanted - there > TOLERANCE * found) or promised > file.frames:
+        return Clip(f"truncated: {there} samples where the header promises {max(wanted, promised)}", *about)
+    if samples is not None and not np.isfinite(samples).all():
+        return Clip("unreadable: samples that are not finite", *about)
+    return Clip("", *about, samples)
+
+
+def decode(audio: Audio, rate: int) -> tuple[np.ndarray, str]:
+    """One clip as int16 mono at `rate` -> (samples, reason it cannot be used, or '')."""
+    clip = read_clip(audio)
+    if clip.samples is None:
+        return np.zeros(0, dtype=np.int16), clip.reason
+    mono = clip.samples.mean(axis=1)
+    if clip.rate != rate:
+        mono = soxr.resample(mono, clip.rate, rate)
     return np.clip(np.rint(mono * 32768.0), -32768, 32767).astype(np.int16), ""
 
 
