@@ -16,7 +16,7 @@ import torch
 from asr_exp.console import Progress
 from asr_exp.data.batching import Batch, BatchPlan, Masks, SpeedPerturbation, collate, prefetch
 from asr_exp.data.prepare import Split
-from asr_exp.errors import Stopped, UserError
+from asr_exp.errors import Pruned, Stopped, UserError
 from asr_exp.model import Recogniser, ctc_losses
 from asr_exp.optim import Ema, clip_gradients, step_if_finite, sum_gradients
 from asr_exp.runtime import Runtime, Signals, seed_everything
@@ -86,19 +86,20 @@ class Scored(Protocol):
 
 @dataclass(frozen=True)
 class Hooks:
-    """What `fit` calls and does not know the inside of: score dev, and save (best weights or not)."""
+    """What `fit` calls and does not know the inside of: score dev, save (best weights or not), judge a score (why to end, or None)."""
 
     evaluate: Callable[[int], Scored]
     save: Callable[[State, bool], None]
     metrics: MetricsFile | None
     tracker: Tracker
     profile: Profile
+    judge: Callable[[int, float], str | None]
 
 
 def fit(job: Job, state: State, hooks: Hooks) -> State:
     """Train from `state.step` to `job.total`, evaluating and saving on the way.
 
-    Raises Stopped after SIGTERM or SIGUSR1 (state saved), UserError when training has diverged beyond hope.
+    Raises Stopped after a signal, Pruned where the judge says so (both: state saved), UserError when training has diverged beyond hope.
     """
     progress = Progress(state.step, job.total, job.runtime.main)
     pending = Pending(job, state, hooks, progress)
@@ -117,7 +118,7 @@ def fit(job: Job, state: State, hooks: Hooks) -> State:
                 pending.flush()
             if due:
                 began = time.monotonic()
-                score(job, state, hooks)
+                rate = score(job, state, hooks)
                 progress.paused(time.monotonic() - began)
             if due or wanted:
                 save(state, hooks)
@@ -126,6 +127,9 @@ def fit(job: Job, state: State, hooks: Hooks) -> State:
                 progress.close()
                 job.runtime.share(None)  # none leaves before the checkpoint is written
                 raise Stopped(f"Stopped at step {step} of {job.total} and saved; the same command goes on from there.", wanted // 2)
+            if due and (why := job.runtime.share(job.runtime.main and hooks.judge(step, rate))) and step < job.total:
+                progress.close()
+                raise Pruned(why)
             if out_of_patience(job, state):
                 log.info("No better dev score in %d evaluations: stopping early at step %d.", state.stale, step)
                 break
@@ -145,8 +149,8 @@ def save(state: State, hooks: Hooks) -> None:
     hooks.save(state, False)
 
 
-def score(job: Job, state: State, hooks: Hooks) -> None:
-    """Evaluate on dev at `state.step` (with the averaged weights where there are any), and save them if they are the best."""
+def score(job: Job, state: State, hooks: Hooks) -> float:
+    """Evaluate on dev at `state.step` (with the averaged weights where there are any), and save them if they are the best -> the rate."""
     if job.ema:
         job.ema.swap()
     result = hooks.evaluate(state.step)
@@ -165,6 +169,7 @@ def score(job: Job, state: State, hooks: Hooks) -> None:
     if hooks.metrics:
         hooks.metrics.write([line])
     hooks.tracker.log({k: v for k, v in line.items() if k != "step" and v is not None}, state.step)
+    return result.rate
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -34,9 +34,13 @@ ROWS = [
     ["data.batching"],
     ["data.prepare"],
     ["backbone", "checkpoint", "decoding", "model", "optim", "results", "scoring", "significance", "tracking"],  # band 3
+    ["sweeps"],
+    ["sweeps.ranges", "sweeps.record"],
+    ["sweeps.pictures", "sweeps.study", "sweeps.wandb_file"],
     ["assembly", "evaluation", "pairing", "training"],  # band 4
     ["commands"],
     ["commands.*"],  # band 5
+    ["sweeps.driver"],
     ["__main__"],  # band 6
 ]
 

@@ -1,0 +1,2 @@
+def draw_study(study, folder, ranges):
+    pass
