@@ -192,8 +192,8 @@ class Job:
         except Stopped as error:
             self._noted(replace(cell, status="stopped", reason=str(error)))
             status = status_of(error)
-            if callable(requeue := signal.getsignal(error.signal)):
-                requeue(error.signal, None)  # submitit's: it puts the job back in the queue and ends this process
+            if "SUBMITIT_EXECUTOR" in os.environ and callable(requeue := signal.getsignal(error.signal)):
+                requeue(error.signal, None)  # submitit's own: it puts the job back in the queue and ends this process
             raise SystemExit(status) from error  # past Hydra, which would go on with the next cell
         except Pruned as error:
             print(f"Pruned: {error}", flush=True)

@@ -122,6 +122,11 @@ class Worker:
     settings: str
     options: dict[str, Any]
 
+    @property
+    def measure(self) -> str | None:
+        split, _, rate = (self.options["metric"] or "").partition(".")
+        return f"{split} {rate.upper()}" if rate else None
+
     def study(self) -> Study:
         o = self.options
         return Study(self.folder, self.storage, self.ranges, self.settings, o["sampler"], o["seed"], o["startup"])
@@ -135,7 +140,7 @@ class Worker:
                 cell = self._run(trial.number, study.overrides(trial.params))
                 study.tell(trial.number, None if cell.code else self._value(cell), cell.status == "pruned")
             if time.monotonic() - drawn > DRAW_SECONDS:
-                draw(study)
+                draw(study, self.measure)
                 drawn = time.monotonic()
 
     def _run(self, number: int, varied: list[str]) -> Cell:
@@ -175,7 +180,7 @@ def _search(
     try:
         _work(hydra, worker, config, asked)
     finally:
-        draw(study)
+        draw(study, worker.measure)
     _say_best(study, folder, options["trials"])
     return _told(folder, None)
 
@@ -201,11 +206,12 @@ def _work(hydra: "Hydra", worker: Worker, config: "DictConfig", asked: list[str]
         _ = done.return_value  # raises what a worker has raised
 
 
-def draw(study: Study) -> None:
-    """The study as pictures, where there is something to see."""
+def draw(study: Study, measure: str | None) -> None:
+    """The study as pictures, where there is something to see. measure: what is searched (None: the best on dev)."""
     from asr_exp.sweeps.pictures import draw_study
 
-    draw_study(study.study, study.folder, study.ranges)
+    metric = next((cell.metric for cell in record.read(study.folder) if cell.metric), "wer")
+    draw_study(study.study, study.folder, study.ranges, measure or f"dev {metric.upper()}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
