@@ -101,6 +101,7 @@ class Model:
 @dataclass
 class Decode:
     name: str = key("greedy", "decoder: greedy, or a plugin's")
+    settings: dict[str, Any] = key({}, "what a plugin's decoder takes besides the tokenizer: decode.settings.beam=8")
 
 
 @dataclass

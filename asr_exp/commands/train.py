@@ -99,7 +99,7 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
     if runtime.main:
         write_quarantine(folder, {name: split.rejected for name, split in splits.items()})
         _plan_page(config, folder, data, splits, tokenizer, job)
-    decoder = make_decoder(config.decode.name, tokenizer)
+    decoder = make_decoder(config.decode.name, tokenizer, config.decode.settings)
 
     def scored(split: Split, path: Path | None, step: int, examples: int) -> Evaluation:
         found = evaluate(model, split, tokenizer, decoder, runtime, config.trainer.device_seconds, config.trainer.loss_reduction,

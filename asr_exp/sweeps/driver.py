@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from asr_exp import config as configs
 from asr_exp.errors import UserError
+from asr_exp.hints import keys
 from asr_exp.results import read_result
-from asr_exp.schema import NOT_IN_SIGNATURE
+from asr_exp.schema import NOT_IN_SIGNATURE, bound_problems
 from asr_exp.sweeps import record
 from asr_exp.sweeps.ranges import Range, split_overrides
 from asr_exp.sweeps.record import Cell
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
     from omegaconf import DictConfig
 
+SWEEP_KEYS = {name: one.metadata for name, one in keys() if name == "sweeper" or name.startswith("sweep.")}
 DRAW_SECONDS = 60  # between drawings of the pictures while a search goes on
 
 
@@ -56,6 +58,9 @@ def sweep(hydra: "Hydra", make_job: Callable[[Path], Job], command: str, overrid
             "and trainer.devices=N for N processes a cell."
         )
     config = _composed(hydra, [word for word in overrides if not word.startswith("hydra.mode=")])
+    values = {name: config.sweep[name.partition(".")[2]] if "." in name else config.sweeper for name in SWEEP_KEYS}
+    if found := [told for name, value in values.items() if value is not None for told in bound_problems(name, value, SWEEP_KEYS[name])]:
+        raise UserError("\n".join(found))
     fixed, ranges = split_overrides([*_from_files(config, overrides), *overrides])
     folder = Path("sweeps") / (config.sweep.name or derived_name(command, overrides, ranges))
     asked = [f"hydra.sweep.dir={folder}", *overrides]

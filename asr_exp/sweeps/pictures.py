@@ -24,7 +24,8 @@ BLUE, GREY, RED = "#2b6cb0", "#8a8f98", "#c0392b"
 ENOUGH = 4  # finished trials, before it is said which parameter matters
 STYLE = """body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem } svg { width: 100%; height: auto } .wide { overflow-x: auto }
-table { border-collapse: collapse; font-size: 13px } th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap }
+table { border-collapse: collapse; font-size: 13px } th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left }
+th, td { white-space: nowrap }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
 tr.best { background: #e8f1fb; font-weight: 600 } .dim { color: #777 } p.dim { margin: 0; font-size: 13px }"""
 

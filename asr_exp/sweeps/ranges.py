@@ -3,8 +3,10 @@
 https://hydra.cc/docs/1.3/advanced/override_grammar/extended/
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from types import UnionType
 from typing import Any, get_args
 
@@ -78,6 +80,7 @@ def _range(text: str, override: Any) -> Range:
     elif override.is_range_sweep() and not value.shuffle:
         found = _steps(text, name, value)
     else:
+        value.shuffle = False  # a search has an order of its own, and knows its study by the values in theirs
         return Range(name, "choice", tuple(dict.fromkeys(override.sweep_string_iterator())))
     if unknown := set(value.tags) - {"log"}:
         raise UserError(f"{text}: the tag {min(unknown)!r} means nothing here; log does, as in tag(log, interval(1e-5,1e-3)).")
@@ -100,18 +103,18 @@ def _interval(text: str, name: str, value: Any) -> Range:
 
 
 def _steps(text: str, name: str, value: Any) -> Range:
-    """range(START,STOP,STEP), STOP not included, as in Hydra and Python."""
-    try:
-        values = sorted(value.range())
-    except Exception as error:  # a step of 0: ValueError of int ranges, HydraException of others
-        raise UserError(f"{text}: {error}") from error
+    """range(START,STOP,STEP), STOP not included, as in Hydra and Python. In decimals: range(0.1,0.4,0.1) ends at 0.3."""
+    start, stop, stride = (Decimal(str(one)) for one in (value.start, value.stop, value.step))
+    if not stride:
+        raise UserError(f"{text}: a range needs a step other than 0.")
+    whole = all(isinstance(one, int) for one in (value.start, value.stop, value.step))
+    values = sorted((int if whole else float)(start + i * stride) for i in range(max(0, math.ceil((stop - start) / stride))))
     if not values:
         raise UserError(f"{text}: the range is empty; its end is not included, so range(1,3) is 1 and 2.")
     log, step = "log" in value.tags, abs(value.step)
     if log and step != 1:
         raise UserError(f"{text}: a range with a step cannot be tagged log; use tag(log, interval(LOW,HIGH)).")
-    kind = "int" if all(isinstance(one, int) for one in values) else "float"
-    return Range(name, kind, low=values[0], high=values[-1], step=step, log=log)
+    return Range(name, "int" if whole else "float", low=values[0], high=values[-1], step=step, log=log)
 
 
 def _whole(name: str) -> bool:

@@ -166,6 +166,7 @@ def open_study(storage: str, name: str, create: bool = False) -> "optuna.Study":
     """The study of that name. Raises UserError where Optuna is missing or the storage cannot be opened."""
     try:
         import optuna
+        from sqlalchemy.exc import SQLAlchemyError
     except ModuleNotFoundError as error:
         raise UserError('sweeper=optuna and sweeper=random need Optuna: pip install "asr_exp[sweep]".') from error
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -181,8 +182,8 @@ def open_study(storage: str, name: str, create: bool = False) -> "optuna.Study":
         open_ = optuna.create_study if create else optuna.load_study
         more: dict[str, Any] = {"load_if_exists": True, "direction": "minimize"} if create else {}
         return open_(storage=place, study_name=name, sampler=optuna.samplers.RandomSampler(), **more)
-    except (ImportError, OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"sweep.storage={storage} cannot be opened: {error}") from error
+    except (ImportError, OSError, ValueError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+        raise UserError(f"sweep.storage={storage} cannot be opened: {str(error).partition(chr(10))[0]}") from error
 
 
 def make_sampler(name: str, seed: int, startup: int) -> "optuna.samplers.BaseSampler":
