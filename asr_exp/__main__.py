@@ -6,25 +6,28 @@ Whatever happens ends in an exit status: 0 done, 1 a crash of ours or a failed c
 
 import errno
 import importlib
-import json
 import os
+import shlex
+import signal
 import sys
 import textwrap
 import time
 import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from asr_exp import __version__
-from asr_exp.errors import RankLost, Stopped, UserError, nearest
+from asr_exp.errors import Pruned, RankLost, Stopped, UserError, nearest
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
     from omegaconf import DictConfig
+
+    from asr_exp.sweeps.record import Cell
 
 # The keys that bare words after a command stand for.
 WORDS = {"compare": ("a", "b")}
@@ -103,11 +106,13 @@ def _start(hydra: "Hydra", command: str, options: Namespace, folders: list[Path]
         configs.validate(configs.compose(options.overrides, options.config_dir))
         hydra.show_cfg(config_name="config", overrides=asked, cfg_type=options.cfg, package=options.package, resolve=options.resolve)
     elif multirun:
-        status = sweep(hydra, Job(command, options.config_dir), [*asked, "hydra.mode=MULTIRUN"])
+        from asr_exp.sweeps.driver import sweep
+
+        status = sweep(hydra, lambda folder: Job(command, options.config_dir, folder), command, [*asked, "hydra.mode=MULTIRUN"])
         print("".join(f"failed  experiment={row}  could not be composed\n" for row in broken), end="")
         return status or int(bool(broken))
     else:
-        return hydra.run(config_name="config", task_function=Job(command, options.config_dir), overrides=asked).return_value.status
+        return hydra.run(config_name="config", task_function=Job(command, options.config_dir), overrides=asked).return_value.code
     return 0
 
 
@@ -164,34 +169,29 @@ def _is_bare(word: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a run ended."""
-
-    status: int
-    overrides: str
-    folder: str = ""
-    score: str = ""
-
-
-@dataclass(frozen=True)
 class Job:
-    """A command, to be called with a composed config, here or in another process of a sweep."""
+    """A command, to be called with a composed config, here or in another process of a sweep.
+
+    record: the folder of the sweep, for a cell of one.
+    """
 
     command: str
     config_dir: str | None = None
+    record: Path | None = None
 
-    def __call__(self, config: "DictConfig") -> Outcome:
+    def __call__(self, config: "DictConfig") -> "Cell":
         from hydra.core.hydra_config import HydraConfig
-        from hydra.types import RunMode
         from omegaconf import OmegaConf
 
         from asr_exp import config as configs
+        from asr_exp.sweeps.record import Cell, ended
 
         hydra = HydraConfig.get()
         asked: Any = OmegaConf.to_container(hydra.overrides.task)
-        overrides, sweeping = " ".join(asked), hydra.mode == RunMode.MULTIRUN
-        if sweeping and _rank() == 0:
-            print(f"\ncell {int(hydra.job.num) + 1}: {overrides or '(defaults)'}", flush=True)
+        number = 1 + int((config.sweep.trial if config.sweep.trial is not None else hydra.job.num) if self.record else 0)
+        cell = Cell(number, "running", shlex.join(word for word in asked if not word.startswith(("sweep.", "sweeper="))))
+        if self.record and _rank() == 0:
+            print(f"\ncell {cell.cell}: {cell.overrides or '(defaults)'}", flush=True)
         try:
             if config.run:
                 config = configs.load_run(config.run, asked, self.config_dir)
@@ -203,45 +203,38 @@ class Job:
 
                 config = rehearsal.prepared(config)
                 run = partial(rehearsal.rehearse, run=run) if self.command == "train" else run
-            folder = configs.run_folder(config)
-            status = run(config) or 0
-            return Outcome(status, overrides, str(folder), "" if status else _score(folder, config.split))
+            cell = self._noted(replace(cell, folder=config.run or str(configs.run_folder(config))))
+            done = run(config) or 0
+            folder, status = (done, 0) if isinstance(done, Path) else (Path(cell.folder), done)
+            return self._noted(ended(cell, folder, config.split, status))
         except Stopped as error:
-            raise SystemExit(status_of(error)) from error  # past Hydra, which would go on with the next cell
+            self._noted(replace(cell, status="stopped", reason=str(error)))
+            status = status_of(error)
+            if "SUBMITIT_EXECUTOR" in os.environ and callable(requeue := signal.getsignal(error.signal)):
+                requeue(error.signal, None)  # submitit's own: it puts the job back in the queue and ends this process
+            raise SystemExit(status) from error  # past Hydra, which would go on with the next cell
+        except Pruned as error:
+            print(f"Pruned: {error}", flush=True)
+            return self._noted(ended(cell, Path(cell.folder), config.split, 0))
+        except KeyboardInterrupt:
+            self._noted(replace(cell, status="stopped", reason="interrupted"))
+            raise
         except Exception as error:
-            return Outcome(status_of(error, f"cell {hydra.job.num + 1} ({overrides}): " if sweeping else ""), overrides)
+            return self.failed(cell, error)
 
+    def failed(self, cell: "Cell", error: Exception) -> "Cell":
+        """Tell of a cell that failed, and note it."""
+        status = status_of(error, f"cell {cell.cell} ({cell.overrides}): " if self.record else "")
+        reason = (str(error).splitlines() or [""])[0]
+        reason = reason if status == 2 else f"{type(error).__name__}: {reason}"
+        return self._noted(replace(cell, status="failed", code=status, reason=reason))
 
-def _score(folder: Path, split: str) -> str:
-    """'test wer 0.213' out of a run's result, or '' where it has none."""
-    try:
-        scores = json.loads((folder / "result.json").read_text())["splits"][split]
-    except (OSError, ValueError, KeyError):
-        return ""
-    return next((f"{split} {rate} {scores[rate]:.4f}" for rate in ("per", "wer", "cer") if scores.get(rate) is not None), "")
+    def _noted(self, cell: "Cell") -> "Cell":
+        if self.record and _rank() == 0:
+            from asr_exp.sweeps.record import note
 
-
-# ---------------------------------------------------------------------------------------------------------------------
-# a sweep
-
-
-def sweep(hydra: "Hydra", job: Job, overrides: list[str]) -> int:
-    """Run every cell, each in its own run folder; a failed one does not stop the others. A line a cell; 1 where one failed."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise UserError(
-            "-m under torchrun would leave all ranks waiting when one cell fails. Start it with `python -m asr_exp -m ...`, "
-            "and trainer.devices=N for N processes a cell."
-        )
-    returned = hydra.multirun(config_name="config", task_function=job, overrides=overrides)
-    cells: list[Outcome] = [done.return_value for batch in returned or () for done in batch]
-    failed = sum(cell.status != 0 for cell in cells)
-    print(f"\n{len(cells) - failed} of {len(cells)} cells done" + (f", {failed} failed" if failed else ""))
-    asked = [cell.overrides.split() for cell in cells]
-    varied = [" ".join(word for word in words if not all(word in others for others in asked)) for words in asked]
-    width = max(map(len, varied), default=0)
-    for cell, name in zip(cells, varied, strict=True):
-        print(f"{'failed' if cell.status else 'ok':<6}  {name:<{width}}  {cell.score:<16}  {cell.folder}".rstrip())
-    return 1 if failed else 0
+            note(self.record, cell)
+        return cell
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -91,12 +91,18 @@ def build_split(config: DictConfig, data: Data, name: str, tokenizer: Tokenizer,
                          cache_folder(config), rate, limits, config.trainer.workers, progress)
 
 
+def decoder_name(config: DictConfig) -> str:
+    """The decoder with its settings, as a protocol has it: 'greedy', 'my-beam(beam=8)'."""
+    settings = ", ".join(f"{name}={value}" for name, value in sorted(config.decode.settings.items()))
+    return f"{config.decode.name}({settings})" if settings else config.decode.name
+
+
 def build_protocol(config: DictConfig, data: Data, split: Split) -> dict[str, Any]:
     """What a score on this split was measured by."""
     d, t = config.dataset, config.tokenizer
     return protocol(
         dataset=d.name, language=d.language, split=data.corpus.subsets.get(split.name, [split.name]), ids=split.all_ids,
         coverage=round(split.coverage, 6), text=config.text.name, rules=OmegaConf.to_container(config.text.rules),
-        metric="per" if t.unit == "phone" else "wer", inventory=t.score_inventory or t.inventory, decoder=config.decode.name,
+        metric="per" if t.unit == "phone" else "wer", inventory=t.score_inventory or t.inventory, decoder=decoder_name(config),
         padding=config.model.padding, name=config.protocol.name, select=config.trainer.select,
     )

@@ -1,10 +1,12 @@
 """From emissions to hypotheses: decoders by name."""
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 
+from asr_exp.errors import UserError
 from asr_exp.registry import Registry
 
 
@@ -14,11 +16,11 @@ class Decoder(Protocol):
     def __call__(self, logits: torch.Tensor, frames: Sequence[int]) -> list[str]: ...
 
 
-DECODERS: Registry[Callable[[Any], Decoder]] = Registry("decode.name")
+DECODERS: Registry[Callable[..., Decoder]] = Registry("decode.name")
 
 
-def register_decoder(name: str) -> Callable[[Callable[[Any], Decoder]], Callable[[Any], Decoder]]:
-    """Make `factory(tokenizer) -> decoder` known as `decode.name=name`."""
+def register_decoder(name: str) -> Callable[[Callable[..., Decoder]], Callable[..., Decoder]]:
+    """Make `factory(tokenizer, **settings) -> decoder` known as `decode.name=name`; the settings are those of decode.settings."""
     return DECODERS.register(name)
 
 
@@ -34,6 +36,11 @@ class Greedy:
         return [self.tokenizer.decode(torch.unique_consecutive(row[:n]).tolist()) for row, n in zip(best, frames, strict=True)]
 
 
-def make_decoder(name: str, tokenizer: Any) -> Decoder:
-    """The decoder of that name. Raises UserError for an unknown one."""
-    return DECODERS.find(name)(tokenizer)
+def make_decoder(name: str, tokenizer: Any, settings: Mapping[str, Any]) -> Decoder:
+    """The decoder of that name. Raises UserError for an unknown one, or one that does not take these settings."""
+    factory = DECODERS.find(name)
+    try:
+        inspect.signature(factory).bind(tokenizer, **settings)
+    except TypeError as error:
+        raise UserError(f"decode.name={name} does not take decode.settings={dict(settings)}: {error}.") from error
+    return factory(tokenizer, **settings)

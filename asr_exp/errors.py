@@ -12,11 +12,15 @@ class UserError(Exception):
 
 
 class Stopped(Exception):
-    """The run was asked to leave (SIGTERM, SIGUSR1) and has saved its state. The process ends with status 128 + `signal`."""
+    """The run was asked to leave (by a signal such as SIGTERM) and has saved its state. The process ends with status 128 + `signal`."""
 
     def __init__(self, message: str, signal: int):
         super().__init__(message)
         self.signal = signal
+
+
+class Pruned(Exception):
+    """A sweep has ended the run, which does not do as well as others; its state is saved. The process ends with status 0."""
 
 
 class RankLost(Exception):

@@ -72,7 +72,11 @@ def _override_problems(text: str, choices: Choices, multirun: bool) -> Iterator[
     elif override.is_discrete_sweep():
         for value in override.sweep_string_iterator():
             yield from _override_problems(f"{name}={value}", choices, multirun)
-    elif override.is_sweep_override() or override.is_delete():
+    elif override.is_sweep_override():  # an interval: both of its ends have to do
+        interval: Any = override.value()
+        for end in (interval.start, interval.end):
+            yield from _override_problems(f"{name}={int(end) if float(end).is_integer() else end}", choices, multirun)
+    elif override.is_delete():
         return
     elif name in choices:
         yield from _choice_problems(name, text, "null" if override.value() is None else override.value(), choices[name], override.is_add())

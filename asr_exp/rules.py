@@ -28,14 +28,14 @@ def _section_problems(section: type, config: Any, prefix: str) -> Iterator[str]:
         elif _missing(config, name):
             yield f"{prefix}{name} has no value; give {prefix}{name}=..."
         elif value is not None:
-            yield from _bound_problems(f"{prefix}{name}", value, one.metadata)
+            yield from bound_problems(f"{prefix}{name}", value, one.metadata)
 
 
 def _missing(config: Any, name: str) -> bool:
     return OmegaConf.is_missing(config, name)
 
 
-def _bound_problems(name: str, value: Any, bounds: Any) -> Iterator[str]:
+def bound_problems(name: str, value: Any, bounds: Any) -> Iterator[str]:
     if "choices" in bounds and value not in bounds["choices"]:
         yield f"{name}={value} is not one of {', '.join(bounds['choices'])}.{nearest(value, bounds['choices'])}"
     if "minimum" in bounds and value < bounds["minimum"]:

@@ -174,7 +174,8 @@ def task_overrides() -> list[str]:
 def launch(devices: int, command: str, overrides: Sequence[str]) -> int:
     """Run `asr_exp COMMAND OVERRIDES` as `devices` ranks on this machine -> the exit status.
 
-    When one rank dies the others are ended; SIGTERM, SIGUSR1 and SIGINT sent to this process are handed on to the ranks.
+    When one rank dies the others are ended; SIGINT and the signals of LEAVE sent to this process are handed on to the ranks.
+    Raises Stopped where they left because of one.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -187,12 +188,15 @@ def launch(devices: int, command: str, overrides: Sequence[str]) -> int:
         for r in range(devices)
     ]
 
+    handed_on: list[int] = []
+
     def hand_on(number: int, _: Any) -> None:
+        handed_on.append(number)
         for process in ranks:
             if process.poll() is None:
                 process.send_signal(number)
 
-    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    before = {number: signal.signal(number, hand_on) for number in (*LEAVE, signal.SIGINT)}
     try:
         while (ended := [p for p in ranks if p.poll() is not None]) != ranks:
             if any(p.returncode for p in ended):
@@ -204,6 +208,9 @@ def launch(devices: int, command: str, overrides: Sequence[str]) -> int:
             signal.signal(number, handler)
     # A rank that was ended because another failed (1, or by a signal) tells less than one that knows why.
     codes = [p.returncode for p in ranks if p.returncode]
+    for asked in handed_on:
+        if 128 + asked in codes:
+            raise Stopped("The ranks have saved and left; the same command goes on from there.", asked)
     return max((c for c in codes if c > 0), default=1 if codes else 0)
 
 
@@ -220,8 +227,12 @@ def _end(ranks: Sequence[subprocess.Popen]) -> None:
         process.wait()
 
 
+# What asks a run to save and leave. submitit has SIGUSR2 for it and keeps SIGTERM, which comes beside it, to itself.
+LEAVE = (signal.SIGUSR1, signal.SIGUSR2) if "SUBMITIT_EXECUTOR" in os.environ else (signal.SIGTERM, signal.SIGUSR1)
+
+
 class Signals:
-    """Remembers that SIGTERM or SIGUSR1 came, for the training loop to save and leave at its next step.
+    """Remembers that a signal of LEAVE came, for the training loop to save and leave at its next step.
 
     at_once: where there is nothing to save (data is prepared, a split is scored), raise Stopped then and there.
     """
@@ -231,7 +242,7 @@ class Signals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
-        for number in (signal.SIGTERM, signal.SIGUSR1):
+        for number in LEAVE:
             with contextlib.suppress(ValueError):  # not the main thread: the signals are someone else's business
                 self._before[number] = signal.signal(number, self._note)
         return self

@@ -100,6 +100,7 @@ class Model:
 @dataclass
 class Decode:
     name: str = key("greedy", "decoder: greedy, or a plugin's")
+    settings: dict[str, Any] = key({}, "what a plugin's decoder takes besides the tokenizer: decode.settings.beam=8")
 
 
 @dataclass
@@ -211,6 +212,22 @@ class Check:
 
 
 @dataclass
+class Sweep:
+    name: str | None = key(None, "folder of the record, under sweeps/ (null: made from the command, so that the same one goes on)")
+    trials: int = key(20, "optuna, random: trials of the study, all workers and resumptions together", minimum=1)
+    sampler: str = key("tpe", "optuna: tpe (tree-structured Parzen estimator), gp (Gaussian process), random",
+                       choices=("tpe", "gp", "random"))
+    metric: str | None = key(None, "what is minimised: SPLIT.RATE such as dev.cer (null: the best dev WER or PER; evaluate: the split's)")
+    prune: bool = key(True, "end a trial whose dev score is worse than the median of the others at the same step")
+    startup: int = key(5, "trials drawn at random before the sampler learns, and finished before one is pruned", minimum=1)
+    seed: int = key(0, "seeds the sampler", minimum=0)
+    storage: str | None = key(None, "URL of an Optuna storage, or a journal file .log (null: sweeps/NAME/study.db)")
+    workers: int = key(1, "processes that search at once, started by hydra/launcher=joblib, submitit_slurm or submitit_local", minimum=1)
+    retry: bool = key(False, "try the trials that failed once more")
+    trial: int | None = key(None, "the trial that a run is; set by the sweep")
+
+
+@dataclass
 class Config:
     """A whole run."""
 
@@ -238,10 +255,14 @@ class Config:
     a: Any = key(None, "compare: a run folder, or a list of them that differ by their seed")
     b: Any = key(None, "compare: the run folder, or list of them, to set against a")
     resamples: int = key(10_000, "compare: draws of the bootstrap", minimum=100)
+    sweeper: str = key("grid", "-m: grid (every combination), optuna or random (search ranges), wandb (write a W&B sweep file)",
+                       choices=("grid", "optuna", "random", "wandb"))
+    sweep: Sweep = field(default_factory=Sweep)
 
 
 # Keys that cannot change what is learned or scored: they are no part of a run's signature.
 NOT_IN_SIGNATURE = (
     "tracking", "check", "output_root", "cache_root", "run", "split", "a", "b", "resamples", "trainer.devices", "trainer.device",
-    "trainer.log_every", "trainer.examples", "trainer.workers", "trainer.profile", "published", "table", "model.facts",
+    "trainer.log_every", "trainer.examples", "trainer.workers", "trainer.profile", "published", "table", "model.facts", "sweeper",
+    "sweep",
 )

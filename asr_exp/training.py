@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ import torch
 from asr_exp.console import Progress
 from asr_exp.data.batching import Batch, BatchPlan, Masks, SpeedPerturbation, collate, prefetch
 from asr_exp.data.prepare import Split
-from asr_exp.errors import Stopped, UserError
+from asr_exp.errors import Pruned, Stopped, UserError
 from asr_exp.model import Recogniser, ctc_losses
 from asr_exp.optim import Ema, clip_gradients, step_if_finite, sum_gradients
 from asr_exp.plateau import Doctor, Recipe
@@ -90,25 +91,26 @@ class Scored(Protocol):
 
 @dataclass(frozen=True)
 class Hooks:
-    """What `fit` calls and does not know the inside of: score dev, and save (best weights or not)."""
+    """What `fit` calls and does not know the inside of: score dev, save (best weights or not), judge a score (why to end, or None)."""
 
     evaluate: Callable[[int], Scored]
     save: Callable[[State, bool], None]
     metrics: MetricsFile | None
     tracker: Tracker
     profile: Profile
+    judge: Callable[[int, float], str | None]
 
 
 def fit(job: Job, state: State, hooks: Hooks) -> State:
     """Train from `state.step` to `job.total`, evaluating and saving on the way.
 
-    Raises Stopped after SIGTERM or SIGUSR1 (state saved), UserError when training has diverged beyond hope.
+    Raises Stopped after a signal, Pruned where the judge says so (both: state saved), UserError when training has diverged beyond hope.
     """
     progress = Progress(state.step, job.total, job.runtime.main)
     pending = Pending(job, state, hooks, progress)
     wall_before, saved = state.wall_seconds, time.monotonic()
     steps = range(0) if out_of_patience(job, state) else range(state.step + 1, job.total + 1)
-    with Signals() as signals:
+    with Signals() as signals, closing(progress):
         for step, batches in prefetch(steps, lambda s: (s, _batches(job, s)), ahead=2):
             pending.add(step, train_step(job, step, batches))
             hooks.profile.step()
@@ -121,21 +123,21 @@ def fit(job: Job, state: State, hooks: Hooks) -> State:
                 pending.flush()
             if due:
                 began = time.monotonic()
-                score(job, state, hooks)
+                rate = score(job, state, hooks)
                 progress.paused(time.monotonic() - began)
             if due or wanted:
                 save(state, hooks)
                 saved = time.monotonic()
             if wanted > 1:
-                progress.close()
                 job.runtime.share(None)  # none leaves before the checkpoint is written
                 raise Stopped(f"Stopped at step {step} of {job.total} and saved; the same command goes on from there.", wanted // 2)
+            if due and (why := job.runtime.share(job.runtime.main and hooks.judge(step, rate))) and step < job.total:
+                raise Pruned(why)
             if out_of_patience(job, state):
                 log.info("No better dev score in %d evaluations: stopping early at step %d.", state.stale, step)
                 break
         if signals.received:  # while the last step was scored and saved
             raise Stopped(f"Stopped after step {state.step}; the same command goes on from there.", signals.received)
-    progress.close()
     return state
 
 
@@ -149,8 +151,8 @@ def save(state: State, hooks: Hooks) -> None:
     hooks.save(state, False)
 
 
-def score(job: Job, state: State, hooks: Hooks) -> None:
-    """Evaluate on dev at `state.step` (with the averaged weights where there are any), and save them if they are the ones to keep."""
+def score(job: Job, state: State, hooks: Hooks) -> float:
+    """Evaluate on dev at `state.step` (with averaged weights where there are any), save them if they are to be kept -> the rate."""
     if job.ema:
         job.ema.swap()
     result = hooks.evaluate(state.step)
@@ -165,10 +167,10 @@ def score(job: Job, state: State, hooks: Hooks) -> None:
         job.ema.swap()
     state.stale = 0 if better else state.stale + 1
     rates = {f"dev/{name}": result.summary[name] for name in ("wer", "cer", "per") if result.summary[name] is not None}
-    line = {"step": state.step, "dev/loss": result.loss, **rates}
     if hooks.metrics:
-        hooks.metrics.write([line])
-    hooks.tracker.log({k: v for k, v in line.items() if k != "step" and v is not None}, state.step)
+        hooks.metrics.write([{"step": state.step, "dev/loss": result.loss, **rates}])
+    hooks.tracker.log(rates if result.loss is None else {"dev/loss": result.loss, **rates}, state.step)
+    return result.rate
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -40,6 +40,9 @@ ROWS = [
     ["tables.rows"],
     ["tables.cells", "tables.text"],
     ["tables.page"],
+    ["sweeps"],
+    ["sweeps.ranges", "sweeps.record"],
+    ["sweeps.pictures", "sweeps.study", "sweeps.wandb_file"],
     ["assembly", "evaluation", "pairing", "training"],  # band 4
     ["job"],
     ["inspection"],
@@ -49,6 +52,7 @@ ROWS = [
     ["rehearsal"],
     ["commands"],
     ["commands.*"],  # band 5
+    ["sweeps.driver"],
     ["__main__"],  # band 6
 ]
 

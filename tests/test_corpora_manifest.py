@@ -101,7 +101,7 @@ def test_one_manifest_is_split_by_speaker_where_there_are_enough(tmp_path, caplo
         "dev": ["all.csv[2 of 20 speakers, seed 0]"],
         "test": ["all.csv[2 of 20 speakers, seed 0]"],
     }
-    assert "there is no dev split: it is 2 of the 20 speakers of train" in caplog.text
+    assert "There is no dev split: it is 2 of the 20 speakers of train" in caplog.text
     shuffled = read("csv", tmp_path, train=write(tmp_path / "all.csv", rows[50:] + rows[:50]))
     assert {u.id for u in shuffled.splits["dev"]} == {u.id for u in corpus.splits["dev"]}
     other = read("csv", tmp_path, train=str(tmp_path / "all.csv"), split_seed=1)

@@ -37,7 +37,7 @@ def outputs(model: Recogniser, batch: Batch) -> list[tuple[torch.Tensor, float, 
     """Logits, loss and transcript of each utterance of a batch."""
     emissions = model(batch)
     losses = ctc_losses(emissions, batch.labels, batch.label_lengths, TOKENIZER.blank, "mean").tolist()
-    texts = make_decoder("greedy", TOKENIZER)(emissions.logits, emissions.frames)
+    texts = make_decoder("greedy", TOKENIZER, {})(emissions.logits, emissions.frames)
     return list(zip((row[:n] for row, n in zip(emissions.logits, emissions.frames, strict=True)), losses, texts, strict=True))
 
 

@@ -24,8 +24,11 @@ from asr_exp.runtime import Runtime, is_main, launch, started, task_overrides, u
 log = logging.getLogger(__name__)
 
 
-def run(config: DictConfig) -> int:
-    """Evaluate the run that `run=` (or the settings) name -> exit status. Raises UserError where it has no checkpoint."""
+def run(config: DictConfig) -> Path | int:
+    """Evaluate the run that `run=` (or the settings) name -> the folder of the score, or the exit status of the ranks it is left to.
+
+    Raises UserError where it has no checkpoint.
+    """
     folder = Path(config.run).expanduser() if config.run else run_folder(config)
     if not (folder / "checkpoints").is_dir():
         asked = f"run={config.run}" if config.run else f"These settings lead to {folder}, which"
@@ -39,11 +42,10 @@ def run(config: DictConfig) -> int:
     ):
         if runtime.main:
             recover(folder / "checkpoints" / "best")
-        _evaluate(config, folder, runtime)
-    return 0
+        return _evaluate(config, folder, runtime)
 
 
-def _evaluate(config: DictConfig, folder: Path, runtime: Runtime) -> None:
+def _evaluate(config: DictConfig, folder: Path, runtime: Runtime) -> Path:
     best, t = folder / "checkpoints" / "best", config.tokenizer
     if not runtime.share(best.is_dir()):
         raise UserError(f"{folder} has no checkpoints/best yet; its training has not come to its first evaluation.")
@@ -55,10 +57,11 @@ def _evaluate(config: DictConfig, folder: Path, runtime: Runtime) -> None:
     before = read_result(folder) or {}
     place = folder if _same_protocol(before.get("protocol", {}), protocol) else folder / "evaluations" / protocol["hash"]
     place.mkdir(parents=True, exist_ok=True)
-    found = evaluate(model, split, tokenizer, make_decoder(config.decode.name, tokenizer), runtime, config.trainer.device_seconds,
-                     config.trainer.loss_reduction, place / f"hypotheses.{split.name}.jsonl", config.trainer.examples, runtime.main)
+    decoder = make_decoder(config.decode.name, tokenizer, config.decode.settings)
+    found = evaluate(model, split, tokenizer, decoder, runtime, config.trainer.device_seconds, config.trainer.loss_reduction,
+                     place / f"hypotheses.{split.name}.jsonl", config.trainer.examples, runtime.main)
     if not runtime.main:
-        return
+        return place
     if place == folder:
         write_result(folder, {**before, "splits": {**before.get("splits", {}), split.name: found.summary}})
     else:
@@ -67,6 +70,7 @@ def _evaluate(config: DictConfig, folder: Path, runtime: Runtime) -> None:
         write_quarantine(place, {split.name: split.rejected})
     console.page("Done", [("score", console.headline(split.name, found.summary)), ("folder", str(place))])
     console.show_examples(found.examples, config.trainer.examples)
+    return place
 
 
 def _same_protocol(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:

@@ -5,6 +5,7 @@ The same settings lead to the same run folder: a run that was stopped or killed 
 
 import logging
 import math
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -20,11 +21,12 @@ from asr_exp.config import resolve, run_folder, signature
 from asr_exp.data.prepare import Split
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import make_decoder
-from asr_exp.errors import Stopped, UserError
+from asr_exp.errors import Pruned, Stopped, UserError
 from asr_exp.evaluation import Evaluation, Hypothesis, evaluate
 from asr_exp.job import build_job
 from asr_exp.results import read_result, write_quarantine, write_result, write_text
 from asr_exp.runtime import Runtime, environment, is_main, launch, peer_lost, started, task_overrides, under_torchrun, versions
+from asr_exp.sweeps.study import Judge
 from asr_exp.tracking import MetricsFile, NoTracker, Profile, Tracker, make_tracker
 from asr_exp.training import Hooks, Job, State, fit, save, score
 
@@ -73,10 +75,10 @@ def _recorded(config: DictConfig, folder: Path, runtime: Runtime) -> None:
         failed = False
         _summary(folder, result)
     except BaseException as why:
-        status = "stopped" if isinstance(why, Stopped | KeyboardInterrupt) else "failed"
+        status = "stopped" if isinstance(why, Stopped | Pruned | KeyboardInterrupt) else "failed"
         with suppress(OSError):  # a full disk must not hide why
             write_result(folder, {"status": status, "reason": f"{type(why).__name__}: {why}", **base})
-        if not isinstance(why, UserError | Stopped | KeyboardInterrupt) and not peer_lost(why):
+        if not isinstance(why, UserError | Stopped | Pruned | KeyboardInterrupt) and not peer_lost(why):
             log.exception("The run failed")
         raise
     finally:
@@ -94,7 +96,7 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
     if runtime.main:
         write_quarantine(folder, {name: split.rejected for name, split in splits.items()})
         _plan_page(config, folder, data, splits, tokenizer, job)
-    decoder = make_decoder(config.decode.name, tokenizer)
+    decoder = make_decoder(config.decode.name, tokenizer, config.decode.settings)
 
     def scored(split: Split, path: Path | None, step: int, examples: int) -> Evaluation:
         found = evaluate(model, split, tokenizer, decoder, runtime, config.trainer.device_seconds, config.trainer.loss_reduction,
@@ -114,7 +116,7 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
 
     metrics = MetricsFile(folder / "metrics.jsonl", state.lines) if runtime.main else None
     hooks = Hooks(on_dev, lambda state, best: _save(folder, job, tokenizer, state, best), metrics, tracker,
-                  Profile(folder, config.trainer.profile if runtime.main else 0))
+                  Profile(folder, config.trainer.profile if runtime.main else 0), _judge(config, runtime))
     try:
         fit(job, state, hooks)
         if not state.best:  # no step was asked for: the checkpoint is scored as it is
@@ -147,6 +149,14 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # building and resuming
+
+
+def _judge(config: DictConfig, runtime: Runtime) -> Callable[[int, float], str | None]:
+    """Who is told of each dev score: the study, where the run is a trial of one."""
+    s = config.sweep
+    if s.trial is None or not runtime.main:
+        return lambda step, rate: None
+    return Judge(s.storage, s.name, s.trial, s.prune, s.startup)
 
 
 def _save(folder: Path, job: Job, tokenizer: Tokenizer, state: State, best: bool) -> None:

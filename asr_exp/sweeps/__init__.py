@@ -1,0 +1,1 @@
+"""Sweeps: ranges in Hydra's override syntax, the record of the cells, and the search through Optuna."""

@@ -1,0 +1,150 @@
+"""The record of a sweep: `cells.csv`, a row a cell, and the same as a page, `table.md`. Whoever runs a cell writes its row.
+
+The record is only told how cells stand; what they are is in their run folders, so a record that is lost costs nothing.
+"""
+
+import csv
+import io
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from asr_exp.results import read_result, write_text
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a sweep. Rates are fractions; `dev` is the best on dev, `score` the split's; `seconds` are of training.
+
+    status: running, finished, stopped (goes on when the same command is given), pruned or failed.
+    """
+
+    cell: int
+    status: str
+    overrides: str  # quoted for the shell
+    metric: str = ""  # per, wer or cer
+    dev: float | None = None
+    split: str = ""
+    score: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    step: int | None = None  # of the best checkpoint
+    seconds: float | None = None
+    folder: str = ""
+    reason: str = ""
+    code: int = 0  # exit status
+
+    def told(self) -> str:
+        """'test wer 0.2130', or '' for a cell without a score."""
+        return f"{self.split} {self.metric} {self.score:.4f}" if self.score is not None else ""
+
+
+def ended(cell: Cell, folder: Path, split: str, code: int) -> Cell:
+    """A cell that has come to its end, with what its folder's result.json says."""
+    result = read_result(folder) or {}
+    status, reason = result.get("status", "finished"), str(result.get("reason", ""))
+    if status == "stopped" and reason.startswith("Pruned"):
+        status = "pruned"
+    found: dict[str, Any] = {"status": "failed" if code else status, "folder": str(folder), "code": code}
+    if status != "finished" or code:
+        found |= {"reason": reason.partition("\n")[0], **_from_metrics(folder)}
+    best, scores = result.get("best") or {}, result.get("splits", {}).get(split) or {}
+    if best:
+        found |= {"metric": best["metric"], "dev": best["value"], "step": best["step"]}
+    if metric := next((rate for rate in ("per", "wer", "cer") if scores.get(rate) is not None), None):
+        low, high = scores.get("ci95") or (None, None)
+        found |= {"metric": metric, "split": split, "score": scores[metric], "ci_low": low, "ci_high": high}
+    return replace(cell, **found, seconds=result.get("train", {}).get("wall_seconds"))
+
+
+def _from_metrics(folder: Path) -> dict[str, Any]:
+    """The best dev score so far of a run without a result."""
+    found: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        for text in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            line = json.loads(text)
+            metric = next((rate for rate in ("per", "wer") if line.get(f"dev/{rate}") is not None), None)
+            if metric and (not found or line[f"dev/{metric}"] < found["dev"]):
+                found = {"metric": metric, "dev": line[f"dev/{metric}"], "step": line["step"]}
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the files
+
+
+def note(record: Path, cell: Cell) -> None:
+    """Put a cell in the record, in the place of what was there of the same overrides. Safe from several processes at once."""
+    record.mkdir(parents=True, exist_ok=True)
+    with FileLock(record / ".record.lock"):
+        cells = {one.overrides: one for one in read(record)} | {cell.overrides: cell}
+        rows = sorted(cells.values(), key=lambda one: one.cell)
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([[one.name for one in fields(Cell)], *(asdict(row).values() for row in rows)])
+        write_text(record / "cells.csv", text.getvalue())
+        write_text(record / "table.md", table(record.name, rows))
+
+
+def read(record: Path) -> list[Cell]:
+    """The cells of a record, in the order of their numbers."""
+    path = record / "cells.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [Cell(**{one.name: _value(row[one.name], one.type) for one in fields(Cell)}) for row in csv.DictReader(file)]
+
+
+def _value(text: str, type_: Any) -> Any:
+    if text == "" and type_ is not str:
+        return None
+    kind = next(kind for kind in (int, float, str) if kind is type_ or type_ == kind | None)
+    return kind(text)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the page
+
+
+def varied(overrides: Iterable[str]) -> list[str]:
+    """Of each cell's overrides, those that not all cells share."""
+    asked = [shlex.split(text) for text in overrides]
+    shared = set.intersection(*map(set, asked)) if len(asked) > 1 else set()
+    return [shlex.join(word for word in words if word not in shared) or "(defaults)" for words in asked]
+
+
+def table(name: str, cells: Sequence[Cell]) -> str:
+    """The record as Markdown: a row a cell, the best of dev in bold."""
+    counts = {status: sum(cell.status == status for cell in cells) for status in dict.fromkeys(cell.status for cell in cells)}
+    best = min((cell.dev for cell in cells if cell.status == "finished" and cell.dev is not None), default=None)
+    split = next((cell.split for cell in cells if cell.split), "test")
+    lines = [
+        f"# {name}", "", f"{len(cells)} cells: " + ", ".join(f"{count} {status}" for status, count in counts.items()) + ".", "",
+        f"| cell | settings | dev | {split} | 95 % interval | best step | time | status | run |",
+        "|---:|---|---:|---:|---|---:|---:|---|---|",
+    ]
+    for cell, settings in zip(cells, varied(cell.overrides for cell in cells), strict=True):
+        dev = _rate(cell.dev) if cell.dev is None or cell.dev != best or cell.status != "finished" else f"**{_rate(cell.dev)}**"
+        interval = f"{_rate(cell.ci_low)} - {_rate(cell.ci_high)}" if cell.ci_low is not None else ""
+        why = f": {cell.reason}" if cell.reason else ""
+        parts = [cell.cell, f"`{settings}`", f"{dev} {cell.metric}", _rate(cell.score), interval, cell.step or "", _clock(cell.seconds),
+                 cell.status + why, f"`{cell.folder}`" if cell.folder else ""]  # fmt: skip
+        lines.append("| " + " | ".join(str(part).replace("|", "\\|").strip() for part in parts) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _rate(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _clock(seconds: float | None) -> str:
+    """Seconds as 1:02:03 or 2:03."""
+    if seconds is None:
+        return ""
+    minutes, second = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}" if minutes >= 60 else f"{minutes}:{second:02d}"
