@@ -173,10 +173,6 @@ def score(job: Job, state: State, hooks: Hooks) -> float:
     return result.rate
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# one step
-
-
 def train_step(job: Job, step: int, batches: Iterable[Batch]) -> dict[str, torch.Tensor]:
     """One optimiser step over this rank's forward passes -> its figures, left on the device.
 

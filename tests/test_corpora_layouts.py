@@ -94,7 +94,7 @@ def test_timit_sample(tmp_path, caplog):
     assert not speakers["dev"] & speakers["train"]
     assert corpus.subsets == {"train": ["train[less dev]"], "dev": ["train[2 of 14 speakers, seed 0]"], "test": ["test"]}
     assert [r.getMessage() for r in caplog.records] == [
-        "there is no dev split: it is 2 of the 14 speakers of train (16 utterances, dataset.split_seed=0)"
+        "There is no dev split: it is 2 of the 14 speakers of train (16 utterances, dataset.split_seed=0)"
     ]
     again = read("timit-phones", tmp_path, root=str(root.parent), test=["test"])
     assert [u.id for u in again.splits["dev"]] == [u.id for u in corpus.splits["dev"]]
