@@ -98,7 +98,7 @@ class Hooks:
     metrics: MetricsFile | None
     tracker: Tracker
     profile: Profile
-    judge: Callable[[int, float], str | None]
+    judge: Callable[[int, float], str | None] = lambda step, rate: None
 
 
 def fit(job: Job, state: State, hooks: Hooks) -> State:
