@@ -3,8 +3,8 @@ stand-in where it may be."""
 
 import csv
 import json
-import os
 import math
+import os
 import re
 import shutil
 import signal
@@ -202,7 +202,8 @@ def test_cells_of_evaluate_are_where_their_protocol_puts_them(here, monkeypatch,
 
 @pytest.mark.parametrize("sampler", ["sweep.sampler=tpe", "sweep.sampler=gp", "sweeper=random"])
 def test_a_search_finds_and_goes_on_without_repeating(here, capsys, sampler):
-    command = [*(SEARCH if "sampler" in sampler else ["-m", "sweep.name=s"]), LR, "seed=range(1,4)", sampler, "sweep.prune=false", "sweep.startup=3"]
+    search = SEARCH if "sampler" in sampler else ["-m", "sweep.name=s"]
+    command = [*search, LR, "seed=range(1,4)", sampler, "sweep.prune=false", "sweep.startup=3"]
     assert cli.main([*command, "sweep.trials=4"]) == 0
     before = params(here)
     assert len(set(before)) == 4 and cli.main([*command, "sweep.trials=4"]) == 0 and params(here) == before  # there is no more to do
@@ -384,7 +385,7 @@ def test_launchers_run_cells_and_workers(tmp_path, real, launcher):
 @pytest.mark.parametrize("search", [["seed=1"], ["sweeper=optuna", LR, "sweep.trials=1"], ["seed=1", "trainer.devices=2"]])
 def test_a_cell_that_is_preempted_saves_is_queued_again_and_goes_on(tmp_path, real, search):
     pytest.importorskip(EXTRAS["submitit_local"])
-    asked = [word.replace("max_steps=6", "max_steps=300").replace("eval_every=2", "eval_every=300") for word in real]
+    asked = [word.replace("max_steps=6", "max_steps=90").replace("eval_every=2", "eval_every=300") for word in real]
     process = harness.start(*asked, *search, "hydra/launcher=submitit_local", cwd=tmp_path)
     harness.wait_for(lambda: any(path.read_text().count("train/loss") > 10 for path in tmp_path.glob("outputs/**/metrics.jsonl")))
     (job,) = (path.name for path in tmp_path.glob("sweeps/s/.submitit/[0-9]*"))
@@ -393,9 +394,9 @@ def test_a_cell_that_is_preempted_saves_is_queued_again_and_goes_on(tmp_path, re
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, out + err
     said = "".join(path.read_text() for path in tmp_path.glob("sweeps/s/.submitit/*/*_log.out"))
-    assert "Requeued job" in said and re.search(r"Going on from step \d+ of 300", said)
+    assert "Requeued job" in said and re.search(r"Going on from step \d+ of 90", said)
     (row,) = cells(tmp_path)
-    assert row["status"] == "finished" and len(harness.losses(tmp_path / row["folder"])) == 300
+    assert row["status"] == "finished" and len(harness.losses(tmp_path / row["folder"])) == 90
 
 
 # ---------------------------------------------------------------------------------------------------------------------
