@@ -81,13 +81,10 @@ def sweep(hydra: "Hydra", make_job: Callable[[Path], Job], command: str, overrid
 
 def derived_name(command: str, overrides: Sequence[str], ranges: Sequence[Range]) -> str:
     """A name for the record that the same command leads to again, in whatever order its words are: what is varied, and a hash."""
-    free = tuple(name for name in NOT_IN_SIGNATURE if name not in ("run", "split", "a", "b", "sweeper"))
-    words = sorted(
-        word for word in overrides if not re.match(r"[+~]*hydra[./]", word)
-        and not any(re.match(rf"{re.escape(name)}[.=]", word) for name in free)
-    )  # fmt: skip
-    digest = hashlib.sha256(json.dumps([command, words]).encode()).hexdigest()[:6]
-    varied = [one.name.lstrip("+").rpartition(".")[2] for one in ranges]
+    words = record.identity(overrides)
+    sweeper = [word for word in overrides if word.startswith("sweeper=")]
+    digest = hashlib.sha256(json.dumps([command, *sweeper, words]).encode()).hexdigest()[:6]
+    varied = sorted(one.name.lstrip("+").rpartition(".")[2] for one in ranges)
     asked = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
     return re.sub(r"[^\w.+-]+", "-", "-".join([*(varied[:4] or asked or [command]), digest]))
 

@@ -6,6 +6,7 @@ The record is only told how cells stand; what they are is in their run folders, 
 import csv
 import io
 import json
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -16,6 +17,7 @@ from typing import Any
 from filelock import FileLock
 
 from asr_exp.results import read_result, write_text
+from asr_exp.schema import NOT_IN_SIGNATURE
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,17 @@ def _from_metrics(folder: Path) -> dict[str, Any]:
 # the files
 
 
+def identity(overrides: Iterable[str]) -> tuple[str, ...]:
+    """What tells a cell (or a sweep) from another: its overrides in order, less Hydra's own and those that cannot change a score."""
+    free = "|".join(re.escape(name) for name in NOT_IN_SIGNATURE if name not in ("run", "split", "a", "b"))
+    return tuple(sorted(word for word in overrides if not re.match(rf"[+~]*(hydra[./]|({free})[.=])", word)))
+
+
 def note(record: Path, cell: Cell) -> None:
-    """Put a cell in the record, in the place of what was there of the same overrides. Safe from several processes at once."""
+    """Put a cell in the record, in the place of what was there of it. Safe from several processes at once."""
     record.mkdir(parents=True, exist_ok=True)
     with FileLock(record / ".record.lock"):
-        cells = {one.overrides: one for one in read(record)} | {cell.overrides: cell}
+        cells = {identity(shlex.split(one.overrides)): one for one in [*read(record), cell]}
         rows = sorted(cells.values(), key=lambda one: one.cell)
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([[one.name for one in fields(Cell)], *(asdict(row).values() for row in rows)])
