@@ -20,7 +20,6 @@ from asr_exp.errors import UserError
 from asr_exp.hints import keys
 from asr_exp.results import read_result
 from asr_exp.rules import bound_problems
-from asr_exp.schema import NOT_IN_SIGNATURE
 from asr_exp.sweeps import record
 from asr_exp.sweeps.ranges import Range, split_overrides
 from asr_exp.sweeps.record import Cell
