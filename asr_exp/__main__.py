@@ -219,6 +219,8 @@ class Job:
         except KeyboardInterrupt:
             self._noted(replace(cell, status="stopped", reason="interrupted"))
             raise
+        except BrokenPipeError:
+            raise
         except Exception as error:
             return self.failed(cell, error)
 
@@ -258,7 +260,8 @@ def status_of(error: BaseException, where: str = "", quiet: bool = False) -> int
         print(f"{where}{trace}", end="", file=sys.stderr, flush=True)
         return 1
     if not quiet:
-        _say(("error" if _rank() == 0 else f"error (rank {_rank()})") + f": {where}", message)
+        label = "stopped" if status > 128 else "error"
+        _say((label if _rank() == 0 else f"{label} (rank {_rank()})") + f": {where}", message)
     return status
 
 

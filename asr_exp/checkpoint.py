@@ -73,9 +73,10 @@ def recover(folder: Path) -> bool:
 
 def _unwritten(folder: Path, why: Exception) -> UserError:
     free = shutil.disk_usage(next(p for p in folder.parents if p.exists())).free / 2**20
+    before = "The one before it is whole: make" if folder.exists() else "Make"
     return UserError(
         f"The checkpoint {folder} could not be written ({_in_short(why)}; {free:.0f} MiB free on that disk). "
-        "The one before it is whole: make room and give the same command again to go on from there."
+        f"{before} room and give the same command again to go on."
     )
 
 

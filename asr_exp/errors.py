@@ -29,5 +29,6 @@ class RankLost(Exception):
 
 def nearest(name: str, choices: Iterable[str]) -> str:
     """' Did you mean X?' for the choice nearest to `name`, or '' where nothing is near."""
-    close = difflib.get_close_matches(str(name), [str(c) for c in choices], n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    lower = {str(c).lower(): str(c) for c in choices}
+    close = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
+    return f" Did you mean {lower[close[0]]!r}?" if close else ""

@@ -57,6 +57,9 @@ def _rules_across_keys(c: Any) -> Iterator[str]:
         yield f"dataset.source=local needs dataset.root=FOLDER, the folder of {d.name} in its official layout."
     if d.source == "hub" and d.root:
         yield f"dataset.source=hub and dataset.root={d.root} contradict each other; drop one of them."
+    if d.root and d.reader in ("demo", "manifest"):
+        yield f"dataset.root={d.root} says where a corpus lies, and dataset={d.name} is none; name the corpus: dataset=timit, ..."
+    yield from _rules_of_phones(c)
     if d.dev_fraction + d.test_fraction >= 1:
         yield "dataset.dev_fraction and dataset.test_fraction add up to 1 or more and leave nothing to train on; lower one of them."
     if d.min_seconds >= d.max_seconds:
@@ -78,6 +81,14 @@ def _rules_across_keys(c: Any) -> Iterator[str]:
         yield f"augment.speed={list(c.augment.speed)} must be factors between 0.5 and 2, such as [0.9, 1.0, 1.1]."
     if len(c.optimizer.betas) != 2 or not all(0 <= b < 1 for b in c.optimizer.betas):
         yield f"optimizer.betas={list(c.optimizer.betas)} must be two numbers in [0, 1)."
+
+
+def _rules_of_phones(c: Any) -> Iterator[str]:
+    phones, named = c.tokenizer.unit == "phone", {str(r) if isinstance(r, str) else next(iter(r), "") for r in c.text.rules}
+    if phones and c.tokenizer.inventory == "espeak" and "espeak" not in named:
+        yield "tokenizer.inventory=espeak wants phones, and the text rules make none; give text=espeak, or tokenizer=character for characters."
+    if phones and c.dataset.reader == "timit-phones" and named - {"collapse_whitespace"}:
+        yield f"text={c.text.name} changes the phones that dataset={c.dataset.name} gives; use text=phones."
 
 
 def _rules_of_steps(t: Any) -> Iterator[str]:

@@ -43,8 +43,8 @@ def _language_folder(root: Path, dataset: Any) -> Path:
     if not languages:
         raise UserError(f"dataset.root={dataset.root} holds no Common Voice language; give the folder cv-corpus-*, "
                         "which holds LANGUAGE/train.tsv and LANGUAGE/clips.")
-    raise UserError(f"dataset.language={dataset.language or ''} is not in {root}.{nearest(dataset.language or '', languages)} "
-                    f"Languages there: {', '.join(sorted(languages))}.")
+    asked = f"dataset.language={dataset.language} is not in {root}" if dataset.language else f"dataset.language is not given for {root}"
+    raise UserError(f"{asked}.{nearest(dataset.language or '', languages)} Languages there: {', '.join(sorted(languages))}.")
 
 
 def _locale(tsv: Path) -> str | None:

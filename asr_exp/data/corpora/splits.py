@@ -83,21 +83,27 @@ def carve(rows: list[Utterance], shares: dict[str, float], seed: int) -> tuple[d
 
 
 def _deal_speakers(rows: list[Utterance], shares: dict[str, float], seed: int) -> dict[str, str] | None:
-    """speaker -> split, or None where speakers are unknown or too few (a split within half of its share cannot be made)."""
+    """speaker -> split, or None where speakers are unknown or too few to give each split one and train as many as the others.
+
+    A split takes speakers until it has its share; at least one, however much that speaker has said.
+    """
     sizes: dict[str, int] = {}
     for row in rows:
         if row.speaker is None:
             return None
         sizes[row.speaker] = sizes.get(row.speaker, 0) + 1
+    if len(sizes) < 2 * len(shares) + 1:
+        return None
     dealt: dict[str, str] = {}
     for split, share in shares.items():
         target, size = share * len(rows), 0
-        for speaker in sorted(sizes.keys() - dealt, key=lambda s: _shuffle_key(s, seed)):
+        order = sorted(sizes.keys() - dealt, key=lambda s: _shuffle_key(s, seed))
+        for speaker in order:
             if size < target and size + sizes[speaker] <= 1.5 * target:
                 dealt[speaker] = split
                 size += sizes[speaker]
-        if size < 0.5 * target or size == 0:
-            return None
+        if size == 0:  # each says more than the share: the one who says least
+            dealt[min(order, key=lambda s: sizes[s])] = split
     return dealt
 
 
@@ -136,3 +142,6 @@ def _warn_of_overlap(splits: dict[str, list[Utterance]]) -> None:
         if common := len(ids[a] & ids[b]):
             flatters = "a checkpoint chosen by dev (trainer.select=best) flatters itself" if a == "dev" else "that score flatters"
             _log.warning("%d of the %d utterances of %s are also in %s: %s", common, len(ids[b]), b, a, flatters)
+    speakers = {split: {row.speaker for row in rows if row.speaker} for split, rows in splits.items()}
+    if common := len(speakers["train"] & speakers["test"]):
+        _log.warning("%d of the %d speakers of test are also in train: the score is not one for unheard speakers", common, len(speakers["test"]))
