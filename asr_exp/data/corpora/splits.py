@@ -144,4 +144,5 @@ def _warn_of_overlap(splits: dict[str, list[Utterance]]) -> None:
             _log.warning("%d of the %d utterances of %s are also in %s: %s", common, len(ids[b]), b, a, flatters)
     speakers = {split: {row.speaker for row in rows if row.speaker} for split, rows in splits.items()}
     if common := len(speakers["train"] & speakers["test"]):
-        _log.warning("%d of the %d speakers of test are also in train: the score is not one for unheard speakers", common, len(speakers["test"]))
+        heard = len(speakers["test"])
+        _log.warning("%d of the %d speakers of test are also in train: the score is not one for unheard speakers", common, heard)
