@@ -85,8 +85,9 @@ def _rules_across_keys(c: Any) -> Iterator[str]:
 
 def _rules_of_phones(c: Any) -> Iterator[str]:
     phones, named = c.tokenizer.unit == "phone", {str(r) if isinstance(r, str) else next(iter(r), "") for r in c.text.rules}
-    if phones and c.tokenizer.inventory == "espeak" and "espeak" not in named:
-        yield "tokenizer.inventory=espeak wants phones, and the text rules make none; give text=espeak, or tokenizer=character."
+    if phones and c.tokenizer.inventory == "espeak" and "espeak" not in named and c.text.name not in ("phones", "none"):
+        yield (f"tokenizer.inventory=espeak wants phones, and text={c.text.name} makes none; give text=espeak to have them made, "
+               "text=phones where the transcripts are phones, or tokenizer=character.")
     if phones and c.dataset.reader == "timit-phones" and named - {"collapse_whitespace"}:
         yield f"text={c.text.name} changes the phones that dataset={c.dataset.name} gives; use text=phones."
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from asr_exp.config import choices, compose, conf_folder, validate
+from asr_exp.errors import UserError
 
 CONF = conf_folder()
 FILES = [path.relative_to(CONF).with_suffix("") for path in sorted(CONF.rglob("*.yaml")) if path.parent != CONF and path.name[0] != "_"]
@@ -29,6 +30,7 @@ COUNTS = {"dataset": 14, "model": 19, "decode": 1, "augment": 5, "schedule": 4, 
 
 # What a choice cannot do without.
 NEEDS = {
+    "phone": ["text=espeak"],
     "hf": ["model.checkpoint=somewhere/something"],
     "hub": ["dataset.hub.id=somewhere/something"],
     "csv": ["dataset.train=a.csv"], "tsv": ["dataset.train=a.tsv"], "json": ["dataset.train=a.json"], "jsonl": ["dataset.train=a.jsonl"],
@@ -78,3 +80,16 @@ def test_a_debug_file_changes_the_whole_run():
     assert (config.dataset.max_utterances, config.augment.name, config.tracking.name) == (8, "none", "none")
     config = compose(["debug=one-step", "model=wav2vec2-base"])
     assert config.trainer.max_steps == 1 and Path(config.model.checkpoint) == Path("facebook/wav2vec2-base")
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["dataset.root=/data/TIMIT"], "dataset=demo is none"),
+        (["dataset=timit", "dataset.root=/data/TIMIT", "tokenizer=phone"], "text=standard makes none"),
+        (["dataset=timit-phones", "dataset.root=/data/TIMIT", "text=standard"], "use text=phones"),
+    ],
+)
+def test_what_a_run_cannot_mean_is_refused(asked, told):
+    with pytest.raises(UserError, match=told):
+        validate(compose(asked))
