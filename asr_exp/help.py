@@ -31,7 +31,7 @@ usage: python -m asr_exp [COMMAND] [GROUP=CHOICE ...] [KEY=VALUE ...] [FLAG ...]
 """
 FLAGS = {
     "-h, --help [NAME]": "this page; with the NAME of a section its keys, of a command what it does",
-    "-m, --multirun": "run every combination of comma-separated values, one after another",
+    "-m, --multirun": "run every combination of comma-separated values, or search ranges (--help sweep)",
     "-c, --cfg job": "print the composed config instead of running (add --resolve)",
     "-cd, --config-dir DIR": "look for YAML files in DIR too (./conf is looked in anyway)",
     "-i, --info [WHAT]": "what the config is made of: defaults-tree, searchpath, ...",
@@ -41,7 +41,7 @@ FLAGS = {
 MAIN_KEYS = (
     "seed", "dataset.root", "dataset.source", "dataset.language", "dataset.train", "dataset.dev", "dataset.test", "model.checkpoint",
     "trainer.max_steps", "trainer.max_epochs", "trainer.batch_seconds", "trainer.device_seconds", "trainer.eval_every", "trainer.devices",
-    "trainer.precision", "optimizer.lr", "schedule.warmup_steps", "output_root", "plugins",
+    "trainer.precision", "optimizer.lr", "schedule.warmup_steps", "output_root", "plugins", "sweeper", "sweep.trials",
 )  # fmt: skip
 
 

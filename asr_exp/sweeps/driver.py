@@ -64,6 +64,8 @@ def sweep(hydra: "Hydra", make_job: Callable[[Path], Job], command: str, overrid
     fixed, ranges = split_overrides([*_from_files(config, overrides), *overrides])
     folder = Path("sweeps") / (config.sweep.name or derived_name(command, overrides, ranges))
     asked = [f"hydra.sweep.dir={folder}", *overrides]
+    if not _here(config):
+        print(f"Cells are run by {config.hydra.launcher._target_.rpartition('.')[2]}; {folder / 'table.md'} grows as they end.", flush=True)
     if config.sweeper == "grid":
         if endless := [str(one) for one in ranges if one.values is None]:
             raise UserError(f"{endless[0]} has no end of values; search it with sweeper=optuna or sweeper=random, or list values.")
@@ -101,6 +103,11 @@ def _from_files(config: "DictConfig", overrides: Sequence[str]) -> list[str]:
     given = {word.partition("=")[0].lstrip("+") for word in overrides}
     params = config.hydra.sweeper.get("params") or {}
     return [f"{name}={value}" for name, value in params.items() if name.lstrip("+") not in given]
+
+
+def _here(config: "DictConfig") -> bool:
+    """Whether cells run in this process, one after another."""
+    return config.hydra.launcher._target_.endswith("BasicLauncher")
 
 
 def _own(overrides: Sequence[str]) -> list[str]:
@@ -194,7 +201,7 @@ def _work(hydra: "Hydra", worker: Worker, config: "DictConfig", asked: list[str]
     from hydra.types import HydraContext, RunMode
 
     count = worker.options["workers"]
-    if config.hydra.launcher._target_.endswith("BasicLauncher"):
+    if _here(config):
         if count > 1:
             raise UserError(f"sweep.workers={count} needs hydra/launcher=joblib (this machine) or submitit_slurm (a cluster), "
                             "or give the same command in several shells.")
