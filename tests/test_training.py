@@ -10,8 +10,8 @@ import torch
 from harness import QUIET, SMALL, latest, lines, losses, result, run
 
 from asr_exp import assembly, training
-from asr_exp.commands import train
 from asr_exp.config import compose
+from asr_exp.job import build_job
 from asr_exp.runtime import Runtime
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny.json"
@@ -29,7 +29,7 @@ def job(corpus):
         data = assembly.build_data(config)
         tokenizer = assembly.build_tokenizer(config, data)
         model = assembly.build_recogniser(config, tokenizer, ALONE)
-        return train._job(config, assembly.build_split(config, data, "train", tokenizer, model, False), tokenizer, model, ALONE)
+        return build_job(config, assembly.build_split(config, data, "train", tokenizer, model, False), tokenizer, model, ALONE)
 
     return make
 

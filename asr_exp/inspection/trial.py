@@ -18,6 +18,7 @@ from asr_exp.data.prepare import Split
 from asr_exp.data.store import decode
 from asr_exp.training import Job, train_step
 
+REPEATS, ENOUGH_SECONDS = 9, 5.0  # of the median pass, whichever comes first; its time is their median
 SPARE = 0.95  # share of the memory there is that a pass may be expected to take, before it is run
 
 
@@ -78,7 +79,7 @@ def passes(job: Job, world: int) -> list[list[Pass]]:
 
 
 def try_out(job: Job, made: Sequence[Sequence[Pass]], scored: Split | None, device_seconds: float) -> Trial:
-    """Run the median pass (twice: the first warms up), the worst where it can be expected to fit, and the worst of scoring.
+    """Run the median pass (a few times; the first warms up), the worst where it can be expected to fit, and the worst of scoring.
 
     The job's weights are of no use afterwards. scored: the split whose largest forward pass is run too.
     """
@@ -89,8 +90,10 @@ def try_out(job: Job, made: Sequence[Sequence[Pass]], scored: Split | None, devi
     try:
         _step(job, median)
         with peak_of(job.runtime.device) as peak:
-            took = _step(job, median)
-        seen = Trial(median, worst, there, idle, peak.bytes, took)
+            times = [_step(job, median)]
+        while len(times) < REPEATS and sum(times) < ENOUGH_SECONDS:
+            times.append(_step(job, median))
+        seen = Trial(median, worst, there, idle, peak.bytes, float(np.median(times)))
         if job.runtime.device.type == "cpu" and seen.expected_bytes > SPARE * there:  # a CPU has no error to catch: the kernel kills
             return replace(seen, out_of_memory="the worst pass")
         with peak_of(job.runtime.device) as peak:
