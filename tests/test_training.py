@@ -10,6 +10,7 @@ import torch
 from harness import QUIET, SMALL, latest, lines, losses, result, run
 
 from asr_exp import assembly, training
+from asr_exp.commands import train
 from asr_exp.config import compose
 from asr_exp.job import build_job
 from asr_exp.runtime import Runtime
