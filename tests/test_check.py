@@ -249,6 +249,7 @@ def test_transcripts_that_cannot_be(planted, look):
     empty = planted.change("train", 0, text="")
     emptied = planted.change("dev", 1, text="?!")
     endless = planted.change("train", 2, text="ba di go lu me " * 40)
+    scored = planted.change("test", 3, text="ba di go lu me " * 40)
     planted.sound("train3.wav", np.ones(800, dtype=np.float32) * 0.1)
     rng = np.random.default_rng(1)
     planted.sound("train4.wav", rng.standard_normal(31 * 16000) * 0.1)
@@ -257,6 +258,7 @@ def test_transcripts_that_cannot_be(planted, look):
     assert seen.faults(empty) == {("FAIL", "empty-transcript")}
     assert seen.faults(emptied) == {("FAIL", "emptied-transcript")}
     assert ("FAIL", "labels-longer-than-frames") in seen.faults(endless)
+    assert ("WARN", "labels-longer-than-frames") in seen.faults(scored)  # it is scored, and cannot be right
     assert ("FAIL", "too-short") in seen.faults("train3.wav") and ("FAIL", "too-long") in seen.faults("train4.wav")
     reason = next(r["reason"] for r in seen.rows if r["fault"] == "labels-longer-than-frames")
     assert re.search(r"\d+ frames needed for 599 labels", reason)

@@ -143,10 +143,16 @@ def _transcripts(config: DictConfig, data: Data, rows: list[Row], tokenizer: Tok
     limits = Limits(d.min_seconds, d.max_seconds, d.max_eval_seconds, d.max_utterances, frames)
     targets = [tokenizer.target(r.text) for r in rows]
     labels = [tokenizer.encode(text) for text in targets]
-    reasons = [r.clip.reason and "broken" or unfit(r.split, round(r.clip.seconds * rate), rate, text, row, tokenizer, limits)
-               for r, text, row in zip(rows, targets, labels, strict=True)]
+
+    def why_not(i: int, split: str) -> str:
+        return unfit(split, round(rows[i].clip.seconds * rate), rate, targets[i], labels[i], tokenizer, limits)
+
+    reasons = [r.clip.reason and "broken" or why_not(i, r.split) for i, r in enumerate(rows)]
+    hopeless = ["" if reason else why_not(i, "train") for i, reason in enumerate(reasons)]
+    hopeless = [why if why.startswith(("labels longer", "no character")) else "" for why in hopeless]
     own = config.model.head != "keep" and not config.tokenizer.vocabulary
-    findings = [*transcripts.fit(rows, reasons), *transcripts.contents(rows), *transcripts.vocabulary(rows, tokenizer, own)]
+    findings = [*transcripts.fit(rows, reasons), *transcripts.fit(rows, hopeless, WARN), *transcripts.contents(rows),
+                *transcripts.vocabulary(rows, tokenizer, own)]
     if tokenizer.unit != "phone":
         rules = build_rules(OmegaConf.to_container(config.text.rules), d.language)  # type: ignore[arg-type]
         findings += [*transcripts.pace(rows), *wording.changes((r.utterance.text for r in rows), rules)]

@@ -59,7 +59,7 @@ def _memory(job: Job, trial: Trial) -> list[tuple[str, str]]:
 
 def _time(job: Job, trial: Trial, made: list, splits: Mapping[str, Split], device_seconds: float) -> list[tuple[str, str]]:
     """Training and dev evaluations; reading, decoding and saving come on top."""
-    step = sum(trial.seconds(one.cost) for step in made for one in step) / len(made)
+    step = trial.pace * sum(one.cost for step in made for one in step) / len(made)
     heard = job.plan.seconds.sum() / job.plan.steps_per_epoch
     rows = [("time", f"{step:.3g} s a step, {heard / max(step, 1e-9):.0f} audio-s/s; {duration(step * job.total)} of training")]
     if trial.scoring_seconds and "dev" in splits:

@@ -29,13 +29,16 @@ _UNFIT = {
 }
 
 
-def fit(rows: Sequence[Row], reasons: Sequence[str]) -> Iterator[Finding]:
-    """Utterances that a run leaves out for their length, or for what they say. reasons: of `prepare.unfit`, one a row."""
+def fit(rows: Sequence[Row], reasons: Sequence[str], level: str = "") -> Iterator[Finding]:
+    """Utterances that a run leaves out for their length, or for what they say. reasons: of `prepare.unfit`, one a row.
+
+    level: of those that are not left out, but scored without a hope.
+    """
     for beginning, (fault, what, advice) in _UNFIT.items():
         gone = [i for i, why in enumerate(reasons) if why.startswith(beginning)]
         if gone:
             concerned = [about([rows[i]], reasons[i])[0] for i in gone]
-            yield Finding(lost([rows[i] for i in gone], rows), fault, f"{what}, {counted(concerned)}", advice, concerned)
+            yield Finding(level or lost([rows[i] for i in gone], rows), fault, f"{what}, {counted(concerned)}", advice, concerned)
 
 
 def pace(rows: Sequence[Row]) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from asr_exp.data.prepare import Split
 from asr_exp.data.store import decode
 from asr_exp.training import Job, train_step
 
+TIMED, ENOUGH_SECONDS = 12, 10.0  # passes of all sizes that are timed, whichever comes first
 SPARE = 0.95  # share of the memory there is that a pass may be expected to take, before it is run
 
 
@@ -50,9 +51,8 @@ class Trial:
     there: int  # bytes that this run can have
     idle: int  # bytes before the first pass: weights, libraries
     median_bytes: int = 0
-    median_seconds: float = 0.0
+    pace: float = 0.0  # seconds of training for each second of cost
     worst_bytes: int | None = None
-    worst_seconds: float | None = None
     scoring_bytes: int | None = None
     scoring_seconds: float | None = None  # for each second of cost
     out_of_memory: str = ""  # which pass did not fit, or would not
@@ -61,13 +61,6 @@ class Trial:
     def expected_bytes(self) -> float:
         """Of the worst pass, from the median one: what is beyond the weights grows with the cost."""
         return self.idle + (self.median_bytes - self.idle) * max(1.0, self.worst.cost / self.median.cost)
-
-    def seconds(self, cost: float) -> float:
-        """Time of a pass of this cost: on the line through the two that were timed where they are apart enough, else in proportion."""
-        apart = self.worst_seconds is not None and self.worst.cost > 1.5 * self.median.cost
-        slope = (self.worst_seconds - self.median_seconds) / (self.worst.cost - self.median.cost) if apart else 0.0  # type: ignore[operator]
-        slope = slope if slope > 0 else self.median_seconds / self.median.cost
-        return max(0.0, self.median_seconds + slope * (cost - self.median.cost))
 
 
 def passes(job: Job, world: int) -> list[list[Pass]]:
@@ -78,7 +71,7 @@ def passes(job: Job, world: int) -> list[list[Pass]]:
 
 
 def try_out(job: Job, made: Sequence[Sequence[Pass]], scored: Split | None, device_seconds: float) -> Trial:
-    """Run the median pass (twice: the first warms up), the worst where it can be expected to fit, and the worst of scoring.
+    """Run the median pass, the worst where it can be expected to fit, a few of all sizes for the time they take, the worst of scoring.
 
     The job's weights are of no use afterwards. scored: the split whose largest forward pass is run too.
     """
@@ -90,16 +83,29 @@ def try_out(job: Job, made: Sequence[Sequence[Pass]], scored: Split | None, devi
         _step(job, median)
         with peak_of(job.runtime.device) as peak:
             took = _step(job, median)
-        seen = Trial(median, worst, there, idle, peak.bytes, took)
+        seen = Trial(median, worst, there, idle, peak.bytes, took / median.cost)
         if job.runtime.device.type == "cpu" and seen.expected_bytes > SPARE * there:  # a CPU has no error to catch: the kernel kills
             return replace(seen, out_of_memory="the worst pass")
         with peak_of(job.runtime.device) as peak:
-            took = _step(job, worst)
-        seen = replace(seen, worst_bytes=peak.bytes, worst_seconds=took)
+            _step(job, worst)
+        seen = replace(seen, worst_bytes=peak.bytes, pace=_pace(job, ordered))
         return replace(seen, **_scoring(job, scored, device_seconds)) if scored else seen
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
         return replace(seen, out_of_memory="scoring" if seen.worst_bytes else "the worst pass" if seen.median_bytes else "a median pass")
+
+
+def _pace(job: Job, ordered: Sequence[Pass]) -> float:
+    """Seconds for each second of cost, over passes of all sizes.
+
+    No pass is run twice: libraries prepare anew for every shape they have not met, and a run meets new ones at every step.
+    """
+    some = [ordered[i] for i in dict.fromkeys(np.linspace(0, len(ordered) - 1, TIMED + 2).astype(int)[1:-1])]
+    took, costs = 0.0, 0.0
+    for number in np.random.default_rng(job.seed).permutation(len(some)):
+        if took < ENOUGH_SECONDS:
+            took, costs = took + _step(job, some[number]), costs + some[number].cost
+    return took / costs
 
 
 def _step(job: Job, one: Pass) -> float:
