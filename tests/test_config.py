@@ -97,7 +97,7 @@ def test_keys_that_contradict_each_other():
     ("hydra.verbose=true", "seed", 42),
 ])  # fmt: skip
 def test_what_is_right_passes(override, key, value):
-    config = compose([override])
+    config = compose([override, *(["dataset=timit"] if key == "dataset.root" else [])])
     validate(config)
     assert OmegaConf.select(config, key) == value
     assert "hydra" not in config

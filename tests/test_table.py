@@ -224,18 +224,21 @@ def test_a_grid_parts_a_column_by_protocol(capsys):
     common = [ROOT, "seed=0"]
     for model, rate in (("tiny", 0.5), ("distilhubert", 0.4)):
         write_run([f"model={model}", "dataset=timit", *common], rate)
-        write_run([f"model={model}", "dataset=demo", *common], rate / 2, of_protocol={"ids": "5678" if model == "tiny" else "9999"})
-    arguments = ["rows=model", "columns=dataset", "mean_over=seed", "model=tiny,distilhubert,hubert-base", "dataset=timit,demo", *common]
+        other = {"ids": "5678" if model == "tiny" else "9999"}
+        write_run([f"model={model}", "dataset=librispeech-100h", *common], rate / 2, of_protocol=other)
+    models, datasets = "model=tiny,distilhubert,hubert-base", "dataset=timit,librispeech-100h"
+    arguments = ["rows=model", "columns=dataset", "mean_over=seed", models, datasets, *common]
     out, rows = table(capsys, *arguments)
     header, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in out.splitlines() if line.startswith("|")]
-    assert header == ["model", "timit (A)", "demo (B)", "demo (C)"]
+    assert header == ["model", "timit (A)", "librispeech-100h (B)", "librispeech-100h (C)"]
     assert [line[0] for line in body[:3]] == ["tiny", "distilhubert", "hubert-base"]
     shown = [[cell.split(" [")[0] for cell in line[1:]] for line in body[:3]]
     assert shown == [["50.00", "25.00", ""], ["40.00", "", "20.00"], ["missing", "missing", ""]]
     assert "Not to be compared with B: it differs in utterances." in out and row(rows, "tiny", "timit")["protocol"] == "A"
     # Turned around, the rows carry the corpora.
     out, _ = table(capsys, *[a.replace("rows=model", "rows=dataset").replace("columns=dataset", "columns=model") for a in arguments])
-    assert [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("|")][2:5] == ["timit (A)", "demo (B)", "demo (C)"]
+    first = [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("|")]
+    assert first[2:5] == ["timit (A)", "librispeech-100h (B)", "librispeech-100h (C)"]
 
 
 def test_keys_that_are_neither_row_nor_column_nor_mean_make_rows(capsys):
