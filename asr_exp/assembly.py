@@ -2,7 +2,8 @@
 
 import logging
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.backbone import load_backbone
+from asr_exp.checkpoint import locked
+from asr_exp.console import logging_to_terminal
 from asr_exp.data.corpora import read_corpus
 from asr_exp.data.corpora.base import Corpus
 from asr_exp.data.prepare import Limits, Split, normalise, prepare_split
@@ -18,7 +21,7 @@ from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.errors import UserError
 from asr_exp.model import Recogniser
 from asr_exp.results import protocol
-from asr_exp.runtime import Runtime, seed_everything
+from asr_exp.runtime import Runtime, is_main, seed_everything, started
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,17 @@ def cache_folder(config: DictConfig) -> Path:
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise UserError(f"Decoded audio cannot be kept in {folder}: nothing can be written there. Give another cache_root=FOLDER.")
     return folder
+
+
+@contextmanager
+def at_work(config: DictConfig, folder: Path) -> Iterator[Runtime]:
+    """Hold a run folder (rank 0), join the ranks and send the log to the terminal. Raises UserError where another process holds it."""
+    with (
+        locked(folder) if is_main() else nullcontext(),
+        started(config.trainer.device, config.trainer.precision) as runtime,
+        logging_to_terminal(runtime.main, runtime.rank),
+    ):
+        yield runtime
 
 
 def build_data(config: DictConfig) -> Data:

@@ -33,6 +33,7 @@ def write(path, text):
 @pytest.mark.parametrize(("override", "words"), [
     ("model=wav2vec2-bas", ["wav2vec2-bas", "'wav2vec2-base'", "hubert-base"]),
     ("dataset=timitt", ["timitt", "Did you mean 'timit'", "common-voice"]),
+    ("dataset=TIMIT", ["Did you mean 'timit'"]),
     ("experiment=nope", ["there is no experiment 'nope'"]),
     ("debug=one-stp", ["'one-step'"]),
     ("model=null", ["there is no model 'null'"]),

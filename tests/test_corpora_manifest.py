@@ -108,6 +108,20 @@ def test_one_manifest_is_split_by_speaker_where_there_are_enough(tmp_path, caplo
     assert {u.id for u in other.splits["dev"]} != {u.id for u in corpus.splits["dev"]}
 
 
+def test_few_speakers_are_still_dealt_whole(tmp_path):
+    rows = [{"file": f"{i}.wav", "text": "a", "speaker": f"s{i % 6}"} for i in range(30)]
+    corpus = read("csv", tmp_path, train=write(tmp_path / "six.csv", rows))
+    speakers = {split: {u.speaker for u in r} for split, r in corpus.splits.items()}
+    assert {split: len(s) for split, s in speakers.items()} == {"train": 4, "dev": 1, "test": 1}
+    assert len(set.union(*speakers.values())) == 6
+
+
+def test_speakers_heard_in_training_are_told_of(tmp_path, caplog):
+    anna = {"text": "a", "speaker": "anna"}
+    read("csv", tmp_path, **{name: write(tmp_path / f"{name}.csv", [{"file": f"{name}.wav", **anna}]) for name in ("train", "dev", "test")})
+    assert "1 of the 1 speakers of test are also in train" in caplog.text
+
+
 @pytest.mark.parametrize("speaker", [lambda i: "one", lambda i: "", lambda i: "most" if i < 90 else f"s{i % 2}"])
 def test_one_manifest_is_split_by_utterance_where_speakers_are_few(tmp_path, speaker):
     rows = [{"file": f"{i:03d}.wav", "text": "a", "speaker": speaker(i)} for i in range(100)]

@@ -4,22 +4,21 @@ A score measured by the protocol of the run joins its result.json; any other is 
 """
 
 import logging
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from asr_exp import console
-from asr_exp.assembly import build_data, build_protocol, build_recogniser, build_split
-from asr_exp.checkpoint import locked, recover
+from asr_exp.assembly import at_work, build_data, build_protocol, build_recogniser, build_split
+from asr_exp.checkpoint import recover
 from asr_exp.config import run_folder
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import make_decoder
 from asr_exp.errors import UserError
 from asr_exp.evaluation import evaluate
 from asr_exp.results import read_result, write_quarantine, write_result
-from asr_exp.runtime import Runtime, is_main, launch, started, task_overrides, under_torchrun, versions
+from asr_exp.runtime import Runtime, launch, task_overrides, under_torchrun, versions
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +34,7 @@ def run(config: DictConfig) -> Path | int:
         raise UserError(f"{asked} has no checkpoint to evaluate; train it first (the same settings with `train`), or give run=FOLDER.")
     if config.trainer.devices > 1 and not under_torchrun():
         return launch(config.trainer.devices, "evaluate", task_overrides())
-    with (
-        locked(folder) if is_main() else nullcontext(),
-        started(config.trainer.device, config.trainer.precision) as runtime,
-        console.logging_to_terminal(runtime.main, runtime.rank),
-    ):
+    with at_work(config, folder) as runtime:
         if runtime.main:
             recover(folder / "checkpoints" / "best")
         return _evaluate(config, folder, runtime)

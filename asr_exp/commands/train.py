@@ -6,7 +6,7 @@ The same settings lead to the same run folder: a run that was stopped or killed 
 import logging
 import math
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from asr_exp import console
-from asr_exp.assembly import Data, build_data, build_protocol, build_recogniser, build_split, build_tokenizer, model_arguments
+from asr_exp.assembly import Data, at_work, build_data, build_protocol, build_recogniser, build_split, build_tokenizer, model_arguments
 from asr_exp.backbone import read_config
-from asr_exp.checkpoint import average_recent, keep_recent, load_state, load_weights, locked, recover, save_state, write_folder
+from asr_exp.checkpoint import average_recent, keep_recent, load_state, load_weights, recover, save_state, write_folder
 from asr_exp.config import resolve, run_folder, signature
 from asr_exp.data.prepare import Split
 from asr_exp.data.tokenizer import Tokenizer
@@ -25,7 +25,7 @@ from asr_exp.errors import Pruned, Stopped, UserError
 from asr_exp.evaluation import Evaluation, Hypothesis, evaluate
 from asr_exp.job import build_job
 from asr_exp.results import read_result, write_quarantine, write_result, write_text
-from asr_exp.runtime import Runtime, environment, is_main, launch, peer_lost, started, task_overrides, under_torchrun, versions
+from asr_exp.runtime import Runtime, environment, is_main, launch, peer_lost, task_overrides, under_torchrun, versions
 from asr_exp.sweeps.study import Judge
 from asr_exp.tracking import MetricsFile, NoTracker, Profile, Tracker, make_tracker
 from asr_exp.training import Hooks, Job, State, fit, save, score
@@ -47,11 +47,7 @@ def run(config: DictConfig) -> int:
     read_config(**model_arguments(config))  # a checkpoint that cannot be had is better known before the data is read
     if config.trainer.devices > 1 and not under_torchrun():
         return launch(config.trainer.devices, "train", task_overrides())
-    with (
-        locked(folder) if is_main() else nullcontext(),
-        started(config.trainer.device, config.trainer.precision) as runtime,
-        console.logging_to_terminal(runtime.main, runtime.rank),
-    ):
+    with at_work(config, folder) as runtime:
         if runtime.main:
             _recorded(config, folder, runtime)
         else:
