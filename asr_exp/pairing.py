@@ -57,9 +57,13 @@ class Pair:
     @property
     def basis(self) -> str:
         """What the answer rests on: '24 speakers and 3 + 3 seeds'."""
-        count, unit = int(self.clusters.max()) + 1, "speaker" if self.by_speaker else "utterance"
         seeds = f" and {len(self.a)} + {len(self.b)} seeds" if len(self.a) + len(self.b) > 2 else ""
-        return f"{count:,} {unit}{'s' * (count != 1)}{seeds}"
+        return counted(int(self.clusters.max()) + 1, "speaker" if self.by_speaker else "utterance") + seeds
+
+
+def counted(count: int, unit: str) -> str:
+    """'1 speaker', '24 speakers'."""
+    return f"{count:,} {unit}{'s' * (count != 1)}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,12 +1,17 @@
 """Error counts of reference and hypothesis, their rates, and 95 % intervals: pure functions and one dataclass of counts."""
 
+import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-RESAMPLES = 1000
+from asr_exp.intervals import jackknife, rates_left_out
+
+READ_CER = "The references have no spaces between words, so the WER counts a whole sentence as one word; the CER is the figure to read."
+_WITHOUT_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")  # Thai, Lao, Burmese, Khmer, kana, Han
+_LONGEST_WORDS = 6.0  # letters, on average; where someone has parted the words, they have fewer
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,11 @@ class ErrorCounts:
 
 
 def count_errors(reference: Sequence[Hashable], hypothesis: Sequence[Hashable]) -> ErrorCounts:
-    """Counts between two sequences of units (words, phones, characters)."""
+    """Counts between two sequences of units (words, phones, characters).
+
+    The fewest errors there can be (Levenshtein), as jiwer counts them. NIST's sclite weighs a substitution 4 and the others 3: where
+    alignments tie it has fewer substitutions, and at high rates now and then an error more in all.
+    """
     kinds = [edit.tag for edit in Levenshtein.editops(reference, hypothesis)]
     return ErrorCounts(kinds.count("replace"), kinds.count("delete"), kinds.count("insert"), len(reference))
 
@@ -55,22 +64,23 @@ def character_errors(reference: str, hypothesis: str) -> ErrorCounts:
     return count_errors(reference.strip(), hypothesis.strip())
 
 
-def interval(clusters: Iterable[tuple[int, int]], resamples: int = RESAMPLES, seed: int = 0) -> list[float] | None:
-    """95 % percentile bootstrap interval of a rate, resampling whole clusters (Bisani & Ney 2004).
+def unspaced(references: Iterable[str]) -> bool:
+    """Whether texts in a script that is written without spaces (Chinese, Japanese, Thai ...) have none: then see `READ_CER`."""
+    text = " ".join(references)
+    return len(_WITHOUT_SPACES.findall(text)) > _LONGEST_WORDS * max(1, len(text.split()))
 
-    clusters: (errors, reference length) of each speaker (or utterance, where speakers are not known): what one speaker says is
-    not independent, so speakers are drawn, not utterances. None for fewer than two clusters.
+
+def interval(clusters: Iterable[tuple[int, int]]) -> tuple[float, float] | None:
+    """95 % interval of a rate, by the jackknife of `intervals`.
+
+    clusters: (errors, reference length) of each speaker, or of each utterance where speakers cannot be told apart. None where they
+    do not tell how far the rate can be trusted: fewer than two have a reference, or all have the same rate (such as 0).
     """
     table = np.array(list(clusters), dtype=np.float64).reshape(-1, 2)
-    if len(table) < 2 or table[:, 1].sum() == 0:
+    if not table[:, 1].any():
         return None
-    rng = np.random.default_rng(seed)
-    rates = np.empty(resamples)
-    for i in range(resamples):
-        errors, length = rng.multinomial(len(table), np.full(len(table), 1 / len(table))) @ table
-        rates[i] = errors / length if length else np.nan
-    low, high = np.nanpercentile(rates, [2.5, 97.5])
-    return [float(low), float(high)]
+    rates, left_out = rates_left_out(table[:, :1].T, table[:, 1])
+    return jackknife(float(rates[0]), left_out, least=0.0).interval
 
 
 class Tally:
@@ -94,7 +104,7 @@ class Tally:
             self._unnamed.append(self._alone[-1])
 
     def summary(self) -> Mapping[str, object]:
-        """What result.json says of a split. ci95 belongs to WER, or to PER for phones."""
+        """What result.json says of a split. ci95 belongs to WER, or to PER for phones; clusters: of what, and of how many, it is made."""
         by_speaker = len(self._speakers) > 1
         rates = {s: e / n if n else None for s, (e, n) in sorted(self._speakers.items())} if by_speaker else None
         clusters = [*((e, n) for e, n in self._speakers.values()), *self._unnamed] if by_speaker else self._alone
@@ -103,5 +113,6 @@ class Tally:
             "per": self.words.rate if self.phones else None,
             "substitutions": self.words.substitutions, "deletions": self.words.deletions, "insertions": self.words.insertions,
             "reference_length": self.words.reference_length, "utterances": self.utterances,
-            "ci95": interval(clusters), "ci95_clusters": "speaker" if by_speaker else "utterance", "rate_by_speaker": rates,
+            "ci95": interval(clusters), "ci95_clusters": "speaker" if by_speaker else "utterance", "clusters": len(clusters),
+            "rate_by_speaker": rates,
         }

@@ -33,7 +33,7 @@ ROWS = [
     ["data.store"],
     ["data.batching"],
     ["data.prepare"],
-    ["backbone", "checkpoint", "decoding", "model", "optim", "plateau"],  # band 3
+    ["backbone", "checkpoint", "decoding", "intervals", "model", "optim", "plateau"],  # band 3
     ["results", "scoring", "significance", "standins", "tracking"],
     ["tables"],
     ["tables.scores"],

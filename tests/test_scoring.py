@@ -1,10 +1,14 @@
-"""Rates and edits against jiwer; intervals against a bootstrap written another way."""
+"""Rates and edits against jiwer and NIST's sclite, and what result.json says of a split."""
+
+import re
+import shutil
+import subprocess
 
 import jiwer
 import numpy as np
 import pytest
 
-from asr_exp.scoring import ErrorCounts, Tally, character_errors, count_errors, interval, word_errors
+from asr_exp.scoring import ErrorCounts, Tally, character_errors, count_errors, interval, unspaced, word_errors
 
 ALPHABETS = ["ab", "abcdefghijk", "äöüßçı", "مرحبا", "कखगिी्", "今天气", "𠮷🎉x"]
 
@@ -64,39 +68,78 @@ def test_rates_are_fractions_and_none_without_a_reference():
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# intervals
+# NIST's sclite
+
+SPOKEN = {
+    "en": "she had your dark suit in greasy wash water all year don't ask me to carry an oily rag like that",
+    "tr": "ışık ılık süt içti iki kız dışarıda ıslık çaldı bugün hava çok güzel değil mi",
+    "de": "die größte mühe gab sich der alte bäcker als er süße brötchen für die straße buk",
+    "phones": "sh iy hv ae dcl jh ih dcl d ah kcl k s ux q en gcl g r iy s ix epi w ao sh epi w ao dx axr ao l y ih axr",
+    "characters": "s h e _ h a d _ y o u r _ d a r k _ s u i t _ i n _ g r e a s y _ w a s h _ w a t e r",
+}  # fmt: skip
 
 
-def resampled(clusters, resamples=20000):
-    """The plain bootstrap: draw as many clusters as there are, with replacement."""
-    rng, table = np.random.default_rng(99), np.array(clusters, dtype=float)
-    drawn = table[rng.integers(len(table), size=(resamples, len(table)))].sum(axis=1)
-    return np.percentile(drawn[:, 0] / drawn[:, 1], [2.5, 97.5])
+def edited(words, rng, rate):
+    """A stretch of a text, and what a recogniser that errs at this rate might make of it."""
+    start = rng.integers(len(words))
+    reference, hypothesis = words[start : start + rng.integers(1, 15)], []
+    for word in reference:
+        kept = [[word], [], [rng.choice(words)], [word, rng.choice(words)]]
+        hypothesis += kept[rng.choice(4, p=[1 - rate, 0.3 * rate, 0.5 * rate, 0.2 * rate])]
+    return " ".join(reference), " ".join(hypothesis)
 
 
-@pytest.mark.parametrize("count", [2, 5, 40])
-def test_the_interval_is_that_of_a_plain_bootstrap(count):
-    rng = np.random.default_rng(count)
-    lengths = rng.integers(20, 200, count)
-    clusters = [(int(rng.binomial(n, rng.uniform(0.05, 0.4))), int(n)) for n in lengths]
-    low, high = resampled(clusters)
-    ours = interval(clusters, resamples=20000)
-    assert ours == pytest.approx([low, high], abs=0.06 * (high - low))
-    assert interval(clusters) == interval(clusters)  # no chance in it
+def of_sclite(pairs, folder):
+    """The counts of sclite for each pair, by its own alignments; skips where it is not installed."""
+    program = shutil.which("sclite") or shutil.which("sctk")  # Debian's package puts a wrapper on the PATH
+    if not program:
+        pytest.skip("sclite, of NIST's SCTK, is not on the PATH")
+    command = [program, *(["sclite"] if program.endswith("sctk") else [])]
+    for number, name in enumerate(("ref", "hyp")):
+        (folder / name).write_text("".join(f"{pair[number]} (s-{i:05d})\n" for i, pair in enumerate(pairs)), encoding="utf-8")
+    options = ["-r", "ref", "trn", "-h", "hyp", "trn", "-i", "rm", "-s", "-e", "utf-8", "-o", "pralign", "stdout"]
+    out = subprocess.run([*command, *options], cwd=folder, capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"^id: \(s-(\d+)\)\nScores: \(#C #S #D #I\) (\d+) (\d+) (\d+) (\d+)$", out, flags=re.MULTILINE)
+    return [ErrorCounts(int(s), int(d), int(i), int(c) + int(s) + int(d)) for _, c, s, d, i in sorted(found)]
 
 
-def test_whole_clusters_are_drawn_not_utterances():
-    speakers = [(90, 100), (10, 100), (80, 100), (20, 100)]
-    utterances = [(e // 10, n // 10) for e, n in speakers for _ in range(10)]
-    wide, narrow = interval(speakers), interval(utterances)
-    assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
+@pytest.mark.parametrize("text", SPOKEN)
+@pytest.mark.parametrize("rate", [0.1, 0.9])
+def test_counts_are_those_of_sclite(tmp_path, text, rate):
+    """Totals agree at the rates of a recogniser that works. sclite weighs a substitution 4 and the rest 3, so its alignments have
+    fewer substitutions where ours tie; and where everything is wrong, it may take one error more to have a substitution less."""
+    rng = np.random.default_rng(0)
+    pairs = [edited(SPOKEN[text].split(), rng, rate) for _ in range(1000)]
+    ours, theirs = [word_errors(*pair) for pair in pairs], of_sclite(pairs, tmp_path)
+    assert [one.reference_length for one in ours] == [one.reference_length for one in theirs]
+    assert all(one.errors <= other.errors and weighed(other) <= weighed(one) for one, other in zip(ours, theirs, strict=True))
+    agreed = np.mean([one.errors == other.errors for one, other in zip(ours, theirs, strict=True)])
+    assert agreed == 1 if rate < 0.5 else agreed > 0.98
 
 
-def test_intervals_by_hand():
-    assert interval([(1, 4)] * 10) == [0.25, 0.25]
-    assert interval([(0, 10), (10, 10)], resamples=4000) == [0.0, 1.0]
-    assert interval([(1, 4)]) is None and interval([]) is None and interval([(0, 0), (0, 0)]) is None
-    assert interval([(0, 0), (1, 2)]) == [0.5, 0.5]  # draws without any reference do not count
+def weighed(counts):
+    return 4 * counts.substitutions + 3 * (counts.deletions + counts.insertions)
+
+
+def test_what_sclite_says_by_hand():
+    """What sclite of sctk 2.4.10 prints as #S #D #I, where it agrees, where alignments tie, and where it has 6 errors for 5."""
+    assert word_errors("ışık ılık süt içti", "ışık ilik süt") == ErrorCounts(1, 1, 0, 4)  # 1 1 0: the dot makes another word
+    assert word_errors("a b c", "b c d") == ErrorCounts(0, 1, 1, 3)  # 0 1 1
+    assert word_errors("a b c d", "c a d b").errors == 4  # 0 2 2
+    assert word_errors("1 2 3 a b", "a b 4 5 6") == ErrorCounts(5, 0, 0, 5)  # 0 3 3
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# texts without spaces
+
+
+@pytest.mark.parametrize(("references", "without"), [
+    (["今天天气很好我们去公园", "他昨天买了一本新书"], True), (["今日はいい天気ですね", "コーヒーを ください"], True),
+    (["วันนี้อากาศดีมาก"], True), (["今天 天气 很好 我们 去 公园"], False), (["今日 は いい 天気 です ね"], False),
+    (["วันนี้ อากาศ ดี มาก"], False), (["오늘은 날씨가 좋습니다"], False), (["donaudampfschifffahrt"], False), ([], False),
+])  # fmt: skip
+def test_texts_that_are_written_without_spaces(references, without):
+    assert unspaced(references) == without
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -119,7 +162,7 @@ def test_a_summary_of_words():
     assert (summary["wer"], summary["per"]) == (pytest.approx(3 / 7), None)
     assert summary["cer"] == pytest.approx(jiwer.cer([r[0] for r in ROWS], [r[1] for r in ROWS]))
     assert [summary[k] for k in ("substitutions", "deletions", "insertions", "reference_length", "utterances")] == [1, 1, 1, 7, 4]
-    assert summary["ci95"] == interval([(1, 5), (1, 1), (1, 1)]) and summary["ci95_clusters"] == "speaker"
+    assert summary["ci95"] == interval([(1, 5), (1, 1), (1, 1)]) and (summary["ci95_clusters"], summary["clusters"]) == ("speaker", 3)
     assert summary["rate_by_speaker"] == {"x": 0.2, "y": 1.0, "z": 1.0}
 
 
@@ -138,7 +181,7 @@ def test_without_speakers_to_tell_apart_utterances_are_drawn(speaker):
 def test_utterances_of_unknown_speakers_are_not_one_speaker():
     summary = tally([("a b", "a", "x"), ("a b", "a b", "y"), ("a b", "b", None), ("a b", "", None)])
     assert summary["rate_by_speaker"] == {"x": 0.5, "y": 0.0}
-    assert summary["ci95"] == interval([(1, 2), (0, 2), (1, 2), (2, 2)])
+    assert summary["ci95"] == interval([(1, 2), (0, 2), (1, 2), (2, 2)]) and summary["clusters"] == 4
 
 
 def test_nothing_scored():

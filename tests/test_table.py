@@ -154,10 +154,9 @@ def score(value, ci95=None, clusters=None, coverage=1.0, split=("test",)):
 
 def test_the_mean_of_seeds_and_its_interval(capsys):
     # By hand: the variance of the mean over seeds is ((1/75)^2 + (1/300)^2 + (1/60)^2) / 2 / 3 = 7.7778e-5, with 2 degrees of freedom;
-    # that over 3 speakers is made the same (a bootstrap of 3 tells 2/3 of it), with 2. Together they have 4 degrees, where Student's
-    # 97.5 % quantile is 2.77645.
+    # that over 3 speakers is made the same, with 2, where Student's 97.5 % quantile is 4.30265. Together they have 4, where it is 2.77645.
     variance = 7.7777777e-5
-    half = 1.959964 * math.sqrt(variance * 2 / 3)
+    half = 4.30265 * math.sqrt(variance)
     for seed, rate in enumerate((0.20, 0.21, 0.23)):
         write_run([*BASE, f"seed={seed}"], rate, [rate - half, rate + half], speakers=3)
     _, rows = table(capsys, "experiment=hf-mini/base", ROOT, "seed=0,1,2")
@@ -171,7 +170,10 @@ def test_intervals_of_what_there_is():
     low, high = interval([score(0.20), score(0.22)])  # of seeds alone: 0.01 * t(1) = 0.01 * 12.706
     assert (high - low) / 2 == pytest.approx(0.12706, rel=1e-3)
     low, high = interval([score(0.2, (0.19, 0.21), 1000)] * 2)  # the same to the last digit: speakers alone
-    assert (high - low) / 2 == pytest.approx(0.01, rel=5e-3)
+    assert (low, high) == pytest.approx((0.19, 0.21))
+    low, high = interval([score(0.02, (0.0, 0.2), 4)] * 2 + [score(0.02)])  # cut off at 0, and with a run that has none
+    assert (low, high) == pytest.approx((0.0, 0.2))
+    assert interval([score(0.2), score(0.2)]) is None
 
 
 @pytest.mark.parametrize(("ours", "within", "word"), [

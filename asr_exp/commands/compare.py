@@ -1,9 +1,9 @@
 """Is run A better than run B, or is it luck? compare A B, or compare a=[RUN,RUN] b=[RUN,RUN] for several seeds of each.
 
 A run is the folder that train printed, or one of its evaluations/; split=dev compares what was said of dev.
-Both sides must have been scored on the same references by the same protocol. A paired bootstrap draws speakers
-(and seeds); MAPSSWE looks at the stretches of words where either side erred. The record, compare.json and
-utterances.jsonl (the most changed first), goes to OUTPUT_ROOT/comparisons/.
+Both sides must have been scored on the same references by the same protocol. A paired t test asks what other
+speakers (and seeds) would say; MAPSSWE looks at the stretches of words where either side erred. The record,
+compare.json and utterances.jsonl (the most changed first), goes to OUTPUT_ROOT/comparisons/.
 """
 
 import hashlib
@@ -18,20 +18,21 @@ import numpy as np
 from omegaconf import DictConfig
 
 from asr_exp import console
-from asr_exp.pairing import OF_THE_SPLIT, Pair, Run, differing, pair_up, read_runs
+from asr_exp.intervals import LEVEL, Estimate
+from asr_exp.pairing import OF_THE_SPLIT, Pair, Run, counted, differing, pair_up, read_runs
 from asr_exp.results import write_text
-from asr_exp.scoring import error_places
-from asr_exp.significance import LEVEL, Comparison, Estimate, MatchedPairs, compare_rates, mapsswe
+from asr_exp.scoring import READ_CER, error_places, unspaced
+from asr_exp.significance import Comparison, MatchedPairs, compare_rates, mapsswe
 
 FEW_SEGMENTS = 50  # below, z is far from normal (Gillick & Cox 1989)
-SHOWN, WIDTH = 10, 79
+SHOWN, WIDTH = 5, 79
 
 
 def run(config: DictConfig) -> int:
     """Compare what a= and b= name -> exit status 0, whatever the answer. Raises UserError where they cannot be compared."""
     pair = pair_up(read_runs("a", config.a, config.split), read_runs("b", config.b, config.split), config.split)
     matched = len(pair.a) > 1 and [one.seed for one in pair.a] == [one.seed for one in pair.b]
-    found = {metric: compare_rates(*counts, pair.clusters, matched, config.resamples) for metric, counts in pair.counts.items()}
+    found = {metric: compare_rates(*counts, pair.clusters, matched) for metric, counts in pair.counts.items()}
     places_a, places_b = ([_places(one, pair.ids) for one in group] for group in (pair.a, pair.b))
     segments = mapsswe(places_a, places_b, pair.counts[pair.metric].lengths)
     record, changes = _record(pair, config, found, segments), _changes(pair)
@@ -73,19 +74,20 @@ def _verdict(found: Comparison, metric: str, basis: str) -> str:
     """Is A better than B? And where it cannot be told: what could be."""
     difference = found.difference
     scores = f"{metric.upper()} {console.percent(found.a.value)} against {console.percent(found.b.value)}"
-    if difference.p is None or difference.detectable is None:
+    if difference.p is None:
         return f"It cannot be told from {basis} whether A is better than B ({scores})."
     if not difference.error and not difference.value:
         return f"There is nothing to tell A from B ({scores}): they make as many errors on each of {basis}."
     if difference.p < LEVEL:
         better = "Yes, A is better than B" if difference.value < 0 else "No, B is better than A"
         return f"{better} at the 5 % level: {scores}, {_p(difference.p)} with {basis}."
-    return (f"It cannot be told with these {basis} whether A is better than B ({scores}, {_p(difference.p)}); "
-            f"a difference of about {100 * difference.detectable:.2g} points would show four times in five.")
+    needed = difference.detectable
+    return (f"It cannot be told with these {basis} whether A is better than B ({scores}, {_p(difference.p)})"
+            + (f"; a difference of about {100 * needed:.2g} points would show four times in five." if needed else "."))
 
 
 def _record(pair: Pair, config: DictConfig, found: dict[str, Comparison], segments: MatchedPairs) -> dict[str, Any]:
-    """What compare.json says. percentiles: of the draws' differences, as they are; interval: Student's."""
+    """What compare.json says. error: the standard error; interval: Student's, with so many degrees of freedom."""
     difference = pair.counts[pair.metric].difference
     wins = {"utterances": _wins(difference)}
     if pair.by_speaker:
@@ -95,18 +97,19 @@ def _record(pair: Pair, config: DictConfig, found: dict[str, Comparison], segmen
         for side, runs in (("a", pair.a), ("b", pair.b))
     }
     metrics = {
-        metric: {**{name: _estimate(getattr(one, name)) for name in ("a", "b", "difference")}, "percentiles": one.percentiles}
+        metric: {"a": _estimate(one.a), "b": _estimate(one.b),
+                 "difference": {**_estimate(one.difference), "p": one.difference.p, "detectable": one.difference.detectable}}
         for metric, one in found.items()
     }
     return {
         "verdict": _verdict(found[pair.metric], pair.metric, pair.basis), **sides, "split": config.split, "utterances": len(pair.ids),
         "clusters": int(pair.clusters.max()) + 1, "clusters_are": "speaker" if pair.by_speaker else "utterance",
-        "resamples": config.resamples, "metrics": metrics, "mapsswe": asdict(segments), "wins": wins,
+        "metrics": metrics, "mapsswe": asdict(segments), "wins": wins,
     }
 
 
 def _estimate(one: Estimate) -> dict[str, Any]:
-    return {**asdict(one), "interval": one.interval, "p": one.p, "detectable": one.detectable}
+    return {"value": one.value, "error": one.error, "degrees": one.degrees, "interval": one.interval}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -122,14 +125,15 @@ def _page(pair: Pair, record: dict[str, Any], found: dict[str, Comparison]) -> I
     for metric, one in found.items():
         rows = [("A", _rate(one.a)), ("B", _rate(one.b)), ("A - B", _difference(one))]
         if one.difference.p is not None:
-            rows.append(("bootstrap", f"{_p(one.difference.p)}, {record['resamples']:,} draws of {pair.basis}"))
+            rows.append(("t test", f"{_p(one.difference.p)} over {pair.basis}"))
         if metric == pair.metric:
             m = record["mapsswe"]
             few = " (few: a rough guide)" if 0 < m["segments"] < FEW_SEGMENTS else ""
             z = "all alike" if m["z"] is None else f"z = {m['z']:.2f}"
-            rows.append(("MAPSSWE", f"{_p(m['p'])}, {z} over {m['segments']:,} segments{few}"))
-            rows += [(unit, f"A better on {w['a']:,}, B on {w['b']:,}, neither on {w['neither']:,}") for unit, w in record["wins"].items()]
-        yield f"\n{metric.upper()} on {pair.a[0].protocol['dataset']} {record['split']}, {len(pair.ids):,} utterances"
+            rows.append(("MAPSSWE", f"{_p(m['p'])}, {z} over {counted(m['segments'], 'segment')}{few}"))
+            rows += [(unit, f"A better on {w['a']:,}, B on {w['b']:,}, equal on {w['neither']:,}") for unit, w in record["wins"].items()]
+        split = f"{pair.a[0].protocol['dataset']} {record['split']}"
+        yield f"\n{metric.upper()} on {split}, {counted(len(pair.ids), 'utterance')}, 95 % intervals"
         yield from (f"  {name:<12} {value}" for name, value in rows)
     yield "\n" + textwrap.fill(record["verdict"], WIDTH)
     for note in _notes(pair, record, found[pair.metric].difference.p):
@@ -139,10 +143,12 @@ def _page(pair: Pair, record: dict[str, Any], found: dict[str, Comparison]) -> I
 def _notes(pair: Pair, record: dict[str, Any], p: float | None) -> Iterator[str]:
     """What to bear in mind with this answer."""
     if p is not None and (p < LEVEL) != (record["mapsswe"]["p"] < LEVEL):
-        yield (f"The two tests disagree. The answer is the bootstrap's: MAPSSWE takes every segment as independent, however few "
+        yield (f"The two tests disagree. The answer is the t test's: MAPSSWE takes every segment as independent, however few "
                f"{'speakers' if pair.by_speaker else 'utterances'} they come from.")
+    if pair.metric == "wer" and unspaced(line["reference"] for line in pair.a[0].lines.values()):
+        yield READ_CER
     if not pair.by_speaker:
-        yield "The speakers are not known, so utterances were drawn; speakers would make the intervals wider."
+        yield "No two speakers are known, so the answer rests on utterances; speakers would make the intervals wider."
     if alone := [side for side, runs in (("A", pair.a), ("B", pair.b)) if len(runs) == 1]:
         yield f"{' and '.join(alone)} {'are one run each' if alone[1:] else 'is one run'}: what another seed would change is not counted."
     if differ := differing(pair.a[0].protocol, pair.b[0].protocol, ("hash", *OF_THE_SPLIT)):
@@ -152,29 +158,24 @@ def _notes(pair: Pair, record: dict[str, Any], p: float | None) -> Iterator[str]
 def _changed(rows: list[dict[str, Any]]) -> Iterator[str]:
     """The lines on the utterances that changed most; where there are several seeds, with what the first of them said."""
     if rows:
-        yield f"\nThe utterances that changed most, of {len(rows):,} that changed"
+        yield f"\nThe utterances that changed most, of {len(rows):,} (all are in utterances.jsonl)"
     for row in rows[:SHOWN]:
-        yield f"  {row['id']}: {row['errors_a']:g} errors in A, {row['errors_b']:g} in B"
+        yield f"  {row['id']}: {row['errors_a']:.3g} error{'s' * (row['errors_a'] != 1)} in A, {row['errors_b']:.3g} in B"
         for name, text in (("ref", row["reference"]), ("A", row["a"][0]), ("B", row["b"][0])):
             lines = textwrap.wrap(text or "(nothing)", WIDTH - 9, max_lines=3, placeholder=" ...")
             yield f"    {name:<5}" + "\n         ".join(lines)
 
 
 def _rate(one: Estimate) -> str:
-    within = f"  [{console.percent(max(0.0, one.interval[0]))} .. {console.percent(one.interval[1])}]" if one.interval else ""
+    within = f"  [{console.percent(one.interval[0])} .. {console.percent(one.interval[1])}]" if one.interval else ""
     return console.percent(one.value) + within
 
 
 def _difference(found: Comparison) -> str:
-    """In points, and as a share of B."""
+    """In points with their interval, and as a share of B."""
     one, b = found.difference, found.b.value
-    parts = [_signed(one, 100, 2, " points"), *([_signed(one, 100 / b, 1, " % of B")] if b else [])]
-    return ", ".join(parts)
-
-
-def _signed(one: Estimate, scale: float, digits: int, unit: str) -> str:
-    within = f" [{scale * one.interval[0]:+.{digits}f} .. {scale * one.interval[1]:+.{digits}f}]" if one.interval else ""
-    return f"{scale * one.value:+.{digits}f}{unit}{within}"
+    within = f"  [{100 * one.interval[0]:+.2f} .. {100 * one.interval[1]:+.2f}]" if one.interval else ""
+    return f"{100 * one.value:+.2f} points{within}" + (f", {100 * one.value / b:+.1f} % of B" if b and one.value else "")
 
 
 def _p(p: float) -> str:

@@ -19,6 +19,7 @@ from asr_exp.errors import UserError
 from asr_exp.evaluation import evaluate
 from asr_exp.results import read_result, write_quarantine, write_result
 from asr_exp.runtime import Runtime, launch, task_overrides, under_torchrun, versions
+from asr_exp.scoring import READ_CER, unspaced
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ def _evaluate(config: DictConfig, folder: Path, runtime: Runtime) -> Path:
                              "best": before.get("best"), "splits": {split.name: found.summary}, "versions": versions()})
         write_quarantine(place, {split.name: split.rejected})
     console.page("Done", [("score", console.headline(split.name, found.summary)), ("folder", str(place))])
+    if unspaced(split.references):
+        log.warning(READ_CER)
     console.show_examples(found.examples, config.trainer.examples)
     return place
 

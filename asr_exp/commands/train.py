@@ -26,6 +26,7 @@ from asr_exp.evaluation import Evaluation, Hypothesis, evaluate
 from asr_exp.job import build_job
 from asr_exp.results import read_result, write_quarantine, write_result, write_text
 from asr_exp.runtime import Runtime, environment, is_main, launch, peer_lost, task_overrides, under_torchrun, versions
+from asr_exp.scoring import READ_CER, unspaced
 from asr_exp.sweeps.study import Judge
 from asr_exp.tracking import MetricsFile, NoTracker, Profile, Tracker, make_tracker
 from asr_exp.training import Hooks, Job, State, fit, save, score
@@ -92,6 +93,8 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
     if runtime.main:
         write_quarantine(folder, {name: split.rejected for name, split in splits.items()})
         _plan_page(config, folder, data, splits, tokenizer, job)
+        if unspaced(splits["test"].references):
+            log.warning(READ_CER)
     decoder = make_decoder(config.decode.name, tokenizer, config.decode.settings)
 
     def scored(split: Split, path: Path | None, step: int, examples: int) -> Evaluation:

@@ -192,11 +192,11 @@ def _score(folder: Path, result: Mapping[str, Any], metric: str) -> Score | str:
     except (OSError, ValueError):
         machine = {}
     training, main = result.get("train") or {}, "per" if test.get("wer") is None else "wer"
-    speakers, within = test.get("rate_by_speaker"), test.get("ci95") if metric == main else None
+    within = test.get("ci95") if metric == main else None
     device = str(machine.get("device") or "")
     return Score(
         metric, float(test[metric]), (float(within[0]), float(within[1])) if within else None,
-        len(speakers) if speakers else test.get("utterances"), float(test.get("coverage", 1.0)), int(test.get("utterances") or 0), protocol,
+        test.get("clusters"), float(test.get("coverage", 1.0)), int(test.get("utterances") or 0), protocol,
         f"{machine['devices']} x {device}" if machine.get("devices", 1) > 1 else device, training.get("wall_seconds"),
         training.get("steps"), str((result.get("versions") or {}).get("asr_exp") or ""),
     )

@@ -1,20 +1,18 @@
 """Scores, the interval of their mean, and what it is beside a published one: pure functions. A rate is a fraction (0.21)."""
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from asr_exp.significance import LEVEL, student_quantile
+from asr_exp.intervals import LEVEL, student_quantile, summed
 
-NORMAL = 1.959964  # half of a 95 % interval, in standard errors of the normal distribution
 TOLERANCE = 0.01  # by how much a score may differ from the published one and be the same, where its recipe does not say
 ENOUGH = 0.99  # a score of less of the split than this is not set against a published one
 EDGE = 1e-9  # what a sum of decimal fractions may miss its value by
 INTERVALS = (
-    "95 % intervals: of one run, its own, drawn over speakers; of several, Student's, from the variance between the runs (over their"
-    " number) plus their mean variance over speakers, with Satterthwaite's degrees of freedom."
+    "95 % intervals are Student's: of one run, its own, from its speakers left out in turn; of several, from their mean variance over"
+    " speakers plus the variance between the runs over their number, with Satterthwaite's degrees of freedom."
 )
 VERDICTS = (
     "Verdicts: `as published` within the tolerance; beyond it `better` or `worse` where the interval leaves out the published score,"
@@ -39,7 +37,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Score:
-    """What a finished run says of its test split. clusters: how many speakers (or utterances) its interval was drawn over."""
+    """What a finished run says of its test split. clusters: how many speakers (or utterances) its interval is made of."""
 
     metric: str
     value: float
@@ -75,19 +73,12 @@ def interval(scores: Sequence[Score]) -> tuple[float, float] | None:
     if len(scores) < 2:
         return scores[0].ci95 if scores else None
     values = [score.value for score in scores]
-    parts = [(statistics.variance(values) / len(values), len(values) - 1)]
-    drawn = [((score.ci95[1] - score.ci95[0]) / 2 / NORMAL) ** 2 for score in scores if score.ci95]
-    if drawn:
-        clusters = min((score.clusters for score in scores if score.clusters), default=len(values))
-        clusters = max(2, clusters)  # n drawn of n give (n - 1) / n of the variance
-        parts.append((statistics.fmean(drawn) * clusters / (clusters - 1), clusters - 1))
-    total = sum(part for part, _ in parts)
-    middle = statistics.fmean(values)
-    if not total:
-        return (middle, middle) if drawn else None
-    degrees = total**2 / sum(part**2 / degrees for part, degrees in parts)
-    reach = math.sqrt(total) * student_quantile(LEVEL, degrees)
-    return middle - reach, middle + reach
+    parts = [(statistics.variance(values) / len(values), len(values) - 1.0)]
+    own = [(score.ci95[1] - score.value, score.clusters - 1) for score in scores if score.ci95 and score.clusters]
+    if own:  # a low end may have been cut off at 0; the high one is Student's
+        variances = [(reach / student_quantile(LEVEL, degrees)) ** 2 for reach, degrees in own]
+        parts.append((statistics.fmean(variances), min(degrees for _, degrees in own)))
+    return summed(statistics.fmean(values), parts, least=0.0).interval
 
 
 def verdict(ours: float, within: tuple[float, float] | None, published: float, tolerance: float) -> tuple[str, str]:
