@@ -149,12 +149,13 @@ def rates(summary: Mapping[str, Any]) -> str:
 
 
 def headline(split: str, summary: Mapping[str, Any]) -> str:
-    """The score of a split with its interval, what it was measured on, and how much of it."""
+    """The score of a split with its 95 % interval, what it was measured on, and how much of it."""
     name = "per" if summary["wer"] is None else "wer"
     within = summary["ci95"]
     spread = f" [{percent(within[0])} .. {percent(within[1])}]" if within else ""
     covered = f", coverage {percent(summary['coverage'])}" if summary["coverage"] < 1 else ""
-    return f"{split} {name.upper()} {percent(summary[name])}{spread}, {summary['utterances']:,} utterances{covered}"
+    characters = "" if summary["cer"] is None else f", CER {percent(summary['cer'])}"
+    return f"{split} {name.upper()} {percent(summary[name])}{spread}{characters}, {summary['utterances']:,} utterances{covered}"
 
 
 def percent(rate: float | None) -> str:

@@ -2,9 +2,10 @@
 
 A rate is a sum of errors over a sum of words, and what one speaker says is not independent. So whole speakers (clusters) are left
 out in turn; how much the rate moves gives its variance (Tukey 1958; on average not too small, Efron & Stein 1981), and the interval
-is Student's with one degree of freedom fewer than there are clusters, as MacKinnon, Nielsen & Webb (2023) advise where clusters are
-few. It is what a bootstrap over clusters (Bisani & Ney 2004) comes to, less the chance in its draws, and less its intervals that are
-too narrow for a handful of speakers. Pure functions; numpy only.
+is Student's, as MacKinnon, Nielsen & Webb (2023) advise where clusters are few, with one degree of freedom fewer than there are
+clusters; a speaker who says much more than the others makes their effective number smaller (Carter, Schnepel & Steigerwald 2017). It
+is what a bootstrap over clusters (Bisani & Ney 2004) comes to, less the chance in its draws, and less its intervals that are too
+narrow for a handful of speakers. Pure functions; numpy only.
 """
 
 import functools
@@ -41,7 +42,7 @@ class Estimate:
 
     @property
     def p(self) -> float | None:
-        """Two-sided p value of the truth being 0. Where all clusters agree to the last digit it is the sign test's."""
+        """Two-sided p value of the truth being 0. Where all clusters agree to the last digit it is the sign test's, 2 / 2 ** clusters."""
         if self.error is None:
             return None
         if self.error:
@@ -66,8 +67,9 @@ def rates_left_out(errors: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray,
     return whole, (errors.sum(axis=1, keepdims=True) - errors) / (lengths.sum() - lengths)
 
 
-def jackknife(value: float, left_out: np.ndarray, between: Sequence[np.ndarray] = (), least: float = -math.inf) -> Estimate:
-    """The estimate of a value, from the values of runs with each cluster left out, (runs, clusters).
+def jackknife(value: float, left_out: np.ndarray, lengths: np.ndarray, between: Sequence[np.ndarray] = (),
+              least: float = -math.inf) -> Estimate:
+    """The estimate of a value, from the values of runs with each cluster left out, (runs, clusters). lengths: (clusters,).
 
     The runs share their clusters, so the mean of their variances does not shrink with their number. between: values that vary by
     seed as well, an array for each independent group of runs; the variance of their mean is added.
@@ -75,7 +77,8 @@ def jackknife(value: float, left_out: np.ndarray, between: Sequence[np.ndarray] 
     clusters = left_out.shape[1]
     if clusters < 2:
         return Estimate(value, None, 0, least)
-    parts = [((clusters - 1) * float(left_out.var(axis=1).mean()), clusters - 1.0)]
+    degrees = max(1.0, float(lengths.sum() ** 2 / (lengths**2).sum()) - 1)
+    parts = [((clusters - 1) * float(left_out.var(axis=1).mean()), degrees)]
     parts += [(float(runs.var(ddof=1)) / len(runs), len(runs) - 1.0) for runs in between if len(runs) > 1]
     return summed(value, parts, least)
 

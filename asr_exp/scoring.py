@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from asr_exp.intervals import jackknife, rates_left_out
+from asr_exp.intervals import Estimate, jackknife, rates_left_out
 
-READ_CER = "The references have no spaces between words, so the WER counts a whole sentence as one word; the CER is the figure to read."
+READ_CER = "The references have no spaces between words: the WER counts whole sentences, so the CER is the figure to read."
 _WITHOUT_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")  # Thai, Lao, Burmese, Khmer, kana, Han
 _LONGEST_WORDS = 6.0  # letters, on average; where someone has parted the words, they have fewer
 
@@ -70,17 +70,17 @@ def unspaced(references: Iterable[str]) -> bool:
     return len(_WITHOUT_SPACES.findall(text)) > _LONGEST_WORDS * max(1, len(text.split()))
 
 
-def interval(clusters: Iterable[tuple[int, int]]) -> tuple[float, float] | None:
-    """95 % interval of a rate, by the jackknife of `intervals`.
+def clustered_rate(clusters: Iterable[tuple[int, int]]) -> Estimate | None:
+    """A rate with its 95 % interval, by the jackknife of `intervals`; None without a reference.
 
-    clusters: (errors, reference length) of each speaker, or of each utterance where speakers cannot be told apart. None where they
-    do not tell how far the rate can be trusted: fewer than two have a reference, or all have the same rate (such as 0).
+    clusters: (errors, reference length) of each speaker, or of each utterance where speakers cannot be told apart. There is no
+    interval where they do not say how far the rate can be trusted: fewer than two have a reference, or all have the same rate.
     """
     table = np.array(list(clusters), dtype=np.float64).reshape(-1, 2)
     if not table[:, 1].any():
         return None
     rates, left_out = rates_left_out(table[:, :1].T, table[:, 1])
-    return jackknife(float(rates[0]), left_out, least=0.0).interval
+    return jackknife(float(rates[0]), left_out, table[:, 1], least=0.0)
 
 
 class Tally:
@@ -104,15 +104,17 @@ class Tally:
             self._unnamed.append(self._alone[-1])
 
     def summary(self) -> Mapping[str, object]:
-        """What result.json says of a split. ci95 belongs to WER, or to PER for phones; clusters: of what, and of how many, it is made."""
+        """What result.json says of a split. ci95 belongs to WER, or to PER for phones; it is Student's."""
         by_speaker = len(self._speakers) > 1
         rates = {s: e / n if n else None for s, (e, n) in sorted(self._speakers.items())} if by_speaker else None
         clusters = [*((e, n) for e, n in self._speakers.values()), *self._unnamed] if by_speaker else self._alone
+        estimate = clustered_rate(clusters)
+        within = estimate.interval if estimate else None
         return {
             "wer": None if self.phones else self.words.rate, "cer": None if self.phones else self.characters.rate,
             "per": self.words.rate if self.phones else None,
             "substitutions": self.words.substitutions, "deletions": self.words.deletions, "insertions": self.words.insertions,
             "reference_length": self.words.reference_length, "utterances": self.utterances,
-            "ci95": interval(clusters), "ci95_clusters": "speaker" if by_speaker else "utterance", "clusters": len(clusters),
-            "rate_by_speaker": rates,
+            "ci95": within, "ci95_degrees": estimate.degrees if estimate and within else None,
+            "ci95_clusters": "speaker" if by_speaker else "utterance", "rate_by_speaker": rates,
         }

@@ -39,8 +39,9 @@ def compare_rates(a: np.ndarray, b: np.ndarray, lengths: np.ndarray, clusters: n
     of_a, of_b, without_a, without_b = rates[: len(a)], rates[len(a) :], left_out[: len(a)], left_out[len(a) :]
     moved = (without_a.mean(axis=0) - without_b.mean(axis=0))[None]
     return Comparison(
-        jackknife(float(of_a.mean()), without_a, [of_a], least=0.0), jackknife(float(of_b.mean()), without_b, [of_b], least=0.0),
-        jackknife(float(of_a.mean() - of_b.mean()), moved, [of_a - of_b] if matched else [of_a, of_b]),
+        jackknife(float(of_a.mean()), without_a, totals[-1], [of_a], least=0.0),
+        jackknife(float(of_b.mean()), without_b, totals[-1], [of_b], least=0.0),
+        jackknife(float(of_a.mean() - of_b.mean()), moved, totals[-1], [of_a - of_b] if matched else [of_a, of_b]),
     )
 
 

@@ -41,7 +41,7 @@ def write_run(overrides: list[str], rate: float = 0.2, ci95: list[float] | None 
         "text": config.text.name, "rules": [], "metric": "wer", "inventory": None, "decoder": "greedy", "padding": "exact",
     } | (of_protocol or {})  # fmt: skip
     test = {"wer": rate, "cer": rate / 3, "per": None, "ci95": ci95 or [rate - 0.01, rate + 0.01], "utterances": 1680,
-            "coverage": parts["coverage"], "clusters": speakers}  # fmt: skip
+            "coverage": parts["coverage"], "ci95_degrees": speakers - 1}  # fmt: skip
     whole = {
         "status": status, "signature": signature(config), "seed": config.seed, "protocol": protocol(**parts), "splits": {"test": test},
         "train": {"steps": 2900, "wall_seconds": 1900.0}, "versions": {"asr_exp": __version__},

@@ -12,7 +12,7 @@ from test_compare import write_run
 
 from asr_exp.__main__ import main
 from asr_exp.intervals import Estimate, jackknife, rates_left_out, student_p, student_quantile, summed
-from asr_exp.scoring import interval
+from asr_exp.scoring import clustered_rate
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Student's t
@@ -45,6 +45,11 @@ def test_an_estimate_is_consistent():
 # the jackknife
 
 
+def interval(clusters):
+    found = clustered_rate(clusters)
+    return found and found.interval
+
+
 def test_an_interval_by_hand():
     # 90 errors in 300 words; without each of three speakers .35, .25 and .30. The variance is 2/3 (.05^2 + .05^2) = 1/300, and with 2
     # degrees of freedom t is 4.30265: .3 +- .24842.
@@ -60,6 +65,13 @@ def test_no_interval_where_nothing_says_how_far_to_trust_the_rate(clusters):
     assert interval(clusters) is None
 
 
+def test_a_speaker_who_says_most_of_it_makes_the_others_count_for_less():
+    """Of 9, 1, 1 and 1 parts of 12, as good as 144 / 84 speakers; but never fewer than one degree of freedom."""
+    assert clustered_rate([(9, 90), (2, 10), (3, 10), (1, 10)]).degrees == 1
+    assert clustered_rate([(3, 30), (2, 10), (3, 10), (1, 10)]).degrees == pytest.approx(60**2 / 1200 - 1)
+    assert clustered_rate([(3, 20)] * 24).degrees == pytest.approx(23)
+
+
 def test_whole_clusters_count_not_utterances():
     speakers = [(90, 100), (10, 100), (80, 100), (20, 100)]
     utterances = [(e // 10, n // 10) for e, n in speakers for _ in range(10)]
@@ -71,7 +83,7 @@ def test_variances_that_add_up():
     """Welch's example of two parts: their sum, and Satterthwaite's degrees of freedom between the lesser and the sum of theirs."""
     found = summed(0.5, [(4e-4, 3.0), (5e-4, 8.0)])
     assert found.error == pytest.approx(0.03) and found.degrees == pytest.approx(81 / (16 / 3 + 25 / 8))
-    assert summed(0.5, [(0.0, 3.0)]).error == 0 and jackknife(0.5, np.empty((1, 0))).error is None
+    assert summed(0.5, [(0.0, 3.0)]).error == 0 and jackknife(0.5, np.empty((1, 0)), np.ones(1)).error is None
 
 
 @pytest.mark.parametrize(("speakers", "least"), [(4, 0.90), (8, 0.90), (24, 0.92)])
@@ -123,6 +135,7 @@ def test_result_compare_and_table_say_the_same(tmp_path, monkeypatch, capsys, sp
 
     one, both, first = compared(folders[0]), compared(*folders), results[0]
     assert one["metrics"]["wer"]["a"]["interval"] == pytest.approx(first["ci95"]) and in_table("0") == first["ci95"]
-    assert (one["clusters"], one["clusters_are"]) == (first["clusters"], first["ci95_clusters"])
+    assert one["metrics"]["wer"]["a"]["degrees"] == pytest.approx(first["ci95_degrees"])
+    assert one["clusters_are"] == first["ci95_clusters"] == ("speaker" if speakers else "utterance")
     assert both["metrics"]["wer"]["a"]["interval"] == pytest.approx(in_table("0,1"))
     assert one["metrics"]["wer"]["b"]["interval"] is None  # without an error there is nothing to go by

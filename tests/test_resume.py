@@ -43,6 +43,15 @@ def same(one: Path, two: Path) -> None:
     assert sorted(p.name for p in (one / "checkpoints").iterdir()) == sorted(p.name for p in (two / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
+def test_the_same_ask_elsewhere(whole, corpus, tmp_path):
+    """In another process, output root and cache: the same curve, hypotheses and scores, to the last digit."""
+    overrides, cache = [*corpus, *SHORT, *ALL["average"]], tmp_path / "cache"
+    Fork(*overrides, f"output_root={tmp_path / 'runs'}", cwd=tmp_path, ASR_EXP_CACHE=str(cache)).wait()
+    assert any(path.is_file() for path in cache.rglob("*"))
+    same(whole(overrides), run_folder(tmp_path / "runs"))
+
+
 def torn_line(call: int) -> None:
     """Die with half a line of metrics.jsonl on the disk."""
     from asr_exp.tracking import MetricsFile

@@ -8,7 +8,7 @@ import jiwer
 import numpy as np
 import pytest
 
-from asr_exp.scoring import ErrorCounts, Tally, character_errors, count_errors, interval, unspaced, word_errors
+from asr_exp.scoring import ErrorCounts, Tally, character_errors, clustered_rate, count_errors, unspaced, word_errors
 
 ALPHABETS = ["ab", "abcdefghijk", "äöüßçı", "مرحبا", "कखगिी्", "今天气", "𠮷🎉x"]
 
@@ -146,6 +146,10 @@ def test_texts_that_are_written_without_spaces(references, without):
 # the summary of a split
 
 
+def interval(clusters):
+    return clustered_rate(clusters).interval
+
+
 def tally(rows, phones=False):
     one = Tally(phones)
     for reference, hypothesis, speaker in rows:
@@ -162,7 +166,8 @@ def test_a_summary_of_words():
     assert (summary["wer"], summary["per"]) == (pytest.approx(3 / 7), None)
     assert summary["cer"] == pytest.approx(jiwer.cer([r[0] for r in ROWS], [r[1] for r in ROWS]))
     assert [summary[k] for k in ("substitutions", "deletions", "insertions", "reference_length", "utterances")] == [1, 1, 1, 7, 4]
-    assert summary["ci95"] == interval([(1, 5), (1, 1), (1, 1)]) and (summary["ci95_clusters"], summary["clusters"]) == ("speaker", 3)
+    assert summary["ci95"] == interval([(1, 5), (1, 1), (1, 1)]) and summary["ci95_clusters"] == "speaker"
+    assert summary["ci95_degrees"] == 1
     assert summary["rate_by_speaker"] == {"x": 0.2, "y": 1.0, "z": 1.0}
 
 
@@ -181,9 +186,9 @@ def test_without_speakers_to_tell_apart_utterances_are_drawn(speaker):
 def test_utterances_of_unknown_speakers_are_not_one_speaker():
     summary = tally([("a b", "a", "x"), ("a b", "a b", "y"), ("a b", "b", None), ("a b", "", None)])
     assert summary["rate_by_speaker"] == {"x": 0.5, "y": 0.0}
-    assert summary["ci95"] == interval([(1, 2), (0, 2), (1, 2), (2, 2)]) and summary["clusters"] == 4
+    assert summary["ci95"] == interval([(1, 2), (0, 2), (1, 2), (2, 2)]) and summary["ci95_degrees"] == 3
 
 
 def test_nothing_scored():
     summary = tally([])
-    assert (summary["wer"], summary["ci95"], summary["utterances"]) == (None, None, 0)
+    assert (summary["wer"], summary["ci95"], summary["ci95_degrees"], summary["utterances"]) == (None, None, None, 0)

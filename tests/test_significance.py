@@ -41,7 +41,8 @@ def left_out_in_a_loop(a, b, lengths, clusters, matched):
 
     speakers = sorted(set(clusters))
     moved = [difference([i for i in range(len(lengths)) if clusters[i] != one])[0] for one in speakers]
-    parts = [((len(speakers) - 1) / len(speakers) * squares(moved), len(speakers) - 1)]
+    said = [sum(n for n, speaker in zip(lengths, clusters, strict=True) if speaker == one) for one in speakers]
+    parts = [((len(speakers) - 1) / len(speakers) * squares(moved), sum(said) ** 2 / sum(n * n for n in said) - 1)]
     _, rates = difference(range(len(lengths)))
     of_a, of_b = rates[: len(a)], rates[len(a) :]
     for varying in [[x - y for x, y in zip(of_a, of_b, strict=True)]] if matched else [of_a, of_b]:

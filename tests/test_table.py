@@ -148,8 +148,8 @@ def edit(folder, **parts):
 # numbers
 
 
-def score(value, ci95=None, clusters=None, coverage=1.0, split=("test",)):
-    return Score("wer", value, ci95, clusters, coverage, 100, {"hash": "x", "split": list(split)})
+def score(value, ci95=None, degrees=None, coverage=1.0, split=("test",)):
+    return Score("wer", value, ci95, degrees, coverage, 100, {"hash": "x", "split": list(split)})
 
 
 def test_the_mean_of_seeds_and_its_interval(capsys):
@@ -169,9 +169,9 @@ def test_intervals_of_what_there_is():
     assert interval([]) is None and interval([score(0.2)]) is None and interval([score(0.2, (0.1, 0.4))]) == (0.1, 0.4)
     low, high = interval([score(0.20), score(0.22)])  # of seeds alone: 0.01 * t(1) = 0.01 * 12.706
     assert (high - low) / 2 == pytest.approx(0.12706, rel=1e-3)
-    low, high = interval([score(0.2, (0.19, 0.21), 1000)] * 2)  # the same to the last digit: speakers alone
+    low, high = interval([score(0.2, (0.19, 0.21), 999)] * 2)  # the same to the last digit: speakers alone
     assert (low, high) == pytest.approx((0.19, 0.21))
-    low, high = interval([score(0.02, (0.0, 0.2), 4)] * 2 + [score(0.02)])  # cut off at 0, and with a run that has none
+    low, high = interval([score(0.02, (0.0, 0.2), 3)] * 2 + [score(0.02)])  # cut off at 0, and with a run that has none
     assert (low, high) == pytest.approx((0.0, 0.2))
     assert interval([score(0.2), score(0.2)]) is None
 

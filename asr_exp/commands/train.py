@@ -93,8 +93,6 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
     if runtime.main:
         write_quarantine(folder, {name: split.rejected for name, split in splits.items()})
         _plan_page(config, folder, data, splits, tokenizer, job)
-        if unspaced(splits["test"].references):
-            log.warning(READ_CER)
     decoder = make_decoder(config.decode.name, tokenizer, config.decode.settings)
 
     def scored(split: Split, path: Path | None, step: int, examples: int) -> Evaluation:
@@ -233,6 +231,8 @@ def _plan_page(config: DictConfig, folder: Path, data: Data, splits: dict[str, S
     ]
     console.page(f"{config.dataset.name} x {config.model.name}", rows)
     log.info("")
+    if unspaced(splits["test"].references):
+        log.warning(READ_CER)
 
 
 def _step_size(config: DictConfig) -> str:

@@ -26,7 +26,7 @@ from asr_exp.tables.scores import TOLERANCE, Published, Score
 FRESH = 600.0  # seconds since a run last wrote, within which it may be at work on a machine whose locks are not seen here
 TRACES = ("config.yaml", "result.json", "train.log", "metrics.jsonl", "checkpoints", ".lock")
 COLUMNS = (
-    "cell", "status", "reason", "metric", "value", "ci95_low", "ci95_high", "clusters", "coverage", "utterances", "protocol_hash",
+    "cell", "status", "reason", "metric", "value", "ci95_low", "ci95_high", "ci95_degrees", "coverage", "utterances", "protocol_hash",
     "hardware", "wall_seconds", "steps", "version", "signature", "recipe", "protocol",
 )  # fmt: skip
 
@@ -196,7 +196,7 @@ def _score(folder: Path, result: Mapping[str, Any], metric: str) -> Score | str:
     device = str(machine.get("device") or "")
     return Score(
         metric, float(test[metric]), (float(within[0]), float(within[1])) if within else None,
-        test.get("clusters"), float(test.get("coverage", 1.0)), int(test.get("utterances") or 0), protocol,
+        test.get("ci95_degrees"), float(test.get("coverage", 1.0)), int(test.get("utterances") or 0), protocol,
         f"{machine['devices']} x {device}" if machine.get("devices", 1) > 1 else device, training.get("wall_seconds"),
         training.get("steps"), str((result.get("versions") or {}).get("asr_exp") or ""),
     )
@@ -222,9 +222,10 @@ def cells_csv(cells: Sequence[Cell]) -> str:
         if s := cell.score:
             low, high = s.ci95 or ("", "")
             row |= {
-                "metric": s.metric, "value": s.value, "ci95_low": low, "ci95_high": high, "clusters": s.clusters, "coverage": s.coverage,
-                "utterances": s.utterances, "protocol_hash": s.protocol["hash"], "hardware": s.hardware, "wall_seconds": s.wall_seconds,
-                "steps": s.steps, "version": s.version, "protocol": json.dumps(s.protocol, sort_keys=True, ensure_ascii=False),
+                "metric": s.metric, "value": s.value, "ci95_low": low, "ci95_high": high, "ci95_degrees": s.degrees,
+                "coverage": s.coverage, "utterances": s.utterances, "protocol_hash": s.protocol["hash"], "hardware": s.hardware,
+                "wall_seconds": s.wall_seconds, "steps": s.steps, "version": s.version,
+                "protocol": json.dumps(s.protocol, sort_keys=True, ensure_ascii=False),
             }  # fmt: skip
         writer.writerow(row)
     return out.getvalue()
@@ -266,10 +267,10 @@ def _kept_score(row: Mapping[str, str], path: Path) -> Score:
 
     try:
         low, high = number("ci95_low"), number("ci95_high")
-        clusters, steps = number("clusters"), number("steps")
+        steps = number("steps")
         return Score(
             row["metric"], float(row["value"]), None if low is None or high is None else (low, high),
-            None if clusters is None else int(clusters), float(row["coverage"]), int(row["utterances"]), json.loads(row["protocol"]),
+            number("ci95_degrees"), float(row["coverage"]), int(row["utterances"]), json.loads(row["protocol"]),
             row["hardware"], number("wall_seconds"), None if steps is None else int(steps), row["version"],
         )
     except (KeyError, ValueError) as why:

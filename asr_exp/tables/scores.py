@@ -37,12 +37,12 @@ class Published:
 
 @dataclass(frozen=True)
 class Score:
-    """What a finished run says of its test split. clusters: how many speakers (or utterances) its interval is made of."""
+    """What a finished run says of its test split. degrees: of freedom of its interval, which is Student's."""
 
     metric: str
     value: float
     ci95: tuple[float, float] | None
-    clusters: int | None
+    degrees: float | None
     coverage: float
     utterances: int
     protocol: Mapping[str, Any]
@@ -74,7 +74,7 @@ def interval(scores: Sequence[Score]) -> tuple[float, float] | None:
         return scores[0].ci95 if scores else None
     values = [score.value for score in scores]
     parts = [(statistics.variance(values) / len(values), len(values) - 1.0)]
-    own = [(score.ci95[1] - score.value, score.clusters - 1) for score in scores if score.ci95 and score.clusters]
+    own = [(score.ci95[1] - score.value, score.degrees) for score in scores if score.ci95 and score.degrees]
     if own:  # a low end may have been cut off at 0; the high one is Student's
         variances = [(reach / student_quantile(LEVEL, degrees)) ** 2 for reach, degrees in own]
         parts.append((statistics.fmean(variances), min(degrees for _, degrees in own)))
