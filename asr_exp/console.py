@@ -155,7 +155,8 @@ def headline(split: str, summary: Mapping[str, Any]) -> str:
     spread = f" [{percent(within[0])} .. {percent(within[1])}]" if within else ""
     covered = f", coverage {percent(summary['coverage'])}" if summary["coverage"] < 1 else ""
     characters = "" if summary["cer"] is None else f", CER {percent(summary['cer'])}"
-    return f"{split} {name.upper()} {percent(summary[name])}{spread}{characters}, {summary['utterances']:,} utterances{covered}"
+    count = f"{summary['utterances']:,} utterance{'s' * (summary['utterances'] != 1)}"
+    return f"{split} {name.upper()} {percent(summary[name])}{spread}{characters}, {count}{covered}"
 
 
 def percent(rate: float | None) -> str:

@@ -42,7 +42,7 @@ class Estimate:
 
     @property
     def p(self) -> float | None:
-        """Two-sided p value of the truth being 0. Where all clusters agree to the last digit it is the sign test's, 2 / 2 ** clusters."""
+        """Two-sided p value of the truth being 0. Where all clusters agree to the last digit it is the sign test's."""
         if self.error is None:
             return None
         if self.error:

@@ -76,7 +76,7 @@ def clustered_rate(clusters: Iterable[tuple[int, int]]) -> Estimate | None:
     clusters: (errors, reference length) of each speaker, or of each utterance where speakers cannot be told apart. There is no
     interval where they do not say how far the rate can be trusted: fewer than two have a reference, or all have the same rate.
     """
-    table = np.array(list(clusters), dtype=np.float64).reshape(-1, 2)
+    table = np.array(sorted(clusters), dtype=np.float64).reshape(-1, 2)  # the same to the last digit in whatever order they came
     if not table[:, 1].any():
         return None
     rates, left_out = rates_left_out(table[:, :1].T, table[:, 1])

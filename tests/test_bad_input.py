@@ -14,6 +14,9 @@ import pytest
 import soundfile
 from harness import QUIET, SMALL, cli, fork, intercept, lines, one_sentence, result, run, run_folder, spoken, write_manifest
 
+from asr_exp.__main__ import main
+from asr_exp.scoring import READ_CER
+
 SHORT = [*SMALL, "trainer.max_steps=6", "trainer.eval_every=3", "trainer.log_every=1", "trainer.batch_seconds=4", *QUIET]
 # file, transcript, the reason it is left out of (training, scoring); None where it is used
 ROWS = [
@@ -199,3 +202,17 @@ def test_a_rank_says_what_no_other_rank_says(corpus, tmp_path):
     """Rank 0 tells of a mistake; the others leave without a word of their own crash."""
     done = cli(*corpus, *SHORT, f"output_root={os.devnull}", "trainer.devices=2", cwd=tmp_path, status=None)
     assert os.devnull in one_sentence(done)
+
+
+@pytest.mark.slow
+def test_references_without_spaces_are_told_of(corpus, tmp_path, capsys):
+    """Before training, and beside a score: the WER of such texts counts sentences."""
+    folder = Path(corpus[1].partition("=")[2]).parent
+    data = []
+    for split in ("train", "dev", "test"):
+        rows = [(path, "今天天气很好我们去公园") for path in sorted(folder.glob(f"{split}*.wav"))]
+        data.append(f"dataset.{split}={write_manifest(tmp_path / f'{split}.csv', rows, ('file', 'text'))}")
+    found = run("dataset=csv", *data, *SHORT, cwd=tmp_path)
+    trained = capsys.readouterr().out
+    assert trained.index(READ_CER) < trained.index("step 3/6") and "CER 100.00 %" in trained[trained.index("Done") :]
+    assert main(["evaluate", f"run={found}", "split=dev"]) == 0 and READ_CER in capsys.readouterr().out

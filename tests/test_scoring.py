@@ -8,6 +8,7 @@ import jiwer
 import numpy as np
 import pytest
 
+from asr_exp.console import headline
 from asr_exp.scoring import ErrorCounts, Tally, character_errors, clustered_rate, count_errors, unspaced, word_errors
 
 ALPHABETS = ["ab", "abcdefghijk", "äöüßçı", "مرحبا", "कखगिी्", "今天气", "𠮷🎉x"]
@@ -174,6 +175,13 @@ def test_a_summary_of_words():
 def test_a_summary_of_phones_has_a_per_and_no_wer():
     summary = tally(ROWS, phones=True)
     assert (summary["wer"], summary["cer"], summary["per"]) == (None, None, pytest.approx(3 / 7))
+
+
+def test_the_headline_of_what_there_is():
+    summary = {**tally(ROWS[:2]), "coverage": 1.0}  # of two speakers, a third and all of it wrong
+    assert headline("test", summary).startswith("test WER 50.00 % [0.00 % .. ") and headline("test", summary).endswith(", 2 utterances")
+    assert headline("dev", {**tally(ROWS[:1]), "coverage": 0.5}) == "dev WER 33.33 %, CER 40.00 %, 1 utterance, coverage 50.00 %"
+    assert headline("test", {**tally([("a b", "a", None)], phones=True), "coverage": 1.0}) == "test PER 50.00 %, 1 utterance"
 
 
 @pytest.mark.parametrize("speaker", [None, "x"])
