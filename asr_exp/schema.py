@@ -254,6 +254,7 @@ class Config:
     split: str = key("test", "evaluate, compare: the split to score", choices=("train", "dev", "test"))
     a: Any = key(None, "compare: a run folder, or a list of them that differ by their seed")
     b: Any = key(None, "compare: the run folder, or list of them, to set against a")
+    resamples: int = key(10_000, "compare: draws of the bootstrap", minimum=100)
     sweeper: str = key("grid", "-m: grid (every combination), optuna or random (search ranges), wandb (write a W&B sweep file)",
                        choices=("grid", "optuna", "random", "wandb"))
     sweep: Sweep = field(default_factory=Sweep)
@@ -261,7 +262,7 @@ class Config:
 
 # Keys that cannot change what is learned or scored: they are no part of a run's signature.
 NOT_IN_SIGNATURE = (
-    "tracking", "check", "output_root", "cache_root", "run", "split", "a", "b", "trainer.devices", "trainer.device",
+    "tracking", "check", "output_root", "cache_root", "run", "split", "a", "b", "resamples", "trainer.devices", "trainer.device",
     "trainer.log_every", "trainer.examples", "trainer.workers", "trainer.profile", "published", "table", "model.facts", "sweeper",
     "sweep",
 )

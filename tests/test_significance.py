@@ -8,7 +8,7 @@ import pytest
 
 from asr_exp.intervals import student_quantile
 from asr_exp.scoring import count_errors, error_places
-from asr_exp.significance import MatchedPairs, compare_rates, mapsswe
+from asr_exp.significance import MatchedPairs, bootstrap, compare_rates, mapsswe
 
 # ---------------------------------------------------------------------------------------------------------------------
 # speakers and seeds
@@ -68,6 +68,27 @@ def test_against_a_bootstrap():
     sums = np.stack([np.bincount(clusters, weights=row) for row in (a[0] - b[0], lengths)])
     drawn = sums[:, np.random.default_rng(1).integers(0, 24, (20_000, 23))].sum(axis=2)
     assert compare_rates(a, b, lengths, clusters).difference.error == pytest.approx((drawn[0] / drawn[1]).std(), rel=0.04)
+
+
+@pytest.mark.parametrize(("runs", "matched"), [((1, 1), False), ((3, 3), True), ((2, 4), False)])
+def test_the_bootstrap_against_one_that_draws_utterance_by_utterance(runs, matched):
+    a, b, lengths, clusters = corpus(5, 10, gap=0.1, runs=runs, seeds=0.2)
+    rng, of_speaker, drawn = np.random.default_rng(7), [np.flatnonzero(clusters == c) for c in range(10)], []
+    for _ in range(4000):
+        rows = np.concatenate([of_speaker[c] for c in rng.integers(0, 10, 10)])
+        seeds_a = rng.integers(0, len(a), len(a))
+        seeds_b = seeds_a if matched else rng.integers(0, len(b), len(b))
+        drawn.append((a[seeds_a][:, rows].sum() / len(a) - b[seeds_b][:, rows].sum() / len(b)) / lengths[rows].sum())
+    found = bootstrap(a, b, lengths, clusters, matched)
+    assert found.percentiles == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.08 * np.std(drawn))
+    assert found.a_better == pytest.approx(np.mean(np.array(drawn) < 0), abs=0.03)
+    assert found.p == pytest.approx(2 * min(np.mean(np.array(drawn) <= 0), np.mean(np.array(drawn) >= 0)), abs=0.05)
+
+
+def test_the_bootstrap_where_there_is_nothing_to_draw():
+    a, b, lengths, clusters = corpus(5, 4)
+    assert bootstrap(a, a, lengths, clusters).p == 1.0
+    assert bootstrap(a[:, clusters == 0], b[:, clusters == 0], lengths[clusters == 0], clusters[clusters == 0]) is None
 
 
 @pytest.mark.parametrize("gap", [0.0, 0.8])

@@ -1,9 +1,9 @@
 """Is run A better than run B, or is it luck? compare A B, or compare a=[RUN,RUN] b=[RUN,RUN] for several seeds of each.
 
 A run is the folder that train printed, or one of its evaluations/; split=dev compares what was said of dev.
-Both sides must have been scored on the same references by the same protocol. A paired t test asks what other
-speakers (and seeds) would say; MAPSSWE looks at the stretches of words where either side erred. The record,
-compare.json and utterances.jsonl (the most changed first), goes to OUTPUT_ROOT/comparisons/.
+Both sides must have been scored on the same references by the same protocol. A paired t test over speakers (and
+seeds) answers; beside it stand the bootstrap, which draws them, and MAPSSWE, which looks at the stretches of words
+where either side erred. compare.json and utterances.jsonl (the most changed first) go to OUTPUT_ROOT/comparisons/.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from asr_exp.intervals import LEVEL, Estimate
 from asr_exp.pairing import OF_THE_SPLIT, Pair, Run, counted, differing, pair_up, read_runs
 from asr_exp.results import write_text
 from asr_exp.scoring import READ_CER, error_places, unspaced
-from asr_exp.significance import Comparison, MatchedPairs, compare_rates, mapsswe
+from asr_exp.significance import Bootstrap, Comparison, MatchedPairs, bootstrap, compare_rates, mapsswe
 
 FEW_SEGMENTS = 50  # below, z is far from normal (Gillick & Cox 1989)
 SHOWN, WIDTH = 5, 79
@@ -35,7 +35,8 @@ def run(config: DictConfig) -> int:
     found = {metric: compare_rates(*counts, pair.clusters, matched) for metric, counts in pair.counts.items()}
     places_a, places_b = ([_places(one, pair.ids) for one in group] for group in (pair.a, pair.b))
     segments = mapsswe(places_a, places_b, pair.counts[pair.metric].lengths)
-    record, changes = _record(pair, config, found, segments), _changes(pair)
+    drawn = {metric: bootstrap(*counts, pair.clusters, matched, config.resamples) for metric, counts in pair.counts.items()}
+    record, changes = _record(pair, config, found, drawn, segments), _changes(pair)
     asked = json.dumps([[str(one.folder.resolve()) for one in side] for side in (pair.a, pair.b)] + [config.split])
     folder = Path(config.output_root).expanduser() / "comparisons" / hashlib.sha256(asked.encode()).hexdigest()[:10]
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +87,8 @@ def _verdict(found: Comparison, metric: str, basis: str) -> str:
             + (f"; a difference of about {100 * needed:.2g} points would show four times in five." if needed else "."))
 
 
-def _record(pair: Pair, config: DictConfig, found: dict[str, Comparison], segments: MatchedPairs) -> dict[str, Any]:
+def _record(pair: Pair, config: DictConfig, found: dict[str, Comparison],
+            drawn: dict[str, Bootstrap | None], segments: MatchedPairs) -> dict[str, Any]:
     """What compare.json says. error: the standard error; interval: Student's, with so many degrees of freedom."""
     difference = pair.counts[pair.metric].difference
     wins = {"utterances": _wins(difference)}
@@ -98,7 +100,8 @@ def _record(pair: Pair, config: DictConfig, found: dict[str, Comparison], segmen
     }
     metrics = {
         metric: {"a": _estimate(one.a), "b": _estimate(one.b),
-                 "difference": {**_estimate(one.difference), "p": one.difference.p, "detectable": one.difference.detectable}}
+                 "difference": {**_estimate(one.difference), "p": one.difference.p, "detectable": one.difference.detectable},
+                 "bootstrap": asdict(draws) if (draws := drawn[metric]) else None}
         for metric, one in found.items()
     }
     return {
@@ -126,6 +129,9 @@ def _page(pair: Pair, record: dict[str, Any], found: dict[str, Comparison]) -> I
         rows = [("A", _rate(one.a)), ("B", _rate(one.b)), ("A - B", _difference(one))]
         if one.difference.p is not None:
             rows.append(("t test", f"{_p(one.difference.p)} over {pair.basis}"))
+        if draws := record["metrics"][metric]["bootstrap"]:
+            low, high = (100 * end for end in draws["percentiles"])
+            rows.append(("bootstrap", f"{_p(draws['p'])}  [{low:+.2f} .. {high:+.2f}], {draws['resamples']:,} draws"))
         if metric == pair.metric:
             m = record["mapsswe"]
             few = " (few: a rough guide)" if 0 < m["segments"] < FEW_SEGMENTS else ""
