@@ -12,13 +12,18 @@ from asr_exp.model import Recogniser
 from asr_exp.optim import Ema, make_optimizer, make_schedule
 from asr_exp.plateau import Recipe
 from asr_exp.runtime import Runtime
+from asr_exp.sharding import shard
 from asr_exp.training import Job
 
 
 def build_job(config: DictConfig, split: Split, tokenizer: Tokenizer, model: Recogniser, runtime: Runtime) -> Job:
     """The parts of the training loop, from their config sections: with `plan` and `total`, all that is known of a run before step 1."""
     t, o, s = config.trainer, config.optimizer, config.schedule
-    plan = BatchPlan(split.seconds, t.batch_seconds, t.device_seconds, config.seed, t.shortest_first, t.batch_utterances)
+    sharded = t.strategy == "fsdp" and runtime.world > 1
+    if sharded:
+        shard(model, model.blocks(), runtime.device, runtime.world)
+    device_seconds = 0.0 if sharded and model.one_by_one else t.device_seconds  # a pass runs the encoder once, on every rank
+    plan = BatchPlan(split.seconds, t.batch_seconds, device_seconds, config.seed, t.shortest_first, t.batch_utterances)
     limits = [t.max_steps, None if t.max_epochs is None else math.ceil(t.max_epochs * plan.steps_per_epoch)]
     total = min(n for n in limits if n is not None)
     if t.gradient_checkpointing:
@@ -38,5 +43,5 @@ def build_job(config: DictConfig, split: Split, tokenizer: Tokenizer, model: Rec
         freeze_encoder_steps=config.model.freeze_encoder_steps, ema=None if t.ema is None else Ema(model.network, t.ema),
         scaler=torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16"),
         total=total, eval_every=t.eval_every or plan.steps_per_epoch, log_every=t.log_every, patience=t.patience,
-        select=t.select, recipe=recipe,
+        select=t.select, recipe=recipe, sharded=sharded,
     )

@@ -11,6 +11,7 @@ from torch import nn
 
 from asr_exp.errors import UserError, nearest
 from asr_exp.registry import Registry
+from asr_exp.sharding import is_sharded
 
 OptimizerFactory = Callable[..., torch.optim.Optimizer]
 Shape = Callable[[float], float]
@@ -141,6 +142,8 @@ def clip_gradients(parameters: Sequence[nn.Parameter], largest: float | None) ->
     """Scale gradients down to a global norm of at most `largest` -> the norm before, a scalar on the device."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
+    if is_sharded(norm):
+        norm = norm.full_tensor()
     if largest is not None:
         torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
     return norm

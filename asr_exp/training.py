@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from asr_exp.console import Progress
@@ -72,6 +73,7 @@ class Job:
     patience: int | None
     select: str  # the weights to keep as the best: by dev, or those of the last evaluation
     recipe: Recipe
+    sharded: bool = False  # over the ranks, which then have to make the same number of passes
 
     def __post_init__(self) -> None:
         self.trained = [p for p in self.model.network.parameters() if p.requires_grad]
@@ -192,8 +194,10 @@ def train_step(job: Job, step: int, batches: Iterable[Batch]) -> dict[str, torch
         losses, labels = backward(job, batch.to(device), count)
         sums += torch.cat([losses.sum()[None] / count, labels])
         doubtful.append((batch.indices, losses))
+    if job.sharded:
+        _keep_company(job, step, len(doubtful))
     trained = [p for p in job.trained if p.requires_grad]
-    sum_gradients(trained, job.runtime.world)
+    sum_gradients(trained, 1 if job.sharded else job.runtime.world)
     if job.scaler.is_enabled():
         job.scaler.unscale_(job.optimizer)
     norm = clip_gradients(trained, job.clip_norm)
@@ -222,6 +226,16 @@ def backward(job: Job, batch: Batch, count: int) -> tuple[torch.Tensor, torch.Te
         labels = valid.new_zeros(emissions.logits.shape[-1], dtype=torch.float32)
         labels.index_add_(0, emissions.logits.argmax(-1).flatten(), valid.flatten().float())
     return losses.detach(), labels
+
+
+def _keep_company(job: Job, step: int, made: int) -> None:
+    """Passes without weight, to the number of the rank with the most: ranks gather weights, and sum gradients, together."""
+    shortest = min(job.plan.step(step), key=lambda index: job.plan.seconds[index])
+    for _ in range(made, job.plan.rounds(step, job.runtime.world)):
+        batch = collate(job.split, np.array([shortest]), job.masks, step, job.speed)
+        with job.runtime.autocast():
+            emissions = job.model(batch.to(job.runtime.device))
+        (0.0 * emissions.logits.sum()).backward()
 
 
 def _batches(job: Job, step: int) -> list[Batch]:

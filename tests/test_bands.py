@@ -19,7 +19,7 @@ ROWS = [
     ["registry"],
     ["schema"],
     ["hints", "rules"],
-    ["config", "console", "runtime"],  # band 1
+    ["config", "console", "runtime", "sharding"],  # band 1
     ["help"],
     ["data"],  # band 2, one way
     ["data.espeak", "data.phones"],
