@@ -5,7 +5,7 @@ What transformers leaves to the batch is taken into our own hands: padding, mask
 
 import contextlib
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,11 @@ class Recogniser(nn.Module):
             drawn = np.random.default_rng([seed, 3, step]).random(layers) < self.layerdrop
             first = 1 if self.network.config.model_type == "wavlm" else 0  # WavLM's first layer makes the position bias
             self._dropped = {i for i in range(first, layers) if drawn[i]}
+
+    def dropped_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters of the layers that this step skips."""
+        for number in self._dropped:
+            yield from self.backbone.encoder.layers[number].parameters()
 
     def _mask(self, hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         time, feature = self._masks

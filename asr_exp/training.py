@@ -7,7 +7,7 @@ before, and any number of ranks walks the same one. Numbers stay on the device u
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from asr_exp.data.batching import Batch, BatchPlan, Masks, SpeedPerturbation, co
 from asr_exp.data.prepare import Split
 from asr_exp.errors import Pruned, Stopped, UserError
 from asr_exp.model import Recogniser, ctc_losses
-from asr_exp.optim import Ema, clip_gradients, step_if_finite, sum_gradients
+from asr_exp.optim import Ema, GradientSum, clip_gradients, step_if_finite
 from asr_exp.plateau import Doctor, Recipe
 from asr_exp.runtime import Runtime, Signals, seed_everything
 from asr_exp.tracking import MetricsFile, Profile, Tracker
@@ -79,6 +79,7 @@ class Job:
         self.trained = [p for p in self.model.network.parameters() if p.requires_grad]
         head = {id(p) for p in self.model.network.lm_head.parameters()}
         self.encoder = [p for p in self.trained if id(p) not in head]
+        self.gradients = GradientSum(self.trained, 1 if self.sharded else self.runtime.world)  # FSDP has its own
 
 
 class Scored(Protocol):
@@ -175,7 +176,7 @@ def score(job: Job, state: State, hooks: Hooks) -> float:
     return result.rate
 
 
-def train_step(job: Job, step: int, batches: Iterable[Batch]) -> dict[str, torch.Tensor]:
+def train_step(job: Job, step: int, batches: Sequence[Batch]) -> dict[str, torch.Tensor]:
     """One optimiser step over this rank's forward passes -> its figures, left on the device.
 
     The gradient is that of the mean loss over all utterances of the step, on all ranks together.
@@ -189,15 +190,17 @@ def train_step(job: Job, step: int, batches: Iterable[Batch]) -> dict[str, torch
     count = len(job.plan.step(step))
     sums = torch.zeros(1 + model.network.lm_head.out_features, device=device)  # loss, frames by their likeliest label
     doubtful = []
-    for number, batch in enumerate(batches):
-        seed_everything(job.seed, step, number, job.runtime.rank)
+    for number, batch in enumerate(batches, 1):
+        if number == len(batches):
+            job.gradients.last_pass(model.dropped_parameters())
+        seed_everything(job.seed, step, number - 1, job.runtime.rank)
         losses, labels = backward(job, batch.to(device), count)
         sums += torch.cat([losses.sum()[None] / count, labels])
         doubtful.append((batch.indices, losses))
     if job.sharded:
         _keep_company(job, step, len(doubtful))
     trained = [p for p in job.trained if p.requires_grad]
-    sum_gradients(trained, 1 if job.sharded else job.runtime.world)
+    job.gradients.finish()
     if job.scaler.is_enabled():
         job.scaler.unscale_(job.optimizer)
     norm = clip_gradients(trained, job.clip_norm)
