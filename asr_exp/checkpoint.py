@@ -102,7 +102,7 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(folder: Path, device: torch.device, mapped: bool = False) -> dict[str, Any]:
-    """The training state of a checkpoint; mapped: the file takes no memory but for what is used. Raises UserError where it does not read as one."""
+    """The training state of a checkpoint; mapped: on the CPU, read as it is used. Raises UserError where the file does not read as one."""
     try:
         return torch.load(folder / STATE, map_location="cpu" if mapped else device, weights_only=True, mmap=mapped)
     except Exception as why:

@@ -1,19 +1,54 @@
-"""From a config and a training split to the `Job` that `fit` runs, and that `check` tries a step of."""
+"""The `Job` that `fit` runs, and that `check` tries a step of: from a config and a training split."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from omegaconf import DictConfig
 
-from asr_exp.data.batching import BatchPlan, SpeedPerturbation
+from asr_exp.data.batching import BatchPlan, Masks, SpeedPerturbation
 from asr_exp.data.prepare import Split
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.model import Recogniser
-from asr_exp.optim import Ema, make_optimizer, make_schedule
+from asr_exp.optim import Ema, GradientSum, make_optimizer, make_schedule
 from asr_exp.plateau import Recipe
 from asr_exp.runtime import Runtime
 from asr_exp.sharding import shard
-from asr_exp.training import Job
+
+
+@dataclass
+class Job:
+    """The parts of a training run, built and ready."""
+
+    model: Recogniser
+    split: Split
+    plan: BatchPlan
+    masks: Masks | None
+    speed: SpeedPerturbation | None
+    optimizer: torch.optim.Optimizer
+    factor: Callable[[int], float]
+    runtime: Runtime
+    seed: int
+    blank: int
+    reduction: str
+    clip_norm: float | None
+    freeze_encoder_steps: int
+    ema: Ema | None
+    scaler: torch.amp.GradScaler
+    total: int
+    eval_every: int
+    log_every: int
+    patience: int | None
+    select: str  # the weights to keep as the best: by dev, or those of the last evaluation
+    recipe: Recipe
+    sharded: bool = False  # over the ranks, which then have to make the same number of passes
+
+    def __post_init__(self) -> None:
+        self.trained = [p for p in self.model.network.parameters() if p.requires_grad]
+        head = {id(p) for p in self.model.network.lm_head.parameters()}
+        self.encoder = [p for p in self.trained if id(p) not in head]
+        self.gradients = GradientSum(self.trained, 1 if self.sharded else self.runtime.world)  # FSDP has its own
 
 
 def build_job(config: DictConfig, split: Split, tokenizer: Tokenizer, model: Recogniser, runtime: Runtime) -> Job:

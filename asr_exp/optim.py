@@ -185,7 +185,7 @@ def clip_gradients(parameters: Sequence[nn.Parameter], largest: float | None) ->
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     if is_sharded(norm):
-        norm = norm.full_tensor()
+        norm = norm.full_tensor()  # type: ignore[attr-defined]
     if largest is not None:
         torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
     return norm

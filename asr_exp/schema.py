@@ -265,6 +265,6 @@ class Config:
 # Keys that cannot change what is learned or scored: they are no part of a run's signature.
 NOT_IN_SIGNATURE = (
     "tracking", "check", "output_root", "cache_root", "run", "split", "a", "b", "resamples", "trainer.devices", "trainer.strategy",
-    "trainer.device", "trainer.log_every", "trainer.examples", "trainer.workers", "trainer.profile", "published", "table", "model.facts", "sweeper",
-    "sweep",
+    "trainer.device", "trainer.log_every", "trainer.examples", "trainer.workers", "trainer.profile", "published", "table", "model.facts",
+    "sweeper", "sweep",
 )

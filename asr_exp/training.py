@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from asr_exp.console import Progress
-from asr_exp.data.batching import Batch, BatchPlan, Masks, SpeedPerturbation, collate, prefetch
-from asr_exp.data.prepare import Split
+from asr_exp.data.batching import Batch, collate, prefetch
 from asr_exp.errors import Pruned, Stopped, UserError
-from asr_exp.model import Recogniser, ctc_losses
-from asr_exp.optim import Ema, GradientSum, clip_gradients, step_if_finite
-from asr_exp.plateau import Doctor, Recipe
-from asr_exp.runtime import Runtime, Signals, seed_everything
+from asr_exp.job import Job
+from asr_exp.model import ctc_losses
+from asr_exp.optim import clip_gradients, step_if_finite
+from asr_exp.plateau import Doctor
+from asr_exp.runtime import Signals, seed_everything
 from asr_exp.tracking import MetricsFile, Profile, Tracker
 
 log = logging.getLogger(__name__)
@@ -46,40 +46,6 @@ class State:
     averaged: bool = False  # the weights are the mean of the last evaluations'
     data: str = ""  # fingerprint of the training split
     warned: list[str] = field(default_factory=list)  # of what the plateau doctor has seen
-
-
-@dataclass
-class Job:
-    """The parts of a training run, built and ready."""
-
-    model: Recogniser
-    split: Split
-    plan: BatchPlan
-    masks: Masks | None
-    speed: SpeedPerturbation | None
-    optimizer: torch.optim.Optimizer
-    factor: Callable[[int], float]
-    runtime: Runtime
-    seed: int
-    blank: int
-    reduction: str
-    clip_norm: float | None
-    freeze_encoder_steps: int
-    ema: Ema | None
-    scaler: torch.amp.GradScaler
-    total: int
-    eval_every: int
-    log_every: int
-    patience: int | None
-    select: str  # the weights to keep as the best: by dev, or those of the last evaluation
-    recipe: Recipe
-    sharded: bool = False  # over the ranks, which then have to make the same number of passes
-
-    def __post_init__(self) -> None:
-        self.trained = [p for p in self.model.network.parameters() if p.requires_grad]
-        head = {id(p) for p in self.model.network.lm_head.parameters()}
-        self.encoder = [p for p in self.trained if id(p) not in head]
-        self.gradients = GradientSum(self.trained, 1 if self.sharded else self.runtime.world)  # FSDP has its own
 
 
 class Scored(Protocol):

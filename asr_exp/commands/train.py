@@ -23,13 +23,13 @@ from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import make_decoder
 from asr_exp.errors import Pruned, Stopped, UserError
 from asr_exp.evaluation import Evaluation, Hypothesis, evaluate
-from asr_exp.job import build_job
+from asr_exp.job import Job, build_job
 from asr_exp.results import read_result, write_quarantine, write_result, write_text
 from asr_exp.runtime import Runtime, environment, is_main, launch, peer_lost, task_overrides, under_torchrun, versions
-from asr_exp.sharding import shard_like, shard_optimizer_state, gathered, whole
+from asr_exp.sharding import gathered, shard_like, shard_optimizer_state, whole
 from asr_exp.sweeps.study import Judge
 from asr_exp.tracking import MetricsFile, NoTracker, Profile, Tracker, make_tracker
-from asr_exp.training import Hooks, Job, State, fit, save, score
+from asr_exp.training import Hooks, State, fit, save, score
 
 log = logging.getLogger(__name__)
 DEV_CANDIDATE = "hypotheses.dev.candidate.jsonl"
@@ -106,9 +106,7 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
     def on_dev(step: int) -> Evaluation:
         found = scored(splits["dev"], folder / DEV_CANDIDATE, step, config.trainer.examples)
         if config.trainer.average > 1 and not state.averaged:
-            weights = gathered(model.network.state_dict(), runtime.main)
-            if runtime.main:
-                keep_recent(folder / RECENT, weights, step, config.trainer.average)
+            _keep_weights(folder, job, step, config.trainer.average)
         loss = "-" if found.loss is None else f"{found.loss:.3f}"
         log.info("step %d/%d  dev %s  loss %s", step, job.total, console.rates(found.summary), loss)
         console.show_examples(found.examples, config.trainer.examples)
@@ -160,7 +158,7 @@ def _judge(config: DictConfig, runtime: Runtime) -> Callable[[int, float], str |
 
 
 def _save(folder: Path, job: Job, tokenizer: Tokenizer, state: State, best: bool) -> None:
-    """Write checkpoints/best (weights) or checkpoints/last (weights and all it takes to go on). Rank 0 writes, with what the others have."""
+    """Write checkpoints/best (weights) or checkpoints/last (weights and all it takes to go on): rank 0, with the others' shards."""
     parts: dict[str, Any] = {"weights": job.model.network.state_dict()}
     if not best:
         parts |= {"optimizer": job.optimizer.state_dict(), "ema": job.ema.average if job.ema else None}
@@ -177,6 +175,13 @@ def _save(folder: Path, job: Job, tokenizer: Tokenizer, state: State, best: bool
     write_folder(folder / "checkpoints" / ("best" if best else "last"), fill)
     if best:
         (folder / DEV_CANDIDATE).replace(folder / "hypotheses.dev.jsonl")
+
+
+def _keep_weights(folder: Path, job: Job, step: int, count: int) -> None:
+    """Keep the weights of an evaluation, to be averaged at the end."""
+    weights = gathered(job.model.network.state_dict(), job.runtime.main)
+    if job.runtime.main:
+        keep_recent(folder / RECENT, weights, step, count)
 
 
 def _resume(folder: Path, job: Job) -> State:
