@@ -107,8 +107,7 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
         found = scored(splits["dev"], folder / DEV_CANDIDATE, step, config.trainer.examples)
         if config.trainer.average > 1 and not state.averaged:
             _keep_weights(folder, job, step, config.trainer.average)
-        loss = "-" if found.loss is None else f"{found.loss:.3f}"
-        log.info("step %d/%d  dev %s  loss %s", step, job.total, console.rates(found.summary), loss)
+        log.info("step %d/%d  dev %s  loss %s", step, job.total, console.rates(found.summary), "-" if found.loss is None else f"{found.loss:.3f}")
         console.show_examples(found.examples, config.trainer.examples)
         return found
 
