@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from asr_exp.errors import UserError
+from asr_exp.sharding import shard_like
 
 STATE = "training_state.pt"
 
@@ -100,10 +101,10 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     torch.save(state, folder / STATE)
 
 
-def load_state(folder: Path, device: torch.device) -> dict[str, Any]:
-    """The training state of a checkpoint. Raises UserError where the file does not read as one."""
+def load_state(folder: Path, device: torch.device, mapped: bool = False) -> dict[str, Any]:
+    """The training state of a checkpoint; mapped: on the CPU, read as it is used. Raises UserError where the file does not read as one."""
     try:
-        return torch.load(folder / STATE, map_location=device, weights_only=True)
+        return torch.load(folder / STATE, map_location="cpu" if mapped else device, weights_only=True, mmap=mapped)
     except Exception as why:
         reason = _in_short(why)
         raise UserError(f"{folder / STATE} cannot be read ({reason}); delete {folder} to start this run afresh.") from None
@@ -111,23 +112,28 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any]:
 
 def load_weights(folder: Path, network: torch.nn.Module) -> None:
     """Read a checkpoint folder's weights into a network. Raises UserError where the file is missing or of another shape."""
-    from safetensors.torch import load_model
-
     try:
-        load_model(network, folder / "model.safetensors")
+        _load(folder / "model.safetensors", network)
     except Exception as why:
         reason = _in_short(why)
         raise UserError(f"{folder}/model.safetensors cannot be loaded ({reason}); the folder is not this run's checkpoint.") from None
 
 
-def keep_recent(folder: Path, network: torch.nn.Module, step: int, count: int) -> None:
+def _load(path: Path, network: torch.nn.Module) -> None:
+    """Set a network's weights to those of a file, each rank its part where they are cut."""
+    own = network.state_dict()
+    with safe_open(path, framework="pt") as file:
+        network.load_state_dict({name: shard_like(file.get_tensor(name), own.get(name)) for name in file.keys()})  # noqa: SIM118
+
+
+def keep_recent(folder: Path, weights: dict[str, torch.Tensor], step: int, count: int) -> None:
     """Keep the weights of an evaluation for `average_recent`, and no more than `count` of them. Raises UserError on a full disk."""
-    from safetensors.torch import save_model
+    from safetensors.torch import save_file
 
     beside = folder / "new"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_model(network, str(beside))
+        save_file(weights, beside)
     except Exception as why:  # safetensors has its own for a full disk
         beside.unlink(missing_ok=True)
         raise _unwritten(folder, why) from why
@@ -139,12 +145,10 @@ def keep_recent(folder: Path, network: torch.nn.Module, step: int, count: int) -
 @torch.no_grad()
 def average_recent(folder: Path, network: torch.nn.Module) -> None:
     """Set a network's weights to the mean of those kept (checkpoint averaging, as in Vaswani et al. 2017, section 6.1)."""
-    from safetensors.torch import load_model
-
     kept = sorted(folder.glob("*.safetensors"))
     total = [torch.zeros_like(p) for p in network.parameters()]
     for path in kept:
-        load_model(network, path)
+        _load(path, network)
         torch._foreach_add_(total, list(network.parameters()))
     for parameter, summed in zip(network.parameters(), total, strict=True):
         parameter.copy_(summed / len(kept))

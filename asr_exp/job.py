@@ -1,24 +1,64 @@
-"""From a config and a training split to the `Job` that `fit` runs, and that `check` tries a step of."""
+"""The `Job` that `fit` runs, and that `check` tries a step of: from a config and a training split."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from omegaconf import DictConfig
 
-from asr_exp.data.batching import BatchPlan, SpeedPerturbation
+from asr_exp.data.batching import BatchPlan, Masks, SpeedPerturbation
 from asr_exp.data.prepare import Split
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.model import Recogniser
-from asr_exp.optim import Ema, make_optimizer, make_schedule
+from asr_exp.optim import Ema, GradientSum, make_optimizer, make_schedule
 from asr_exp.plateau import Recipe
 from asr_exp.runtime import Runtime
-from asr_exp.training import Job
+from asr_exp.sharding import shard
+
+
+@dataclass
+class Job:
+    """The parts of a training run, built and ready."""
+
+    model: Recogniser
+    split: Split
+    plan: BatchPlan
+    masks: Masks | None
+    speed: SpeedPerturbation | None
+    optimizer: torch.optim.Optimizer
+    factor: Callable[[int], float]
+    runtime: Runtime
+    seed: int
+    blank: int
+    reduction: str
+    clip_norm: float | None
+    freeze_encoder_steps: int
+    ema: Ema | None
+    scaler: torch.amp.GradScaler
+    total: int
+    eval_every: int
+    log_every: int
+    patience: int | None
+    select: str  # the weights to keep as the best: by dev, or those of the last evaluation
+    recipe: Recipe
+    sharded: bool = False  # over the ranks, which then have to make the same number of passes
+
+    def __post_init__(self) -> None:
+        self.trained = [p for p in self.model.network.parameters() if p.requires_grad]
+        head = {id(p) for p in self.model.network.lm_head.parameters()}
+        self.encoder = [p for p in self.trained if id(p) not in head]
+        self.gradients = GradientSum(self.trained, 1 if self.sharded else self.runtime.world)  # FSDP has its own
 
 
 def build_job(config: DictConfig, split: Split, tokenizer: Tokenizer, model: Recogniser, runtime: Runtime) -> Job:
     """The parts of the training loop, from their config sections: with `plan` and `total`, all that is known of a run before step 1."""
     t, o, s = config.trainer, config.optimizer, config.schedule
-    plan = BatchPlan(split.seconds, t.batch_seconds, t.device_seconds, config.seed, t.shortest_first, t.batch_utterances)
+    sharded = t.strategy == "fsdp" and runtime.world > 1
+    if sharded:
+        shard(model, model.blocks(), runtime.device, runtime.world)
+    device_seconds = 0.0 if sharded and model.one_by_one else t.device_seconds  # a pass runs the encoder once, on every rank
+    plan = BatchPlan(split.seconds, t.batch_seconds, device_seconds, config.seed, t.shortest_first, t.batch_utterances)
     limits = [t.max_steps, None if t.max_epochs is None else math.ceil(t.max_epochs * plan.steps_per_epoch)]
     total = min(n for n in limits if n is not None)
     if t.gradient_checkpointing:
@@ -38,5 +78,5 @@ def build_job(config: DictConfig, split: Split, tokenizer: Tokenizer, model: Rec
         freeze_encoder_steps=config.model.freeze_encoder_steps, ema=None if t.ema is None else Ema(model.network, t.ema),
         scaler=torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16"),
         total=total, eval_every=t.eval_every or plan.steps_per_epoch, log_every=t.log_every, patience=t.patience,
-        select=t.select, recipe=recipe,
+        select=t.select, recipe=recipe, sharded=sharded,
     )

@@ -5,7 +5,7 @@ What transformers leaves to the batch is taken into our own hands: padding, mask
 
 import contextlib
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Recogniser(nn.Module):
         self.masked_encoder = config.model_type in MASKED_ENCODERS
         self.group_norm = getattr(config, "feat_extract_norm", "layer") == "group"
         self.layerdrop = float(getattr(config, "layerdrop", 0.0) or 0.0)
+        self.one_by_one = padding == "exact" and not self.masked_encoder  # utterances go through the encoder each alone
         self._dropped: set[int] = set()
         self._lengths: list[int] = []
         self._masks: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
@@ -83,6 +84,11 @@ class Recogniser(nn.Module):
             drawn = np.random.default_rng([seed, 3, step]).random(layers) < self.layerdrop
             first = 1 if self.network.config.model_type == "wavlm" else 0  # WavLM's first layer makes the position bias
             self._dropped = {i for i in range(first, layers) if drawn[i]}
+
+    def dropped_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters of the layers that this step skips."""
+        for number in self._dropped:
+            yield from self.backbone.encoder.layers[number].parameters()
 
     def _mask(self, hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         time, feature = self._masks
@@ -123,7 +129,7 @@ class Recogniser(nn.Module):
             sees_mask = self.extractor.return_attention_mask
             hidden = self._encode(audio, lengths, masks, valid.long() if sees_mask else None)
             frames = frames if sees_mask else [hidden.shape[1]] * len(lengths)
-        elif self.masked_encoder or len(batch) == 1:
+        elif not self.one_by_one or len(batch) == 1:
             hidden = self._encode(audio, lengths, masks, valid.long() if len(set(lengths)) > 1 else None)
         else:
             rows = [self._encode(audio[i : i + 1, :n], [n], _row(masks, i, frames[i]), None)[0] for i, n in enumerate(lengths)]
@@ -159,10 +165,15 @@ class Recogniser(nn.Module):
             for name in matched:
                 names[name].requires_grad_(False)
 
-    def save(self, folder: Path) -> None:
-        """Write weights (safetensors), config and feature extractor as transformers' `from_pretrained` reads them."""
+    def blocks(self) -> Iterable[nn.Module]:
+        """The encoder's layers: the list of modules with the most parameters."""
+        lists = [m for m in self.backbone.encoder.modules() if isinstance(m, nn.ModuleList)]
+        return max(lists, key=lambda m: sum(p.numel() for p in m.parameters()))
+
+    def save(self, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+        """Write weights (its own, or those given), config and feature extractor as transformers' `from_pretrained` reads them."""
         self.network.config.layerdrop = self.layerdrop  # ours while we train; what loads the folder should find the run's
-        self.network.save_pretrained(folder)
+        self.network.save_pretrained(folder, state_dict=weights)
         self.network.config.layerdrop = 0.0
         self.extractor.save_pretrained(folder)
 

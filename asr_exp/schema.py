@@ -147,6 +147,8 @@ class Trainer:
     eval_every: int | None = key(None, "steps between evaluations on dev (null: once an epoch)", minimum=1)
     log_every: int = key(10, "steps between writes of the losses kept on the device", minimum=1)
     devices: int = key(1, "processes on this machine (under torchrun: torchrun's own)", minimum=1)
+    strategy: str = key("ddp", "several devices: ddp (each has all weights) or fsdp (each has a part: models of a billion parameters)",
+                        choices=("ddp", "fsdp"))
     device: str = key("auto", "auto, cpu, cuda", choices=("auto", "cpu", "cuda"))
     precision: str = key("auto", "auto (bf16 where the device has it), fp32, bf16, fp16", choices=("auto", "fp32", "bf16", "fp16"))
     loss_reduction: str = key("mean", "an utterance's loss: mean over its labels, or sum (a batch's: their mean)", choices=("mean", "sum"))
@@ -262,7 +264,7 @@ class Config:
 
 # Keys that cannot change what is learned or scored: they are no part of a run's signature.
 NOT_IN_SIGNATURE = (
-    "tracking", "check", "output_root", "cache_root", "run", "split", "a", "b", "resamples", "trainer.devices", "trainer.device",
-    "trainer.log_every", "trainer.examples", "trainer.workers", "trainer.profile", "published", "table", "model.facts", "sweeper",
-    "sweep",
+    "tracking", "check", "output_root", "cache_root", "run", "split", "a", "b", "resamples", "trainer.devices", "trainer.strategy",
+    "trainer.device", "trainer.log_every", "trainer.examples", "trainer.workers", "trainer.profile", "published", "table", "model.facts",
+    "sweeper", "sweep",
 )

@@ -116,27 +116,38 @@ class TensorBoardTracker:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise UserError('tracking=tensorboard needs the extra: pip install "asr_exp[tensorboard]".') from None
-        self._writer = SummaryWriter(str(folder / "tensorboard"))
-        self._writer.add_text("config", f"```\n{json.dumps(config, indent=2)}\n```")
+        self._config = f"```\n{json.dumps(config, indent=2)}\n```"
+        self._open = lambda step: SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+        self._writer: Any = None
+
+    def _from(self, step: int) -> Any:
+        """The writer; the first call says from which step on what an earlier process of the run has written is written again."""
+        if self._writer is None:
+            self._writer = self._open(step)
+            self._writer.add_text("config", self._config)
+        return self._writer
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
+        writer = self._from(step)
         for name, value in metrics.items():
             if isinstance(value, str):
-                self._writer.add_text(name, value, step)
+                writer.add_text(name, value, step)
             elif isinstance(value, int | float):
-                self._writer.add_scalar(name, value, step)
+                writer.add_scalar(name, value, step)
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
         lines = [f"| {r['id']} | {r['reference']} | {r['hypothesis']} |" for r in rows]
-        self._writer.add_text(name, "\n".join(["| id | reference | hypothesis |", "|---|---|---|", *lines]), step)
+        writer = self._from(step + 1)  # first where no step is left to make: what was logged at this one stays
+        writer.add_text(name, "\n".join(["| id | reference | hypothesis |", "|---|---|---|", *lines]), step)
         for row in rows:
             if row.get("audio") is not None:
-                self._writer.add_audio(f"{name}/{row['id']}", row["audio"][None].astype(np.float32) / 32768.0, step, row["sample_rate"])
+                writer.add_audio(f"{name}/{row['id']}", row["audio"][None].astype(np.float32) / 32768.0, step, row["sample_rate"])
 
     def finish(self, summary: Mapping[str, Any], failed: bool) -> None:
-        for name, value in summary.items():
-            self._writer.add_text(name, f"{value:.4f}")
-        self._writer.close()
+        if self._writer:
+            for name, value in summary.items():
+                self._writer.add_text(name, f"{value:.4f}")
+            self._writer.close()
 
 
 # ---------------------------------------------------------------------------------------------------------------------

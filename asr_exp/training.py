@@ -7,21 +7,22 @@ before, and any number of ranks walks the same one. Numbers stay on the device u
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from asr_exp.console import Progress
-from asr_exp.data.batching import Batch, BatchPlan, Masks, SpeedPerturbation, collate, prefetch
-from asr_exp.data.prepare import Split
+from asr_exp.data.batching import Batch, collate, prefetch
 from asr_exp.errors import Pruned, Stopped, UserError
-from asr_exp.model import Recogniser, ctc_losses
-from asr_exp.optim import Ema, clip_gradients, step_if_finite, sum_gradients
-from asr_exp.plateau import Doctor, Recipe
-from asr_exp.runtime import Runtime, Signals, seed_everything
+from asr_exp.job import Job
+from asr_exp.model import ctc_losses
+from asr_exp.optim import clip_gradients, step_if_finite
+from asr_exp.plateau import Doctor
+from asr_exp.runtime import Signals, seed_everything
 from asr_exp.tracking import MetricsFile, Profile, Tracker
 
 log = logging.getLogger(__name__)
@@ -45,38 +46,6 @@ class State:
     averaged: bool = False  # the weights are the mean of the last evaluations'
     data: str = ""  # fingerprint of the training split
     warned: list[str] = field(default_factory=list)  # of what the plateau doctor has seen
-
-
-@dataclass
-class Job:
-    """The parts of a training run, built and ready."""
-
-    model: Recogniser
-    split: Split
-    plan: BatchPlan
-    masks: Masks | None
-    speed: SpeedPerturbation | None
-    optimizer: torch.optim.Optimizer
-    factor: Callable[[int], float]
-    runtime: Runtime
-    seed: int
-    blank: int
-    reduction: str
-    clip_norm: float | None
-    freeze_encoder_steps: int
-    ema: Ema | None
-    scaler: torch.amp.GradScaler
-    total: int
-    eval_every: int
-    log_every: int
-    patience: int | None
-    select: str  # the weights to keep as the best: by dev, or those of the last evaluation
-    recipe: Recipe
-
-    def __post_init__(self) -> None:
-        self.trained = [p for p in self.model.network.parameters() if p.requires_grad]
-        head = {id(p) for p in self.model.network.lm_head.parameters()}
-        self.encoder = [p for p in self.trained if id(p) not in head]
 
 
 class Scored(Protocol):
@@ -173,7 +142,7 @@ def score(job: Job, state: State, hooks: Hooks) -> float:
     return result.rate
 
 
-def train_step(job: Job, step: int, batches: Iterable[Batch]) -> dict[str, torch.Tensor]:
+def train_step(job: Job, step: int, batches: Sequence[Batch]) -> dict[str, torch.Tensor]:
     """One optimiser step over this rank's forward passes -> its figures, left on the device.
 
     The gradient is that of the mean loss over all utterances of the step, on all ranks together.
@@ -187,13 +156,17 @@ def train_step(job: Job, step: int, batches: Iterable[Batch]) -> dict[str, torch
     count = len(job.plan.step(step))
     sums = torch.zeros(1 + model.network.lm_head.out_features, device=device)  # loss, frames by their likeliest label
     doubtful = []
-    for number, batch in enumerate(batches):
-        seed_everything(job.seed, step, number, job.runtime.rank)
+    for number, batch in enumerate(batches, 1):
+        if number == len(batches):
+            job.gradients.last_pass(model.dropped_parameters())
+        seed_everything(job.seed, step, number - 1, job.runtime.rank)
         losses, labels = backward(job, batch.to(device), count)
         sums += torch.cat([losses.sum()[None] / count, labels])
         doubtful.append((batch.indices, losses))
+    if job.sharded:
+        _keep_company(job, step, len(doubtful))
     trained = [p for p in job.trained if p.requires_grad]
-    sum_gradients(trained, job.runtime.world)
+    job.gradients.finish()
     if job.scaler.is_enabled():
         job.scaler.unscale_(job.optimizer)
     norm = clip_gradients(trained, job.clip_norm)
@@ -222,6 +195,16 @@ def backward(job: Job, batch: Batch, count: int) -> tuple[torch.Tensor, torch.Te
         labels = valid.new_zeros(emissions.logits.shape[-1], dtype=torch.float32)
         labels.index_add_(0, emissions.logits.argmax(-1).flatten(), valid.flatten().float())
     return losses.detach(), labels
+
+
+def _keep_company(job: Job, step: int, made: int) -> None:
+    """Passes without weight, to the number of the rank with the most: ranks gather weights, and sum gradients, together."""
+    shortest = min(job.plan.step(step), key=lambda index: job.plan.seconds[index])
+    for _ in range(made, job.plan.rounds(step, job.runtime.world)):
+        batch = collate(job.split, np.array([shortest]), job.masks, step, job.speed)
+        with job.runtime.autocast():
+            emissions = job.model(batch.to(job.runtime.device))
+        (0.0 * emissions.logits.sum()).backward()
 
 
 def _batches(job: Job, step: int) -> list[Batch]:

@@ -63,6 +63,20 @@ def corpus(tmp_path_factory):
     return harness.make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory):
+    """alone(overrides) -> the folder of a run of one process, made once."""
+    made = {}
+
+    def make(overrides: list[str]) -> Path:
+        name = " ".join(overrides)
+        if name not in made:
+            made[name] = harness.run(*overrides, cwd=tmp_path_factory.mktemp("alone"))
+        return made[name]
+
+    return make
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
     """No test reads or fills the cache of whoever runs it, or reaches for the network."""

@@ -19,7 +19,7 @@ ROWS = [
     ["registry"],
     ["schema"],
     ["hints", "rules"],
-    ["config", "console", "runtime"],  # band 1
+    ["config", "console", "runtime", "sharding"],  # band 1
     ["help"],
     ["data"],  # band 2, one way
     ["data.espeak", "data.phones"],
@@ -43,8 +43,8 @@ ROWS = [
     ["sweeps"],
     ["sweeps.ranges", "sweeps.record"],
     ["sweeps.pictures", "sweeps.study", "sweeps.wandb_file"],
-    ["assembly", "evaluation", "pairing", "training"],  # band 4
-    ["job"],
+    ["job"],  # band 4
+    ["assembly", "evaluation", "pairing", "training"],
     ["inspection"],
     ["inspection.findings"],
     ["inspection.recordings", "inspection.transcripts", "inspection.trial", "inspection.wording"],

@@ -308,7 +308,7 @@ def test_weights_that_do_not_fit_are_an_error_of_the_user(tmp_path, kind):
 def test_the_average_is_the_mean_of_the_last_kept(tmp_path):
     folder, values = tmp_path / "recent", [100.0, 1.0, 2.0, 6.0]
     for number, value in enumerate(values):
-        keep_recent(folder, network(value), step=10 * (number + 1), count=3)
+        keep_recent(folder, network(value).state_dict(), step=10 * (number + 1), count=3)
     assert [p.name for p in sorted(folder.iterdir())] == [f"{step:09d}.safetensors" for step in (20, 30, 40)]
     net = network()
     average_recent(folder, net)
@@ -318,7 +318,7 @@ def test_the_average_is_the_mean_of_the_last_kept(tmp_path):
 
 def test_the_weights_of_a_step_made_again_replace_those_of_the_first_time(tmp_path):
     for value in (1.0, 5.0):
-        keep_recent(tmp_path, network(value), step=10, count=3)
+        keep_recent(tmp_path, network(value).state_dict(), step=10, count=3)
     net = network()
     average_recent(tmp_path, net)
     assert next(net.parameters()).flatten().tolist() == [5.0] * 6
@@ -328,8 +328,8 @@ def test_a_full_disk_while_keeping_recent_weights(tmp_path, monkeypatch):
     def full(*_):
         raise SafetensorError("No space left on device")
 
-    keep_recent(tmp_path / "recent", network(1.0), 10, 3)
-    monkeypatch.setattr(safetensors.torch, "save_model", full)
+    keep_recent(tmp_path / "recent", network(1.0).state_dict(), 10, 3)
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
     with pytest.raises(UserError, match="No space left"):
-        keep_recent(tmp_path / "recent", network(2.0), 20, 3)
+        keep_recent(tmp_path / "recent", network(2.0).state_dict(), 20, 3)
     assert [p.name for p in (tmp_path / "recent").iterdir()] == ["000000010.safetensors"]

@@ -45,7 +45,7 @@ def ended(process: subprocess.Popen, status: int = 0) -> str:
 
 def overrides_of(corpus: list[str], backbone: Callable[[str], Path], name: str) -> list[str]:
     model = ["model=hf", f"model.checkpoint={backbone(name)}", "model.freeze_front_end=false"]
-    return [*corpus, *model, *RANDOM, *SHORT, *BESIDES[name], *QUIET]
+    return [*corpus, *model, *RANDOM, *SHORT, *BESIDES.get(name, []), *QUIET]
 
 
 @pytest.fixture
@@ -62,20 +62,6 @@ def same_curve(one: Path, two: Path) -> None:
         for name in {"train/loss", "dev/loss", "train/grad_norm"} & a.keys():
             assert a[name] == pytest.approx(b[name], rel=1e-3 if name == "train/grad_norm" else 1e-5), (name, a["step"])
     assert result(one)["splits"]["test"] == result(two)["splits"]["test"]
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """alone(overrides) -> the run of one process, made once."""
-    made = {}
-
-    def make(overrides: list[str]) -> Path:
-        name = " ".join(overrides)
-        if name not in made:
-            made[name] = run(*overrides, cwd=tmp_path_factory.mktemp("alone"))
-        return made[name]
-
-    return make
 
 
 def test_some_steps_hold_one_utterance_and_most_are_uneven(corpus):

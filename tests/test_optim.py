@@ -10,7 +10,7 @@ from torch import nn
 
 from asr_exp import optim
 from asr_exp.errors import UserError
-from asr_exp.optim import Ema, clip_gradients, make_optimizer, make_schedule, sum_gradients
+from asr_exp.optim import Ema, GradientSum, clip_gradients, make_optimizer, make_schedule
 
 ADAMW = {"name": "adamw", "lr": 0.1, "weight_decay": 0.01, "betas": [0.9, 0.98], "eps": 1e-8, "momentum": 0.9}
 
@@ -148,36 +148,43 @@ def test_clipping_is_that_of_torch(largest):
 STEPS = [([0, 1], [2], True), ([3], [4, 5, 6], True), ([7, 1], [0, 2], False), ([5, 6], [], True), ([2], [3], False), ([4], [1], True)]
 
 
-def train(rank, world):
-    net = network()
+def train(rank, world, messages=()):
+    """The parameters that are learned, and the messages that each step sent before its last backward pass was over."""
+    net, early = network(), []
     unused = nn.Parameter(torch.ones(3, 3))  # by any rank, ever
-    parameters = [*net.parameters(), unused]
+    parameters = [unused, *net.parameters()]
+    gradients = GradientSum(parameters, world)
     optimizer = torch.optim.AdamW(parameters, lr=0.05, weight_decay=0.1)
     data = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
     for first, second, used in STEPS:
         mine = [*first, *second] if world == 1 else (first, second)[rank]
+        before = len(messages)
         for index in mine:
+            if index == mine[-1]:
+                gradients.last_pass([] if used else net[2].parameters())
             hidden = net[1](net[0](data[index]))
             hidden = net[2](hidden) if used else hidden[:5]
             (net[3](hidden).square().sum() / len(first + second)).backward()
-        sum_gradients(parameters, world)
+        early.append(len(messages) - before)
+        gradients.finish()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return [p.detach().clone() for p in parameters]
+    return [p.detach().clone() for p in parameters], early
 
 
 def one_rank(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    results = {}
+    results, messages, send = {}, [], dist.all_reduce
+    dist.all_reduce = lambda flat, **how: (messages.append(flat.numel()), send(flat, **how))[1]
     for bucket in (1, 100, optim.BUCKET):  # bytes: a message for each, for some, for all
         optim.BUCKET = bucket
-        results[bucket] = train(rank, 2)
+        results[bucket], results[f"early {bucket}"] = train(rank, 2, messages)
     given = [nn.Parameter(torch.zeros(3, 4)), nn.Parameter(torch.zeros(5)), nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(2))]
     given[0].grad = (torch.arange(12.0).view(4, 3) * (rank + 1)).T  # not contiguous
     given[1].grad = None if rank else torch.ones(5)
     given[2].grad = torch.tensor(2.0 + rank)
-    sum_gradients(given, 2)
+    GradientSum(given, 2).finish()
     results["given"] = [p.grad for p in given]
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
@@ -190,12 +197,15 @@ def fork_ranks(_, folder):
 
 def test_two_ranks_learn_what_one_learns(tmp_path):
     torch.multiprocessing.spawn(fork_ranks, (str(tmp_path),), nprocs=1)
-    alone = train(0, 1)
+    alone, _ = train(0, 1)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for bucket in (1, 100, optim.BUCKET):
         for mine, theirs, expected in zip(ranks[0][bucket], ranks[1][bucket], alone, strict=True):
             assert torch.equal(mine, theirs)
             assert torch.allclose(mine, expected, rtol=1e-5, atol=1e-6)
+    # A message for each of the seven parameters of the network, during the last pass; what nobody uses is left, and all where none is made.
+    assert ranks[0]["early 1"] == [7] * 6 and ranks[1]["early 1"] == [7, 7, 7, 0, 7, 7]
+    assert ranks[0][f"early {optim.BUCKET}"] == [0] * 6  # one message, with the unused one in it
     for rank in ranks:
         first, second, third, fourth = rank["given"]
         assert torch.equal(first, (3 * torch.arange(12.0).view(4, 3)).T) and torch.equal(second, torch.ones(5))

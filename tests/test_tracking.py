@@ -178,6 +178,20 @@ def test_tensorboard_reads_what_was_logged(tmp_path):
     assert "übung" in texts["dev/hypotheses/text_summary"] and '"name": "tiny"' in texts["config/text_summary"]
 
 
+def test_tensorboard_shows_a_step_that_is_made_again_once(tmp_path):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="needs the extra asr_exp[tensorboard]")
+    for steps, loss in ((range(1, 6), 1.0), (range(4, 7), 2.0), ((), 0.0)):  # killed after step 5, gone on from 3; from the end
+        tracker = tracker_of("tensorboard", tmp_path)
+        for step in steps:
+            tracker.log({"train/loss": loss}, step)
+        tracker.table("dev/hypotheses", table(), 6)
+        tracker.finish({}, failed=False)
+        time.sleep(1.1)  # files are read in the order of their names, which have seconds
+    events = reader.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0), (5, 2.0), (6, 2.0)]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # by name
 

@@ -229,9 +229,9 @@ def test_the_mean_of_the_last_evaluations(corpus, tmp_path, monkeypatch):
     seen = []
     keep, average = train.keep_recent, train.average_recent
 
-    def kept(folder, network, step, count):
-        seen.append({n: p.detach().clone() for n, p in network.named_parameters()})
-        keep(folder, network, step, count)
+    def kept(folder, weights, step, count):
+        seen.append({n: p.clone() for n, p in weights.items()})
+        keep(folder, weights, step, count)
 
     def averaged(folder, network):
         average(folder, network)

@@ -23,13 +23,14 @@ from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import make_decoder
 from asr_exp.errors import Pruned, Stopped, UserError
 from asr_exp.evaluation import Evaluation, Hypothesis, evaluate
-from asr_exp.job import build_job
+from asr_exp.job import Job, build_job
 from asr_exp.results import read_result, write_quarantine, write_result, write_text
 from asr_exp.runtime import Runtime, environment, is_main, launch, peer_lost, task_overrides, under_torchrun, versions
 from asr_exp.scoring import READ_CER, unspaced
+from asr_exp.sharding import gathered, shard_like, shard_optimizer_state, whole
 from asr_exp.sweeps.study import Judge
 from asr_exp.tracking import MetricsFile, NoTracker, Profile, Tracker, make_tracker
-from asr_exp.training import Hooks, Job, State, fit, save, score
+from asr_exp.training import Hooks, State, fit, save, score
 
 log = logging.getLogger(__name__)
 DEV_CANDIDATE = "hypotheses.dev.candidate.jsonl"
@@ -96,18 +97,18 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
     decoder = make_decoder(config.decode.name, tokenizer, config.decode.settings)
 
     def scored(split: Split, path: Path | None, step: int, examples: int) -> Evaluation:
-        found = evaluate(model, split, tokenizer, decoder, runtime, config.trainer.device_seconds, config.trainer.loss_reduction,
-                         path, max(examples, config.tracking.audio_examples), runtime.main)
+        with whole(model):
+            found = evaluate(model, split, tokenizer, decoder, runtime, config.trainer.device_seconds, config.trainer.loss_reduction,
+                             path, max(examples, config.tracking.audio_examples), runtime.main)
         audible = config.tracking.audio_examples if split.name == "test" else 0  # once: sound is large
         tracker.table(f"{split.name}/hypotheses", _rows(found.examples, split, audible), step)
         return found
 
     def on_dev(step: int) -> Evaluation:
         found = scored(splits["dev"], folder / DEV_CANDIDATE, step, config.trainer.examples)
-        if config.trainer.average > 1 and runtime.main and not state.averaged:
-            keep_recent(folder / RECENT, model.network, step, config.trainer.average)
-        loss = "-" if found.loss is None else f"{found.loss:.3f}"
-        log.info("step %d/%d  dev %s  loss %s", step, job.total, console.rates(found.summary), loss)
+        if config.trainer.average > 1 and not state.averaged:
+            _keep_weights(folder, job, step, config.trainer.average)
+        log.info("step %d/%d  dev %s  loss %s", step, job.total, console.rates(found.summary), "-" if found.loss is None else f"{found.loss:.3f}")
         console.show_examples(found.examples, config.trainer.examples)
         return found
 
@@ -157,22 +158,30 @@ def _judge(config: DictConfig, runtime: Runtime) -> Callable[[int, float], str |
 
 
 def _save(folder: Path, job: Job, tokenizer: Tokenizer, state: State, best: bool) -> None:
-    """Write checkpoints/best (weights) or checkpoints/last (weights and all it takes to go on). Rank 0 alone."""
+    """Write checkpoints/best (weights) or checkpoints/last (weights and all it takes to go on): rank 0, with the others' shards."""
+    parts: dict[str, Any] = {"weights": job.model.network.state_dict()}
+    if not best:
+        parts |= {"optimizer": job.optimizer.state_dict(), "ema": job.ema.average if job.ema else None}
+    parts = gathered(parts, job.runtime.main)
     if not job.runtime.main:
         return
 
     def fill(place: Path) -> None:
-        job.model.save(place)
+        job.model.save(place, parts.pop("weights"))
         tokenizer.save(place)
         if not best:
-            save_state(place, {
-                "state": asdict(state), "optimizer": job.optimizer.state_dict(), "scaler": job.scaler.state_dict(),
-                "ema": job.ema.average if job.ema else None,
-            })
+            save_state(place, {"state": asdict(state), "scaler": job.scaler.state_dict(), **parts})
 
     write_folder(folder / "checkpoints" / ("best" if best else "last"), fill)
     if best:
         (folder / DEV_CANDIDATE).replace(folder / "hypotheses.dev.jsonl")
+
+
+def _keep_weights(folder: Path, job: Job, step: int, count: int) -> None:
+    """Keep the weights of an evaluation, to be averaged at the end."""
+    weights = gathered(job.model.network.state_dict(), job.runtime.main)
+    if job.runtime.main:
+        keep_recent(folder / RECENT, weights, step, count)
 
 
 def _resume(folder: Path, job: Job) -> State:
@@ -187,15 +196,15 @@ def _resume(folder: Path, job: Job) -> State:
     last = folder / "checkpoints" / "last"
     if not job.runtime.share(last.exists()):
         return State(data=data)
-    saved = load_state(last, job.runtime.device)
+    saved = load_state(last, job.runtime.device, mapped=job.sharded)
     state = State(**saved["state"])
     if state.data != data:
         raise UserError(f"The training data has changed since {folder} was begun; bring it back, or delete that folder to start afresh.")
     load_weights(last, job.model.network)
-    job.optimizer.load_state_dict(saved["optimizer"])
+    job.optimizer.load_state_dict(shard_optimizer_state(saved["optimizer"], job.optimizer))
     job.scaler.load_state_dict(saved["scaler"])
     if job.ema:
-        job.ema.average = saved["ema"]
+        job.ema.average = [shard_like(full, part) for full, part in zip(saved["ema"], job.ema.average, strict=True)]
     log.info("Going on from step %d of %d.", state.step, job.total)
     return state
 
@@ -226,7 +235,7 @@ def _plan_page(config: DictConfig, folder: Path, data: Data, splits: dict[str, S
         ("batch", f"{_step_size(config)} a step; step 1: {len(plan.step(1))} utterances, "
                   f"{len(passes)} forward pass{'es' * (len(passes) > 1)} a rank"),
         ("steps", f"{job.total:,} = {epochs:.1f} epochs of {plan.steps_per_epoch:,}; dev every {job.eval_every:,}"),
-        ("device", f"{runtime.world} x {runtime.device.type}, {runtime.precision}"),
+        ("device", f"{runtime.world} x {runtime.device.type}, {runtime.precision}" + ", fsdp" * job.sharded),
         ("memory", f"about {memory} a device, by formula"),
     ]
     console.page(f"{config.dataset.name} x {config.model.name}", rows)
@@ -244,6 +253,7 @@ def _expected_memory(job: Job, seconds: float) -> float:
     """A rough forecast, in bytes: fp32 weights, gradients and two moments, and the activations of the largest forward pass."""
     c, wide = job.model.network.config, 4 if job.runtime.precision == "fp32" else 2
     fixed = 4 * sum(p.numel() for p in job.model.parameters()) + 12 * sum(p.numel() for p in job.trained)
+    fixed /= job.runtime.world if job.sharded else 1
     frames = job.model.frames(int(seconds * job.model.extractor.sampling_rate))
     encoder = c.num_hidden_layers * frames * (14 * c.hidden_size + 3 * c.intermediate_size) * wide
     rates = [math.prod(c.conv_stride[: i + 1]) for i in range(len(c.conv_stride))]

@@ -72,6 +72,10 @@ class BatchPlan:
         mine = _share(self.step(step), self.costs, world)[rank]
         return pack(mine, self.costs, self.device_seconds)
 
+    def rounds(self, step: int, world: int) -> int:
+        """The forward passes of the rank with the most of them in a step."""
+        return max(len(pack(mine, self.costs, self.device_seconds)) for mine in _share(self.step(step), self.costs, world))
+
 
 def _cuts(seconds: np.ndarray, parts: int) -> np.ndarray:
     """Where to cut a sequence into `parts` runs of about equal seconds, none empty."""

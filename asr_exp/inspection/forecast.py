@@ -10,7 +10,7 @@ from asr_exp.data.batching import cost
 from asr_exp.data.prepare import Split
 from asr_exp.inspection.findings import FAIL, NOTE, WARN, Finding
 from asr_exp.inspection.trial import Trial, checkpoint_bytes, existing, passes, try_out
-from asr_exp.training import Job
+from asr_exp.job import Job
 
 TIGHT = 0.9  # share of the memory, or of the disk, above which there is no room for a surprise
 

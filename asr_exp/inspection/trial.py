@@ -16,7 +16,8 @@ from asr_exp.data.batching import Batch, collate, cost, pack
 from asr_exp.data.corpora.base import Utterance
 from asr_exp.data.prepare import Split
 from asr_exp.data.store import decode
-from asr_exp.training import Job, train_step
+from asr_exp.job import Job
+from asr_exp.training import train_step
 
 TIMED, ENOUGH_SECONDS = 12, 10.0  # passes of all sizes that are timed, whichever comes first
 SPARE = 0.95  # share of the memory there is that a pass may be expected to take, before it is run

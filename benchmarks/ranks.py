@@ -1,0 +1,136 @@
+"""Step time and memory of two processes against one, on CPUs: `python benchmarks/ranks.py --help`.
+
+Each process has one thread and the same audio, so that with summing for free two would take as long as one. `apart` is two
+processes that know nothing of each other: what the machine itself takes for running both at once.
+"""
+
+import argparse
+import json
+import os
+import resource
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+from typing import Any
+
+ARRANGEMENTS = {"one": (1, 1, "ddp"), "apart": (2, 1, "ddp"), "ddp": (2, 2, "ddp"), "fsdp": (2, 2, "fsdp")}  # processes, world, strategy
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hidden", type=int, default=768, help="width of the wav2vec 2.0 encoder (768: 94 M parameters with 12 layers)")
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--seconds", type=float, default=10.0, help="an utterance's length")
+    parser.add_argument("--utterances", type=int, default=2, help="of a process in a step, a forward pass each")
+    parser.add_argument("--steps", type=int, default=4, help="timed in each round, after one that is not")
+    parser.add_argument("--rounds", type=int, default=3, help="all arrangements in turn, so often")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    parser.add_argument("--only", nargs="*", default=list(ARRANGEMENTS), choices=list(ARRANGEMENTS))
+    parser.add_argument("--strategy", help=argparse.SUPPRESS)  # what a process of an arrangement is told
+    options = parser.parse_args()
+    if options.strategy:
+        print(json.dumps(measured(options)))
+        return
+    seen: dict[str, list[dict[str, Any]]] = {name: [] for name in options.only}
+    for _ in range(options.rounds):
+        for name in options.only:
+            seen[name] += run(*ARRANGEMENTS[name])
+    print(f"{'':8}{'step, s':>10}{'against':>10}{'CPU s':>10}{'held, MB':>10}{'peak of steps, MB':>20}{'of a checkpoint, MB':>20}")
+    base = None
+    for name, ranks in seen.items():
+        step = statistics.median(t for one in ranks for t in one["wall"])
+        busy = statistics.median(t for one in ranks for t in one["cpu"])
+        base = base or step
+        held, peak, saving = (max(one[key] for one in ranks) / 1e6 for key in ("held", "peak", "saving"))
+        print(f"{name:8}{step:10.3f}{base / step:10.1%}{busy:10.3f}{held:10.0f}{peak:20.0f}{saving:20.0f}", flush=True)
+
+
+def run(processes: int, world: int, strategy: str) -> list[dict[str, Any]]:
+    """An arrangement's processes to their end -> what each has measured."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
+    started = [
+        subprocess.Popen([sys.executable, *sys.argv, "--strategy", strategy], env={**shared, "RANK": str(rank % world)},
+                         stdout=subprocess.PIPE, text=True)
+        for rank in range(processes)
+    ]  # fmt: skip
+    made = [process.communicate()[0] for process in started]
+    assert not any(process.returncode for process in started), made
+    return [json.loads(out.splitlines()[-1]) for out in made]
+
+
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """The steps of one process: seconds of each (wall, CPU), bytes of weights and optimizer held, peaks of resident memory."""
+    from asr_exp.data.batching import collate
+    from asr_exp.runtime import started
+    from asr_exp.sharding import gathered
+    from asr_exp.training import train_step
+
+    with started("cpu", options.precision) as runtime:
+        job = build(options, runtime)
+        wall, cpu = [], []
+        forget_peak()
+        for step in range(1, options.steps + 2):
+            batches = [collate(job.split, p, job.masks, step) for p in job.plan.passes(step, runtime.rank, runtime.world)]
+            runtime.most(0)  # begin together
+            before = time.perf_counter(), time.process_time()
+            train_step(job, step, batches)
+            runtime.most(0)
+            wall.append(time.perf_counter() - before[0])
+            cpu.append(time.process_time() - before[1])
+        peak = most_memory()
+        forget_peak()
+        gathered({"weights": job.model.network.state_dict(), "optimizer": job.optimizer.state_dict()}, runtime.main)
+        moments = [t for one in job.optimizer.state.values() for t in one.values()]
+        held = sum(local(t).nbytes for t in (*job.model.parameters(), *moments))
+        return {"wall": wall[1:], "cpu": cpu[1:], "held": held, "peak": peak, "saving": most_memory()}
+
+
+def build(options: argparse.Namespace, runtime: Any) -> Any:
+    """A training job on noise: a network with random weights, utterances of one length."""
+    import numpy as np
+
+    from asr_exp.backbone import load_backbone
+    from asr_exp.config import compose
+    from asr_exp.data.tokenizer import Tokenizer
+    from asr_exp.job import build_job
+    from asr_exp.model import Recogniser
+
+    count, rng = options.utterances * runtime.world, np.random.default_rng(0)
+    config = compose([f"trainer.strategy={options.strategy}", "trainer.max_steps=100", "trainer.batch_seconds=null",
+                      f"trainer.batch_utterances={count}", f"trainer.device_seconds={options.seconds}"])  # fmt: skip
+    tokenizer = Tokenizer.build(["abcdefghij klmnopqrst uvwxyz"], "character")
+    settings = {"hidden_size": options.hidden, "num_hidden_layers": options.layers, "num_attention_heads": options.hidden // 64,
+                "intermediate_size": 4 * options.hidden}  # fmt: skip
+    network, extractor = load_backbone(None, len(tokenizer), tokenizer.blank, architecture="wav2vec2", settings=settings)
+    model = Recogniser(network, extractor)
+    model.freeze(True, [])
+    clips = rng.integers(-3000, 3000, (count, round(options.seconds * 16000)), dtype=np.int16)
+    labels = [rng.integers(4, len(tokenizer), 40) for _ in range(count)]
+    split = SimpleNamespace(seconds=np.full(count, options.seconds), samples=clips.__getitem__, labels=labels)
+    return build_job(config, split, tokenizer, model, runtime)
+
+
+def local(tensor: Any) -> Any:
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def forget_peak() -> None:
+    """Have the kernel count the peak of resident memory from here."""
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+
+
+def most_memory() -> int:
+    with open("/proc/self/status") as file:
+        told = dict(line.split(":", 1) for line in file)
+    return 1024 * int(told["VmHWM"].split()[0]) or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+if __name__ == "__main__":
+    main()
