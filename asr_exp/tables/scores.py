@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from asr_exp.significance import LEVEL, student_quantile
@@ -35,6 +35,7 @@ class Published:
     time: str | None = None
     tolerance: float = TOLERANCE
     inferred: tuple[str, ...] = ()
+    protocol: Mapping[str, Any] = field(default_factory=dict)  # the parts of its protocol that are known
 
 
 @dataclass(frozen=True)
