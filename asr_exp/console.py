@@ -163,5 +163,9 @@ def percent(rate: float | None) -> str:
     return "-" if rate is None else f"{100 * rate:.2f} %"
 
 
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
 def pretty_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

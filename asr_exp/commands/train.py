@@ -108,7 +108,7 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
         found = scored(splits["dev"], folder / DEV_CANDIDATE, step, config.trainer.examples)
         if config.trainer.average > 1 and not state.averaged:
             _keep_weights(folder, job, step, config.trainer.average)
-        log.info("step %d/%d  dev %s  loss %s", step, job.total, console.rates(found.summary), "-" if found.loss is None else f"{found.loss:.3f}")
+        log.info("step %d/%d  dev %s  loss %s", step, job.total, console.rates(found.summary), console.number(found.loss))
         console.show_examples(found.examples, config.trainer.examples)
         return found
 

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -42,7 +43,7 @@ def asked_cell(keys: Mapping[str, str], asked: Sequence[tuple[str, str]], config
     where = " ".join(filter(None, [d.name, d.language, "+".join(Path(str(split)).name for split in splits)]))
     material = f"{where}, {metric_of(config).upper()}, text {config.text.name}, {config.decode.name}, padding {config.model.padding}"
     tolerance = TOLERANCE if p.tolerance is None else p.tolerance
-    published = Published(p.value, p.metric, p.split, p.source, p.hardware, p.time, tolerance, tuple(p.inferred))
+    published = Published(p.value, p.metric, p.split, p.source, p.hardware, p.time, tolerance, tuple(p.inferred), dict(p.protocol))
     return Cell(f"{d.name}/{config.model.name}", keys, tuple(asked), material, signature(config), recipe(config), published,
                 local=not d.hub.id and d.reader not in ("demo", "manifest"))
 
@@ -95,6 +96,8 @@ def found(cell: Cell, config: DictConfig) -> Cell:
     if result and result.get("status") == "finished":
         if stale := _stale(folder, result, cell.signature):
             return replace(cell, status="stale", reason=stale)
+        if result.get("rehearsal"):
+            return replace(cell, status="rehearsal", reason="")
         score = _score(folder, result, metric_of(config))
         if isinstance(score, str):
             return replace(cell, status="stale", reason=score)
@@ -202,8 +205,8 @@ def _score(folder: Path, result: Mapping[str, Any], metric: str) -> Score | str:
     )
 
 
-def _one_line(text: str, width: int = 200) -> str:
-    line = " ".join(text.split())
+def _one_line(text: str, width: int = 120) -> str:
+    line = " ".join(text.replace(f"{Path.cwd()}{os.sep}", "").split())  # a path from where the user stands tells as much
     return line if len(line) <= width else line[: width - 3] + "..."
 
 
