@@ -85,8 +85,7 @@ def _recorded(config: DictConfig, folder: Path, runtime: Runtime) -> None:
 
 def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker) -> dict[str, Any]:
     """The run itself, on every rank -> what result.json says of it."""
-    data = build_data(config)
-    tokenizer = build_tokenizer(config, data)
+    tokenizer = build_tokenizer(config, data := build_data(config))
     model = build_recogniser(config, tokenizer, runtime)
     splits = {name: build_split(config, data, name, tokenizer, model, runtime.main) for name in ("train", "dev", "test")}
     job = build_job(config, splits["train"], tokenizer, model, runtime)
@@ -108,7 +107,8 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
         found = scored(splits["dev"], folder / DEV_CANDIDATE, step, config.trainer.examples)
         if config.trainer.average > 1 and not state.averaged:
             _keep_weights(folder, job, step, config.trainer.average)
-        log.info("step %d/%d  dev %s  loss %s", step, job.total, console.rates(found.summary), "-" if found.loss is None else f"{found.loss:.3f}")
+        loss = "-" if found.loss is None else f"{found.loss:.3f}"
+        log.info("step %d/%d  dev %s  loss %s", step, job.total, console.rates(found.summary), loss)
         console.show_examples(found.examples, config.trainer.examples)
         return found
 
