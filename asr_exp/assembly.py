@@ -96,13 +96,14 @@ def build_recogniser(config: DictConfig, tokenizer: Tokenizer, runtime: Runtime,
     return model.to(runtime.device)
 
 
-def build_split(config: DictConfig, data: Data, name: str, tokenizer: Tokenizer, model: Recogniser, progress: bool) -> Split:
-    """Decode and label one split."""
+def build_split(config: DictConfig, data: Data, name: str, tokenizer: Tokenizer, model: Recogniser, progress: bool,
+                lazy: bool = False) -> Split:
+    """Label one split, and decode it: all of it, or (lazy) no more than its lengths take."""
     d = config.dataset
     limits = Limits(d.min_seconds, d.max_seconds, d.max_eval_seconds, d.max_utterances, model.frames)
     rate = model.extractor.sampling_rate
     return prepare_split(name, data.corpus.splits[name], data.texts[name], data.corpus.rejected[name], tokenizer,
-                         cache_folder(config), rate, limits, config.trainer.workers, progress)
+                         cache_folder(config), rate, limits, config.trainer.workers, progress, lazy)
 
 
 def decoder_name(config: DictConfig) -> str:

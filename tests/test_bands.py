@@ -30,6 +30,7 @@ ROWS = [
     ["data.corpora.*"],
     ["data.corpora"],
     ["data.tokenizer"],
+    ["data.clips"],
     ["data.store"],
     ["data.batching"],
     ["data.prepare"],

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from asr_exp.data.batching import frames_needed
 from asr_exp.data.corpora.base import Corpus, Rejected, Utterance
-from asr_exp.data.store import AudioStore, open_store
+from asr_exp.data.store import SILENT, AudioStore, open_store
 from asr_exp.data.text import TextRules
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.errors import UserError
@@ -34,13 +35,33 @@ class Split:
     all_ids: str  # hash of the ids of the whole split, rejected ones included: part of the protocol
     _store: AudioStore = field(repr=False)
     _rows: np.ndarray = field(repr=False)
+    _named: set[int] = field(default_factory=set, repr=False)
 
     def __len__(self) -> int:
         return len(self.utterances)
 
     def samples(self, index: int) -> np.ndarray:
         """Audio of one utterance, int16, shape (samples,)."""
-        return self._store[int(self._rows[index])]
+        return self.clips([index])[0]
+
+    def clips(self, indices: Sequence[int]) -> list[np.ndarray]:
+        """Audio of several utterances; empty, and named in the log, where one of a lazy split turns out to be of no use."""
+        rows = self._rows[indices]
+        clips = self._store.read(rows)
+        for index, row, clip in zip(indices, rows.tolist(), clips, strict=True):
+            if not len(clip) and row not in self._named:
+                self._named.add(row)
+                log.warning("%s is left out: %s", self.utterances[index].id, self._store.late[row])
+        return clips
+
+    def late(self) -> list[Rejected]:
+        """Utterances of a lazy split that were found to be of no use when they were decoded, as far as is known."""
+        why = self._store.late_by_now()
+        return [Rejected(u.id, str(u.audio), why[row]) for row, u in zip(self._rows.tolist(), self.utterances, strict=True) if row in why]
+
+    def filling(self) -> AbstractContextManager[None]:
+        """Decode what the cache lacks, in the background, while the context lasts."""
+        return self._store.filling()
 
     @property
     def hours(self) -> float:
@@ -75,18 +96,21 @@ def normalise(corpus: Corpus, rules: TextRules) -> dict[str, list[str]]:
 
 
 def prepare_split(name: str, utterances: Sequence[Utterance], texts: Sequence[str], rejected: Sequence[Rejected], tokenizer: Tokenizer,
-                  cache: Path, rate: int, limits: Limits, workers: int | None = None, progress: bool = False) -> Split:
-    """Decode and label a split. Raises UserError where not one of its utterances can be used."""
+                  cache: Path, rate: int, limits: Limits, workers: int | None = None, progress: bool = False, lazy: bool = False) -> Split:
+    """Label a split and decode it. Raises UserError where not one of its utterances can be used.
+
+    lazy: decode no more than the lengths take; see `AudioStore`.
+    """
     if limits.max_utterances:
         utterances, texts = utterances[: limits.max_utterances], texts[: limits.max_utterances]
     texts = [tokenizer.target(text) for text in texts]
-    store = open_store(utterances, cache, rate, workers, f"decoding {name}" if progress else None)
+    store = open_store(utterances, cache, rate, workers, f"decoding {name}" if progress else None, lazy)
     labels = [tokenizer.encode(text) for text in texts]
     left_out, keep = list(rejected), []
     for row, utterance in enumerate(utterances):
         reason = store.reasons.get(row) or unfit(name, int(store.lengths[row]), rate, texts[row], labels[row], tokenizer, limits)
-        if not reason and name == "train" and not store[row].any():
-            reason = "silent: every sample is zero"
+        if not reason and name == "train" and not lazy and row in store.silent:
+            reason = SILENT
         if reason:
             left_out.append(Rejected(utterance.id, str(utterance.audio), reason))
         else:
