@@ -24,6 +24,7 @@ ROWS = [
     ["data"],  # band 2, one way
     ["data.espeak", "data.phones"],
     ["data.text"],
+    ["data.corpora.utterances"],
     ["data.corpora.base"],
     ["data.corpora.splits"],
     ["data.corpora.hub"],

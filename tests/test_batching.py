@@ -247,7 +247,8 @@ def test_no_mask_where_none_is_asked_for():
 
 def split_of(*lengths):
     clips = [np.arange(1, n + 1, dtype=np.int16) for n in lengths]
-    return SimpleNamespace(clips=lambda indices: [clips[i] for i in indices], labels=[np.full(i + 1, i, dtype=np.int32) for i in range(len(lengths))])
+    labels = [np.full(i + 1, i, dtype=np.int32) for i in range(len(lengths))]
+    return SimpleNamespace(clips=lambda indices: [clips[i] for i in indices], labels=lambda i: labels[i])
 
 
 def test_a_batch_holds_what_the_split_holds():
@@ -309,7 +310,7 @@ def test_speed_leaves_room_for_the_labels():
 def test_a_batch_plays_its_clips_at_their_speed():
     split, drawn = split_of(6400, 3200, 9600), speed(0.8, 1.25)
     batch = collate(split, np.array([2, 0]), masks(), 4, drawn)
-    expected = [drawn(split.clips([i])[0], split.labels[i], 4, i) for i in (2, 0)]
+    expected = [drawn(split.clips([i])[0], split.labels(i), 4, i) for i in (2, 0)]
     assert batch.lengths == [len(clip) for clip in expected] and set(batch.lengths) != {9600, 6400}
     assert batch.audio[1, : batch.lengths[1]].tolist() == expected[1].tolist()
     assert batch.time_mask.shape == (2, max(batch.lengths) // 320)

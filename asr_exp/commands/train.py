@@ -261,7 +261,8 @@ def _expected_memory(job: Job, seconds: float) -> float:
 
 def _rows(examples: list[Hypothesis], split: Split, audible: int) -> list[dict[str, Any]]:
     """Rows of a tracker's table of hypotheses, the first few with audio."""
-    index = {u.id: i for i, u in enumerate(split.utterances)} if audible else {}
+    shown = {e.id for e in examples[:audible]}
+    index = {name: i for i, name in enumerate(split.utterances.ids()) if name in shown} if shown else {}
     return [
         {"id": e.id, "reference": e.reference, "hypothesis": e.hypothesis, "rate": e.counts["words"].rate,
          "audio": split.samples(index[e.id]) if number < audible else None, "sample_rate": 16000}

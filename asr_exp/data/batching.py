@@ -220,7 +220,7 @@ def collate(split: Any, indices: np.ndarray, masks: Masks | None = None, step: i
     clips = [clip for clip in clips if len(clip)]
     if not clips:
         return Batch(indices, torch.zeros(0, 0, dtype=torch.int16), [], torch.zeros(0, dtype=torch.int64), [])
-    labels = [split.labels[int(i)] for i in indices]
+    labels = [split.labels(int(i)) for i in indices]
     if speed:
         clips = [speed(clip, row, step, int(i)) for clip, row, i in zip(clips, labels, indices, strict=True)]
     lengths = [len(c) for c in clips]
