@@ -2,9 +2,10 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,14 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Data:
-    """A corpus after its text rules, not yet decoded: `split(name)` decodes and labels one of its splits."""
+    """A corpus after its text rules, not yet decoded, and as it was read where that is wanted."""
 
     corpus: Corpus
-    texts: dict[str, list[str]]
+    raw: Corpus | None = None
+
+    def texts(self, splits: Iterable[str]) -> Iterator[str]:
+        """The transcripts of splits after the text rules."""
+        return chain.from_iterable(self.corpus.splits[split].texts() for split in splits)
 
 
 def cache_folder(config: DictConfig) -> Path:
@@ -60,11 +65,11 @@ def at_work(config: DictConfig, folder: Path | None = None) -> Iterator[Runtime]
         yield runtime
 
 
-def build_data(config: DictConfig) -> Data:
+def build_data(config: DictConfig, keep_raw: bool = False) -> Data:
     """Read the corpus and apply the text rules."""
-    corpus = read_corpus(config.dataset, cache_folder(config))
+    raw = read_corpus(config.dataset, cache_folder(config))
     rules = build_rules(OmegaConf.to_container(config.text.rules), config.dataset.language)  # type: ignore[arg-type]
-    return Data(corpus, normalise(corpus, rules))
+    return Data(normalise(raw, rules), raw if keep_raw else None)
 
 
 def build_tokenizer(config: DictConfig, data: Data) -> Tokenizer:
@@ -74,8 +79,7 @@ def build_tokenizer(config: DictConfig, data: Data) -> Tokenizer:
         return Tokenizer.from_checkpoint(m.checkpoint, m.revision, t.unit, t.inventory, t.score_inventory)
     if t.vocabulary:
         return Tokenizer.from_vocabulary(t.vocabulary, t.unit)
-    texts = [text for split in t.splits for text in data.texts[split]]
-    return Tokenizer.build(texts, t.unit, t.inventory, t.score_inventory, t.min_count)
+    return Tokenizer.build(data.texts(t.splits), t.unit, t.inventory, t.score_inventory, t.min_count)
 
 
 def model_arguments(config: DictConfig, device: str = "cpu") -> dict[str, Any]:
@@ -99,13 +103,14 @@ def build_recogniser(config: DictConfig, tokenizer: Tokenizer, runtime: Runtime,
     return model.to(runtime.device)
 
 
-def build_split(config: DictConfig, data: Data, name: str, tokenizer: Tokenizer, model: Recogniser, progress: bool) -> Split:
-    """Decode and label one split."""
+def build_split(config: DictConfig, data: Data, name: str, tokenizer: Tokenizer, model: Recogniser, progress: bool,
+                lazy: bool = False) -> Split:
+    """Label one split, and decode it: all of it, or (lazy) no more than its lengths take."""
     d = config.dataset
     limits = Limits(d.min_seconds, d.max_seconds, d.max_eval_seconds, d.max_utterances, model.frames)
     rate = model.extractor.sampling_rate
-    return prepare_split(name, data.corpus.splits[name], data.texts[name], data.corpus.rejected[name], tokenizer,
-                         cache_folder(config), rate, limits, config.trainer.workers, progress)
+    return prepare_split(name, data.corpus.splits[name], data.corpus.rejected[name], tokenizer, cache_folder(config), rate, limits,
+                         config.trainer.workers, progress, lazy)
 
 
 def decoder_name(config: DictConfig) -> str:

@@ -107,7 +107,7 @@ def _gathered(passes: Iterator, runtime: Runtime) -> Iterator:
 
 
 def _hypothesis(split: Split, index: int, text: str) -> Hypothesis:
-    utterance, reference = split.utterances[index], split.references[index]
+    utterance, reference = split.utterances[index], split.reference(index)
     counts = {"words": word_errors(reference, text), "characters": character_errors(reference, text)}
     return Hypothesis(utterance.id, reference, text, counts, utterance.speaker, round(float(split.seconds[index]), 3))
 

@@ -211,7 +211,7 @@ def _batches(job: Job, step: int) -> list[Batch]:
     """This rank's forward passes of a step."""
     passes = job.plan.passes(step, job.runtime.rank, job.runtime.world)
     made = (collate(job.split, indices, job.masks, step, job.speed) for indices in passes)
-    return [batch.pinned() for batch in made] if job.runtime.device.type == "cuda" else list(made)
+    return [batch.pinned() if job.runtime.device.type == "cuda" else batch for batch in made if batch]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

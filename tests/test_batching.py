@@ -247,7 +247,8 @@ def test_no_mask_where_none_is_asked_for():
 
 def split_of(*lengths):
     clips = [np.arange(1, n + 1, dtype=np.int16) for n in lengths]
-    return SimpleNamespace(samples=lambda i: clips[i], labels=[np.full(i + 1, i, dtype=np.int32) for i in range(len(lengths))])
+    labels = [np.full(i + 1, i, dtype=np.int32) for i in range(len(lengths))]
+    return SimpleNamespace(clips=lambda indices: [clips[i] for i in indices], labels=lambda i: labels[i])
 
 
 def test_a_batch_holds_what_the_split_holds():
@@ -257,6 +258,13 @@ def test_a_batch_holds_what_the_split_holds():
     assert (batch.lengths, batch.label_lengths, batch.labels.tolist()) == ([9, 5], [3, 1], [2, 2, 2, 0])
     assert (len(batch), batch.samples, batch.indices.tolist(), batch.time_mask, batch.feature_mask) == (2, 14, [2, 0], None, None)
     assert isinstance(batch, Batch) and batch.to(torch.device("cpu")) is batch
+
+
+def test_utterances_without_samples_are_not_in_the_batch():
+    split = split_of(5, 0, 9)
+    batch = collate(split, np.array([1, 2, 0]))
+    assert (batch.indices.tolist(), batch.lengths, batch.label_lengths, batch.labels.tolist()) == ([2, 0], [9, 5], [3, 1], [2, 2, 2, 0])
+    assert len(collate(split, np.array([1]), masks())) == 0
 
 
 def test_a_batch_has_the_masks_of_its_utterances():
@@ -302,7 +310,7 @@ def test_speed_leaves_room_for_the_labels():
 def test_a_batch_plays_its_clips_at_their_speed():
     split, drawn = split_of(6400, 3200, 9600), speed(0.8, 1.25)
     batch = collate(split, np.array([2, 0]), masks(), 4, drawn)
-    expected = [drawn(split.samples(i), split.labels[i], 4, i) for i in (2, 0)]
+    expected = [drawn(split.clips([i])[0], split.labels(i), 4, i) for i in (2, 0)]
     assert batch.lengths == [len(clip) for clip in expected] and set(batch.lengths) != {9600, 6400}
     assert batch.audio[1, : batch.lengths[1]].tolist() == expected[1].tolist()
     assert batch.time_mask.shape == (2, max(batch.lengths) // 320)

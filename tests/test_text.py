@@ -172,7 +172,7 @@ def test_upper_phones_and_none():
 def test_apply_many_is_the_rules_one_by_one():
     rules = recipe("standard", "en")
     texts = ["A, b", "", "A, b", "…", "İ"]
-    assert rules.apply_many(texts) == [rules(text) for text in texts]
+    assert list(rules.apply_many(texts)) == [rules(text) for text in texts]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_espeak_gives_phones_apart_without_stress(phonemizer, language, text, fi
 def test_espeak_many_keeps_the_order_repeats_and_blanks(phonemizer):
     rules = recipe("espeak", "it")
     texts = ["uno", "", "due\ntre", "uno", "...", "due tre"]
-    together = rules.apply_many(texts)
+    together = list(rules.apply_many(texts))
     assert together == [rules(text) for text in texts]
     assert together[1] == together[4] == "" and together[2] == together[5] and together[0] == together[3] != ""
 

@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer, Wav2Vec2Config, Wav2Vec2CTCTokenizer
 
 from asr_exp.data.phones import INVENTORIES
-from asr_exp.data.tokenizer import Tokenizer
+from asr_exp.data.tokenizer import Tokenizer, sums
 from asr_exp.errors import UserError
 
 TEXTS = {
@@ -91,6 +91,25 @@ def test_what_was_encoded_decodes_to_itself(name):
         assert labels.dtype == np.int32 and tokenizer.unknown not in labels and tokenizer.blank not in labels
         assert tokenizer.decode(labels) == text
         assert len(labels) == (len(text.split()) if name == "phones" else len(text))  # a combining mark is a label of its own
+
+
+@pytest.mark.parametrize("unknown", [True, False])
+@pytest.mark.parametrize("name", TEXTS)
+def test_many_are_encoded_as_each_alone(name, unknown):
+    tokens = [token for token in make(name).tokens if unknown or token.strip() != "[UNK]"]
+    tokenizer = Tokenizer(tokens, "phone" if name == "phones" else "character", unknown="[UNK]" if unknown else "<none>")
+    texts = [*TEXTS[name], "", "x?|\U0001f600 \ud800", *TEXTS["thai"], " "]
+    labels, counts = tokenizer.encode_many(texts)
+    assert len(counts) == len(texts) and labels.dtype == np.int32
+    for text, row in zip(texts, np.split(labels, np.cumsum(counts)[:-1]), strict=True):
+        units = [p + " " for p in text.split()] if name == "phones" else text.replace(" ", "|")
+        found = [tokenizer.ids.get(u, tokenizer.unknown) for u in units]
+        assert row.tolist() == tokenizer.encode(text).tolist() == [i for i in found if i is not None]
+
+
+def test_sums_of_runs():
+    assert sums(np.array([1, 2, 3, 4]), np.array([0, 1, 0, 3, 0])).tolist() == [0, 1, 0, 9, 0]
+    assert sums(np.array([], dtype=bool), np.array([0, 0])).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("name", TEXTS)

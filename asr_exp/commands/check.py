@@ -9,7 +9,7 @@ concerned then stand in check.jsonl in the run folder, with the reason.
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
@@ -18,6 +18,7 @@ from asr_exp import console
 from asr_exp.assembly import Data, build_data, build_recogniser, build_tokenizer, cache_folder, model_arguments
 from asr_exp.backbone import read_config
 from asr_exp.config import run_folder
+from asr_exp.data.corpora import Utterances
 from asr_exp.data.prepare import Limits, Split, unfit
 from asr_exp.data.store import undecoded
 from asr_exp.data.text import build_rules
@@ -64,7 +65,7 @@ def run(config: DictConfig) -> int:
 
 
 def _check(config: DictConfig, runtime: Runtime) -> int:
-    report, data = Report(), build_data(config)
+    report, data = Report(), build_data(config, keep_raw=True)
     tokenizer, model, amiss = _model(config, data, runtime)
     rate = model.extractor.sampling_rate if model else RATE
     rows = _recordings(config, data, rate, report)
@@ -88,7 +89,7 @@ def _model(config: DictConfig, data: Data, runtime: Runtime) -> tuple[Tokenizer,
                              "Frames are counted as wav2vec 2.0 makes them: 50 a second."))
     t = config.tokenizer
     try:
-        return Tokenizer.build(data.texts["train"], t.unit, t.inventory, t.score_inventory, t.min_count), None, amiss
+        return Tokenizer.build(data.texts(["train"]), t.unit, t.inventory, t.score_inventory, t.min_count), None, amiss
     except UserError as why:
         amiss.append(Finding(FAIL, "no-vocabulary", str(why).rstrip(".")))
         return Tokenizer(["[UNK]", "[PAD]"], t.unit), None, amiss
@@ -102,8 +103,8 @@ def _recordings(config: DictConfig, data: Data, rate: int, report: Report) -> li
     """Look at the recordings -> the rows of all splits."""
     c, workers = config.check, config.trainer.workers
     most = config.dataset.max_utterances
-    pairs = [(split, u, text) for split in data.corpus.splits
-             for u, text in list(zip(data.corpus.splits[split], data.texts[split], strict=True))[:most]]
+    raw = data.raw.splits if data.raw else {}
+    pairs = [(split, u, text) for split in raw for u, text in zip(raw[split][:most], data.corpus.splits[split].texts(), strict=False)]
     headers = recordings.in_threads(recordings.read_header, [u.audio for _, u, _ in pairs], "reading headers", workers)
     rows = [Row(split, u, text, header.clip) for (split, u, text), header in zip(pairs, headers, strict=True)]
     chosen = recordings.to_hear(rows, [h.size for h in headers], c.audio, c.clips, config.seed)
@@ -165,9 +166,10 @@ def _transcripts(config: DictConfig, data: Data, rows: list[Row], tokenizer: Tok
     usable = {}
     for split in data.corpus.splits:
         keep = [i for i, r in enumerate(rows) if r.split == split and not reasons[i]]
-        utterances, seconds = [rows[i].utterance for i in keep], np.array([rows[i].clip.seconds for i in keep])
-        usable[split] = Split(split, utterances, [rows[i].text for i in keep], [labels[i] for i in keep], seconds, [], "",
-                              OnDemand(utterances, seconds, rate), np.arange(len(keep)))  # type: ignore[arg-type]
+        utterances = Utterances(replace(rows[i].utterance, text=rows[i].text) for i in keep)
+        seconds = np.array([rows[i].clip.seconds for i in keep])
+        usable[split] = Split(split, utterances, tokenizer, seconds, [], OnDemand(utterances, seconds, rate),  # type: ignore[arg-type]
+                              np.arange(len(keep)))
     return usable
 
 

@@ -69,7 +69,7 @@ def _evaluate(config: DictConfig, folder: Path, runtime: Runtime) -> Path:
             write_quarantine(place, {split.name: split.rejected})
     if runtime.main:
         console.page("Done", [("score", console.headline(split.name, found.summary)), ("folder", str(place))])
-        if unspaced(split.references):
+        if unspaced(split.references(first=1000)):
             log.warning(READ_CER)
         console.show_examples(found.examples, config.trainer.examples)
     return place

@@ -88,11 +88,11 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
     data = build_data(config)
     tokenizer = build_tokenizer(config, data)
     model = build_recogniser(config, tokenizer, runtime)
-    splits = {name: build_split(config, data, name, tokenizer, model, runtime.main) for name in ("train", "dev", "test")}
+    splits = {name: build_split(config, data, name, tokenizer, model, runtime.main, name == "train") for name in ("train", "dev", "test")}
     job = build_job(config, splits["train"], tokenizer, model, runtime)
     state = _resume(folder, job)
     if runtime.main:
-        write_quarantine(folder, {name: split.rejected for name, split in splits.items()})
+        _quarantine(folder, splits)
         _plan_page(config, folder, data, splits, tokenizer, job)
     decoder = make_decoder(config.decode.name, tokenizer, config.decode.settings)
 
@@ -116,7 +116,8 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
     hooks = Hooks(on_dev, lambda state, best: _save(folder, job, tokenizer, state, best), metrics, tracker,
                   Profile(folder, config.trainer.profile if runtime.main else 0), _judge(config, runtime))
     try:
-        fit(job, state, hooks)
+        with splits["train"].filling():
+            fit(job, state, hooks)
         if not state.best:  # no step was asked for: the checkpoint is scored as it is
             score(job, state, hooks)
             save(state, hooks)
@@ -130,6 +131,7 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
         hooks.profile.close()
         if metrics:
             metrics.close()
+            _quarantine(folder, splits)
     runtime.share(None)  # the best checkpoint is on the disk before another rank reads it
     load_weights(folder / "checkpoints" / "best", model.network)
     test = scored(splits["test"], folder / "hypotheses.test.jsonl", state.step, config.trainer.examples)
@@ -137,16 +139,25 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
         "protocol": build_protocol(config, data, splits["test"]),
         "best": {k: state.best[k] for k in ("step", "metric", "value")},
         "splits": {"dev": state.best["summary"], "test": test.summary},
-        "train": {
-            "steps": state.step, "skipped_steps": state.skipped_steps, "epochs": round(state.step / job.plan.steps_per_epoch, 3),
-            "audio_seconds": round(state.audio_seconds, 2), "wall_seconds": round(state.wall_seconds, 2),
-            "audio_seconds_per_second": round(state.audio_seconds / max(1e-9, state.wall_seconds), 2),
-        },
+        "train": _effort(state, job),
+    }
+
+
+def _effort(state: State, job: Job) -> dict[str, Any]:
+    return {
+        "steps": state.step, "skipped_steps": state.skipped_steps, "epochs": round(state.step / job.plan.steps_per_epoch, 3),
+        "audio_seconds": round(state.audio_seconds, 2), "wall_seconds": round(state.wall_seconds, 2),
+        "audio_seconds_per_second": round(state.audio_seconds / max(1e-9, state.wall_seconds), 2),
     }
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # building and resuming
+
+
+def _quarantine(folder: Path, splits: dict[str, Split]) -> None:
+    """Write down what is left out, with what was found to be of no use only when it was decoded."""
+    write_quarantine(folder, {name: [*split.rejected, *split.late()] for name, split in splits.items()})
 
 
 def _judge(config: DictConfig, runtime: Runtime) -> Callable[[int, float], str | None]:
@@ -240,7 +251,7 @@ def _plan_page(config: DictConfig, folder: Path, data: Data, splits: dict[str, S
     ]
     console.page(f"{config.dataset.name} x {config.model.name}", rows)
     log.info("")
-    if unspaced(splits["test"].references):
+    if unspaced(splits["test"].references(first=1000)):
         log.warning(READ_CER)
 
 
@@ -263,7 +274,8 @@ def _expected_memory(job: Job, seconds: float) -> float:
 
 def _rows(examples: list[Hypothesis], split: Split, audible: int) -> list[dict[str, Any]]:
     """Rows of a tracker's table of hypotheses, the first few with audio."""
-    index = {u.id: i for i, u in enumerate(split.utterances)} if audible else {}
+    shown = {e.id for e in examples[:audible]}
+    index = {name: i for i, name in enumerate(split.utterances.ids()) if name in shown} if shown else {}
     return [
         {"id": e.id, "reference": e.reference, "hypothesis": e.hypothesis, "rate": e.counts["words"].rate,
          "audio": split.samples(index[e.id]) if number < audible else None, "sample_rate": 16000}

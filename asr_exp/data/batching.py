@@ -218,9 +218,13 @@ def frames_needed(labels: np.ndarray) -> int:
 
 def collate(split: Any, indices: np.ndarray, masks: Masks | None = None, step: int = 0,
             speed: SpeedPerturbation | None = None) -> Batch:
-    """The batch of these utterances of a prepared split (see `prepare.Split`)."""
-    clips = [split.samples(int(i)) for i in indices]
-    labels = [split.labels[int(i)] for i in indices]
+    """The batch of these utterances of a prepared split (see `prepare.Split`), less those without samples: it may be empty."""
+    clips = split.clips(indices)
+    indices = indices[[len(clip) > 0 for clip in clips]]
+    clips = [clip for clip in clips if len(clip)]
+    if not clips:
+        return Batch(indices, torch.zeros(0, 0, dtype=torch.int16), [], torch.zeros(0, dtype=torch.int64), [])
+    labels = [split.labels(int(i)) for i in indices]
     if speed:
         clips = [speed(clip, row, step, int(i)) for clip, row, i in zip(clips, labels, indices, strict=True)]
     lengths = [len(c) for c in clips]

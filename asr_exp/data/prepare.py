@@ -3,16 +3,19 @@
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from asr_exp.data.batching import frames_needed
-from asr_exp.data.corpora.base import Corpus, Rejected, Utterance
-from asr_exp.data.store import AudioStore, open_store
-from asr_exp.data.text import TextRules
-from asr_exp.data.tokenizer import Tokenizer
+from asr_exp.data.corpora.base import Corpus, Rejected
+from asr_exp.data.corpora.utterances import Strings, Utterances
+from asr_exp.data.store import SILENT, AudioStore, open_store
+from asr_exp.data.text import TextRules, chunks
+from asr_exp.data.tokenizer import Tokenizer, sums
 from asr_exp.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -20,27 +23,54 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Split:
-    """The utterances of a split that can be used. Row i of every member is the same utterance.
-
-    references: transcripts after the text rules, as scored; labels: label ids (int32); seconds: (utterances,) float64.
-    """
+    """The utterances of a split that can be used; their texts are those after the text rules. seconds: (utterances,) float64."""
 
     name: str
-    utterances: list[Utterance]
-    references: list[str]
-    labels: list[np.ndarray]
+    utterances: Utterances
+    tokenizer: Tokenizer
     seconds: np.ndarray
     rejected: list[Rejected]
-    all_ids: str  # hash of the ids of the whole split, rejected ones included: part of the protocol
     _store: AudioStore = field(repr=False)
     _rows: np.ndarray = field(repr=False)
+    _named: set[int] = field(default_factory=set, repr=False)
 
     def __len__(self) -> int:
         return len(self.utterances)
 
+    def reference(self, index: int) -> str:
+        """The transcript of an utterance as it is scored."""
+        return self.tokenizer.scored(self.tokenizer.target(self.utterances.text(index)))
+
+    def references(self, first: int) -> list[str]:
+        """Those of the first so many utterances."""
+        return [self.reference(index) for index in range(min(first, len(self)))]
+
+    def labels(self, index: int) -> np.ndarray:
+        """Label ids (int32) of an utterance."""
+        return self.tokenizer.encode(self.tokenizer.target(self.utterances.text(index)))
+
     def samples(self, index: int) -> np.ndarray:
         """Audio of one utterance, int16, shape (samples,)."""
-        return self._store[int(self._rows[index])]
+        return self.clips([index])[0]
+
+    def clips(self, indices: Sequence[int]) -> list[np.ndarray]:
+        """Audio of several utterances; empty, and named in the log, where one of a lazy split turns out to be of no use."""
+        rows = self._rows[indices]
+        clips = self._store.read(rows)
+        for index, row, clip in zip(indices, rows.tolist(), clips, strict=True):
+            if not len(clip) and row not in self._named:
+                self._named.add(row)
+                log.warning("%s is left out: %s", self.utterances[index].id, self._store.late[row])
+        return clips
+
+    def late(self) -> list[Rejected]:
+        """Utterances of a lazy split that were found to be of no use when they were decoded, as far as is known."""
+        why = self._store.late_by_now()
+        return [Rejected(u.id, str(u.audio), why[row]) for row, u in zip(self._rows.tolist(), self.utterances, strict=True) if row in why]
+
+    def filling(self) -> AbstractContextManager[None]:
+        """Decode what the cache lacks, in the background, while the context lasts."""
+        return self._store.filling()
 
     @property
     def hours(self) -> float:
@@ -50,11 +80,20 @@ class Split:
     def coverage(self) -> float:
         return len(self) / max(1, len(self) + len(self.rejected))
 
+    @property
+    def all_ids(self) -> str:
+        """A hash of the ids of the whole split, rejected ones included: part of the protocol."""
+        every = sorted(chain(self.utterances.ids(), (one.id for one in self.rejected)))
+        return hashlib.blake2b("\n".join(every).encode(), digest_size=8).hexdigest()
+
     def fingerprint(self) -> str:
         """A hash of what would be learned from: ids, labels and lengths. A resumed run must find the same."""
-        digest = hashlib.blake2b(digest_size=8)
-        for utterance, labels, seconds in zip(self.utterances, self.labels, self.seconds, strict=True):
-            digest.update(f"{utterance.id}\t{seconds}\t".encode() + labels.tobytes())
+        digest = hashlib.blake2b(self.seconds.tobytes(), digest_size=8)
+        for ids in chunks(self.utterances.ids()):
+            digest.update("\t".join(ids).encode("utf-8", "surrogatepass"))
+        for texts in chunks(self.utterances.texts()):
+            labels, counts = self.tokenizer.encode_many([self.tokenizer.target(text) for text in texts])
+            digest.update(labels.tobytes() + counts.tobytes())
         return digest.hexdigest()
 
 
@@ -69,36 +108,52 @@ class Limits:
     frames: Callable[[int], int]
 
 
-def normalise(corpus: Corpus, rules: TextRules) -> dict[str, list[str]]:
-    """The transcripts of each split after the text rules."""
-    return {name: rules.apply_many([u.text for u in rows]) for name, rows in corpus.splits.items()}
+def normalise(corpus: Corpus, rules: TextRules) -> Corpus:
+    """The corpus with its transcripts after the text rules."""
+    splits = {name: rows.with_texts(Strings(rules.apply_many(rows.texts()))) for name, rows in corpus.splits.items()}
+    return Corpus(splits, corpus.rejected, corpus.subsets, corpus.source)
 
 
-def prepare_split(name: str, utterances: Sequence[Utterance], texts: Sequence[str], rejected: Sequence[Rejected], tokenizer: Tokenizer,
-                  cache: Path, rate: int, limits: Limits, workers: int | None = None, progress: bool = False) -> Split:
-    """Decode and label a split. Raises UserError where not one of its utterances can be used."""
-    if limits.max_utterances:
-        utterances, texts = utterances[: limits.max_utterances], texts[: limits.max_utterances]
-    texts = [tokenizer.target(text) for text in texts]
-    store = open_store(utterances, cache, rate, workers, f"decoding {name}" if progress else None)
-    labels = [tokenizer.encode(text) for text in texts]
-    left_out, keep = list(rejected), []
-    for row, utterance in enumerate(utterances):
-        reason = store.reasons.get(row) or unfit(name, int(store.lengths[row]), rate, texts[row], labels[row], tokenizer, limits)
-        if not reason and name == "train" and not store[row].any():
-            reason = "silent: every sample is zero"
+def prepare_split(name: str, utterances: Utterances, rejected: Sequence[Rejected], tokenizer: Tokenizer, cache: Path, rate: int,
+                  limits: Limits, workers: int | None = None, progress: bool = False, lazy: bool = False) -> Split:
+    """Label a split and decode it. Raises UserError where not one of its utterances can be used.
+
+    utterances: with texts after the text rules. lazy: decode no more than the lengths take; see `AudioStore`.
+    """
+    utterances = utterances[: limits.max_utterances]
+    store = open_store(utterances, cache, rate, workers, f"decoding {name}" if progress else None, lazy)
+    left_out, fit = list(rejected), np.ones(len(utterances), dtype=bool)
+    for row in _doubtful(name, utterances, store, rate, tokenizer, limits):
+        text = tokenizer.target(utterances.text(row))
+        reason = store.reasons.get(row) or unfit(name, int(store.lengths[row]), rate, text, tokenizer.encode(text), tokenizer, limits)
+        if not reason and name == "train" and not lazy and row in store.silent:
+            reason = SILENT
         if reason:
-            left_out.append(Rejected(utterance.id, str(utterance.audio), reason))
-        else:
-            keep.append(row)
-    if not keep:
+            left_out.append(Rejected(utterances[row].id, str(utterances.audio(row)), reason))
+            fit[row] = False
+    if not fit.any():
         first = f" The first, {left_out[0].file}: {left_out[0].reason}." if left_out else ""
         raise UserError(f"No utterance of dataset.{name} can be used: {len(left_out)} left out.{first} Check its paths and transcripts.")
-    rows = np.array(keep, dtype=np.int64)
-    every = sorted([u.id for u in utterances] + [r.id for r in rejected])
-    ids = hashlib.blake2b("\n".join(every).encode(), digest_size=8).hexdigest()
-    return Split(name, [utterances[i] for i in keep], [tokenizer.scored(texts[i]) for i in keep], [labels[i] for i in keep],
-                 store.lengths[rows] / rate, left_out, ids, store, rows)
+    rows = np.flatnonzero(fit)
+    return Split(name, utterances.take(rows), tokenizer, store.lengths[rows] / rate, left_out, store, rows.astype(np.int32))
+
+
+def _doubtful(name: str, utterances: Utterances, store: AudioStore, rate: int, tokenizer: Tokenizer, limits: Limits) -> list[int]:
+    """The rows that have to be looked at one by one; all others are fit by far, which takes a hundredth of the time to see."""
+    grid = rate // 10
+    fewest = np.array([limits.frames(n) for n in range(0, int(store.lengths.max(initial=0)) + 1, grid)])
+    frames = fewest[store.lengths // grid] if len(fewest) else np.zeros(0)
+    longest = rate * (limits.max_seconds if name == "train" else limits.max_eval_seconds)
+    doubtful = (frames < 1) | (store.lengths < limits.min_seconds * rate) | (store.lengths > longest)
+    doubtful[[*store.reasons, *store.silent]] = True
+    first = 0
+    for texts in chunks(utterances.texts()):
+        here = slice(first, first + len(texts))
+        labels, counts = tokenizer.encode_many([tokenizer.target(text) for text in texts])
+        again = np.concatenate([[False], labels[1:] == labels[:-1]])  # counts a pair across two texts too: then it is looked at
+        doubtful[here] |= (counts + sums(again, counts) > frames[here]) | (sums(tokenizer.speech(labels), counts) == 0)
+        first += len(texts)
+    return np.flatnonzero(doubtful).tolist()
 
 
 def unfit(split: str, samples: int, rate: int, text: str, labels: np.ndarray, tokenizer: Tokenizer, limits: Limits) -> str:

@@ -1,104 +1,187 @@
-"""Audio decoded, mixed down and resampled once, to int16 shards that are memory-mapped ever after.
+"""Audio decoded, mixed down and resampled once, to int16 shards on the disk.
 
 A shard holds consecutive utterances; its name is a hash of what they are (path, size, modification time, segment) and of
 the sample rate, so an unchanged corpus is found again in a second, and a changed file makes its shard anew. A shard is a
 raw `.i16` file and a `.json` index, which is renamed into place last: a shard with an index is whole.
+
+A lazy store goes by headers, where they tell lengths exactly, and decodes what is asked for. What it says of lengths and
+reasons does not depend on what is in the cache: a file that turns out broken only when it is decoded keeps its length, gives
+no samples, and is named in `late`, on the first run as on any other.
 """
 
 import hashlib
 import json
 import os
-import re
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import soundfile
-import soxr
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from asr_exp.data.corpora import FileAudio, TableAudio, Utterance
+from asr_exp.data.clips import decode, read_clip
+from asr_exp.data.corpora import Utterance
 
 SHARD = 128  # utterances; small enough to spread a small corpus over the cores
-VERSION = "1"  # of the shards' contents; another number makes all of them anew
-TOLERANCE = 0.25  # seconds; MP3 headers promise a little more than there is
-LONGEST = 3600.0  # seconds of one clip; more is a recording to be segmented first
-
-Audio = FileAudio | TableAudio
+VERSION = "2"  # of the shards' contents; another number makes all of them anew
+SILENT = "silent: every sample is zero"
 
 
 class AudioStore:
-    """Random access to the decoded audio of a list of utterances. `lengths` (samples) is 0 where `reasons` says why."""
+    """Random access to the decoded audio of a list of utterances, from a file that is read piece by piece: memory stays flat.
 
-    def __init__(self, rate: int, shards: Sequence[Path], lengths: np.ndarray, reasons: dict[int, str]):
-        self.rate, self.lengths, self.reasons = rate, lengths, reasons
-        self._shards = list(shards)
-        self._maps: dict[int, np.ndarray] = {}
-        starts = np.zeros(len(lengths), dtype=np.int64)
-        for first in range(0, len(lengths), SHARD):
-            inside = lengths[first : first + SHARD]
-            starts[first : first + SHARD] = np.cumsum(inside) - inside
-        self._starts = starts
+    lengths: samples of each, 0 where `reasons` says why; late: why an utterance of a lazy store gives no samples all the same,
+    as far as is known; silent: those whose samples are all zero, as far as is known.
+    """
+
+    def __init__(self, utterances: Sequence[Utterance], shards: Sequence[Path], rate: int, lazy: bool, workers: int):
+        self.rate, self.lazy = rate, lazy
+        self.lengths = np.zeros(len(utterances), dtype=np.int32)
+        self.reasons: dict[int, str] = {}
+        self.late: dict[int, str] = {}
+        self.silent: set[int] = set()
+        self._utterances, self._shards, self._workers = utterances, shards, workers
+        self._held = np.zeros(len(utterances), dtype=np.int32)  # samples that the shard has of each
+        self._made = np.zeros(len(shards), dtype=bool)
+        self._pool: ThreadPoolExecutor | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Samples of one utterance, int16, shape (length,); a view of the memory map."""
+        """Samples of one utterance, int16, shape (length,)."""
         shard = index // SHARD
-        if not self.lengths[index]:  # an empty file cannot be mapped
+        if not self.lengths[index] or index in self.late:
             return np.zeros(0, dtype=np.int16)
-        if shard not in self._maps:
-            self._maps[shard] = np.memmap(self._shards[shard], dtype=np.int16, mode="r")
-        start = self._starts[index]
-        return self._maps[shard][start : start + self.lengths[index]]
+        if not self._made[shard] and not self.look(shard):
+            return self._decoded(index)
+        if not self._held[index]:
+            return np.zeros(0, dtype=np.int16)
+        start = self._held[shard * SHARD : index].sum(dtype=np.int64)
+        return np.fromfile(self._shards[shard], np.int16, self._held[index], offset=2 * int(start))
+
+    def read(self, indices: Iterable[int]) -> list[np.ndarray]:
+        """Samples of several utterances; those that have to be decoded are, side by side."""
+        if self._made.all():
+            return [self[int(i)] for i in indices]
+        self._pool = self._pool or ThreadPoolExecutor(self._workers)
+        return list(self._pool.map(lambda i: self[int(i)], indices))
+
+    def late_by_now(self) -> dict[int, str]:
+        """`late`, with what the shards that have been made since then say."""
+        for shard in np.flatnonzero(~self._made).tolist():
+            self.look(shard)
+        return self.late
+
+    def look(self, shard: int) -> bool:
+        """Whether a shard is there; what its index says is known from then on."""
+        try:
+            index = json.loads(self._shards[shard].with_suffix(".json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return False
+        self.take(shard, index)
+        self._made[shard] = True
+        return True
+
+    def take(self, shard: int, index: dict[str, Any]) -> None:
+        """Take over what the index of a shard says: {lengths, reasons, late, silent}, by the number of the utterance in the shard."""
+        first = shard * SHARD
+        here = slice(first, first + len(index["lengths"]))
+        reasons, late = ({first + int(i): why for i, why in index[kind].items()} for kind in ("reasons", "late"))
+        held = np.array(index["lengths"], dtype=np.int32)
+        self.lengths[here] = held
+        held[[i - first for i in late]] = 0
+        self._held[here] = held  # in one go: another thread may be reading
+        silent = [first + i for i in index["silent"]]
+        if self.lazy:
+            late |= dict.fromkeys(silent, SILENT)
+        else:
+            reasons |= late
+            self.lengths[list(late)] = 0
+            late = {}
+        self.reasons |= reasons
+        self.late |= late
+        self.silent.update(silent)
+
+    def _decoded(self, index: int) -> np.ndarray:
+        """An utterance of a shard that is not there yet."""
+        clip = decode(self._utterances[index].audio, self.rate)
+        why = clip.reason or (SILENT if clip.samples is not None and not clip.samples.any() else "")
+        if why or clip.samples is None:
+            self.late[index] = why
+            return np.zeros(0, dtype=np.int16)
+        return clip.samples
+
+    @contextmanager
+    def filling(self) -> Iterator[None]:
+        """Make the shards that are missing, in the background and in the order of the utterances, while the context lasts."""
+        shards = np.flatnonzero(~self._made).tolist()
+        missing, turn, over = iter(shards), threading.Lock(), threading.Event()
+
+        def work() -> None:
+            with suppress(AttributeError, OSError):  # on Linux a thread has a niceness of its own: training goes first
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+            while not over.is_set():
+                with turn:
+                    shard = next(missing, None)
+                if shard is None:
+                    return
+                with suppress(Timeout, OSError):  # another process is at it; what cannot be kept is decoded when it is asked for
+                    _make_shard(self._shards[shard], _group(self._utterances, shard), self.rate, lambda done: None, wait=False)
+
+        for _ in range(min(self._workers, len(shards))):
+            threading.Thread(target=work, daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
 
 
 def open_store(utterances: Sequence[Utterance], cache: Path, rate: int = 16000, workers: int | None = None,
-               progress: str | None = None) -> AudioStore:
+               progress: str | None = None, lazy: bool = False) -> AudioStore:
     """The store of these utterances; what is not in the cache yet is decoded now, in parallel.
 
     Several processes may ask at once: each shard is made by one of them, the others wait for it. `progress` is the label
-    of a progress bar (None: no bar).
+    of a progress bar (None: no bar). lazy: shards of which headers tell all lengths are not made, only looked at.
     """
-    groups = _groups(utterances)
-    paths = _paths(groups, cache, rate)
-    missing = [(p, g) for p, g in zip(paths, groups, strict=True) if not p.with_suffix(".json").exists()]
-    if missing:
-        total = sum(len(g) for _, g in missing)
-        with (
-            tqdm(total=total, desc=progress, unit="clip", disable=None if progress else True, leave=False, dynamic_ncols=True) as bar,
-            ThreadPoolExecutor(workers or os.cpu_count()) as pool,
-        ):
-            list(pool.map(lambda job: _make_shard(job[0], job[1], rate, bar.update), missing))
-    lengths, reasons = np.zeros(len(utterances), dtype=np.int64), {}
-    for number, path in enumerate(paths):
-        index = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        lengths[number * SHARD : number * SHARD + len(index["lengths"])] = index["lengths"]
-        reasons.update({number * SHARD + int(i): why for i, why in index["reasons"].items()})
-    return AudioStore(rate, paths, lengths, reasons)
+    workers = workers or max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    with ThreadPoolExecutor(workers) as pool:
+        shards = list(pool.map(lambda n: _path(_group(utterances, n), cache, rate), range(-(-len(utterances) // SHARD))))
+        store = AudioStore(utterances, shards, rate, lazy, workers)
+        missing = [n for n in range(len(shards)) if not store.look(n)]
+        total = sum(len(_group(utterances, n)) for n in missing)
+        with tqdm(total=total, desc=progress, unit="clip", disable=None if progress else True, leave=False, dynamic_ncols=True) as bar:
+
+            def get(shard: int) -> None:
+                group = _group(utterances, shard)
+                index = _headers(group, rate) if lazy else None
+                if index:
+                    store.take(shard, index)
+                    bar.update(len(group))
+                else:
+                    _make_shard(shards[shard], group, rate, bar.update)
+                    store.look(shard)
+
+            list(pool.map(get, missing))
+    return store
 
 
 def undecoded(utterances: Sequence[Utterance], cache: Path, rate: int) -> list[int]:
     """Indices of the utterances that `open_store` would decode: they are not in the cache yet."""
-    paths = _paths(_groups(utterances), cache, rate)
-    return [i for i in range(len(utterances)) if not paths[i // SHARD].with_suffix(".json").exists()]
+    shards = [_path(_group(utterances, n), cache, rate).with_suffix(".json").exists() for n in range(-(-len(utterances) // SHARD))]
+    return [i for i in range(len(utterances)) if not shards[i // SHARD]]
 
 
-def _groups(utterances: Sequence[Utterance]) -> list[Sequence[Utterance]]:
-    return [utterances[i : i + SHARD] for i in range(0, len(utterances), SHARD)]
+def _group(utterances: Sequence[Utterance], shard: int) -> Sequence[Utterance]:
+    return utterances[shard * SHARD : (shard + 1) * SHARD]
 
 
-def _paths(groups: Sequence[Sequence[Utterance]], cache: Path, rate: int) -> list[Path]:
-    """Where the shard of each group is, or will be."""
-    folder = cache / "audio" / f"{rate}"
-    return [folder / name[:2] / f"{name}.i16" for name in (_shard_name(group, rate) for group in groups)]
-
-
-def _shard_name(group: Sequence[Utterance], rate: int) -> str:
+def _path(group: Sequence[Utterance], cache: Path, rate: int) -> Path:
+    """Where the shard of these utterances is, or will be."""
     digest = hashlib.blake2b(f"{VERSION} {rate}".encode(), digest_size=16)
     for utterance in group:
         try:
@@ -106,104 +189,42 @@ def _shard_name(group: Sequence[Utterance], rate: int) -> str:
         except OSError:
             identity = ("missing", str(utterance.audio))
         digest.update(repr(identity).encode())
-    return digest.hexdigest()
+    name = digest.hexdigest()
+    return cache / "audio" / f"{rate}" / name[:2] / f"{name}.i16"
 
 
-def _make_shard(path: Path, group: Sequence[Utterance], rate: int, advance: Callable[[int], object]) -> None:
+def _headers(group: Sequence[Utterance], rate: int) -> dict[str, Any] | None:
+    """What will be the index of a shard as far as headers tell, or None where they do not tell every length."""
+    clips = [read_clip(utterance.audio, header_only=True) for utterance in group]
+    if not all(clip.reason or clip.exact for clip in clips):
+        return None
+    return {"lengths": [0 if clip.reason else clip.length(rate) for clip in clips],
+            "reasons": {i: clip.reason for i, clip in enumerate(clips) if clip.reason}, "late": {}, "silent": []}
+
+
+def _make_shard(path: Path, group: Sequence[Utterance], rate: int, advance: Callable[[int], object], wait: bool = True) -> None:
+    """Decode a shard, unless it is there. Raises Timeout where another process is at it and is not to be waited for."""
     path.parent.mkdir(parents=True, exist_ok=True)
     index_path = path.with_suffix(".json")
-    with FileLock(path.with_suffix(".lock")):
+    with FileLock(path.with_suffix(".lock"), timeout=-1 if wait else 0):
         if index_path.exists():  # made by another process while this one waited
             advance(len(group))
             return
-        lengths: list[int] = []
-        reasons: dict[int, str] = {}
+        index: dict[str, Any] = {"lengths": [], "reasons": {}, "late": {}, "silent": []}
         beside = path.with_suffix(".new")
         with beside.open("wb") as file:
             for number, utterance in enumerate(group):
-                samples, reason = decode(utterance.audio, rate)
-                if reason:
-                    reasons[number] = reason
-                lengths.append(len(samples))
+                clip = decode(utterance.audio, rate)
+                samples = np.zeros(0, dtype=np.int16) if clip.samples is None else clip.samples
+                late = clip.late and clip.exact
+                index["lengths"].append(clip.length(rate) if late else len(samples))
+                if clip.reason:
+                    index["late" if late else "reasons"][number] = clip.reason
+                elif not samples.any():
+                    index["silent"].append(number)
                 file.write(samples.tobytes())
                 advance(1)
         os.replace(beside, path)
         beside_index = path.with_suffix(".json.new")
-        beside_index.write_text(json.dumps({"lengths": lengths, "reasons": reasons}), encoding="utf-8")
+        beside_index.write_text(json.dumps(index), encoding="utf-8")
         os.replace(beside_index, index_path)
-
-
-@dataclass(frozen=True)
-class Clip:
-    """What a file says of a clip. frames: of the segment, at its own `rate`; reason: why it cannot be used, or ''; samples:
-    (frames, channels) float32, full scale at 1, or None where they were not asked for."""
-
-    reason: str
-    rate: int = 0
-    frames: int = 0
-    channels: int = 0
-    format: str = ""
-    samples: np.ndarray | None = None
-
-    @property
-    def seconds(self) -> float:
-        return self.frames / self.rate if self.rate else 0.0
-
-
-def read_clip(audio: Audio, header_only: bool = False) -> Clip:
-    """A clip as its file holds it. Its header alone tells all but whether a compressed file is cut short."""
-    try:
-        with soundfile.SoundFile(audio.open()) as file:
-            if file.frames == 0:
-                return Clip("empty: the file holds no audio")
-            found, promised = file.samplerate, _promised(audio, file)
-            wanted = _segment(audio, file)
-            about = found, wanted, file.channels, f"{file.format} {file.subtype}"
-            if wanted > LONGEST * found:
-                return Clip(f"{wanted / found:.0f} s long; cut it into segments first", *about)
-            samples = None if header_only else file.read(wanted, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError, RuntimeError, ValueError, TypeError) as why:
-        if isinstance(audio, FileAudio) and not os.path.exists(audio.path):
-            return Clip("no such file")
-        return Clip(f"unreadable: {getattr(why, 'error_string', why)}")
-    there = file.frames if samples is None else len(samples)
-    if (samples is not None and wanted - there > TOLERANCE * found) or promised > file.frames:
-        return Clip(f"truncated: {there} samples where the header promises {max(wanted, promised)}", *about)
-    if samples is not None and not np.isfinite(samples).all():
-        return Clip("unreadable: samples that are not finite", *about)
-    return Clip("", *about, samples)
-
-
-def decode(audio: Audio, rate: int) -> tuple[np.ndarray, str]:
-    """One clip as int16 mono at `rate` -> (samples, reason it cannot be used, or '')."""
-    clip = read_clip(audio)
-    if clip.samples is None:
-        return np.zeros(0, dtype=np.int16), clip.reason
-    mono = clip.samples.mean(axis=1)
-    if clip.rate != rate:
-        mono = soxr.resample(mono, clip.rate, rate)
-    return np.clip(np.rint(mono * 32768.0), -32768, 32767).astype(np.int16), ""
-
-
-def _promised(audio: Audio, file: soundfile.SoundFile) -> int:
-    """Samples the header speaks of, where libsndfile quietly goes by the size of the file instead (WAV, NIST SPHERE)."""
-    if file.format == "NIST":
-        source = audio.open()
-        with open(source, "rb") if isinstance(source, str) else source as start:
-            head = start.read(1024)
-        count = re.search(rb"sample_count -i (\d+)", head)
-        return int(count.group(1)) if count else 0
-    sizes = re.search(r"data : (\d+) \(should be (\d+)\)", file.extra_info)
-    said, found = map(int, sizes.groups()) if sizes else (0, 0)
-    return file.frames * said // found if found and said < 0x7FFFFFFF else 0  # a stream's header says 'as long as can be'
-
-
-def _segment(audio: Audio, file: soundfile.SoundFile) -> int:
-    """Move to the segment's start -> its length in the file's own samples."""
-    start = round((audio.start or 0.0) * file.samplerate)
-    end = file.frames if audio.end is None else round(audio.end * file.samplerate)
-    if not 0 <= start < min(end, file.frames) or end > file.frames + file.samplerate // 10:
-        raise ValueError(f"the segment {audio.start}-{audio.end} s lies outside the file of {file.frames / file.samplerate:.2f} s")
-    if start:
-        file.seek(start)
-    return min(end, file.frames) - start

@@ -3,7 +3,8 @@
 import functools
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from asr_exp.errors import UserError, nearest
@@ -26,12 +27,20 @@ class TextRules:
             text = rule(text)
         return text
 
-    def apply_many(self, texts: list[str]) -> list[str]:
+    def apply_many(self, texts: Iterable[str]) -> Iterator[str]:
         """The same as applying the rules to each text; faster for rules that work on lists (espeak)."""
-        for rule in self._rules:
-            many = getattr(rule, "many", None)
-            texts = many(texts) if many else [rule(text) for text in texts]
-        return texts
+        for some in chunks(texts):
+            for rule in self._rules:
+                many = getattr(rule, "many", None)
+                some = many(some) if many else [rule(text) for text in some]
+            yield from some
+
+
+def chunks(texts: Iterable[str], size: int = 10_000) -> Iterator[list[str]]:
+    """Lists of so many texts: enough to work on at once, and little to hold."""
+    remaining = iter(texts)
+    while some := list(islice(remaining, size)):
+        yield some
 
 
 def register_rule(name: str, argument: Argument = None) -> Callable:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from asr_exp.data.phones import INVENTORIES, fold
+from asr_exp.data.text import chunks
 from asr_exp.errors import UserError
 
 SPACE, UNKNOWN, BLANK = "|", "[UNK]", "[PAD]"
@@ -31,10 +32,21 @@ class Tokenizer:
         self.blank = self.ids[blank]
         self.unknown = self.ids.get(unknown)
         self.inventory, self.score_inventory = inventory, score_inventory
+        self._other = -1 if self.unknown is None else self.unknown
+        self._table = self._by_character()
         self._spoken = [" " if t == space else "" if t == blank else t for t in self.tokens]
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def _by_character(self) -> np.ndarray:
+        """The label of each code point, up to the highest of the vocabulary; the last entry is that of all others."""
+        labels = {ord(unit): i for unit, i in self._units.items() if len(unit) == 1}
+        if self.space in self.ids:
+            labels[ord(" ")] = self.ids[self.space]
+        table = np.full(max(labels, default=0) + 2, self._other, dtype=np.int32)
+        table[list(labels)] = list(labels.values())
+        return table
 
     # -- making one ---------------------------------------------------------------------------------------------------
 
@@ -48,9 +60,7 @@ class Tokenizer:
         if unit == "phone" and inventory in INVENTORIES:
             units = [phone + " " for phone in sorted(INVENTORIES[inventory])]
         else:
-            counts: Counter[str] = Counter()
-            for text in texts:
-                counts.update([p + " " for p in text.split()] if unit == "phone" else text)
+            counts = _count(texts, unit)
             space = counts.pop(" ", 0)
             counts.pop(SPACE, None)  # a bar in a transcript would read as a space
             units = sorted(u for u, n in counts.items() if n >= min_count)
@@ -101,13 +111,29 @@ class Tokenizer:
 
     def encode(self, text: str) -> np.ndarray:
         """Label ids (int32) of a transcript; units not in the vocabulary become [UNK], or are left out where there is none."""
-        units = text.split() if self.unit == "phone" else text.replace(" ", self.space)
-        ids = (self._units.get(u, self.unknown) for u in units)
-        return np.fromiter((i for i in ids if i is not None), dtype=np.int32)
+        return self.encode_many([text])[0]
+
+    def encode_many(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Label ids (int32) of many transcripts, end to end, and how many each has."""
+        if self.unit == "phone":
+            units = [text.split() for text in texts]
+            counts = np.fromiter(map(len, units), np.int64, len(texts))
+            labels = np.fromiter((self._units.get(u, self._other) for row in units for u in row), np.int32, counts.sum())
+        else:
+            counts = np.fromiter(map(len, texts), np.int64, len(texts))
+            labels = self._table[np.minimum(_points("".join(texts)), len(self._table) - 1)]
+        if self.unknown is None:
+            kept = labels >= 0
+            labels, counts = labels[kept], sums(kept, counts)
+        return labels, counts
+
+    def speech(self, labels: np.ndarray) -> np.ndarray:
+        """Which of the labels are units of speech (not [UNK], not a space)."""
+        return (labels != self._other) & (labels != self.ids.get(self.space, -1))
 
     def known(self, labels: np.ndarray) -> int:
-        """How many of the labels are units of speech (not [UNK], not a space)."""
-        return int(np.sum((labels != self.unknown) & (labels != self.ids.get(self.space, -1))))
+        """How many of the labels are units of speech."""
+        return int(np.sum(self.speech(labels)))
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of collapsed label ids (no repeats, blanks allowed): what a transformers pipeline prints for them."""
@@ -132,3 +158,26 @@ class Tokenizer:
                 str(vocabulary), bos_token=None, eos_token=None, unk_token=self.unknown_token, pad_token=self.blank_token,
                 word_delimiter_token=self.space,
             ).save_pretrained(folder)
+
+
+def sums(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The sum of each of the runs that follow each other in `values`, `counts` of them long."""
+    totals = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
+    ends = np.cumsum(counts)
+    return totals[ends] - totals[ends - counts]
+
+
+def _points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+
+
+def _count(texts: Iterable[str], unit: str) -> Counter[str]:
+    """How often each unit is there."""
+    counts: Counter[str] = Counter()
+    for some in chunks(texts):
+        if unit == "phone":
+            counts.update(phone + " " for text in some for phone in text.split())
+        else:
+            seen = np.bincount(_points("".join(some)))
+            counts.update({chr(point): int(seen[point]) for point in np.flatnonzero(seen)})
+    return counts

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from asr_exp.data.clips import Clip
 from asr_exp.data.corpora.base import Utterance
-from asr_exp.data.store import Clip
 
 FAIL, WARN, NOTE = "FAIL", "WARN", "NOTE"
 TOLERATED = 0.01  # share of the training split that may be left out without harm; of dev and test, none may

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from asr_exp.data.store import Audio, Clip, read_clip
+from asr_exp.data.clips import Audio, Clip, read_clip
 from asr_exp.inspection.findings import FAIL, NOTE, WARN, Finding, Row, about, counted
 
 FULL_SCALE = 0.999

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from asr_exp.data.batching import Batch, collate, cost, pack
+from asr_exp.data.clips import decode
 from asr_exp.data.corpora.base import Utterance
 from asr_exp.data.prepare import Split
-from asr_exp.data.store import decode
 from asr_exp.job import Job
 from asr_exp.training import train_step
 
@@ -31,8 +31,11 @@ class OnDemand:
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Samples of one utterance, int16; silence of its length where it cannot be decoded."""
-        samples, reason = decode(self.utterances[index].audio, self.rate)
-        return np.zeros(round(self.seconds[index] * self.rate), dtype=np.int16) if reason else samples
+        clip = decode(self.utterances[index].audio, self.rate)
+        return np.zeros(round(self.seconds[index] * self.rate), dtype=np.int16) if clip.samples is None else clip.samples
+
+    def read(self, indices: Sequence[int]) -> list[np.ndarray]:
+        return [self[int(i)] for i in indices]
 
 
 @dataclass(frozen=True)

@@ -1,68 +1,17 @@
 """What every corpus reader yields, and the registry that finds a reader by name."""
 
 import importlib
-import io
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from asr_exp.data.corpora.utterances import FileAudio, TableAudio, Utterance, Utterances
 from asr_exp.errors import UserError
 from asr_exp.registry import Registry
 
 SPLITS = ("train", "dev", "test")
-
-
-@dataclass(frozen=True, slots=True)
-class FileAudio:
-    """An audio file, or the part of it between `start` and `end` (seconds)."""
-
-    path: str
-    start: float | None = None
-    end: float | None = None
-
-    def identity(self) -> tuple:
-        """What the audio store keys its contents by. Raises FileNotFoundError."""
-        stat = os.stat(self.path)
-        return (self.path, stat.st_size, stat.st_mtime_ns, self.start, self.end)
-
-    def open(self) -> str | BinaryIO:
-        return self.path
-
-    def __str__(self) -> str:
-        return self.path
-
-
-@dataclass(frozen=True, slots=True)
-class TableAudio:
-    """Audio held as encoded bytes (or a path) in a row of a `datasets.Dataset` whose audio column is not decoded."""
-
-    table: Any
-    row: int
-    column: str = "audio"
-    start: float | None = None
-    end: float | None = None
-
-    def identity(self) -> tuple:
-        return (self.table._fingerprint, self.row, self.column, self.start, self.end)
-
-    def open(self) -> str | BinaryIO:
-        cell = self.table[self.row][self.column]
-        return io.BytesIO(cell["bytes"]) if cell["bytes"] is not None else cell["path"]
-
-    def __str__(self) -> str:
-        return f"row {self.row} of {self.table.info.dataset_name or 'the hub dataset'}"
-
-
-@dataclass(frozen=True, slots=True)
-class Utterance:
-    """One row of a corpus, as the corpus gives it: text rules have not been applied."""
-
-    id: str
-    audio: FileAudio | TableAudio
-    text: str
-    speaker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +23,14 @@ class Rejected:
     reason: str
 
 
-@dataclass
 class Corpus:
     """The splits of a corpus. `subsets` names what each split was read from; it is part of a score's protocol."""
 
-    splits: dict[str, list[Utterance]]
-    rejected: dict[str, list[Rejected]] = field(default_factory=lambda: {s: [] for s in SPLITS})
-    subsets: dict[str, list[str]] = field(default_factory=dict)
-    source: str = "local"
+    def __init__(self, splits: Mapping[str, Sequence[Utterance]], rejected: dict[str, list[Rejected]] | None = None,
+                 subsets: dict[str, list[str]] | None = None, source: str = "local"):
+        self.splits = {name: rows if isinstance(rows, Utterances) else Utterances(rows) for name, rows in splits.items()}
+        self.rejected = rejected or {name: [] for name in SPLITS}
+        self.subsets, self.source = subsets or {}, source
 
 
 Reader = Callable[[Any, Path], Corpus]
@@ -124,6 +73,6 @@ def resolve_root(dataset: Any) -> Path | None:
 
 
 __all__ = [
-    "Corpus", "FileAudio", "Reader", "Rejected", "SPLITS", "TableAudio", "Utterance",
+    "Corpus", "FileAudio", "Reader", "Rejected", "SPLITS", "TableAudio", "Utterance", "Utterances",
     "as_list", "read_corpus", "register_reader", "resolve_root",
 ]

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from asr_exp.data.corpora.base import Corpus, FileAudio, Rejected, Utterance, register_reader, resolve_root
+from asr_exp.data.corpora.base import Corpus, FileAudio, Rejected, Utterance, Utterances, register_reader, resolve_root
 from asr_exp.data.corpora.hub import Fields, read_split
 from asr_exp.data.corpora.splits import Rows, gather
 from asr_exp.errors import UserError, nearest
@@ -58,7 +58,7 @@ def _read_tsv(folder: Path, subset: str, key: str) -> Rows:
     if not tsv.is_file():
         present = sorted(p.stem for p in folder.glob("*.tsv"))
         raise UserError(f"{key}={subset}: there is no {subset}.tsv in {folder}.{nearest(subset, present)} There are: {', '.join(present)}.")
-    utterances: list[Utterance] = []
+    utterances = Utterances()
     rejected: list[Rejected] = []
     with tsv.open(encoding="utf-8-sig", newline="") as lines:
         # Sentences hold stray quotation marks: the files are not quoted.

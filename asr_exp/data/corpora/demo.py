@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from asr_exp.data.corpora.base import SPLITS, Corpus, FileAudio, Utterance, register_reader
+from asr_exp.data.corpora.base import SPLITS, Corpus, FileAudio, Utterance, Utterances, register_reader
 from asr_exp.data.corpora.splits import Rows, gather
 from asr_exp.errors import UserError, nearest
 
@@ -62,8 +62,8 @@ def read_demo(dataset: Any, cache: Path) -> Corpus:
         if split not in SPLITS:
             raise UserError(f"{key}={split} is not a split of the demo.{nearest(split, SPLITS)} There are: {', '.join(SPLITS)}.")
         with (folder / f"{split}.csv").open(encoding="utf-8", newline="") as rows:
-            return [Utterance(Path(row["file"]).stem, FileAudio(str(folder / row["file"])), row["text"], row["speaker"])
-                    for row in csv.DictReader(rows)], []
+            return Utterances(Utterance(Path(row["file"]).stem, FileAudio(str(folder / row["file"])), row["text"], row["speaker"])
+                              for row in csv.DictReader(rows)), []
 
     return gather(dataset, read, str(folder))
 

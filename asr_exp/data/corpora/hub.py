@@ -3,10 +3,11 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from asr_exp.data.corpora.base import Corpus, Rejected, TableAudio, Utterance, register_reader, resolve_root
+from asr_exp.data.corpora.base import Corpus, Rejected, TableAudio, Utterance, Utterances, register_reader, resolve_root
 from asr_exp.data.corpora.splits import Rows, gather
 from asr_exp.errors import UserError, nearest
 
@@ -77,10 +78,10 @@ def rows_of(table: Any, fields: Fields, split: str) -> Rows:
     if str(table.features[fields.audio]) == "Value('large_string')":
         table = table.cast_column(fields.audio, datasets.Value("string"))
     table = table.cast_column(fields.audio, datasets.Audio(decode=False))
-    texts = table.data.column(fields.text).to_pylist()
-    speakers = table.data.column(fields.speaker).to_pylist() if fields.speaker in columns else [None] * len(texts)
-    names = table.data.column(fields.id).to_pylist() if fields.id else _audio_names(table, fields.audio)
-    utterances: list[Utterance] = []
+    texts = _cells(table.data.column(fields.text))
+    speakers = _cells(table.data.column(fields.speaker)) if fields.speaker in columns else repeat(None, len(table))
+    names = _cells(table.data.column(fields.id)) if fields.id else _audio_names(table, fields.audio)
+    utterances = Utterances()
     rejected: list[Rejected] = []
     for row, (name, text, speaker) in enumerate(zip(names, texts, speakers, strict=True)):
         audio = TableAudio(table, row, fields.audio)
@@ -92,11 +93,16 @@ def rows_of(table: Any, fields: Fields, split: str) -> Rows:
     return utterances, rejected
 
 
-def _audio_names(table: Any, column: str) -> list[str | None]:
+def _cells(column: Any) -> Iterator[Any]:
+    """The cells of an Arrow column, a chunk at a time."""
+    return (cell for chunk in column.chunks for cell in chunk.to_pylist())
+
+
+def _audio_names(table: Any, column: str) -> Iterator[str | None]:
     """The audio's file names, read beside the bytes and not with them."""
     import pyarrow.compute
 
-    return pyarrow.compute.struct_field(table.data.column(column), "path").to_pylist()
+    return _cells(pyarrow.compute.struct_field(table.data.column(column), "path"))
 
 
 def _stem(name: str) -> str:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from asr_exp.data.corpora.base import Corpus, FileAudio, Rejected, Utterance, register_reader, resolve_root
+from asr_exp.data.corpora.base import Corpus, FileAudio, Rejected, Utterance, Utterances, register_reader, resolve_root
 from asr_exp.data.corpora.hub import Fields, read_split
 from asr_exp.data.corpora.splits import Rows, gather
 from asr_exp.errors import UserError, nearest
@@ -41,7 +41,7 @@ def _read_local(root: Path, subset: str, key: str) -> Rows:
         present = _present(root)
         raise UserError(f"{key}={subset} is not in {root}.{nearest(subset, present or SUBSETS)} "
                         f"Subsets there: {', '.join(present) or 'none; give the folder that holds them as dataset.root'}.")
-    utterances: list[Utterance] = []
+    utterances = Utterances()
     rejected: list[Rejected] = []
     for place, _, names in sorted(os.walk(root / subset)):
         audio = {name.partition(".")[0]: name for name in names if not name.endswith(".txt")}

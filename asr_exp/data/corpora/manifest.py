@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asr_exp.data.corpora.base import SPLITS, Corpus, FileAudio, Rejected, Utterance, as_list, register_reader
+from asr_exp.data.corpora.base import SPLITS, Corpus, FileAudio, Rejected, Utterance, Utterances, as_list, register_reader
 from asr_exp.data.corpora.splits import Rows, complete, gather
 from asr_exp.errors import UserError, nearest
 from asr_exp.schema import Columns
@@ -47,7 +47,7 @@ def read_manifest(dataset: Any, cache: Path) -> Corpus:
 
 
 def _read(path: str, key: str, dataset: Any) -> Rows:
-    rows: Rows = ([], [])
+    rows: Rows = (Utterances(), [])
     columns = Columns(**dataset.columns)
     for row in _load(path, key, dataset):
         _add(rows, _utterance(Path(os.path.expanduser(path)), row, columns))
@@ -67,7 +67,7 @@ def _by_split_column(file: Path, rows: list[_Row], dataset: Any) -> Corpus:
                                                                       "(dataset.columns.split=null ignores that column)")
         split = split or "train"
         corpus.subsets[split] = [f"{file.name}[{column}={split}]"]
-        _add((corpus.splits.setdefault(split, []), corpus.rejected[split]), result)
+        _add((corpus.splits.setdefault(split, Utterances()), corpus.rejected[split]), result)
     return complete(corpus, dataset, str(file))
 
 

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from asr_exp.data.corpora.base import Corpus, FileAudio, Rejected, Utterance, register_reader, resolve_root
+from asr_exp.data.corpora.base import Corpus, FileAudio, Rejected, Utterance, Utterances, register_reader, resolve_root
 from asr_exp.data.corpora.hub import Fields, load_table, read_split, rows_of
 from asr_exp.data.corpora.splits import Rows, gather
 from asr_exp.errors import UserError, nearest
@@ -49,7 +49,7 @@ def _parquet_files(root: Path, language: str) -> list[str]:
 
 def _read_csv(table: Path) -> Rows:
     """text/LANGUAGE.csv: the file under audio/, its transcription, an English translation, the intent; with a header."""
-    utterances: list[Utterance] = []
+    utterances = Utterances()
     rejected: list[Rejected] = []
     with table.open(encoding="utf-8-sig", newline="") as lines:
         rows = csv.reader(lines, skipinitialspace=True)

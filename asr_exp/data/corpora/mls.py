@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from asr_exp.data.corpora.base import Corpus, FileAudio, Rejected, Utterance, register_reader, resolve_root
+from asr_exp.data.corpora.base import Corpus, FileAudio, Rejected, Utterance, Utterances, register_reader, resolve_root
 from asr_exp.data.corpora.hub import Fields, read_split
 from asr_exp.data.corpora.splits import Rows, gather
 from asr_exp.errors import UserError, nearest
@@ -33,7 +33,7 @@ def read_mls(dataset: Any, cache: Path) -> Corpus:
             raise UserError(f"{key}={subset} is not a split of MLS on the hub.{nearest(subset, _HUB_SPLITS)} "
                             f"There are: {', '.join(_HUB_SPLITS)}.")
         parts = [read_split(dataset.hub, dataset.hub.config or dataset.language, split, _FIELDS, key) for split in _HUB_SPLITS[subset]]
-        return [u for utterances, _ in parts for u in utterances], [r for _, rejected in parts for r in rejected]
+        return Utterances.join([utterances for utterances, _ in parts]), [r for _, rejected in parts for r in rejected]
 
     return gather(dataset, read, f"the hub's {dataset.hub.id}", source="hub")
 
@@ -81,7 +81,7 @@ def _read_split(folder: Path, split: str, key: str, handles: set[str] | None) ->
         present = [*sorted(p.parent.name for p in folder.glob("*/transcripts.txt")), *LIMITED]
         raise UserError(f"{key}={split}: there is no {transcripts}.{nearest(split, present)} Subsets there: {', '.join(present)}.")
     endings = {}
-    utterances: list[Utterance] = []
+    utterances = Utterances()
     rejected: list[Rejected] = []
     with transcripts.open(encoding="utf-8") as lines:
         for line in filter(str.strip, lines):

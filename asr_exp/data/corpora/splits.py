@@ -2,14 +2,17 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
-from asr_exp.data.corpora.base import SPLITS, Corpus, Rejected, Utterance, as_list
+import numpy as np
+
+from asr_exp.data.corpora.base import SPLITS, Corpus, Rejected, Utterances, as_list
 from asr_exp.errors import UserError
 
-Rows = tuple[list[Utterance], list[Rejected]]
+Rows = tuple[Utterances, list[Rejected]]
 _log = logging.getLogger(__name__)
 
 
@@ -23,11 +26,12 @@ def gather(dataset: Any, read: Callable[[str, str], Rows], where: str, source: s
     """
     corpus = Corpus(splits={}, source=source)
     for split in SPLITS:
-        rows: list[Utterance] = []
+        parts: list[Utterances] = []
         for subset in as_list(dataset[split]):
             more, rejected = read(subset, f"dataset.{split}")
-            rows += more
+            parts.append(more)
             corpus.rejected[split] += rejected
+        rows = Utterances.join(parts)
         if rows or (dataset[split] and split not in may_be_empty):
             corpus.splits[split] = rows
             corpus.subsets[split] = [label(subset) for subset in as_list(dataset[split])]
@@ -52,47 +56,48 @@ def complete(corpus: Corpus, dataset: Any, where: str) -> Corpus:
     return corpus
 
 
-def unique_ids(rows: list[Utterance]) -> list[Utterance]:
+def unique_ids(rows: Utterances) -> Utterances:
     """`rows` with `#2`, `#3` ... added to an id that was there before."""
+    if len(np.unique(_marks(rows.ids()))) == len(rows):
+        return rows
     seen: dict[str, int] = {}
-    unique = []
+    unique = Utterances()
     for row in rows:
         count = seen[row.id] = seen.get(row.id, 0) + 1
         unique.append(row if count == 1 else replace(row, id=f"{row.id}#{count}"))
     return unique
 
 
-def carve(rows: list[Utterance], shares: dict[str, float], seed: int) -> tuple[dict[str, list[Utterance]], str]:
+def carve(rows: Utterances, shares: dict[str, float], seed: int) -> tuple[dict[str, Utterances], str]:
     """`rows` dealt to train and to the splits of `shares` -> (rows by split, what was dealt: `speakers` or `utterances`).
 
     Whole speakers where there are enough of them to come near the shares, else utterances. The same ids and seed give the
     same splits whatever the order of the rows, which stays as it is.
     """
-    dealt = _deal_speakers(rows, shares, seed)
-    unit = "speakers" if dealt else "utterances"
-    if dealt is None:
-        order = sorted((row.id for row in rows), key=lambda i: _shuffle_key(i, seed))
-        dealt = {}
-        for split, share in shares.items():
-            taken = len(dealt)
-            dealt |= {i: split for i in order[taken:taken + max(1, round(share * len(rows)))]}
-    parts: dict[str, list[Utterance]] = {"train": [], **{split: [] for split in shares}}
-    for row in rows:
-        parts[dealt.get(str(row.speaker) if unit == "speakers" else row.id, "train")].append(row)
-    return parts, unit
+    names = ["train", *shares]
+    by_speaker = _deal_speakers(rows, shares, seed)
+    if by_speaker:
+        dealt = np.fromiter((names.index(by_speaker.get(str(s), "train")) for s in rows.speakers()), np.int8, len(rows))
+    else:
+        keys = (_shuffle_key(i, seed) for i in rows.ids())
+        order = np.argsort(np.fromiter((int(key[:16], 16) for key in keys), np.uint64, len(rows)))
+        dealt, taken = np.zeros(len(rows), dtype=np.int8), 0
+        for number, share in enumerate(shares.values(), 1):
+            count = max(1, round(share * len(rows)))
+            dealt[order[taken : taken + count]] = number
+            taken += count
+    parts = {name: rows.take(np.flatnonzero(dealt == number)) for number, name in enumerate(names)}
+    return parts, "speakers" if by_speaker else "utterances"
 
 
-def _deal_speakers(rows: list[Utterance], shares: dict[str, float], seed: int) -> dict[str, str] | None:
+def _deal_speakers(rows: Utterances, shares: dict[str, float], seed: int) -> dict[str, str] | None:
     """speaker -> split, or None where speakers are unknown or too few to give each split one and train as many as the others.
 
     A split takes speakers until it has its share; at least one, however much that speaker has said.
     """
-    sizes: dict[str, int] = {}
-    for row in rows:
-        if row.speaker is None:
-            return None
-        sizes[row.speaker] = sizes.get(row.speaker, 0) + 1
-    if len(sizes) < 2 * len(shares) + 1:
+    counts = Counter(rows.speakers())
+    sizes = {speaker: count for speaker, count in counts.items() if speaker is not None}
+    if None in counts or len(sizes) < 2 * len(shares) + 1:
         return None
     dealt: dict[str, str] = {}
     for split, share in shares.items():
@@ -120,9 +125,9 @@ def _carve_out(corpus: Corpus, shares: dict[str, float], seed: int) -> None:
     if not parts["train"]:
         raise UserError(f"dataset.train has {len(rows)} utterances, too few to carve {' and '.join(shares)} out of it; "
                         f"give {' and '.join(f'dataset.{s}=...' for s in shares)}.")
-    total = len({r.speaker for r in rows}) if unit == "speakers" else len(rows)
+    total = len(set(rows.speakers())) if unit == "speakers" else len(rows)
     for split in shares:
-        count = len({r.speaker for r in parts[split]}) if unit == "speakers" else len(parts[split])
+        count = len(set(parts[split].speakers())) if unit == "speakers" else len(parts[split])
         corpus.subsets[split] = [f"{names}[{count} of {total} {unit}, seed {seed}]"]
         _log.warning("There is no %s split: it is %d of the %d %s of train (%d utterances, dataset.split_seed=%d)",
                      split, count, total, unit, len(parts[split]), seed)
@@ -136,13 +141,18 @@ def _empty(split: str, rejected: list[Rejected], dataset: Any, where: str) -> st
     return f"dataset.{split}={asked} has no utterances in {where}.{why} Give dataset.{split} something that has."
 
 
-def _warn_of_overlap(splits: dict[str, list[Utterance]]) -> None:
-    ids = {split: {row.id for row in rows} for split, rows in splits.items()}
+def _warn_of_overlap(splits: dict[str, Utterances]) -> None:
+    marks = {split: _marks(rows.ids()) for split, rows in splits.items()}
     for a, b in (("train", "test"), ("dev", "test"), ("train", "dev")):
-        if common := len(ids[a] & ids[b]):
+        if common := len(np.intersect1d(marks[a], marks[b])):
             flatters = "a checkpoint chosen by dev (trainer.select=best) flatters itself" if a == "dev" else "that score flatters"
-            _log.warning("%d of the %d utterances of %s are also in %s: %s", common, len(ids[b]), b, a, flatters)
-    speakers = {split: {row.speaker for row in rows if row.speaker} for split, rows in splits.items()}
+            _log.warning("%d of the %d utterances of %s are also in %s: %s", common, len(splits[b]), b, a, flatters)
+    speakers = {split: set(rows.speakers()) - {None, ""} for split, rows in splits.items()}
     if common := len(speakers["train"] & speakers["test"]):
         heard = len(speakers["test"])
         _log.warning("%d of the %d speakers of test are also in train: the score is not one for unheard speakers", common, heard)
+
+
+def _marks(ids: Iterable[str]) -> np.ndarray:
+    """A number of 64 bits for each id: a million of them take eight megabytes, where a set of the ids takes a hundred."""
+    return np.fromiter(map(hash, ids), np.int64)

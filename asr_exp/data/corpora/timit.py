@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from asr_exp.data.corpora.base import Corpus, FileAudio, Rejected, Utterance, register_reader, resolve_root
+from asr_exp.data.corpora.base import Corpus, FileAudio, Rejected, Utterance, Utterances, register_reader, resolve_root
 from asr_exp.data.corpora.splits import Rows, gather
 from asr_exp.errors import UserError, nearest
 
@@ -48,7 +48,7 @@ def _read(dataset: Any, ending: str, transcript: Callable[[str], str]) -> Corpus
             rows[half] = _read_half(halves[half], ending, transcript, dataset.sa_sentences)
         if speakers is None:
             return rows[half]
-        found = [u for u in rows[half][0] if u.speaker in speakers]
+        found = Utterances(u for u in rows[half][0] if u.speaker in speakers)
         if not found and subset == "core-test":
             raise UserError(f"{key}={subset}: none of its 24 speakers is in {halves[half]} (a partial copy?); "
                             f"to take every speaker there, give {key}=[test].")
@@ -78,7 +78,7 @@ def _may_hold_timit(name: str) -> bool:
 
 
 def _read_half(folder: Path, ending: str, transcript: Callable[[str], str], sa_sentences: bool) -> Rows:
-    utterances: list[Utterance] = []
+    utterances = Utterances()
     rejected: list[Rejected] = []
     for place, _, names in sorted(os.walk(folder)):
         speaker = os.path.basename(place).upper()

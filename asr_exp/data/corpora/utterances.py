@@ -1,0 +1,206 @@
+"""The rows of a corpus, kept in columns: a million utterances cost their text and some eighty bytes each, not a kilobyte of objects."""
+
+import copy
+import io
+import os
+from array import array
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, BinaryIO, overload
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class FileAudio:
+    """An audio file, or the part of it between `start` and `end` (seconds)."""
+
+    path: str
+    start: float | None = None
+    end: float | None = None
+
+    def identity(self) -> tuple:
+        """What the audio store keys its contents by. Raises FileNotFoundError."""
+        stat = os.stat(self.path)
+        return (self.path, stat.st_size, stat.st_mtime_ns, self.start, self.end)
+
+    def open(self) -> str | BinaryIO:
+        return self.path
+
+    def __str__(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True, slots=True)
+class TableAudio:
+    """Audio held as encoded bytes (or a path) in a row of a `datasets.Dataset` whose audio column is not decoded."""
+
+    table: Any
+    row: int
+    column: str = "audio"
+    start: float | None = None
+    end: float | None = None
+
+    def identity(self) -> tuple:
+        return (self.table._fingerprint, self.row, self.column, self.start, self.end)
+
+    def open(self) -> str | BinaryIO:
+        cell = self.table[self.row][self.column]
+        return io.BytesIO(cell["bytes"]) if cell["bytes"] is not None else cell["path"]
+
+    def __str__(self) -> str:
+        return f"row {self.row} of {self.table.info.dataset_name or 'the hub dataset'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One row of a corpus. text: as the corpus gives it, until `normalise` puts the text rules' words in its place."""
+
+    id: str
+    audio: FileAudio | TableAudio
+    text: str
+    speaker: str | None = None
+
+
+class Strings(Sequence[str]):
+    """Strings end to end, in UTF-8: each costs its bytes and eight more."""
+
+    def __init__(self, values: Iterable[str] = ()):
+        self._bytes, self._ends = bytearray(), array("q", [0])
+        self.extend(values)
+
+    def append(self, value: str) -> None:
+        self._bytes += value.encode("utf-8", "surrogatepass")
+        self._ends.append(len(self._bytes))
+
+    def extend(self, values: Iterable[str]) -> None:
+        for value in values:
+            self.append(value)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        return str(self._bytes[self._ends[index] : self._ends[index + 1]], "utf-8", "surrogatepass")
+
+
+class Codes:
+    """Values of which there are few, by number: four bytes each."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self._numbers: dict[Hashable, int] = {}
+        self._rows = array("i")
+
+    def append(self, key: Hashable, value: Any) -> None:
+        """Add a row that holds `value`, or what was first given under the same key."""
+        number = self._numbers.setdefault(key, len(self.values))
+        if number == len(self.values):
+            self.values.append(value)
+        self._rows.append(number)
+
+    def __getitem__(self, row: int) -> Any:
+        return self.values[self._rows[row]]
+
+
+class Utterances(Sequence[Utterance]):
+    """Utterances in columns; each is put together when it is asked for. A selection of rows shares the columns."""
+
+    def __init__(self, rows: Iterable[Utterance] = ()):
+        self._ids, self._files, self._texts = Strings(), Strings(), Strings()
+        self._places, self._speakers = Codes(), Codes()
+        self._spans = array("d")  # start and end of each, nan where not given
+        # Where a selection's rows are in the columns, and its texts in theirs; None: every row, in order.
+        self._rows: np.ndarray | None = None
+        self._text_rows: np.ndarray | None = None
+        for row in rows:
+            self.append(row)
+
+    def append(self, row: Utterance) -> None:
+        """Add a row; not to a selection."""
+        audio = row.audio
+        if isinstance(audio, FileAudio):
+            cut = audio.path.rfind("/") + 1
+            self._places.append(audio.path[:cut], audio.path[:cut])
+            self._files.append(audio.path[cut:])
+        elif isinstance(audio, TableAudio):
+            self._places.append((id(audio.table), audio.column), audio)
+            self._files.append(str(audio.row))
+        else:  # a plugin's own
+            self._places.append(id(audio), audio)
+            self._files.append("")
+        for time in (audio.start, audio.end):
+            self._spans.append(np.nan if time is None else time)
+        self._ids.append(row.id)
+        self._texts.append(row.text)
+        self._speakers.append(row.speaker, row.speaker)
+
+    def __len__(self) -> int:
+        return len(self._ids) if self._rows is None else len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Utterance: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Utterances": ...
+    def __getitem__(self, index: int | slice) -> "Utterance | Utterances":
+        number = range(len(self))[index]
+        if isinstance(number, range):
+            return self.take(np.arange(number.start, number.stop, number.step))
+        row = self._row(number)
+        return Utterance(self._ids[row], self.audio(number), self.text(number), self._speakers[row])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    def take(self, indices: np.ndarray) -> "Utterances":
+        """A selection of rows, in the order of the indices."""
+        taken = copy.copy(self)
+        taken._rows, taken._text_rows = _picked(self._rows, indices), _picked(self._text_rows, indices)
+        return taken
+
+    def with_texts(self, texts: Strings) -> "Utterances":
+        """The same utterances with other texts."""
+        other = copy.copy(self)
+        other._texts, other._text_rows = texts, None
+        return other
+
+    # -- a cell, a column -----------------------------------------------------------------------------------------------
+
+    def audio(self, index: int) -> Any:
+        row = self._row(index)
+        place, start, end = self._places[row], self._spans[2 * row], self._spans[2 * row + 1]
+        span = (None if start != start else start, None if end != end else end)
+        if isinstance(place, str):
+            return FileAudio(place + self._files[row], *span)
+        return TableAudio(place.table, int(self._files[row]), place.column, *span) if isinstance(place, TableAudio) else place
+
+    def text(self, index: int) -> str:
+        return self._texts[index if self._text_rows is None else self._text_rows[index]]
+
+    def ids(self) -> Iterator[str]:
+        return (self._ids[self._row(i)] for i in range(len(self)))
+
+    def texts(self) -> Iterator[str]:
+        return (self.text(i) for i in range(len(self)))
+
+    def speakers(self) -> Iterator[str | None]:
+        return (self._speakers[self._row(i)] for i in range(len(self)))
+
+    def _row(self, index: int) -> int:
+        return index if self._rows is None else int(self._rows[index])
+
+    @classmethod
+    def join(cls, parts: Sequence["Utterances"]) -> "Utterances":
+        """The rows of all parts, one part after the other."""
+        return parts[0] if len(parts) == 1 else cls(chain.from_iterable(parts))
+
+
+def _picked(rows: np.ndarray | None, indices: np.ndarray) -> np.ndarray:
+    return (indices if rows is None else rows[indices]).astype(np.int32)
