@@ -77,6 +77,7 @@ def test_what_it_says_and_leaves(runs, capsys, tmp_path):
     lengths, clusters = [len(r.split()) for r in references], np.arange(len(references)) % len(speakers)
     own = compare_rates(np.array(errors[:1]), np.array(errors[1:]), np.array(lengths), clusters).difference
     assert found["metrics"]["wer"]["difference"]["interval"] == pytest.approx(own.interval)
+    assert out.count("10,000 draws (few: a rough guide)") == 2  # 8 speakers, WER and CER
     assert f"t test       p = {own.p:.3f} over 8 speakers\n" in out and f"{100 * own.value:+.2f} points  [" in out
     assert "p = 0.017, z = -2.38 over 78 segments" in out  # as sc_stats has it
     wins = [sum(x < y for x, y in zip(*errors, strict=True)), sum(x > y for x, y in zip(*errors, strict=True))]
@@ -139,7 +140,8 @@ def test_speakers_that_are_not_known(runs, capsys, tmp_path):
     references, a, b, speakers = runs
     write_run(tmp_path / "runs/unnamed", references, b)
     out = asked(capsys, "runs/a", "runs/unnamed")
-    assert "over 60 utterances" in out and "No two speakers are known" in out and "speakers" not in record(out)["wins"]
+    assert "over 60 utterances" in out and "10,000 draws\n" in out and "No two speakers are known" in out
+    assert "speakers" not in record(out)["wins"]
     write_run(tmp_path / "one", references[:1], a[:1])
     write_run(tmp_path / "two", references[:1], ["nothing"])
     alone = asked(capsys, "one", "two")

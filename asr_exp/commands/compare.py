@@ -25,6 +25,8 @@ from asr_exp.scoring import READ_CER, error_places, unspaced
 from asr_exp.significance import Bootstrap, Comparison, MatchedPairs, bootstrap, compare_rates, mapsswe
 
 FEW_SEGMENTS = 50  # below, z is far from normal (Gillick & Cox 1989)
+FEW_CLUSTERS = 20  # below, the bootstrap's p value is too small
+ROUGH = " (few: a rough guide)"
 SHOWN, WIDTH = 5, 79
 
 
@@ -131,10 +133,11 @@ def _page(pair: Pair, record: dict[str, Any], found: dict[str, Comparison]) -> I
             rows.append(("t test", f"{_p(one.difference.p)} over {pair.basis}"))
         if draws := record["metrics"][metric]["bootstrap"]:
             low, high = (100 * end for end in draws["percentiles"])
-            rows.append(("bootstrap", f"{_p(draws['p'])}  [{low:+.2f} .. {high:+.2f}], {draws['resamples']:,} draws"))
+            few = ROUGH if record["clusters"] < FEW_CLUSTERS else ""
+            rows.append(("bootstrap", f"{_p(draws['p'])}  [{low:+.2f} .. {high:+.2f}], {draws['resamples']:,} draws{few}"))
         if metric == pair.metric:
             m = record["mapsswe"]
-            few = " (few: a rough guide)" if 0 < m["segments"] < FEW_SEGMENTS else ""
+            few = ROUGH if 0 < m["segments"] < FEW_SEGMENTS else ""
             z = "all alike" if m["z"] is None else f"z = {m['z']:.2f}"
             rows.append(("MAPSSWE", f"{_p(m['p'])}, {z} over {counted(m['segments'], 'segment')}{few}"))
             rows += [(unit, f"A better on {w['a']:,}, B on {w['b']:,}, equal on {w['neither']:,}") for unit, w in record["wins"].items()]
