@@ -1,5 +1,6 @@
 """One measured process: `python -m benchmarks.arm TASK.json` does what the task says and writes its times to the task's `out`."""
 
+import importlib
 import json
 import resource
 import sys
@@ -11,10 +12,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Task:
-    """What an arm is asked to do. Seconds are wall-clock; folder is the arm's own, and empty."""
+    """What an arm is asked to do. folder is its own, and empty."""
 
-    arm: str  # hf, hf-tuned, ours
-    kind: str  # train, start, evaluate, learn, attention
+    arm: str  # hf, hf-tuned, ours, or the gate that compares gradients
+    kind: str  # train, start, evaluate, learn, attention, gradients
     model: str  # folder of the initial weights
     train: str  # manifests
     test: str
@@ -30,6 +31,7 @@ class Task:
     workers: int = 1  # of hf-tuned's data loader
     learning_rate: float = 1e-4
     warmup: int = 0
+    mask_length: int = 10  # frames
     seed: int = 0
     launched: float = 0.0  # when the process was started
 
@@ -67,23 +69,19 @@ class Clock:
             torch.cuda.synchronize()
 
     def peak(self) -> int:
-        """Bytes: of the device where that is a GPU, else the largest resident set so far, that of data loader's workers included."""
+        """Bytes so far at the most: of the GPU where there is one, else of this process (not of a data loader's workers)."""
         if self.device == "cuda":
             import torch
 
             return torch.cuda.max_memory_allocated()
-        own, others = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        return 1024 * (own + others)
+        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def main(path: str) -> None:
     task = Task(**json.loads(Path(path).read_text(encoding="utf-8")))
     clock = Clock(task.device)
-    if task.arm == "ours":
-        from benchmarks import ours as side
-    else:
-        from benchmarks import hf as side  # type: ignore[no-redef]
-    side.run(task, clock)
+    side = {"ours": "benchmarks.ours", "gate": "benchmarks.gates"}.get(task.arm, "benchmarks.hf")
+    importlib.import_module(side).run(task, clock)
     clock.found["launched"] = task.launched
     clock.found.setdefault("memory", clock.peak())
     Path(task.out).write_text(json.dumps(clock.found), encoding="utf-8")

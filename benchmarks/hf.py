@@ -58,7 +58,7 @@ def run(task: Task, clock: Clock) -> None:
         return
     trainer = _trainer(task, clock, processor)
     if task.kind == "evaluate":
-        for number, manifest in enumerate((task.train, task.test)):  # the first, a few utterances, to warm up
+        for manifest in (task.train, task.test):  # the first, a few utterances, to warm up
             data = _dataset(task, processor, manifest, sort=True)
             clock.mark("began")
             scores = trainer.evaluate(data)
@@ -72,13 +72,18 @@ def run(task: Task, clock: Clock) -> None:
         clock.found["wer"] = trainer.evaluate(_dataset(task, processor, task.test, sort=True))["eval_wer"]
 
 
+def rows_of(manifest: str) -> list[dict[str, str]]:
+    """The rows of a manifest, paths made whole."""
+    with open(manifest, encoding="utf-8", newline="") as file:
+        return [{**row, "file": str(Path(manifest).parent / row["file"])} for row in csv.DictReader(file)]
+
+
 def _dataset(task: Task, processor: Any, manifest: str, sort: bool = False) -> Any:
     """A manifest as features and labels. As shipped, a row is a list of Python floats each time it is read."""
-    with open(manifest, encoding="utf-8", newline="") as file:
-        rows = datasets.Dataset.from_list(list(csv.DictReader(file)))
+    rows = datasets.Dataset.from_list(rows_of(manifest))
 
     def prepare(row: dict[str, Any]) -> dict[str, Any]:
-        samples, rate = soundfile.read(Path(manifest).parent / row["file"], dtype="float32")
+        samples, rate = soundfile.read(row["file"], dtype="float32")
         values = processor.feature_extractor(samples, sampling_rate=rate).input_values[0]
         return {"input_values": values, "input_length": len(values), "labels": processor.tokenizer(row["text"]).input_ids}
 
@@ -98,27 +103,28 @@ def _trainer(task: Task, clock: Clock, processor: Any) -> Any:
     tuned = task.arm == "hf-tuned"
     evaluating = task.kind == "evaluate"
     arguments = transformers.TrainingArguments(
-        output_dir=f"{task.folder}/trainer", per_device_train_batch_size=task.batch, per_device_eval_batch_size=task.batch if tuned else 8,
+        output_dir=f"{task.folder}/trainer", per_device_train_batch_size=task.batch, per_device_eval_batch_size=16 if tuned else 8,
         max_steps=task.total, learning_rate=task.learning_rate, warmup_steps=task.warmup, bf16=task.precision == "bf16",
         use_cpu=task.device == "cpu", train_sampling_strategy="random" if tuned and evaluating else "group_by_length",
         length_column_name="input_length", remove_unused_columns=not tuned, dataloader_num_workers=task.workers if tuned else 0,
         seed=task.seed, save_strategy="no", eval_strategy="no", report_to="none", disable_tqdm=True,
     )  # fmt: skip
     return transformers.Trainer(
-        model=_network(task, processor, task.attention if tuned else None), args=arguments, data_collator=Collator(processor),
+        model=network_of(task, processor, task.attention if tuned else None), args=arguments, data_collator=Collator(processor),
         train_dataset=None if evaluating else _dataset(task, processor, task.train), processing_class=processor.feature_extractor,
         compute_metrics=_metrics(processor, tuned), preprocess_logits_for_metrics=_likeliest if tuned else None,
         callbacks=[StepTimes(task, clock)],
     )  # fmt: skip
 
 
-def _network(task: Task, processor: Any, attention: str | None) -> Any:
+def network_of(task: Task, processor: Any, attention: str | None, mask_time_prob: float = 0.05) -> Any:
     """The initial weights; masks and dropouts as the example script sets them, the front end frozen."""
-    settings = {"mask_time_prob": 0.05, "mask_time_length": 10, "mask_feature_prob": 0.0, "layerdrop": 0.0, "ctc_loss_reduction": "mean"}
-    settings |= dict.fromkeys(("attention_dropout", "hidden_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout"), 0.0)
+    none = ("attention_dropout", "hidden_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout", "layerdrop")
     network = transformers.AutoModelForCTC.from_pretrained(
-        task.model, dtype=torch.float32, pad_token_id=processor.tokenizer.pad_token_id, attn_implementation=attention, **settings
-    )
+        task.model, dtype=torch.float32, attn_implementation=attention, pad_token_id=processor.tokenizer.pad_token_id,
+        ctc_loss_reduction="mean", mask_time_prob=mask_time_prob, mask_time_length=task.mask_length, mask_feature_prob=0.0,
+        **dict.fromkeys(none, 0.0),
+    )  # fmt: skip
     network.freeze_feature_encoder()
     return network
 
@@ -146,7 +152,7 @@ def _time_attention(task: Task, clock: Clock, processor: Any) -> None:
     batch = Collator(processor)([data[i] for i in range(min(task.batch, len(data)))])
     batch = {name: tensor.to(task.device) for name, tensor in batch.items()}
     for attention in ("sdpa", "eager"):
-        network = _network(task, processor, attention).to(task.device).train()
+        network = network_of(task, processor, attention).to(task.device).train()
         times = []
         for _ in range(4):
             clock.settle()

@@ -17,7 +17,7 @@ LENGTHS = {
     "common-voice": (1.6, 2.4, 2.9, 3.3, 3.4, 3.7, 4.1, 4.7, 5.2, 6.2, 10.5),
     "timit": (1.4, 2.2, 2.4, 2.6, 2.8, 3.0, 3.1, 3.3, 3.7, 4.2, 5.5),
 }
-WORDS = "please turn on the kitchen light and bring my red cup some tea then close garden window play music stop radio".split()
+WORDS = ("please", "turn", "on", "the", "kitchen", "light", "and", "bring", "my", "red", "cup", "some", "tea", "then", "close", "garden")
 LETTERS = "abcdefghijklmnopqrstuvwxyz'"
 POOL = 600  # seconds of speech that clips are cut from
 
