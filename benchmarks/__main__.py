@@ -7,6 +7,7 @@ rounds   of each row; a round runs hf, hf-tuned and ours in turn, each in a fres
 lengths  of the clips: librispeech, common-voice, timit, or mixed (a third each)
 speech   a folder of WAV or FLAC recordings to cut and join clips from; without it the demo's synthetic speech
 drift    a round is repeated when the machine's speed, measured before and after each arm, moved by more than this
+scratch  where clips and runs are kept until the end: about 3 GB; the system's temporary folder unless told
 out      where RESULTS.md and results.json go: benchmarks/, or for quick=true nowhere
 quick    a smoke test of a minute: two tiny rows, one round, and their gates
 

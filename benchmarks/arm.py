@@ -15,7 +15,7 @@ class Task:
     """What an arm is asked to do. folder is its own, and empty."""
 
     arm: str  # hf, hf-tuned, ours, or the gate that compares gradients
-    kind: str  # train, start, evaluate, learn, attention, gradients
+    kind: str  # train, start, evaluate, learn, gradients, attention-train, attention-evaluate
     model: str  # folder of the initial weights
     train: str  # manifests
     test: str

@@ -47,13 +47,13 @@ class Bench:
         return self._once((batch, steps, seed), make)
 
     def attention(self, task: Task) -> str:
-        """The faster attention implementation for hf-tuned on this device, measured once a model and precision."""
+        """The faster attention implementation for hf-tuned on this device, measured once a model, precision and kind of row."""
 
         def find() -> str:
-            times = run_arm(replace(task, arm="hf-tuned", kind="attention"), self.folder)
+            times = run_arm(replace(task, arm="hf-tuned", kind=f"attention-{task.kind}"), self.folder)
             return min(("sdpa", "eager"), key=times.__getitem__)
 
-        return self._once(("attention", task.model, task.precision), find)
+        return self._once(("attention", task.model, task.precision, task.kind), find)
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
         if key not in self._made:
