@@ -105,7 +105,8 @@ def _trainer(task: Task, clock: Clock, processor: Any) -> Any:
     tuned = task.arm == "hf-tuned"
     evaluating = task.kind == "evaluate"
     arguments = transformers.TrainingArguments(
-        output_dir=f"{task.folder}/trainer", per_device_train_batch_size=task.batch, per_device_eval_batch_size=32 if tuned and task.device == "cuda" else 8,
+        output_dir=f"{task.folder}/trainer", per_device_train_batch_size=task.batch,
+        per_device_eval_batch_size=32 if tuned and task.device == "cuda" else 8,
         max_steps=task.total, learning_rate=task.learning_rate, warmup_steps=task.warmup, bf16=task.precision == "bf16",
         use_cpu=task.device == "cpu", train_sampling_strategy="random" if tuned and evaluating else "group_by_length",
         length_column_name="input_length", remove_unused_columns=not tuned, dataloader_num_workers=task.workers if tuned else 0,
@@ -152,7 +153,7 @@ def _metrics(processor: Any, chosen: bool) -> Any:
 def _time_attention(task: Task, clock: Clock, processor: Any) -> None:
     """Seconds of a pass by either attention implementation, with a backward pass where a row trains: the best of three."""
     trains = task.kind == "attention-train"
-    data = _dataset(task, processor, task.train).with_format("numpy")
+    data = _dataset(task, processor, task.train if trains else task.test).with_format("numpy")
     batch = Collator(processor)([data[i] for i in range(min(task.batch, len(data)))])
     batch = {name: tensor.to(task.device) for name, tensor in batch.items()}
     for attention in ("sdpa", "eager"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from benchmarks import gates, material, measure, probe, report
 from benchmarks.__main__ import main
 from benchmarks.rows import ARMS, MODELS, QUICK, ROWS, Row
