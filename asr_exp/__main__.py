@@ -91,12 +91,13 @@ def _start(hydra: "Hydra", command: str, options: Namespace, folders: list[Path]
     if command in OF_MANY_RUNS and not (options.cfg or options.info or options.hydra_help):
         return importlib.import_module(f"asr_exp.commands.{command}").run(options.overrides, options.config_dir)
     broken: dict[str, str] = {}
-    if options.multirun:
-        options.overrides, broken = configs.composable(configs.expanded(options.overrides, folders), options.config_dir)
-        for row, why in broken.items():
-            _say(f"error: experiment={row}: ", why)
     asked = configs.in_hydras_words(options.overrides)
     multirun = options.multirun or hydra.get_mode(config_name="config", overrides=asked) == RunMode.MULTIRUN
+    if multirun:
+        options.overrides, broken = configs.written_out(options.overrides, options.config_dir)
+        for row, why in broken.items():
+            _say(f"error: experiment={row}: ", why)
+        asked = configs.in_hydras_words(options.overrides)
     configs.check_overrides(options.overrides, folders, multirun)
     if options.hydra_help:
         hydra.hydra_help(config_name="config", args_parser=_parser(), args=options)
@@ -226,7 +227,7 @@ class Job:
 
     def failed(self, cell: "Cell", error: Exception) -> "Cell":
         """Tell of a cell that failed, and note it."""
-        status = status_of(error, f"cell {cell.cell} ({cell.overrides}): " if self.record else "")
+        status = status_of(error, f"cell {cell.cell}: " if self.record else "")
         reason = (str(error).splitlines() or [""])[0]
         reason = reason if status == 2 else f"{type(error).__name__}: {reason}"
         return self._noted(replace(cell, status="failed", code=status, reason=reason))

@@ -47,10 +47,13 @@ def cache_folder(config: DictConfig) -> Path:
 
 
 @contextmanager
-def at_work(config: DictConfig, folder: Path) -> Iterator[Runtime]:
-    """Hold a run folder (rank 0), join the ranks and send the log to the terminal. Raises UserError where another process holds it."""
+def at_work(config: DictConfig, folder: Path | None = None) -> Iterator[Runtime]:
+    """Hold a run folder (rank 0), where one is given, join the ranks and send the log to the terminal.
+
+    Raises UserError where another process holds it.
+    """
     with (
-        locked(folder) if is_main() else nullcontext(),
+        locked(folder) if folder and is_main() else nullcontext(),
         started(config.trainer.device, config.trainer.precision) as runtime,
         logging_to_terminal(runtime.main, runtime.rank),
     ):

@@ -18,15 +18,16 @@ STATE = "training_state.pt"
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, patience: float = 0) -> Iterator[None]:
     """Hold a run folder; the lock goes with the process, however it ends.
 
-    Raises UserError where another process holds it, and where nothing can be written.
+    patience: seconds to wait for another process that holds it (-1: as long as it takes). Raises UserError where it holds it longer,
+    and where nothing can be written.
     """
     lock = FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience)
     except Timeout:  # an OSError too
         raise UserError(f"Another process is at work in {folder}; wait for it, or end it, before you start the same run again.") from None
     except OSError as why:

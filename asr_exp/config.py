@@ -71,30 +71,6 @@ def expanded(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
     return [rows(text) for text in overrides]
 
 
-def composable(overrides: Sequence[str], config_dir: str | None = None) -> tuple[list[str], dict[str, str]]:
-    """The overrides of a sweep less the experiments whose YAML files do not compose, and of each of those what is wrong with it.
-
-    So a broken row fails alone. Raises UserError where there is no other.
-    """
-    broken: dict[str, str] = {}
-    left = []
-    for text in overrides:
-        name, _, value = text.partition("=")
-        rows = value.split(",")
-        if name == "experiment" and len(rows) > 1:
-            for row in rows:
-                try:
-                    compose([f"experiment={row}"], config_dir)
-                except UserError as why:
-                    broken[row] = str(why)
-            rows = [row for row in rows if row not in broken]
-            if not rows:
-                raise UserError("\n".join(broken.values()))
-            text = f"{name}={','.join(rows)}"
-        left.append(text)
-    return left, broken
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # compose and validate
 
@@ -140,20 +116,57 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Dic
 
     Raises UserError for an override or a YAML file that cannot be composed.
     """
-    from hydra.types import RunMode
-
     folders = conf_folders(config_dir)
-    asked = check_overrides(overrides, folders)
-    try:
-        config = hydra_at(folders).compose_config("config", asked, run_mode=RunMode.RUN, with_log_configuration=False)
-    except Exception as error:
-        if (told := explained(error, folders)) is None:
-            raise
-        raise told from error
+    config = _composed(check_overrides(overrides, folders), folders)
     OmegaConf.set_struct(config, False)
     del config["hydra"]
     OmegaConf.set_struct(config, True)
     return config
+
+
+def _composed(asked: list[str], folders: Sequence[Path]) -> DictConfig:
+    """A config with Hydra's own part, of overrides in Hydra's words. Raises UserError."""
+    from hydra.types import RunMode
+
+    try:
+        return hydra_at(folders).compose_config("config", asked, run_mode=RunMode.RUN, with_log_configuration=False)
+    except Exception as error:
+        if (told := explained(error, folders)) is None:
+            raise
+        raise told from error
+
+
+def written_out(overrides: Sequence[str], config_dir: str | None = None) -> tuple[list[str], dict[str, str]]:
+    """The overrides of a sweep with all that it varies in them, and of each experiment that does not compose, what is wrong with it.
+
+    A table of experiments becomes its rows that compose; what `hydra.sweeper.params` of YAML files varies becomes overrides, unless the
+    command line sets it. Raises UserError for a wrong override, and for experiments that vary different things.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    folders = conf_folders(config_dir)
+    words = expanded(overrides, folders)
+    asked = check_overrides(words, folders, multirun=True)
+    parser = OverridesParser.create()
+    common = [text for text in asked if not text.startswith("experiment=") and not parser.parse_override(text).is_sweep_override()]
+    rows = next((text.partition("=")[2].split(",") for text in asked if text.startswith("experiment=")), [])
+    varied: dict[str, dict[str, Any]] = {}
+    broken: dict[str, str] = {}
+    for row in rows or [""]:
+        try:
+            config = _composed([*common, "hydra.mode=RUN", *([f"experiment={row}"] if row else [])], folders)
+            varied[row] = dict(config.hydra.sweeper.get("params") or {})
+        except UserError as why:
+            broken[row] = str(why)
+    if not varied:
+        raise UserError("\n".join(dict.fromkeys(broken.values())))
+    (first, params), *others = varied.items()
+    if unlike := [row for row, its in others if its != params]:
+        raise UserError(f"experiment={first} and experiment={unlike[0]} vary different things in hydra.sweeper.params "
+                        f"({params or 'nothing'}, {varied[unlike[0]] or 'nothing'}); run them one at a time.")
+    words = [f"experiment={','.join(varied)}" if text.startswith("experiment=") else text for text in words]
+    given = {text.partition("=")[0].lstrip("+~") for text in words}
+    return [*(f"{name}={value}" for name, value in params.items() if name.lstrip("+~") not in given), *words], broken
 
 
 def validate(config: DictConfig) -> None:

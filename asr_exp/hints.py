@@ -64,6 +64,8 @@ def _override_problems(text: str, choices: Choices, multirun: bool) -> Iterator[
     name = override.key_or_group
     if not name:
         yield _syntax_problem(text)
+    elif name.startswith("hydra.sweeper.params"):
+        yield f"{text}: what a sweep varies is given as it is, such as -m seed=0,1; hydra.sweeper.params is for YAML files."
     elif re.match(r"hydra[./]", name) or override.package:
         return  # Hydra's own keys, and packages, are Hydra's to judge
     elif override.is_sweep_override() and not multirun:

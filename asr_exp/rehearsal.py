@@ -40,22 +40,29 @@ WIDTH = 32  # of each layer of the front end
 EXTRACTOR = ("do_normalize", "return_attention_mask")
 
 
-def prepared(config: DictConfig) -> DictConfig:
-    """The config of a run's rehearsal, in a folder of its own. Raises UserError where the architecture cannot be known."""
+def prepared(config: DictConfig, fill: bool = True) -> DictConfig:
+    """The config of a run's rehearsal, in a folder of its own, and what it names written in the cache; fill=False: named alone.
+
+    Raises UserError where the architecture cannot be known.
+    """
     config = copy.deepcopy(config)
     cache = cache_folder(config) / "rehearsal"
     config.output_root = str(Path(config.output_root) / "rehearsal")
     dataset, model = config.dataset, config.model
     if dataset.reader in standins.LAYOUTS and not (dataset.root and Path(dataset.root).expanduser().is_dir()):
-        if dataset.root:
+        if dataset.root and fill:
             print(f"dataset.root={dataset.root} is not here; a stand-in is rehearsed with, in the layout of {dataset.name}.")
         name = f"{dataset.reader}-{dataset.language}-{standins.VERSION}"
-        dataset.root = str(_kept(cache / name, lambda folder: standins.write(dataset.reader, dataset.language, folder)))
+        dataset.root = str(cache / name)
+        if fill:
+            _keep(cache / name, lambda folder: standins.write(dataset.reader, dataset.language, folder))
         dataset.source = "auto"
     if model.checkpoint and model.head == "new":
         facts = _facts(model)
         digest = hashlib.sha256(json.dumps([facts, SIZES, WIDTH], sort_keys=True, default=str).encode()).hexdigest()[:8]
-        model.checkpoint = str(_kept(cache / f"{facts['model_type']}-{digest}", lambda folder: _save_tiny(facts, folder)))
+        model.checkpoint = str(cache / f"{facts['model_type']}-{digest}")
+        if fill:
+            _keep(Path(model.checkpoint), lambda folder: _save_tiny(facts, folder))
         model.revision, model.facts = None, {}
         model.config = {name: value for name, value in model.config.items() if name not in (*SIZES, "conv_dim")}
         model.freeze_encoder_steps = min(model.freeze_encoder_steps, 1)
@@ -85,13 +92,12 @@ def rehearse(config: DictConfig, run: Callable[[DictConfig], int]) -> int:
     return status
 
 
-def _kept(folder: Path, fill: Callable[[Path], Any]) -> Path:
-    """A folder of the cache, filled by the first that asks for it; the others wait."""
+def _keep(folder: Path, fill: Callable[[Path], Any]) -> None:
+    """Have a folder in the cache, filled by the first that asks for it; the others wait."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():
             write_folder(folder, fill)
-    return folder
 
 
 def _facts(model: DictConfig) -> dict[str, Any]:

@@ -186,6 +186,7 @@ class Published:
     metric: str | None = key(None, "the rate it is: wer, cer or per", choices=("wer", "cer", "per"))
     cer: float | None = key(None, "the character error rate published beside it", minimum=0)
     split: str | None = key(None, "the split it was scored on, as the source names it")
+    protocol: dict[str, Any] = key({}, "parts of the protocol it was scored by (text, inventory); a run with others is not comparable")
     source: str | None = key(None, "where it stands")
     hardware: str | None = key(None, "what it was trained on")
     time: str | None = key(None, "how long that took")

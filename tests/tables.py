@@ -1,5 +1,6 @@
-"""Run folders as `train` leaves them, written by hand, for tests of what is made of them."""
+"""Run folders as `train` leaves them, written by hand, and the tables that are made of them."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,12 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from asr_exp import __version__
+from asr_exp.__main__ import main
 from asr_exp.config import compose, resolve, run_folder, signature
 from asr_exp.results import protocol
 
+ROOT = "dataset.root=/corpora/TIMIT"
+BASE = ["experiment=hf-mini/base", ROOT]
 EXPERIMENTS = {
     "base": ("model: wav2vec2-base", "value: 0.2151\n  time: 32 min\n"),
     "large": ("model: unispeech-large-1500h-cv", "value: 0.2196\n  time: 35 min\n"),
@@ -50,3 +54,33 @@ def write_run(overrides: list[str], rate: float = 0.2, ci95: list[float] | None 
         whole = {key: whole[key] for key in ("status", "signature", "seed", "versions", *result)}
     (folder / "result.json").write_text(json.dumps(whole))
     return folder
+
+
+def edit(folder: Path, **parts: Any) -> None:
+    """Change parts of a run's result.json."""
+    path = folder / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | parts))
+
+
+def table(capsys: Any, *arguments: str) -> tuple[str, list[dict[str, str]]]:
+    """`asr_exp table ARGUMENTS` -> what it printed, and the rows of its table.csv."""
+    assert main(["table", *arguments]) == 0
+    newest = max(Path("outputs/tables").glob("*/table.csv"), key=lambda path: path.stat().st_mtime_ns)
+    with newest.open(newline="") as file:
+        return capsys.readouterr().out, list(csv.DictReader(file))
+
+
+def row(rows: list[dict[str, str]], label: str, column: str = "", protocol: str | None = None) -> dict[str, str]:
+    """The one row of a table.csv at a place (and under a protocol)."""
+    (one,) = [r for r in rows if (r["row"], r["column"]) == (label, column) and protocol in (None, r["protocol"])]
+    return one
+
+
+def grids(markdown: str) -> list[list[list[str]]]:
+    """The tables of a page of Markdown: rows of cells, the header first."""
+    found: list[list[list[str]]] = []
+    for before, line in zip(["", *markdown.splitlines()], markdown.splitlines(), strict=False):
+        if line.startswith("|"):
+            found += [] if before.startswith("|") else [[]]
+            found[-1] += [] if line.startswith("|-") else [[cell.strip() for cell in line.strip("|").split("|")]]
+    return found

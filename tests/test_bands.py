@@ -39,7 +39,7 @@ ROWS = [
     ["tables.scores"],
     ["tables.rows"],
     ["tables.cells", "tables.text"],
-    ["tables.page"],
+    ["tables.asked", "tables.page"],
     ["sweeps"],
     ["sweeps.ranges", "sweeps.record"],
     ["sweeps.pictures", "sweeps.study", "sweeps.wandb_file"],

@@ -132,7 +132,7 @@ def test_a_sweep_runs_every_cell_and_tells_of_each(ran, tmp_path, capsys):
     assert [(config.model.name, config.seed) for config in ran] == [("tiny", 1), ("tiny", 2), ("hubert-base", 1), ("hubert-base", 2)]
     assert len(list((tmp_path / "outputs").rglob("result.json"))) == 4
     out = capsys.readouterr().out
-    assert "4 of 4 cells done" in out and out.count("test wer 0.2500") == 4 and "cell 3: model=hubert-base seed=1" in out
+    assert "4 of 4 cells done" in out and out.count("test WER 25.00 %") == 4 and "cell 3: model=hubert-base seed=1" in out
     assert {path.name for path in tmp_path.glob("sweeps/model-seed-*/[!.]*")} == {"cells.csv", "table.md", "multirun.yaml"}
 
 
@@ -141,7 +141,7 @@ def test_a_failing_cell_does_not_stop_the_others(ran, capsys):
     assert [config.seed for config in ran] == [5, 6, 8, 11, 1]
     out, err = capsys.readouterr()
     assert "1 of 6 cells done, 5 failed" in out and out.splitlines()[-1].startswith("ok")
-    assert "error: cell 1 (seed=5): seed 5 is bad luck." in err and err.count("Traceback") == 1 and "cell 3 (seed=-1)" in err
+    assert "error: cell 1: seed 5 is bad luck." in err and err.count("Traceback") == 1 and "cell 3: seed=-1 is too" in err
 
 
 @pytest.mark.parametrize("seed", [7, 9])

@@ -1,9 +1,11 @@
 """Score the best checkpoint of a run on any split, or on another dataset (run=FOLDER split=dev dataset=...).
 
-A score measured by the protocol of the run joins its result.json; any other is kept apart, under evaluations/.
+A score measured by the protocol of the run joins its result.json; any other is kept apart, under evaluations/. Several processes
+may score one run at once: each holds the run's folder while it reads the checkpoint, then the folder that its own score goes to.
 """
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from omegaconf import DictConfig
 
 from asr_exp import console
 from asr_exp.assembly import at_work, build_data, build_protocol, build_recogniser, build_split
-from asr_exp.checkpoint import recover
+from asr_exp.checkpoint import locked, recover
 from asr_exp.config import run_folder
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import make_decoder
@@ -35,40 +37,48 @@ def run(config: DictConfig) -> Path | int:
         raise UserError(f"{asked} has no checkpoint to evaluate; train it first (the same settings with `train`), or give run=FOLDER.")
     if config.trainer.devices > 1 and not under_torchrun():
         return launch(config.trainer.devices, "evaluate", task_overrides())
-    with at_work(config, folder) as runtime:
-        if runtime.main:
-            recover(folder / "checkpoints" / "best")
+    with at_work(config) as runtime:
         return _evaluate(config, folder, runtime)
 
 
 def _evaluate(config: DictConfig, folder: Path, runtime: Runtime) -> Path:
     best, t = folder / "checkpoints" / "best", config.tokenizer
-    if not runtime.share(best.is_dir()):
-        raise UserError(f"{folder} has no checkpoints/best yet; its training has not come to its first evaluation.")
     data = build_data(config)
-    tokenizer = Tokenizer.from_checkpoint(str(best), None, t.unit, t.inventory, t.score_inventory)
-    model = build_recogniser(config, tokenizer, runtime, checkpoint=best)
+    with _held(folder, folder, runtime):
+        if runtime.main:
+            recover(best)
+        if not runtime.share(best.is_dir()):
+            raise UserError(f"{folder} has no checkpoints/best yet; its training has not come to its first evaluation.")
+        tokenizer = Tokenizer.from_checkpoint(str(best), None, t.unit, t.inventory, t.score_inventory)
+        model = build_recogniser(config, tokenizer, runtime, checkpoint=best)
+        runtime.share(None)  # every rank has read it
     split = build_split(config, data, config.split, tokenizer, model, runtime.main)
     protocol = build_protocol(config, data, split)
-    before = read_result(folder) or {}
-    place = folder if _same_protocol(before.get("protocol", {}), protocol) else folder / "evaluations" / protocol["hash"]
-    place.mkdir(parents=True, exist_ok=True)
+    same = _same_protocol((read_result(folder) or {}).get("protocol", {}), protocol)
+    place = folder if same else folder / "evaluations" / protocol["hash"]
     decoder = make_decoder(config.decode.name, tokenizer, config.decode.settings)
-    found = evaluate(model, split, tokenizer, decoder, runtime, config.trainer.device_seconds, config.trainer.loss_reduction,
-                     place / f"hypotheses.{split.name}.jsonl", config.trainer.examples, runtime.main)
-    if not runtime.main:
-        return place
-    if place == folder:
-        write_result(folder, {**before, "splits": {**before.get("splits", {}), split.name: found.summary}})
-    else:
-        write_result(place, {"status": "finished", "signature": before.get("signature"), "protocol": protocol, "seed": config.seed,
-                             "best": before.get("best"), "splits": {split.name: found.summary}, "versions": versions()})
-        write_quarantine(place, {split.name: split.rejected})
-    console.page("Done", [("score", console.headline(split.name, found.summary)), ("folder", str(place))])
-    if unspaced(split.references):
-        log.warning(READ_CER)
-    console.show_examples(found.examples, config.trainer.examples)
+    with _held(place, folder, runtime):
+        found = evaluate(model, split, tokenizer, decoder, runtime, config.trainer.device_seconds, config.trainer.loss_reduction,
+                         place / f"hypotheses.{split.name}.jsonl", config.trainer.examples, runtime.main)
+        before = read_result(folder) or {}
+        if runtime.main and same:
+            write_result(folder, {**before, "splits": {**before.get("splits", {}), split.name: found.summary}})
+        elif runtime.main:
+            write_result(place, {"status": "finished", "signature": before.get("signature"), "protocol": protocol, "seed": config.seed,
+                                 "best": before.get("best"), "splits": {split.name: found.summary}, "versions": versions()})
+            write_quarantine(place, {split.name: split.rejected})
+    if runtime.main:
+        console.page("Done", [("score", console.headline(split.name, found.summary)), ("folder", str(place))])
+        if unspaced(split.references):
+            log.warning(READ_CER)
+        console.show_examples(found.examples, config.trainer.examples)
     return place
+
+
+def _held(place: Path, folder: Path, runtime: Runtime) -> AbstractContextManager[None]:
+    """Hold a folder (rank 0). Of a finished run only other scores are at work there, which are waited for; else it is its training."""
+    finished = (read_result(folder) or {}).get("status") == "finished"
+    return locked(place, patience=-1 if finished else 0) if runtime.main else nullcontext()
 
 
 def _same_protocol(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:

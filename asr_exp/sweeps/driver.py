@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Protocol
 
 from asr_exp import config as configs
+from asr_exp.console import percent
 from asr_exp.errors import UserError
 from asr_exp.hints import keys
 from asr_exp.results import read_result
@@ -61,9 +63,9 @@ def sweep(hydra: "Hydra", make_job: Callable[[Path], Job], command: str, overrid
     values = {name: config.sweep[name.partition(".")[2]] if "." in name else config.sweeper for name in SWEEP_KEYS}
     if found := [told for name, value in values.items() if value is not None for told in bound_problems(name, value, SWEEP_KEYS[name])]:
         raise UserError("\n".join(found))
-    fixed, ranges = split_overrides([*_from_files(config, overrides), *overrides])
+    fixed, ranges = split_overrides(overrides)
     folder = Path("sweeps") / (config.sweep.name or derived_name(command, overrides, ranges))
-    asked = [f"hydra.sweep.dir={folder}", *overrides]
+    asked = [f"hydra.sweep.dir={folder}", "hydra.sweeper.params=null", *overrides]  # which the overrides have taken in
     if not _here(config):
         print(f"Cells are run by {config.hydra.launcher._target_.rpartition('.')[2]}; {folder / 'table.md'} grows as they end.", flush=True)
     if config.sweeper == "grid":
@@ -96,13 +98,6 @@ def _composed(hydra: "Hydra", overrides: Sequence[str]) -> "DictConfig":
 
     fixed, _ = split_overrides(overrides)
     return hydra.compose_config("config", [*fixed, "hydra.mode=RUN"], run_mode=RunMode.RUN, with_log_configuration=False)
-
-
-def _from_files(config: "DictConfig", overrides: Sequence[str]) -> list[str]:
-    """What hydra.sweeper.params of a YAML file varies, less what the command line sets."""
-    given = {word.partition("=")[0].lstrip("+") for word in overrides}
-    params = config.hydra.sweeper.get("params") or {}
-    return [f"{name}={value}" for name, value in params.items() if name.lstrip("+") not in given]
 
 
 def _here(config: "DictConfig") -> bool:
@@ -233,7 +228,7 @@ def _say_best(study: Study, folder: Path, total: int) -> None:
     done = study.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     if done:
         best = min(done, key=lambda one: one.value or 0.0)
-        print(f"\nbest of {len(done)} finished trials: {best.value:.4f} by trial {best.number + 1}: "
+        print(f"\nbest of {len(done)} finished trials: {percent(best.value)} by trial {best.number + 1}: "
               + shlex.join(study.overrides(best.params)))
         print(f"pictures, study, table: {folder} (sweep.trials={2 * total} goes on with it)")
 
@@ -247,5 +242,6 @@ def _told(folder: Path, overrides: set[str] | None) -> int:
     width = max(map(len, names), default=0)
     for cell, name in zip(cells, names, strict=True):
         status = "ok" if cell.status == "finished" else cell.status
-        print(f"{status:<7}  {name:<{width}}  {cell.told():<16}  {cell.folder}".rstrip())
+        said = cell.told() or shorten(cell.reason, max(40, 69 - width), placeholder=" ...")
+        print(f"{status:<7}  {name:<{width}}  {said}".rstrip())
     return 1 if failed else 0

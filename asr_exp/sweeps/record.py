@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from asr_exp.console import clock, percent
 from asr_exp.results import read_result, write_text
 from asr_exp.schema import NOT_IN_SIGNATURE
 
@@ -43,8 +44,8 @@ class Cell:
     code: int = 0  # exit status
 
     def told(self) -> str:
-        """'test wer 0.2130', or '' for a cell without a score."""
-        return f"{self.split} {self.metric} {self.score:.4f}" if self.score is not None else ""
+        """'test WER 21.30 %', or '' for a cell without a score."""
+        return f"{self.split} {self.metric.upper()} {percent(self.score)}" if self.score is not None else ""
 
 
 def ended(cell: Cell, folder: Path, split: str, code: int) -> Cell:
@@ -137,22 +138,13 @@ def table(name: str, cells: Sequence[Cell]) -> str:
         "|---:|---|---:|---:|---|---:|---:|---|---|",
     ]
     for cell, settings in zip(cells, varied(cell.overrides for cell in cells), strict=True):
-        dev = _rate(cell.dev) if cell.dev is None or cell.dev != best or cell.status != "finished" else f"**{_rate(cell.dev)}**"
-        interval = f"{_rate(cell.ci_low)} - {_rate(cell.ci_high)}" if cell.ci_low is not None else ""
-        why = f": {cell.reason}" if cell.reason else ""
-        parts = [cell.cell, f"`{settings}`", f"{dev} {cell.metric}", _rate(cell.score), interval, cell.step or "", _clock(cell.seconds),
-                 cell.status + why, f"`{cell.folder}`" if cell.folder else ""]  # fmt: skip
-        lines.append("| " + " | ".join(str(part).replace("|", "\\|").strip() for part in parts) + " |")
+        dev = "" if cell.dev is None else f"{cell.metric.upper()} {percent(cell.dev)}"
+        parts = [
+            cell.cell, f"`{settings}`", f"**{dev}**" if best is not None and cell.dev == best and cell.status == "finished" else dev,
+            "" if cell.score is None else percent(cell.score),
+            "" if cell.ci_low is None else f"{percent(cell.ci_low)} .. {percent(cell.ci_high)}",
+            cell.step or "", "" if cell.seconds is None else clock(cell.seconds),
+            cell.status + (f": {cell.reason}" if cell.reason else ""), f"`{cell.folder}`" if cell.folder else "",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(str(part).replace("|", "\\|") for part in parts) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _rate(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
-
-
-def _clock(seconds: float | None) -> str:
-    """Seconds as 1:02:03 or 2:03."""
-    if seconds is None:
-        return ""
-    minutes, second = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}" if minutes >= 60 else f"{minutes}:{second:02d}"

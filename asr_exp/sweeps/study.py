@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from asr_exp.console import percent
 from asr_exp.errors import UserError
 from asr_exp.sweeps.ranges import Range
 
@@ -218,7 +219,7 @@ class Judge:
                 warnings.simplefilter("ignore")  # a resumed run reports its last evaluation a second time
                 self.trial.report(value, step)
             if self.trial.should_prune():
-                return f"dev {value:.4f} at step {step} is worse than the median of the sweep's trials there."
+                return f"dev {percent(value)} at step {step} is worse than the median of the sweep's trials there."
         except Exception as error:
             log.warning("step %d: the study could not be told of the score: %s", step, error)
         return None

@@ -42,7 +42,7 @@ def asked_cell(keys: Mapping[str, str], asked: Sequence[tuple[str, str]], config
     where = " ".join(filter(None, [d.name, d.language, "+".join(Path(str(split)).name for split in splits)]))
     material = f"{where}, {metric_of(config).upper()}, text {config.text.name}, {config.decode.name}, padding {config.model.padding}"
     tolerance = TOLERANCE if p.tolerance is None else p.tolerance
-    published = Published(p.value, p.metric, p.split, p.source, p.hardware, p.time, tolerance, tuple(p.inferred))
+    published = Published(p.value, p.metric, p.split, p.source, p.hardware, p.time, tolerance, tuple(p.inferred), dict(p.protocol))
     return Cell(f"{d.name}/{config.model.name}", keys, tuple(asked), material, signature(config), recipe(config), published,
                 local=not d.hub.id and d.reader not in ("demo", "manifest"))
 
@@ -95,6 +95,8 @@ def found(cell: Cell, config: DictConfig) -> Cell:
     if result and result.get("status") == "finished":
         if stale := _stale(folder, result, cell.signature):
             return replace(cell, status="stale", reason=stale)
+        if result.get("rehearsal"):
+            return replace(cell, status="rehearsal", reason="")
         score = _score(folder, result, metric_of(config))
         if isinstance(score, str):
             return replace(cell, status="stale", reason=score)

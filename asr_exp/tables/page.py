@@ -112,12 +112,12 @@ def _marked(text: str) -> str:
 
 def _from(entry: Entry) -> float:
     """What a row's picture is drawn from: the published score where there is one, so that it shows differences."""
-    return entry.published.value or 0.0
+    return entry.goal or 0.0
 
 
 def _ends(entries: Sequence[Entry], published: bool) -> tuple[float, float] | None:
     """The rates (or differences) at both ends of a section's pictures, which share one scale; None where there is nothing to draw."""
-    drawn = [entry for entry in entries if entry.mean is not None and not (published and entry.published.value is None)]
+    drawn = [entry for entry in entries if entry.mean is not None and not (published and entry.goal is None)]
     values = [x - _from(entry) for entry in drawn for x in (entry.mean, *(entry.interval or ())) if x is not None]
     if published:
         values += [side * entry.published.tolerance for entry in drawn for side in (-1, 1)]
@@ -129,14 +129,14 @@ def _ends(entries: Sequence[Entry], published: bool) -> tuple[float, float] | No
 
 def _picture(entry: Entry, ends: tuple[float, float], published: bool) -> str:
     """Our interval and mean along a line; beside the published score with its tolerance, where a table has those."""
-    if entry.mean is None or published and entry.published.value is None:
+    if entry.mean is None or published and entry.goal is None:
         return ""
 
     def x(rate: float) -> float:
         return round((rate - _from(entry) - ends[0]) / (ends[1] - ends[0]) * PLOT, 1)
 
     parts = [f'<line class="axis" x1="0" x2="{PLOT}" y1="13" y2="13"/>']
-    if (goal := entry.published.value) is not None:
+    if (goal := entry.goal) is not None:
         low, high = x(goal - entry.published.tolerance), x(goal + entry.published.tolerance)
         parts.append(f'<rect class="band" x="{low}" y="3" width="{round(high - low, 1)}" height="20"/>')
         parts.append(f'<line class="goal" x1="{x(goal)}" x2="{x(goal)}" y1="3" y2="23"/>')
@@ -186,4 +186,6 @@ def _time(entry: Entry) -> str:
 
 def _in_grid(entry: Entry) -> str:
     partial = f'<span class="sub">{runs(entry)} runs</span>' if entry.scores and len(entry.scored) < len(entry.cells) else ""
-    return f'<span title="{escape(in_cell(entry))}">{_number(entry)}</span>{partial}'
+    goal = f'<span class="sub">published {points(entry.published.value)}</span>' if entry.published.value is not None else ""
+    verdict = _tag(entry.judged[0]) if entry.judged[0] else ""
+    return f'<span title="{escape(in_cell(entry))}">{_number(entry)}</span>{partial}{goal}{verdict}'

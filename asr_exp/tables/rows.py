@@ -14,7 +14,9 @@ from typing import Any
 
 from asr_exp.tables.scores import Published, Score, interval, judge
 
-STATUSES = ("failed", "stale", "stopped", "running", "missing", "finished")  # the first that a place's runs have is what is said of it
+# The first that a place's runs have is what is said of it.
+STATUSES = ("failed", "stale", "stopped", "running", "missing", "rehearsal", "finished")
+APART = "not comparable"  # the verdict on scores of another protocol than the published one's
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Cell:
 
     title: dataset/model; keys: what tells it from the table's other cells, by override; asked: its whole command line; material:
     what it is to be measured on and by, in words; recipe: a hash of what was asked, wherever the corpus lies; local: it reads a
-    corpus from dataset.root. status: finished, missing, running, failed, stopped or stale; all but finished have no score.
+    corpus from dataset.root. status: finished, missing, running, failed, stopped, stale or rehearsal; all but finished have no score.
     """
 
     title: str
@@ -96,12 +98,21 @@ class Entry:
 
     @property
     def difference(self) -> float | None:
-        """Ours less the published score."""
-        return None if self.mean is None or self.published.value is None else self.mean - self.published.value
+        """Ours less the published score; None where they do not compare."""
+        return None if self.mean is None or self.goal is None else self.mean - self.goal
+
+    @property
+    def goal(self) -> float | None:
+        """The published score, where ours may be set against it."""
+        return None if self.judged[0] == APART else self.published.value
 
     @cached_property
     def judged(self) -> tuple[str, str]:
         """The verdict, and why it is one that needs a word."""
+        theirs, ours = self.published.protocol, self.scores[0].protocol if self.scores else {}
+        differ = [f"its {part} is {theirs[part]}, ours {ours.get(part)}" for part in theirs if ours and ours.get(part) != theirs[part]]
+        if differ and self.published.value is not None:
+            return APART, "; ".join(differ)
         return judge(self.scores, self.published)
 
     @property
@@ -161,7 +172,10 @@ def _said_of(names: Sequence[str], what: str, everything: bool) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A whole table. columns is [''] for a list of rows; letters_on: 'rows' or 'columns', what carries the protocol in a grid."""
+    """A whole table. column_keys is () for a list of rows; letters_on: 'rows' or 'columns', what carries the protocol in a grid.
+
+    elsewhere: where the runs are no experiment's, the experiments that have a published score for the like of them.
+    """
 
     name: str
     row_keys: tuple[str, ...]
@@ -170,6 +184,7 @@ class Table:
     entries: tuple[Entry, ...]
     protocols: tuple[Protocol, ...]
     letters_on: str
+    elsewhere: tuple[str, ...] = ()
 
     def sections(self) -> list[tuple[Protocol | None, str, list[Entry]]]:
         """Entries that may be compared, together: (protocol, or None where nothing is scored yet; material; entries)."""

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from asr_exp.intervals import LEVEL, student_quantile, summed
@@ -33,6 +33,7 @@ class Published:
     time: str | None = None
     tolerance: float = TOLERANCE
     inferred: tuple[str, ...] = ()
+    protocol: Mapping[str, Any] = field(default_factory=dict)  # the parts of its protocol that are known
 
 
 @dataclass(frozen=True)

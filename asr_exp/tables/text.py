@@ -6,15 +6,16 @@ Rates are shown in percent, with two digits; the CSV has them as fractions, to t
 import csv
 import io
 import re
+import shlex
 import textwrap
 from collections.abc import Iterable, Sequence
 
 from asr_exp.console import duration
 from asr_exp.errors import UserError
-from asr_exp.tables.rows import Entry, Protocol, Table, command
+from asr_exp.tables.rows import APART, Entry, Protocol, Table, command
 from asr_exp.tables.scores import INTERVALS, VERDICTS
 
-WIDTH = 96  # of wrapped text, in characters
+WIDTH = 80  # of wrapped text, in characters
 PARTS = {"ids": "utterances", "hash": "its hash alone", "text": "the name of the text rules", "rules": "text rules"}  # of a protocol
 FIELDS = (
     "row", "column", "status", "metric", "published", "ours", "ci95_low", "ci95_high", "runs", "runs_asked", "difference", "verdict",
@@ -71,20 +72,26 @@ def legend(table: Table) -> list[str]:
     said = ["Rates in %." + (" Scores may be compared under the same protocol alone." if len(table.protocols) > 1 else "")]
     if any(entry.interval for entry in table.entries):
         said[0] += f" {INTERVALS}"
-    if any(entry.judged[0] for entry in table.entries):
+    if _tolerances(table):
         said.append(f"{VERDICTS} Tolerance: {' or '.join(f'{100 * t:g}' for t in _tolerances(table))} %, absolute.")
+    if any(entry.judged[0] == APART for entry in table.entries):
+        said.append(f"`{APART}`: the published score was measured by another protocol.")
+    if table.column_keys and not any(entry.published.value for entry in table.entries):
+        said.append("No published score belongs to these runs.")
+    if table.elsewhere:
+        said.append(f"Published for these models and datasets, by recipes of their own: {', '.join(table.elsewhere)}.")
     if sources := list(dict.fromkeys(e.published.source for e in table.entries if e.published.source)):
         said.append(f"Published: {', '.join(sources)}.")
     return said
 
 
 def _tolerances(table: Table) -> list[float]:
-    return sorted({entry.published.tolerance for entry in table.entries if entry.judged[0]})
+    return sorted({entry.published.tolerance for entry in table.entries if entry.judged[0] not in ("", APART)})
 
 
 def commands(table: Table) -> list[str]:
-    """What makes the runs of the table: a line for each row of experiments, one for a grid."""
-    if "experiment" in (*table.row_keys, *table.column_keys):
+    """What makes the runs of the table: a line for each experiment, one for a grid without."""
+    if any("experiment" in cell.keys for entry in table.entries for cell in entry.cells):
         return list(dict.fromkeys(entry.command for entry in table.entries))
     return [command(cell for entry in table.entries for cell in entry.cells)]
 
@@ -119,6 +126,12 @@ def grid(table: Table) -> tuple[list[str], list[tuple[str, list[list[Entry]]]]]:
 def in_cell(entry: Entry) -> str:
     """What a grid shows at a place."""
     return ours(entry) + (f", {runs(entry)}" if entry.scores and len(entry.scored) < len(entry.cells) else "")
+
+
+def beside(entry: Entry) -> str:
+    """The published score of a place in a grid, and what ours is beside it: '21.51: +0.49, as published'."""
+    told = ", ".join(filter(None, (points(entry.difference, signed=True), entry.judged[0])))
+    return ": ".join(filter(None, (points(entry.published.value) or "none", told)))
 
 
 def remarks(entry: Entry) -> str:
@@ -166,7 +179,11 @@ def _list_parts(table: Table) -> list[str]:
 def _grid_parts(table: Table) -> list[str]:
     columns, rows = grid(table)
     body = [[name, *(" and ".join(map(in_cell, entries)) for entries in cells)] for name, cells in rows]
-    parts = [_aligned([", ".join(table.row_keys) or "run", *columns], body, set())]
+    header = [", ".join(table.row_keys) or "run", *columns]
+    parts = [_aligned(header, body, set())]
+    if any(entry.published.value for entry in table.entries):
+        body = [[name, *(" and ".join(map(beside, entries)) for entries in cells)] for name, cells in rows]
+        parts.append(f"Published, and ours beside it:\n\n{_aligned(header, body, set())}")
     if notes := _notes(table.entries):
         parts.append(notes)
     sections = [heading(table, protocol, material) for protocol, material, _ in table.sections()]
@@ -205,8 +222,12 @@ def _escaped(text: str) -> str:
 
 
 def _folded(command: str) -> str:
-    """A command line over several lines, as a shell takes it; quoted words stay whole."""
-    lines = textwrap.wrap(command, WIDTH - 6, break_long_words=False, break_on_hyphens=False) if "'" not in command else [command]
+    """A command line over several lines, as a shell takes it; its words stay whole."""
+    lines = [""]
+    for word in map(shlex.quote, shlex.split(command)):
+        if len(lines[-1]) + len(word) > WIDTH - 7:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
     return " \\\n    ".join(lines)
 
 
