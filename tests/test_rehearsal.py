@@ -6,6 +6,7 @@ import time
 import harness
 import pytest
 import transformers
+from tables import grids
 
 from asr_exp.assembly import cache_folder
 from asr_exp.config import choices, compose, conf_folder, resolve, run_folder, signature
@@ -56,6 +57,13 @@ def test_a_rehearsal_is_the_run_but_for_its_size(here, row):
         "trainer.max_steps", "trainer.eval_every", "trainer.precision", "trainer.examples",
     }  # fmt: skip
     assert signature(tried) != signature(real) and run_folder(tried).is_relative_to("outputs/rehearsal")
+
+
+def test_a_rehearsal_is_found_without_being_prepared(here, cache):
+    asked = ["experiment=hf-timit/distilhubert", "debug=rehearsal"]
+    named = prepared(compose(asked), fill=False)
+    assert not list(cache.rglob("rehearsal/*")) and resolve(named) == resolve(prepared(compose(asked)))
+    assert (cache / "rehearsal").is_dir()
 
 
 def test_every_model_of_the_tables_is_listed_here():
@@ -125,6 +133,8 @@ def test_planted_faults_fail_their_rows_and_no_other(here):
     for words in ("'train'", "stepps", "optimizer.lr"):
         assert words in done.stderr
     assert "Traceback" not in done.stderr
+    (drawn,) = grids(harness.cli("table", "experiment=mine", "debug=rehearsal", cwd=here).stdout)[:1]
+    assert {line[0]: line[2] for line in drawn[1:] if line[0] != "lr"} == {"sound": "rehearsal", "subset": "failed", "key": "failed"}
 
 
 @pytest.mark.slow

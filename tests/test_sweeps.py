@@ -1,63 +1,19 @@
 """Sweeps: what they record, that a search resumes and shares its study, what it prunes, and the pictures. Training is played by a
 stand-in where it may be."""
 
-import csv
 import json
-import math
-import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
-import time
 import types
-from pathlib import Path
 
 import harness
-import optuna
 import pytest
-import yaml
+from sweeping import LR, SEARCH, cells, params, stand_in, study
 
 from asr_exp import __main__ as cli
-from asr_exp.config import run_folder, signature
-from asr_exp.errors import Pruned, UserError
-from asr_exp.sweeps.ranges import Range, split_overrides
-
-LR = "optimizer.lr=tag(log, interval(1e-5, 1e-3))"
-SEARCH = ["-m", "sweeper=optuna", "sweep.name=s"]
-EXTRAS = {"joblib": "hydra_plugins.hydra_joblib_launcher", "submitit_local": "hydra_plugins.hydra_submitit_launcher"}
-
-
-def stand_in(seconds: float = 0.0) -> None:
-    """Put in the place of `train` what scores abs(log10(lr) + 4) (at once, or after so many seconds) and fails at seed 5."""
-
-    def run(config):
-        folder = run_folder(config)
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "starts.txt").open("a") as file:
-            file.write(f"{os.getpid()}\n")
-        time.sleep(seconds)
-        if config.seed == 5:
-            raise UserError("seed 5 is bad luck.")
-        value = abs(math.log10(config.optimizer.lr) + 4)
-        judge = sys.modules["asr_exp.commands.train"].judge(config)
-        for step in (1, 2):
-            if judge and (why := judge(step, value + 0.1 / step)):
-                (folder / "result.json").write_text(json.dumps({"status": "stopped", "reason": f"Pruned: {why}"}))
-                raise Pruned(why)
-        scores = {"wer": value + 0.01, "cer": value / 2, "per": None, "ci95": [value, value + 0.02]}
-        result = {"status": "finished", "best": {"step": 2, "metric": "wer", "value": value}, "train": {"wall_seconds": 61.2}}
-        (folder / "result.json").write_text(json.dumps({**result, "splits": {"dev": scores, "test": scores}}))
-
-    def judge(config):
-        from asr_exp.sweeps.study import Judge
-
-        s = config.sweep
-        return None if s.trial is None else Judge(s.storage, s.name, s.trial, s.prune, s.startup)
-
-    for name in ("train", "evaluate"):
-        sys.modules[f"asr_exp.commands.{name}"] = types.SimpleNamespace(run=run, judge=judge)  # type: ignore[assignment]
+from asr_exp.config import compose, run_folder, signature
 
 
 @pytest.fixture
@@ -68,69 +24,6 @@ def here(tmp_path, monkeypatch):
     stand_in()
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def cells(folder: Path) -> list[dict[str, str]]:
-    (path,) = folder.glob("sweeps/*/cells.csv")
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def study(folder: Path, name: str = "s") -> optuna.Study:
-    return optuna.load_study(storage=f"sqlite:///{folder}/sweeps/{name}/study.db", study_name=name)
-
-
-def params(folder: Path) -> list[tuple]:
-    return [tuple(sorted(trial.params.items())) for trial in study(folder).trials]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# ranges
-
-
-@pytest.mark.parametrize(("text", "expected"), [
-    ("seed=1,2", Range("seed", "choice", ("1", "2"))),
-    ("trainer.batch_seconds=choice(100,200,400)", Range("trainer.batch_seconds", "choice", ("100", "200", "400"))),
-    ("optimizer.clip_norm=null,1.0", Range("optimizer.clip_norm", "choice", ("null", "1.0"))),
-    ("augment.speed=[],[0.9,1.1]", Range("augment.speed", "choice", ("[]", "[0.9,1.1]"))),
-    ("optimizer.lr=interval(1e-5,1e-3)", Range("optimizer.lr", "float", low=1e-5, high=1e-3)),
-    (LR, Range("optimizer.lr", "float", low=1e-5, high=1e-3, log=True)),
-    ("seed=range(1,5)", Range("seed", "int", low=1, high=4, step=1)),
-    ("seed=range(10,1,-3)", Range("seed", "int", low=4, high=10, step=3)),
-    ("optimizer.eps=range(0.1,0.4,0.1)", Range("optimizer.eps", "float", low=0.1, high=0.3, step=0.1)),
-    ("seed=shuffle(range(1,3))", Range("seed", "choice", ("1", "2"))),
-    ("schedule.warmup_steps=interval(10,100)", Range("schedule.warmup_steps", "int", low=10, high=100, step=1)),  # a key of whole numbers
-    ("model.config.x=int(interval(1,8))", Range("model.config.x", "int", low=1, high=8, step=1)),
-    ("trainer.average=tag(log, int(interval(1,64)))", Range("trainer.average", "int", low=1, high=64, step=1, log=True)),
-])  # fmt: skip
-def test_the_syntax_of_ranges(text, expected):
-    fixed, (found,) = split_overrides(["seed=7" if not text.startswith("seed") else "dataset=demo", text])
-    assert len(fixed) == 1 and found.values == expected.values
-    assert (found.name, found.kind, found.choices, found.log) == (expected.name, expected.kind, expected.choices, expected.log)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high)) and found.step == expected.step
-
-
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["sweeper=optuna", "optimizer.lr=tag(ln, interval(1e-5,1e-3))"], ["'ln'", "log"]),
-    (["sweeper=optuna", "optimizer.lr=interval(-1,1)"], ["optimizer.lr=-1", "above 0"]),
-    (["sweeper=optuna", "schedule.warmup_ratio=tag(log,interval(0,1))"], ["begin above 0"]),
-    (["sweeper=optuna", "optimizer.lrr=interval(1,2)"], ["optimizer.lrr", "'optimizer.lr'"]),
-    (["sweeper=optuna", "model.padding=interval(1,2)"], ["model.padding"]),
-    (["sweeper=optuna", "seed=interval(1.5,2)"], ["seed", "whole number"]),
-    (["sweeper=optuna", "optimizer.lr=interval(2,1)"], ["interval(LOW,HIGH)"]),
-    (["sweeper=optuna", "seed=range(3,3)"], ["empty"]),
-    (["sweeper=optuna"], ["nothing to search"]),
-    ([LR], ["sweeper=optuna"]),
-    (["sweeper=optunaa", LR], ["sweeper", "'optuna'"]),
-    (["sweeper=optuna", LR, "sweep.metric=wer"], ["sweep.metric", "dev.wer"]),
-    (["sweeper=optuna", LR, "sweep.workers=2"], ["hydra/launcher=joblib"]),
-    (["sweeper=optuna", LR, "sweep.storage=nonsense://x"], ["sweep.storage=nonsense://x"]),
-])  # fmt: skip
-def test_what_cannot_be_searched_is_told_before_anything_runs(here, capsys, arguments, words):
-    assert cli.main(["-m", *arguments]) == 2
-    out, err = capsys.readouterr()
-    assert err.startswith("error: ") and "Traceback" not in err and [word for word in words if word not in err] == []
-    assert not (here / "outputs").exists()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -152,11 +45,25 @@ def test_a_grid_keeps_a_record_that_the_same_command_finds_again(here, capsys):
     (table,) = here.glob("sweeps/*/table.md")
     text = table.read_text()
     assert "4 cells: 2 finished, 2 failed." in text and "`optimizer.lr=0.001 seed=1`" in text
-    assert "split_seed" not in text and "**0.0000**" in text
+    assert "split_seed" not in text and "**WER 0.00 %**" in text and "| 101.00 % | 100.00 % .. 102.00 % |" in text
     assert re.fullmatch(r"lr-seed-[0-9a-f]{6}", table.parent.name)
     assert cli.main(["-m", "seed=1,5", "optimizer.lr=1e-4,1e-3", "dataset.split_seed=3", "tracking=none", "output_root=elsewhere"]) == 1
     assert len(cells(here)) == 4  # in whatever order, with whatever cannot change the cells
     assert cli.main(["-m", "seed=1,2"]) == 0 and len(list(here.glob("sweeps/*/cells.csv"))) == 2
+
+
+def test_a_grid_takes_in_what_its_files_vary(here, capsys):
+    folder = here / "conf/experiment/mine"
+    folder.mkdir(parents=True)
+    for name, seeds in (("one", "1,2"), ("two", "1,2"), ("three", "3")):
+        (folder / f"{name}.yaml").write_text(f"# @package _global_\nhydra: {{sweeper: {{params: {{seed: '{seeds}'}}}}}}\n")
+    assert cli.main(["-m", "experiment=mine/one,mine/two", "sweep.name=s"]) == 0
+    assert [row["overrides"] for row in cells(here)] == [f"seed={seed} experiment=mine/{row}" for seed in (1, 2) for row in ("one", "two")]
+    assert cli.main(["-m", "experiment=mine/one", "seed=4", "sweep.name=s"]) == 0  # the command line's own value counts
+    assert len(cells(here)) == 5 and "experiment=mine/one seed=4" in {row["overrides"] for row in cells(here)}
+    assert cli.main(["-m", "experiment=mine", "sweep.name=s"]) == 2
+    err = capsys.readouterr().err
+    assert "mine/one and experiment=mine/three vary different things" in err and "run them one at a time" in err and "Traceback" not in err
 
 
 def test_the_record_is_written_as_cells_end(here, monkeypatch):
@@ -172,8 +79,6 @@ def test_the_record_is_written_as_cells_end(here, monkeypatch):
 
 
 def test_what_a_sweep_is_called_does_not_change_its_runs():
-    from asr_exp.config import compose
-
     assert signature(compose([])) == signature(compose(["sweeper=optuna", "sweep.trial=3", "sweep.name=x"]))
 
 
@@ -303,6 +208,7 @@ def test_a_journal_may_be_the_storage(here):
 # killed, and shared
 
 
+@pytest.mark.slow
 def test_a_search_killed_with_9_goes_on_with_the_trial_it_was_at(tmp_path):
     command = [*SEARCH, LR, "sweep.trials=7", "sweep.prune=false"]
     for done in (2, 4):  # killed twice
@@ -319,84 +225,16 @@ def test_a_search_killed_with_9_goes_on_with_the_trial_it_was_at(tmp_path):
     assert [row["status"] for row in cells(tmp_path)] == ["finished"] * 7
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_study(tmp_path):
     command = [*SEARCH, LR, "sweep.trials=8", "sweep.prune=false"]
-    workers = []
-    for _ in range(2):
-        workers.append(subprocess.Popen([sys.executable, "-c", f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
-                                         "import test_sweeps; test_sweeps.stand_in(1.0); from asr_exp.__main__ import main; "
-                                         "sys.exit(main(sys.argv[1:]))", *command], cwd=tmp_path, env=harness.environment()))  # fmt: skip
-    assert [worker.wait(120) for worker in workers] == [0, 0]
+    workers = [harness.Fork(*command, cwd=tmp_path, patch=(stand_in, 1.0)) for _ in range(2)]
+    for worker in workers:
+        worker.wait(0)
     assert len(set(params(tmp_path))) == len(params(tmp_path)) == 8
     starts = [path.read_text().split() for path in tmp_path.glob("outputs/**/starts.txt")]
     assert len(starts) == 8 and all(len(start) == 1 for start in starts) and len({start[0] for start in starts}) == 2
     assert [row["status"] for row in cells(tmp_path)] == ["finished"] * 8
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# with real training
-
-
-@pytest.fixture
-def real(tmp_path, corpus, backbone):
-    """The words of a sweep whose cells train in no time."""
-    return ["-m", "sweep.name=s", *corpus, "model=hf", f"model.checkpoint={backbone('wav2vec2-group')}", "trainer.batch_seconds=8",
-            "trainer.max_steps=6", "trainer.eval_every=2", *harness.QUIET]  # fmt: skip
-
-
-@pytest.mark.slow
-def test_a_trial_killed_in_training_goes_on_from_its_checkpoint_and_a_bad_one_is_pruned(tmp_path, real):
-    command = [*real, "sweeper=optuna", LR, "sweep.startup=1"]
-    killed = harness.Fork(*command, "sweep.trials=1", cwd=tmp_path, patch=(harness.killed_at, "asr_exp.training.train_step", 4))
-    killed.wait(-signal.SIGKILL)
-    assert study(tmp_path).trials[0].state.name == "RUNNING"
-    out = harness.fork(*command, "sweep.trials=1", cwd=tmp_path)
-    assert "Going on from step 2 of 6" in out and [trial.state.name for trial in study(tmp_path).trials] == ["COMPLETE"]
-    assert list(study(tmp_path).trials[0].intermediate_values) == [2, 4, 6]
-    better = {2: 0.01, 4: 0.01, 6: 0.01}
-    done = study(tmp_path).trials[0]
-    for lr in (2e-5, 3e-5):
-        study(tmp_path).add_trial(optuna.trial.create_trial(params={"optimizer.lr": lr}, distributions=done.distributions, value=0.01,
-                                                            intermediate_values=better))  # fmt: skip
-    harness.fork(*command, "sweep.trials=4", cwd=tmp_path)
-    assert [trial.state.name for trial in study(tmp_path).trials] == ["COMPLETE"] * 3 + ["PRUNED"]
-    folder = tmp_path / cells(tmp_path)[-1]["folder"]
-    result = harness.result(folder)
-    assert result["status"] == "stopped" and result["reason"].startswith("Pruned: dev") and cells(tmp_path)[-1]["status"] == "pruned"
-    assert len(harness.losses(folder)) == 2 and (folder / "checkpoints/last").is_dir()  # it could go on
-    alone = [word for word in real if word not in ("-m", "sweep.name=s")]
-    harness.fork(*alone, f"optimizer.lr={study(tmp_path).trials[-1].params['optimizer.lr']}", cwd=tmp_path)
-    assert harness.result(folder)["status"] == "finished"  # the same run, asked for by itself
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", EXTRAS)
-def test_launchers_run_cells_and_workers(tmp_path, real, launcher):
-    pytest.importorskip(EXTRAS[launcher])
-    asked = [*real, f"hydra/launcher={launcher}", *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else [])]
-    assert "2 of 2 cells done" in harness.cli(*asked, "seed=1,2", cwd=tmp_path).stdout
-    assert [row["status"] for row in cells(tmp_path)] == ["finished"] * 2
-    shutil.rmtree(tmp_path / "sweeps")
-    out = harness.cli(*asked, "sweeper=optuna", LR, "sweep.trials=3", "sweep.workers=2", cwd=tmp_path).stdout
-    assert "3 of 3 cells done" in out and len(set(params(tmp_path))) == 3
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("search", [["seed=1"], ["sweeper=optuna", LR, "sweep.trials=1"], ["seed=1", "trainer.devices=2"]])
-def test_a_cell_that_is_preempted_saves_is_queued_again_and_goes_on(tmp_path, real, search):
-    pytest.importorskip(EXTRAS["submitit_local"])
-    asked = [word.replace("max_steps=6", "max_steps=90").replace("eval_every=2", "eval_every=300") for word in real]
-    process = harness.start(*asked, *search, "hydra/launcher=submitit_local", cwd=tmp_path)
-    harness.wait_for(lambda: any(path.read_text().count("train/loss") > 10 for path in tmp_path.glob("outputs/**/metrics.jsonl")))
-    (job,) = (path.name for path in tmp_path.glob("sweeps/s/.submitit/[0-9]*"))
-    (task,) = Path(f"/proc/{job}/task/{job}/children").read_text().split()
-    os.kill(int(task), signal.SIGUSR2)  # what SLURM sends when it wants the machine back
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, out + err
-    said = "".join(path.read_text() for path in tmp_path.glob("sweeps/s/.submitit/*/*_log.out"))
-    assert "Requeued job" in said and re.search(r"Going on from step \d+ of 90", said)
-    (row,) = cells(tmp_path)
-    assert row["status"] == "finished" and len(harness.losses(tmp_path / row["folder"])) == 90
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -416,27 +254,3 @@ def test_the_pictures_show_the_study(here):
     assert len(ids) == len(set(ids)) and set(re.findall(r'(?:href="#|url\(#)([^")]+)', page)) <= set(ids)
     best = study(here).best_trial
     assert f"{100 * best.value:.2f} %" in page and all(str(one.number + 1) in page for one in study(here).trials)
-
-
-def test_a_sweep_file_for_wandb(here, capsys):
-    asked = [LR, "schedule.warmup_steps=interval(10,100)", "trainer.average=range(1,5,2)", "optimizer.clip_norm=null,1.0",
-             "model=tiny,wavlm-base"]  # fmt: skip
-    assert cli.main(["-m", "sweeper=wandb", "dataset=timit", "dataset.root=/data/TIMIT", "sweep.trials=30", *asked]) == 0
-    found = yaml.safe_load(capsys.readouterr().out)
-    (path,) = here.glob("sweeps/*/wandb.yaml")
-    assert yaml.safe_load(path.read_text()) == found and not (here / "outputs").exists()
-    assert found["command"] == ["${env}", "${interpreter}", "-m", "asr_exp", "train", "dataset=timit", "dataset.root=/data/TIMIT",
-                                "tracking=wandb", "${args_no_hyphens}"]  # fmt: skip
-    assert found["method"] == "bayes" and found["metric"] == {"name": "dev/wer", "goal": "minimize"} and found["run_cap"] == 30
-    assert found["parameters"] == {
-        "optimizer.lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-3},
-        "schedule.warmup_steps": {"distribution": "int_uniform", "min": 10, "max": 100},
-        "trainer.average": {"values": [1, 3]}, "optimizer.clip_norm": {"values": ["null", 1.0]},
-        "model": {"values": ["tiny", "wavlm-base"]},
-    }  # fmt: skip
-    agents = [f"{name}={one.get('values', [one.get('min')])[0]}" for name, one in found["parameters"].items()]
-    assert cli.main([*found["command"][4:-1], *agents, "--cfg", "job"]) == 0  # what the agent would type is understood
-    assert cli.main(["-m", "sweeper=wandb", "tokenizer=phone", "seed=1,2"]) == 0
-    assert cli.main(["-m", "sweeper=wandb", "sweep.sampler=random", LR]) == 0
-    methods = {yaml.safe_load(path.read_text())["method"] for path in here.glob("sweeps/*/wandb.yaml")}
-    assert methods == {"bayes", "grid", "random"}

@@ -228,7 +228,7 @@ def _say_best(study: Study, folder: Path, total: int) -> None:
     done = study.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     if done:
         best = min(done, key=lambda one: one.value or 0.0)
-        print(f"\nbest of {len(done)} finished trials: {percent(best.value)} by trial {best.number + 1}: "
+        print(f"\nbest of {len(done)} finished trials: {percent(best.value)} by trial {best.number + 1}:\n  "
               + shlex.join(study.overrides(best.params)))
         print(f"pictures, study, table: {folder} (sweep.trials={2 * total} goes on with it)")
 
@@ -238,10 +238,11 @@ def _told(folder: Path, overrides: set[str] | None) -> int:
     cells = [cell for cell in record.read(folder) if overrides is None or cell.overrides in overrides]
     failed = sum(cell.status == "failed" for cell in cells)
     print(f"\n{len(cells) - failed} of {len(cells)} cells done" + (f", {failed} failed" if failed else "") + f": {folder / 'table.md'}")
-    names = record.varied(cell.overrides for cell in cells)
+    # In a line, a key goes by its last part: lr=0.001.
+    names = [re.sub(r"(^| )\+*(?:\w+\.)+(\w+=)", r"\1\2", name) for name in record.varied(cell.overrides for cell in cells)]
     width = max(map(len, names), default=0)
     for cell, name in zip(cells, names, strict=True):
         status = "ok" if cell.status == "finished" else cell.status
-        said = cell.told() or shorten(cell.reason, max(40, 69 - width), placeholder=" ...")
+        said = cell.told() or shorten(cell.reason.removeprefix("Pruned: "), max(30, 69 - width), placeholder=" ...")
         print(f"{status:<7}  {name:<{width}}  {said}".rstrip())
     return 1 if failed else 0

@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 
 BLUE, GREY, RED = "#2b6cb0", "#8a8f98", "#c0392b"
 ENOUGH = 4  # finished trials, before it is said which parameter matters
-STYLE = """body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem } svg { width: 100%; height: auto } .wide { overflow-x: auto }
-table { border-collapse: collapse; font-size: 13px } th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left }
-th, td { white-space: nowrap }
+STYLE = """:root { color-scheme: light dark; --paper: #fff; --ink: #222; --dim: #6b6b6b; --line: #ddd; --best: #e8f1fb }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+body { background: var(--paper); color: var(--ink) }
+h1 { font-size: 1.5rem; overflow-wrap: anywhere } h2 { font-size: 1.1rem; margin-top: 2rem }
+.wide { overflow-x: auto } svg { width: 100%; min-width: 36rem; height: auto }
+table { border-collapse: collapse; font-size: 13px } code { overflow-wrap: anywhere }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
-tr.best { background: #e8f1fb; font-weight: 600 } .dim { color: #777 } p.dim { margin: 0; font-size: 13px }"""
+tr.best { background: var(--best); font-weight: 600 } .dim { color: var(--dim) } p.dim { margin: 0; font-size: 13px }
+@media (prefers-color-scheme: dark) { :root { --paper: #141414; --ink: #ddd; --dim: #999; --line: #333; --best: #1b2c40 }
+svg { filter: invert(.92) hue-rotate(180deg) } }"""
 
 Trials = Sequence["optuna.trial.FrozenTrial"]
 
@@ -43,7 +48,7 @@ def draw_study(study: "optuna.Study", folder: Path, ranges: Sequence[Range], mea
     drawings = {
         "history": ("The way of the search", "Each trial in its turn.", draw_history(trials, measure)),
         "importance": ("What matters", "By the trials that finished (PED-ANOVA).", draw_importance(study, ranges, measure)),
-        "parallel": ("Settings and scores", "A line a finished trial: the darker the better, the best in red.",
+        "parallel": ("Settings and scores", "A line a finished trial: the stronger the better, the best in red.",
                      draw_parallel(trials, ranges, measure)),
     }  # fmt: skip
     parts = []
@@ -113,7 +118,7 @@ def importances(study: "optuna.Study") -> dict[str, float]:
 
 
 def draw_parallel(trials: Trials, ranges: Sequence[Range], measure: str) -> "Figure":
-    """A line a finished trial, from setting to setting to its score: the darker the better, the best in red, on top."""
+    """A line a finished trial, from setting to setting to its score: the stronger the better, the best in red, on top."""
     from matplotlib import colormaps
     from matplotlib.colors import Normalize
 
@@ -157,17 +162,16 @@ def _height(one: Range, value: Any) -> float:
 
 
 def _ticks(one: Range) -> list[tuple[float, str]]:
+    """Heights on the axis of a range, and what stands there: every value of a few, else both ends and round numbers between them."""
     if one.kind == "choice":
         return [(_height(one, value), value if len(value) <= 18 else value[:17] + "…") for value in one.choices]
-    if one.log:
-        decades = [10.0**n for n in range(math.ceil(math.log10(one.low)), math.floor(math.log10(one.high)) + 1)]
-        between = [value for value in decades if 0.06 < _height(one, value) < 0.94]
-        values = [one.low, *between, one.high]
-    else:
-        count = min(4, round(one.high - one.low)) if one.kind == "int" else 4
-        values = [one.low + (one.high - one.low) * i / max(1, count) for i in range(max(1, count) + 1)]
-        values = sorted({round(value) for value in values}) if one.kind == "int" else values
-    return [(_height(one, value), f"{value:.3g}" if one.kind == "float" else f"{value:g}") for value in values]
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    locator = LogLocator() if one.log else MaxNLocator(5, integer=one.kind == "int")
+    between = [value for value in locator.tick_values(one.low, one.high) if one.low < value < one.high]
+    values = [one.low, *(value for value in between if 0.06 < _height(one, value) < 0.94), one.high]
+    values = one.values if one.values and len(one.values) <= 6 else values
+    return [(_height(one, value), f"{value:.3g}" if one.kind == "float" else f"{value:g}") for value in dict.fromkeys(values)]
 
 
 def _figure(width: float, height: float) -> "tuple[Figure, Axes]":

@@ -44,8 +44,9 @@ class Cell:
     code: int = 0  # exit status
 
     def told(self) -> str:
-        """'test WER 21.30 %', or '' for a cell without a score."""
-        return f"{self.split} {self.metric.upper()} {percent(self.score)}" if self.score is not None else ""
+        """'test WER 21.30 %'; of a cell without a score the best on dev so far; '' where there is none."""
+        split, rate = (self.split, self.score) if self.score is not None else ("dev", self.dev)
+        return "" if rate is None or self.status == "failed" else f"{split} {self.metric.upper()} {percent(rate)}"
 
 
 def ended(cell: Cell, folder: Path, split: str, code: int) -> Cell:

@@ -30,11 +30,12 @@ def describe(name: str, command: str, fixed: Sequence[str], ranges: Sequence[Ran
     rate = (s.metric or "").partition(".")[2] or ("per" if config.tokenizer.unit == "phone" else "wer")
     grid = s.sampler != "random" and all(one.kind == "choice" for one in ranges)
     method = "grid" if grid else "random" if s.sampler == "random" else "bayes"
+    untracked = [word for word in fixed if not word.startswith("tracking=")]
     found: dict[str, Any] = {
         "name": name, "project": config.tracking.project, "method": method, "metric": {"name": f"dev/{rate}", "goal": "minimize"},
         "parameters": {one.name: _parameter(one) for one in ranges},
         # ${args_no_hyphens} writes key=value, which is what Hydra reads.
-        "command": ["${env}", "${interpreter}", "-m", "asr_exp", command, *fixed, "tracking=wandb", "${args_no_hyphens}"],
+        "command": ["${env}", "${interpreter}", "-m", "asr_exp", command, *untracked, "tracking=wandb", "${args_no_hyphens}"],
     }  # fmt: skip
     if not grid:
         found["run_cap"] = s.trials

@@ -204,7 +204,7 @@ def _score(folder: Path, result: Mapping[str, Any], metric: str) -> Score | str:
     )
 
 
-def _one_line(text: str, width: int = 200) -> str:
+def _one_line(text: str, width: int = 120) -> str:
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 3] + "..."
 

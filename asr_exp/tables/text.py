@@ -187,7 +187,7 @@ def _grid_parts(table: Table) -> list[str]:
     if notes := _notes(table.entries):
         parts.append(notes)
     sections = [heading(table, protocol, material) for protocol, material, _ in table.sections()]
-    return [*parts, "\n".join(_wrapped("- " + " ".join(filter(None, texts)), "  ") for texts in sections)]
+    return [*parts, "\n".join(_wrapped("- " + ". ".join(filter(None, texts)), "  ") for texts in sections)]
 
 
 def _notes(entries: Iterable[Entry]) -> str:
