@@ -39,7 +39,7 @@ def _sections(table: Table) -> str:
     published = any(entry.published.value is not None for entry in table.entries)
     for protocol, material, entries in table.sections():
         title, apart = heading(table, protocol, material)
-        name, colon, rest = title.partition(":")
+        name, _, rest = title.partition(":")
         parts.append(f"<h2>{_marked(name)}</h2>\n<p class=\"soft\">{escape(rest)}</p>\n")
         if apart:
             parts.append(f'<p class="apart">{escape(apart)}</p>\n')
