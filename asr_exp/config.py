@@ -149,7 +149,8 @@ def written_out(overrides: Sequence[str], config_dir: str | None = None) -> tupl
     asked = check_overrides(words, folders, multirun=True)
     parsed = {text: OverridesParser.create().parse_override(text) for text in asked}
     common = [text for text, one in parsed.items() if not one.is_sweep_override()]
-    rows = [row for one in parsed.values() if one.key_or_group == "experiment" and one.is_discrete_sweep() for row in one.sweep_string_iterator()]
+    several = (one for one in parsed.values() if one.key_or_group == "experiment" and one.is_discrete_sweep())
+    rows = [row for one in several for row in one.sweep_string_iterator()]
     varied: dict[str, dict[str, Any]] = {}
     broken: dict[str, str] = {}
     for row in rows or [""]:
