@@ -147,9 +147,10 @@ def written_out(overrides: Sequence[str], config_dir: str | None = None) -> tupl
     folders = conf_folders(config_dir)
     words = expanded(overrides, folders)
     asked = check_overrides(words, folders, multirun=True)
-    parser = OverridesParser.create()
-    common = [text for text in asked if not text.startswith("experiment=") and not parser.parse_override(text).is_sweep_override()]
-    rows = next((text.partition("=")[2].split(",") for text in asked if text.startswith("experiment=")), [])
+    parsed = {text: OverridesParser.create().parse_override(text) for text in asked}
+    common = [text for text, one in parsed.items() if not one.is_sweep_override()]
+    several = (one for one in parsed.values() if one.key_or_group == "experiment" and one.is_discrete_sweep())
+    rows = [row for one in several for row in one.sweep_string_iterator()]
     varied: dict[str, dict[str, Any]] = {}
     broken: dict[str, str] = {}
     for row in rows or [""]:
@@ -164,7 +165,7 @@ def written_out(overrides: Sequence[str], config_dir: str | None = None) -> tupl
     if unlike := [row for row, its in others if its != params]:
         raise UserError(f"experiment={first} and experiment={unlike[0]} vary different things in hydra.sweeper.params "
                         f"({params or 'nothing'}, {varied[unlike[0]] or 'nothing'}); run them one at a time.")
-    words = [f"experiment={','.join(varied)}" if text.startswith("experiment=") else text for text in words]
+    words = [f"experiment={','.join(varied)}" if rows and text.startswith("experiment=") else text for text in words]
     given = {text.partition("=")[0].lstrip("+~") for text in words}
     return [*(f"{name}={value}" for name, value in params.items() if name.lstrip("+~") not in given), *words], broken
 

@@ -96,9 +96,9 @@ def test_cells_of_evaluate_are_where_their_protocol_puts_them(here, monkeypatch,
         return place
 
     monkeypatch.setitem(sys.modules, "asr_exp.commands.evaluate", types.SimpleNamespace(run=run))
-    assert cli.main(["evaluate", *SEARCH, "run=run", "split=dev", "decode.settings.beam=range(1,9)", "sweep.trials=30"]) == 0
-    assert sorted(row["folder"] for row in cells(here)) == [str(here / f"run/evaluations/{n}") for n in range(1, 9)]
-    assert study(here).best_params == {"++decode.settings.beam": 8} and "8 of 8 cells done" in capsys.readouterr().out
+    assert cli.main(["evaluate", *SEARCH, "run=run", "split=dev", "decode.settings.beam=range(1,4)", "sweep.trials=30"]) == 0
+    assert sorted(row["folder"] for row in cells(here)) == [str(here / f"run/evaluations/{n}") for n in range(1, 4)]
+    assert study(here).best_params == {"++decode.settings.beam": 3} and "3 of 3 cells done" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -108,15 +108,15 @@ def test_cells_of_evaluate_are_where_their_protocol_puts_them(here, monkeypatch,
 @pytest.mark.parametrize("sampler", ["sweep.sampler=tpe", "sweep.sampler=gp", "sweeper=random"])
 def test_a_search_finds_and_goes_on_without_repeating(here, capsys, sampler):
     search = SEARCH if "sampler" in sampler else ["-m", "sweep.name=s"]
-    command = [*search, LR, "seed=range(1,4)", sampler, "sweep.prune=false", "sweep.startup=3"]
-    assert cli.main([*command, "sweep.trials=4"]) == 0
+    command = [*search, LR, "seed=range(1,4)", sampler, "sweep.prune=false", "sweep.startup=2"]
+    assert cli.main([*command, "sweep.trials=3"]) == 0
     before = params(here)
-    assert len(set(before)) == 4 and cli.main([*command, "sweep.trials=4"]) == 0 and params(here) == before  # there is no more to do
-    assert cli.main([*command, "sweep.trials=8"]) == 0
+    assert len(set(before)) == 3 and cli.main([*command, "sweep.trials=3"]) == 0 and params(here) == before  # there is no more to do
+    assert cli.main([*command, "sweep.trials=5"]) == 0
     after = params(here)
-    assert after[:4] == before and len(set(after)) == 8
+    assert after[:3] == before and len(set(after)) == 5
     rows = cells(here)
-    assert [row["cell"] for row in rows] == [str(n) for n in range(1, 9)] and len({row["folder"] for row in rows}) == 8
+    assert [row["cell"] for row in rows] == list("12345") and len({row["folder"] for row in rows}) == 5
     found = study(here)
     assert all(float(row["dev"]) == pytest.approx(trial.value) for row, trial in zip(rows, found.trials, strict=True))
     lrs = [trial.params["optimizer.lr"] for trial in found.trials]
@@ -126,17 +126,17 @@ def test_a_search_finds_and_goes_on_without_repeating(here, capsys, sampler):
 
 def test_a_search_draws_the_same_again(here):
     command = [*SEARCH, LR, "sweep.startup=2"]
-    assert cli.main([*command, "sweep.trials=6"]) == 0
+    assert cli.main([*command, "sweep.trials=4"]) == 0
     first = params(here)
     for part in ("sweeps", "outputs"):
         shutil.rmtree(here / part)
-    assert cli.main([*command, "sweep.trials=3"]) == 0 and cli.main([*command, "sweep.trials=6"]) == 0
+    assert cli.main([*command, "sweep.trials=3"]) == 0 and cli.main([*command, "sweep.trials=4"]) == 0
     assert params(here) == first  # stopped half-way or not
 
 
 def test_a_search_ends_when_nothing_is_left(here, capsys):
-    assert cli.main([*SEARCH, "optimizer.lr=1e-4,1e-3", "seed=range(1,4)", "sweep.trials=50"]) == 0
-    assert len(set(params(here))) == len(params(here)) == 6 and "6 of 6 cells done" in capsys.readouterr().out
+    assert cli.main([*SEARCH, "optimizer.lr=1e-4,1e-3", "seed=1,2", "sweep.trials=50"]) == 0
+    assert len(set(params(here))) == len(params(here)) == 4 and "4 of 4 cells done" in capsys.readouterr().out
 
 
 def test_a_trial_that_fails_is_recorded_and_tried_again_only_when_asked(here, capsys, monkeypatch):
@@ -157,17 +157,16 @@ def _mended(config):
 
 
 def test_a_setting_that_cannot_be_composed_fails_alone(here, capsys):
-    assert cli.main([*SEARCH, LR, "trainer.ema=null,0.9", "trainer.average=1,2"]) == 1  # both averages contradict each other
-    states = {(trial.params["trainer.ema"], trial.params["trainer.average"]): trial.state.name for trial in study(here).trials}
-    assert states[("0.9", "2")] == "FAIL" and {state for key, state in states.items() if key != ("0.9", "2")} <= {"COMPLETE", "PRUNED"}
+    assert cli.main([*SEARCH, "trainer.ema=0.9", "trainer.average=1,2"]) == 1  # both averages contradict each other
+    assert {trial.params["trainer.average"]: trial.state.name for trial in study(here).trials} == {"1": "COMPLETE", "2": "FAIL"}
 
 
 def test_pruning_goes_by_the_median_of_the_others(here, capsys):
     command = [*SEARCH, LR, "sweep.startup=3", "sweep.sampler=random"]
-    assert cli.main([*command, "sweep.trials=12"]) == 0
+    assert cli.main([*command, "sweep.trials=9"]) == 0
     trials = study(here).trials
     pruned = [trial for trial in trials if trial.state.name == "PRUNED"]
-    assert 2 <= len(pruned) < 9 and all(trial.number >= 3 for trial in pruned)
+    assert 2 <= len(pruned) < 6 and all(trial.number >= 3 for trial in pruned)
     for trial in pruned:
         others = sorted(one.intermediate_values[1] for one in trials[: trial.number] if one.state.name == "COMPLETE")
         half = len(others) // 2
@@ -244,7 +243,7 @@ def test_two_workers_share_a_study(tmp_path):
 def test_the_pictures_show_the_study(here):
     from PIL import Image
 
-    assert cli.main([*SEARCH, LR, "trainer.average=range(1,5)", "text=standard,upper", "sweep.trials=12", "sweep.startup=4"]) == 0
+    assert cli.main([*SEARCH, LR, "trainer.average=range(1,5)", "text=standard,upper", "sweep.trials=7", "sweep.startup=4"]) == 0
     for name in ("history", "importance", "parallel"):
         image = Image.open(here / f"sweeps/s/{name}.png").convert("RGB")
         assert min(image.size) > 200 and len(image.getcolors(1 << 24) or ()) > 50

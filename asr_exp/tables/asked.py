@@ -78,10 +78,10 @@ class Asked:
                     if name in plain:
                         OmegaConf.update(config, name, _parsed(f"{name}={value}").value())
                 validate(config)
+                config = prepared(config)
             except UserError as error:
                 yield impossible_cell(keys, asked, str(error)), None
             else:
-                config = prepared(config)
                 yield asked_cell(keys | {name: _told(config, name) for name in named if name not in self.values}, asked, config), config
 
     def arranged(self, cells: Sequence[Cell]) -> dict[str, list[str]]:
