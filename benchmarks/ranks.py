@@ -7,7 +7,6 @@ processes that know nothing of each other: what the machine itself takes for run
 import argparse
 import json
 import os
-import resource
 import socket
 import statistics
 import subprocess
@@ -28,12 +27,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="timed in each round, after one that is not")
     parser.add_argument("--rounds", type=int, default=3, help="all arrangements in turn, so often")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    parser.add_argument("--memory", action="store_true", help="measure memory: glibc gives it back at once, which takes time")
     parser.add_argument("--only", nargs="*", default=list(ARRANGEMENTS), choices=list(ARRANGEMENTS))
     parser.add_argument("--strategy", help=argparse.SUPPRESS)  # what a process of an arrangement is told
     options = parser.parse_args()
     if options.strategy:
         print(json.dumps(measured(options)))
         return
+    if options.memory:
+        os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
     seen: dict[str, list[dict[str, Any]]] = {name: [] for name in options.only}
     for _ in range(options.rounds):
         for name in options.only:
@@ -129,7 +131,7 @@ def forget_peak() -> None:
 def most_memory() -> int:
     with open("/proc/self/status") as file:
         told = dict(line.split(":", 1) for line in file)
-    return 1024 * int(told["VmHWM"].split()[0]) or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return 1024 * int(told["VmHWM"].split()[0])
 
 
 if __name__ == "__main__":
