@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from asr_exp.sweeps.record import Cell
 
 # The keys that bare words after a command stand for.
-WORDS = {"compare": ("a", "b")}
+WORDS = {"compare": ("a", "b"), "evaluate": ("run",)}
+HEAD_START = 3.0  # seconds that rank 0 has to tell of a mistake that every rank has met; `launch` and torchrun then end the others
 # Commands of many runs: they take the overrides as they are, and compose each of the runs themselves.
 OF_MANY_RUNS = ("table",)
 
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (Exception, KeyboardInterrupt) as error:
         if _rank() > 0:  # it happened before the command, on every rank alike: rank 0 tells of it
-            time.sleep(3)  # leaving first would have torchrun end it before it could
+            time.sleep(HEAD_START)  # leaving first would have torchrun end it before it could
         return status_of(error, quiet=_rank() > 0)
 
 
@@ -61,7 +62,8 @@ def start(arguments: list[str]) -> int:
     if "-h" in arguments or "--help" in arguments:
         from asr_exp import help
 
-        print(help.page(next((word for word in arguments if _is_bare(word)), None), commands()), end="")
+        topics = sorted((word for word in arguments if not word.startswith("-")), key=lambda word: not _is_bare(word))
+        print(help.page(next(iter(topics), None), commands()), end="")
         return 0
     if "--version" in arguments:
         print(f"asr_exp {__version__}")
@@ -136,9 +138,12 @@ def parse(arguments: list[str]) -> tuple[Namespace, str]:
         raise UserError("--config-path, --config-name and --experimental-rerun are not for this program; --config-dir adds YAML files.")
     if options.resolve and not options.cfg:
         raise UserError("--resolve goes with --cfg job.")
+    known = commands()
+    if late := next((word for word in options.overrides[1:] if word in known), None):
+        raise UserError(f"The command comes first: python -m asr_exp {late} KEY=VALUE ...")
     if not options.overrides or not _is_bare(options.overrides[0]):
         return options, "train"
-    command, known = options.overrides.pop(0), commands()
+    command = options.overrides.pop(0)
     if command not in known:
         hint = nearest(command, known)
         raise UserError(f"There is no command {command!r}.{hint} The commands: {', '.join(known)}; a setting is key=value.")
@@ -260,6 +265,8 @@ def status_of(error: BaseException, where: str = "", quiet: bool = False) -> int
         trace = "".join(traceback.format_exception(error))
         print(f"{where}{trace}", end="", file=sys.stderr, flush=True)
         return 1
+    if isinstance(error, UserError) and _rank() > 0 and not quiet:
+        time.sleep(HEAD_START)  # where rank 0 has met the same mistake it tells of it, and this process is ended meanwhile
     if not quiet:
         label = "stopped" if status > 128 else "error"
         _say((label if _rank() == 0 else f"{label} (rank {_rank()})") + f": {where}", message)

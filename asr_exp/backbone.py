@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from asr_exp.errors import UserError, nearest
+from asr_exp.hub import offline_where_unreachable
 
 
 def load_backbone(checkpoint: str | None, vocabulary: int, blank: int, *, revision: str | None = None, architecture: str | None = None,
@@ -79,7 +80,10 @@ def _is_path(checkpoint: str) -> bool:
 
 
 def _source(checkpoint: str) -> str:
-    return str(Path(checkpoint).expanduser()) if _is_path(checkpoint) else checkpoint
+    if _is_path(checkpoint):
+        return str(Path(checkpoint).expanduser())
+    offline_where_unreachable()
+    return checkpoint
 
 
 def _attention(asked: str, config: Any, device: str) -> str:

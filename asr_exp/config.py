@@ -259,6 +259,8 @@ def load_run(folder: str | Path, overrides: Sequence[str] = (), config_dir: str 
         name = text.partition("=")[0].lstrip("+~")
         if name in OPTIONAL_GROUPS:
             raise UserError(f"{text} cannot be laid over run={folder}, whose settings are made; give the keys that should differ.")
+        if name in ("model", "tokenizer"):
+            raise UserError(f"{text} cannot be laid over run={folder}: its own {name} is what is used; drop it.")
         if not name.startswith(("hydra.", "hydra/")):
             OmegaConf.update(config, name, OmegaConf.select(asked, name), merge=False, force_add=True)
     return config

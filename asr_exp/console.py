@@ -42,7 +42,11 @@ def logging_to_terminal(main: bool, rank: int) -> Iterator[None]:
 
 
 class _File(logging.FileHandler):
-    """A log that a full disk cuts short: what needs the room tells of it, in a sentence."""
+    """A log that a full disk cuts short (what needs the room tells of it, in a sentence), without the terminal's empty lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if text := record.getMessage().lstrip("\n"):
+            super().emit(logging.makeLogRecord({**vars(record), "msg": text, "args": None}))
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
@@ -122,6 +126,11 @@ class Progress:
         self._bar.close()
 
 
+def counted(number: int, noun: str) -> str:
+    """'1 utterance', '1,204 utterances'."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def duration(seconds: float) -> str:
     """2.1 h, 3.4 min or 12 s."""
     return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
@@ -155,8 +164,7 @@ def headline(split: str, summary: Mapping[str, Any]) -> str:
     spread = f" [{percent(within[0])} .. {percent(within[1])}]" if within else ""
     covered = f", coverage {percent(summary['coverage'])}" if summary["coverage"] < 1 else ""
     characters = "" if summary["cer"] is None else f", CER {percent(summary['cer'])}"
-    count = f"{summary['utterances']:,} utterance{'s' * (summary['utterances'] != 1)}"
-    return f"{split} {name.upper()} {percent(summary[name])}{spread}{characters}, {count}{covered}"
+    return f"{split} {name.upper()} {percent(summary[name])}{spread}{characters}, {counted(summary['utterances'], 'utterance')}{covered}"
 
 
 def percent(rate: float | None) -> str:

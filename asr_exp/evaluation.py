@@ -119,7 +119,8 @@ def _line(one: Hypothesis) -> str:
 
 def _spread(total: int, wanted: int) -> set[int]:
     """A few indices spread evenly over a split: the same utterances at every evaluation."""
-    return {round((i + 0.5) * total / wanted - 0.5) for i in range(min(wanted, total))} if wanted else set()
+    count = min(wanted, total)
+    return {round((i + 0.5) * total / count - 0.5) for i in range(count)}
 
 
 class _InOrder:

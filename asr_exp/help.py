@@ -53,13 +53,19 @@ def page(topic: str | None, commands: Mapping[str, Path]) -> str:
     if topic is None:
         return whole_page(commands)
     if topic in commands:
-        return f"{docstring(commands[topic])}\n\nIts settings, and the other commands: python -m asr_exp --help\n"
+        return command_page(topic, commands[topic])
     one = key_field(topic)
     if one is not None and not is_dataclass(one.type):
         return _table({topic: _key_line(topic, one, _defaults())})
     if one is not None or topic in OPTIONAL_GROUPS:
         return section_page(topic)
-    topics = [*commands, *(name for name, _ in keys()), *OPTIONAL_GROUPS]
+    group, equals, name = topic.rpartition("=")
+    groups = choices(conf_folders())
+    if pages := [choice_page(one, name) for one, names in groups.items() if name in names and group in ("", one)]:
+        return "\n".join(pages)
+    if equals:
+        return whole_page(commands)
+    topics = [*commands, *(name for name, _ in keys()), *OPTIONAL_GROUPS, *(name for names in groups.values() for name in names)]
     raise UserError(f"There is no help on {topic!r}.{nearest(topic, topics)} There is on commands, groups, sections and keys: see --help.")
 
 
@@ -91,6 +97,26 @@ def section_page(section: str) -> str:
     return "\n".join(part for part in (listed, _table(rows) if rows else "") if part)
 
 
+def command_page(command: str, path: Path) -> str:
+    """What a command does, and the keys that are its own: those whose help begins with its name, and those of its section."""
+    rows = {}
+    for name, one in keys():
+        readers, _, _ = one.metadata["help"].partition(": ") if one.metadata else ("", "", "")
+        if command in readers.split(", "):
+            rows[name] = _key_line(name, one, {}).removeprefix(f"{readers}: ")
+        elif name.startswith(f"{command}."):
+            rows[name] = _key_line(name, one, {})
+    own = f"Keys:\n{_table(rows)}\n" if rows else ""
+    return f"{docstring(path)}\n\n{own}All settings, and the other commands: python -m asr_exp --help\n"
+
+
+def choice_page(group: str, name: str) -> str:
+    """What a choice of a group is: its YAML file."""
+    file = next(path for folder in reversed(conf_folders()) if (path := folder / group / f"{name}.yaml").exists())
+    every = "" if group in OPTIONAL_GROUPS else f"\nEvery key of a {group}: python -m asr_exp --help {group}\n"
+    return f"{group}={name}\n\n{file.read_text(encoding='utf-8').rstrip()}\n{every}"
+
+
 def docstring(path: Path) -> str:
     """A module's docstring, read without importing the module."""
     return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
@@ -107,7 +133,8 @@ def _key_line(name: str, one: Field, defaults: Mapping[str, Any]) -> str:
     default = defaults.get(name, one.default_factory() if one.default_factory is not NO_DEFAULT else one.default)
     if default == "???":
         return one.metadata["help"]
-    return f"{one.metadata['help']} [{'null' if default is None else default if default != [] else ''}]"
+    shown = {"None": "null", "True": "true", "False": "false", "[]": "", "{}": ""}.get(str(default), default)
+    return f"{one.metadata['help']} [{shown}]"
 
 
 def _defaults() -> dict[str, Any]:
@@ -126,11 +153,16 @@ def _width() -> int:
     return max(60, min(100, shutil.get_terminal_size((80, 24)).columns if "COLUMNS" in os.environ or os.isatty(1) else 80))
 
 
-def _wrap(text: str, indent: str = "") -> str:
-    return textwrap.fill(text, _width(), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+def _wrap(text: str, indent: str = "", first: str = "") -> str:
+    return textwrap.fill(text, _width(), initial_indent=first, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _table(rows: Mapping[str, str]) -> str:
     """Names to the left, wrapped text to the right."""
     left = min(26, max(map(len, rows), default=0)) + 2
-    return "".join(_wrap(f"  {name:<{left}}{text}", " " * (left + 2)) + "\n" for name, text in rows.items())
+    margin = " " * (left + 2)
+    blocks = {  # a name too long for its column stands on a line of its own
+        name: _wrap(f"  {name:<{left}}{text}", margin) if len(name) < left else f"  {name}\n{_wrap(text, margin, margin)}"
+        for name, text in rows.items()
+    }  # fmt: skip
+    return "".join(f"{block}\n" for block in blocks.values())

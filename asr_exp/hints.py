@@ -10,13 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from asr_exp.errors import nearest
 from asr_exp.schema import Config
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 Choices = Mapping[str, Sequence[str]]  # of each group
 
@@ -32,6 +35,9 @@ def override_problems(overrides: Sequence[str], choices: Choices, multirun: bool
     """Everything wrong with a command line's overrides, a sentence each."""
     given: dict[str, str] = {}
     found: list[str] = []
+    overrides, apart = _rejoined([readable(text) for text in overrides])
+    for text in apart:
+        found.append(f"The shell has taken {text} apart at its spaces: put it in single quotes, '{text}'.")
     for text in overrides:
         found += _override_problems(text, choices, multirun)
         name, _, value = text.partition("=")
@@ -43,8 +49,64 @@ def override_problems(overrides: Sequence[str], choices: Choices, multirun: bool
 def in_hydras_words(overrides: Sequence[str]) -> list[str]:
     """The overrides as Hydra wants them: new entries of a mapping (`model.config.hidden_size=64`) need a `++` there, and
     what is null by default (`experiment=null`) may not be given."""
-    given = (text for text in overrides if text not in {f"{group}=null" for group in OPTIONAL_GROUPS})
+    given = (readable(text) for text in overrides if text not in {f"{group}=null" for group in OPTIONAL_GROUPS})
     return [f"++{text.lstrip('+')}" if _inside_mapping(text.partition("=")[0].lstrip("+")) else text for text in given]
+
+
+def readable(text: str) -> str:
+    """An override that Hydra can read: what it takes for bad grammar and is plain text (`~/x`, `é.csv`, `a(1).csv`) in quotes, and
+    a whole number for a key that takes nothing else written as one (1e3)."""
+    name, equals, value = text.partition("=")
+    one = key_field(name.lstrip("+"))
+    if int in _types(one):
+        value = re.sub(r"(?<![\w.])\d+(\.\d+)?[eE]\+?\d+(?![\w.])", _as_whole, value)
+        text = name + equals + value
+    grammar = "{}(" if "," in value else "{}"
+    if not equals or not name.strip() or parsed(text) or re.match(r"[\"']|\w+\(.*\)$", value) or set(grammar) & set(value):
+        return text
+    quoted = re.sub(r"[^,\[\]]+", lambda piece: _quoted(piece[0]), value)
+    return f"{name}={quoted}" if parsed(f"{name}={quoted}") else text
+
+
+def _types(one: Field | None) -> set[Any]:
+    """What a key takes: {int, NoneType} for `int | None`, {list} for `list[float]`."""
+    if one is None:
+        return set()
+    return {get_origin(t) or t for t in (get_args(one.type) if isinstance(one.type, UnionType) else (one.type,))}
+
+
+def _as_whole(number: re.Match) -> str:
+    return str(int(float(number[0]))) if float(number[0]).is_integer() else number[0]
+
+
+def _quoted(piece: str) -> str:
+    return piece if parsed(f"a={piece}") else "'" + piece.strip().replace("'", "\\'") + "'"
+
+
+def parsed(text: str) -> "Override | None":
+    """An override as Hydra reads it, or None for bad grammar."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException:
+        return None
+
+
+def _rejoined(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of a command line less those that are one override which the shell took apart, `text.rules=[nfc, lower]`; and those."""
+    left: list[str] = []
+    apart: list[str] = []
+    while words:
+        one = key_field(words[0].partition("=")[0]) if "=" in words[0] else None
+        of_text = {str, Any} & _types(one)
+        bare = next((n for n, word in enumerate(words[1:], 1) if "=" in word), len(words))
+        ends = (n for n in range(bare, 1, -1) if one and (of_text or not parsed(words[0])) and parsed(" ".join(words[:n])))
+        count = next(ends, 1)
+        (apart if count > 1 else left).append(" ".join(words[:count]))
+        words = words[count:]
+    return left, apart
 
 
 def _inside_mapping(name: str) -> bool:
@@ -53,24 +115,16 @@ def _inside_mapping(name: str) -> bool:
 
 
 def _override_problems(text: str, choices: Choices, multirun: bool) -> Iterator[str]:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        override = OverridesParser.create().parse_override(text)
-    except HydraException:
-        yield _syntax_problem(text)
-        return
-    name = override.key_or_group
-    if not name:
+    override = parsed(text)
+    name = override.key_or_group if override else ""
+    if not override or not name:
         yield _syntax_problem(text)
     elif name.startswith("hydra.sweeper.params"):
         yield f"{text}: what a sweep varies is given as it is, such as -m seed=0,1; hydra.sweeper.params is for YAML files."
     elif re.match(r"hydra[./]", name) or override.package:
         return  # Hydra's own keys, and packages, are Hydra's to judge
     elif override.is_sweep_override() and not multirun:
-        yield (f"{text} gives {name} several values. Add -m to run them one after another, or write {name}=[...] for a list"
-               f" (quoted for a text with a comma: '{name}=\"...\"').")
+        yield f"{text} gives {name} several values. Add -m to run them one after another{_instead(name, text.partition('=')[2])}."
     elif override.is_discrete_sweep():
         for value in override.sweep_string_iterator():
             yield from _override_problems(f"{name}={value}", choices, multirun)
@@ -88,14 +142,32 @@ def _override_problems(text: str, choices: Choices, multirun: bool) -> Iterator[
         yield from _type_problems(name, text, override.value())
 
 
+def _instead(name: str, value: str) -> str:
+    """What else someone may have meant by a value with a comma."""
+    types = _types(key_field(name))
+    if float in types and re.fullmatch(r"\d+,\d+", value):
+        return f", or write {name}={value.replace(',', '.')} for a number that is not whole"
+    if {list, Any} & types:
+        return f", or '{name}=[{value}]' for a list"
+    return f", or '{name}=\"{value}\"' for a text with a comma" if str in types else ""
+
+
 def _syntax_problem(text: str) -> str:
     name, equals, value = text.partition("=")
     if not equals:
         return f"{text!r} is neither a command nor key=value. Write key=value, such as dataset=timit; see --help."
     if not name.strip():
         return f"{text!r} has no key before the '='. Write key=value, such as dataset=timit."
-    return (f"{text!r} cannot be read. Put quotes around a value with brackets, commas or other signs, and around the whole for the "
-            f"shell: '{name}=\"{value}\"'.")
+    opened: list[str] = []
+    for sign in re.sub(r"\"[^\"]*\"|'[^']*'", "", value):
+        if sign in "[{(":
+            opened.append("]})"["[{(".index(sign)])
+        elif opened and sign == opened[-1]:
+            opened.pop()
+    if opened:
+        return f"{text} cannot be read: a bracket is not closed. Write '{text}{''.join(reversed(opened))}', in single quotes for the shell."
+    return (f"{text} cannot be read. Put double quotes around a text with brackets, commas or other signs, and single quotes around the "
+            f"whole, for the shell: '{name}=\"TEXT\"', or in a list '{name}=[\"TEXT\",\"TEXT\"]'.")
 
 
 def tables(experiments: Sequence[str]) -> dict[str, list[str]]:

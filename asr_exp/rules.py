@@ -53,6 +53,8 @@ def _rules_across_keys(c: Any) -> Iterator[str]:
     yield from _rules_of_steps(t)
     if not c.tokenizer.splits or not set(c.tokenizer.splits) <= {"train", "dev", "test"}:
         yield f"tokenizer.splits={list(c.tokenizer.splits)} must name some of train, dev, test."
+    if d.only:
+        yield f"dataset.only={d.only} is not for you to set; `evaluate` reads the split it scores: split={d.only}."
     if d.source == "local" and not d.root and d.reader not in ("manifest", "demo"):
         yield f"dataset.source=local needs dataset.root=FOLDER, the folder of {d.name} in its official layout."
     if d.source == "hub" and d.root:

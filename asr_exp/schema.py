@@ -51,6 +51,7 @@ class Dataset:
     train: Any = key(None, "training subset names, or manifest paths")
     dev: Any = key(None, "subset names or manifests that choose the best checkpoint")
     test: Any = key(None, "subset names or manifests of the final score")
+    only: str | None = key(None, "the one split to read; set by evaluate", choices=("train", "dev", "test"))
     hub: Hub = field(default_factory=Hub)
     columns: Columns = field(default_factory=Columns)
     delimiter: str | None = key(None, "manifest column delimiter (null: by the file's ending)")
@@ -265,7 +266,7 @@ class Config:
 
 # Keys that cannot change what is learned or scored: they are no part of a run's signature.
 NOT_IN_SIGNATURE = (
-    "tracking", "check", "output_root", "cache_root", "run", "split", "a", "b", "resamples", "trainer.devices", "trainer.strategy",
-    "trainer.device", "trainer.log_every", "trainer.examples", "trainer.workers", "trainer.profile", "published", "table", "model.facts",
-    "sweeper", "sweep",
+    "tracking", "check", "output_root", "cache_root", "run", "split", "dataset.only", "a", "b", "resamples", "trainer.devices",
+    "trainer.strategy", "trainer.device", "trainer.log_every", "trainer.examples", "trainer.workers", "trainer.profile", "published",
+    "table", "model.facts", "sweeper", "sweep",
 )

@@ -95,6 +95,8 @@ class WandbTracker:
     def finish(self, summary: Mapping[str, Any], failed: bool) -> None:
         self._run.summary.update(dict(summary))
         self._run.finish(exit_code=int(failed))
+        if self._run.offline:
+            log.info("W&B has recorded this run offline; to send it: wandb sync %s", os.path.relpath(Path(self._run.dir).parent))
 
 
 def _wandb_key() -> bool:

@@ -19,7 +19,7 @@ ROWS = [
     ["registry"],
     ["schema"],
     ["hints", "rules"],
-    ["config", "console", "runtime", "sharding"],  # band 1
+    ["config", "console", "hub", "runtime", "sharding"],  # band 1
     ["help"],
     ["data"],  # band 2, one way
     ["data.espeak", "data.phones"],
@@ -49,6 +49,7 @@ ROWS = [
     ["assembly", "evaluation", "pairing", "training"],
     ["inspection"],
     ["inspection.findings"],
+    ["inspection.headers"],
     ["inspection.recordings", "inspection.transcripts", "inspection.trial", "inspection.wording"],
     ["inspection.forecast"],
     ["rehearsal"],

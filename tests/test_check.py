@@ -166,6 +166,30 @@ def test_broken_files(planted, look):
     assert "worst pass, measured" in seen.text  # what is left is tried all the same
 
 
+def cut(path: Path, share: float) -> str:
+    """Leave the first part of a file -> its name."""
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    return path.name
+
+
+@pytest.mark.parametrize("share", [0.97, 0.6])
+def test_compressed_files_cut_short_are_found_without_decoding_them(planted, look, share):
+    """By FLAC's last sample, the length that LAME writes into an MP3, and the mark on the last page of an Ogg stream."""
+    kinds = {"flac": ("FLAC", "PCM_16"), "mp3": ("MP3", "MPEG_LAYER_III"), "opus": ("OGG", "OPUS"), "vorbis.ogg": ("OGG", "VORBIS")}
+    rng = np.random.default_rng(0)
+    long = np.concatenate([spoken(["ba", "di", "go", "lu", "me"], rng) for _ in range(8)])
+    for number, (ending, (container, coding)) in enumerate(kinds.items()):
+        for row, name in ((number, f"whole.{ending}"), (number + 10, f"cut.{ending}")):
+            soundfile.write(planted.folder / name, long[row * 100 :], 16000, format=container, subtype=coding)
+            planted.change("train", row, file=name, text="ba di go lu me " * 6 + "abegilmotu"[number])
+        cut(planted.folder / f"cut.{ending}", share)
+    seen = look(*planted.overrides, *ONLY_DATA, "check.audio=none")
+    assert seen.status == 1
+    assert {r["id"]: f"{r['level']} {r['fault']}" for r in seen.rows} == {
+        "cut.flac": "FAIL unreadable", "cut.mp3": "FAIL truncated", "cut.opus": "WARN no-end", "cut.vorbis.ogg": "WARN no-end",
+    }  # fmt: skip
+
+
 def test_what_is_heard(planted, look):
     rng = np.random.default_rng(0)
     quiet = rng.standard_normal(16000).astype(np.float32)
@@ -177,12 +201,13 @@ def test_what_is_heard(planted, look):
     voice = planted.samples("train5.wav")
     planted.sound("train5.wav", np.stack([voice, -voice], axis=1))
     planted.sound("train6.wav", voice * 0.99 / np.abs(voice).max() + 0.0)  # loud, and not clipped
+    planted.sound("train7.wav", np.stack([voice * 0, voice], axis=1))
     seen = look(*planted.overrides, *ONLY_DATA)
-    found = {f"train{i}.wav": seen.faults(f"train{i}.wav") for i in range(7)}
+    found = {f"train{i}.wav": seen.faults(f"train{i}.wav") for i in range(8)}
     assert found == {
         "train0.wav": {("FAIL", "silent")}, "train1.wav": {("WARN", "near-silent")}, "train2.wav": {("WARN", "low-level")},
         "train3.wav": {("WARN", "clipped")}, "train4.wav": {("WARN", "dc-offset")}, "train5.wav": {("WARN", "channels-cancel")},
-        "train6.wav": set(),
+        "train6.wav": set(), "train7.wav": {("WARN", "dead-channel")},
     }  # fmt: skip
     share = float(re.search(r"([\d.]+) %", next(r["reason"] for r in seen.rows if r["fault"] == "clipped"))[1])
     assert share == pytest.approx(100 * np.mean(np.abs(planted.samples("train3.wav")) >= 0.999), abs=0.01)
@@ -198,7 +223,7 @@ def test_a_sample_finds_what_is_suspiciously_small(planted, look):
         planted.change("train", i, file=f"t{i}.flac")
     for seed in (1, 2, 3):
         seen = look(*planted.overrides, *ONLY_DATA, "check.clips=5", f"seed={seed}")
-        assert "5 of 42 clips; check.audio=all hears all" in seen.text
+        assert "5 of 42 clips; check.audio=all hears all" in seen.text and "known of these alone" in seen.text
         assert ("FAIL", "silent") in seen.faults("t11.flac") & seen.faults("t23.flac")
 
 

@@ -59,8 +59,17 @@ def write(path, text):
     ("model=tiny,hf", ["-m", "several values"]),
     ("dataset", ["key=value"]),
     ("=3", ["no key"]),
-    ("dataset.root=/a (b)", ["quotes"]),
+    ("text.rules=[nfc,lower", ["'text.rules=[nfc,lower]'", "single quotes"]),
+    ("text.rules=[nfc,{remove: x", ["'text.rules=[nfc,{remove: x}]'"]),
+    ("optimizer.lr=choice(1e-3,1e-4", ["'optimizer.lr=choice(1e-3,1e-4)'"]),
+    ("dataset.root=[/a(b)", ["a bracket is not closed"]),
+    ("text.rules=[nfc,{remove: ?!}]", ["double quotes", "single quotes"]),
+    ("optimizer.lr=0,5", ["optimizer.lr=0.5"]),
+    ("optimizer.betas=0,1", ["'optimizer.betas=[0,1]' for a list"]),
+    ("dataset.root=a,b", ["'dataset.root=\"a,b\"' for a text"]),
     ("seed='", ["cannot be read"]),
+    ("trainer.max_steps=1.5e0", ["whole number"]),
+    ("trainer.max_steps=10k", ["whole number"]),
     ("optimizer.lr=${nope}", ["nope"]),
     ("hydra/launcher=joblibb", ["joblibb", "basic"]),
     ("hydra.foo=3", ["hydra.foo"]),
@@ -70,6 +79,24 @@ def test_a_mistake_is_told_in_words(override, words):
     message = told(override)
     assert [word for word in words if word not in message] == []
     assert "full_key" not in message and "Config search path" not in message and len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("override", "value"), [
+    ("dataset.root=~/TIMIT", "~/TIMIT"), ("dataset.root=/a (b)", "/a (b)"), ("dataset.train=données(1).csv", "données(1).csv"),
+    ("dataset.train=don't.csv", "don't.csv"), ("dataset.train=[~/a.csv,b#1.csv]", ["~/a.csv", "b#1.csv"]), ("dataset.root=/a=b", "/a=b"),
+    ("trainer.max_steps=1e3", 1000), ("trainer.max_steps=2.5e2", 250), ("seed=1e0", 1), ("optimizer.lr=1e-3", 0.001),
+    ("dataset.max_seconds=1e2", 100.0), ("dataset.root='x y'", "x y"), ("text.rules=[nfc,{remove: \"?!\"}]", ["nfc", {"remove": "?!"}]),
+])  # fmt: skip
+def test_what_a_shell_leaves_as_it_is(override, value):
+    """Paths with signs that Hydra's grammar has other uses for, and whole numbers in the way of scientists."""
+    found = OmegaConf.select(compose([override]), override.partition("=")[0])
+    assert (OmegaConf.to_container(found) if OmegaConf.is_config(found) else found) == value
+
+
+def test_what_a_shell_takes_apart():
+    assert "'text.rules=[nfc, lower]'" in told("text.rules=[nfc,", "lower]", "seed=3")
+    assert "'dataset.train=my file.csv'" in told("dataset.train=my", "file.csv")
+    assert "'foo' is neither" in told("seed=3", "foo")
 
 
 def test_all_mistakes_are_told_together():

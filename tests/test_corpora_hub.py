@@ -180,7 +180,7 @@ def test_audio_by_path_opens(tmp_path):
 
 
 def test_no_network_is_one_sentence(tmp_path):
-    with pytest.raises(UserError, match="the hub is out of reach and nobody/nothing is not in the local cache.*dataset.root=FOLDER"):
+    with pytest.raises(UserError, match="The hub cannot be reached, and nobody/nothing is not in the local cache.*dataset.root=FOLDER"):
         read_corpus(section("hub", hub__id="nobody/nothing"), tmp_path)
 
 

@@ -29,7 +29,7 @@ def same(path):
 
 
 @pytest.mark.parametrize("ending", ["csv", "json", "jsonl"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_every_format_gives_the_same_rows(tmp_path, ending, encoding):
     path = tmp_path / f"all.{ending}"
     if ending == "csv":
@@ -214,16 +214,20 @@ def test_broken_json_rows_are_rejected(tmp_path):
             "notext.csv has no column 'text'; its columns: file, sentence. .*dataset.columns.text=COLUMN",
         ),
         ("empty.csv", b"", "empty.csv is empty"),
-        ("header.csv", b"file,text\n\n", "header.csv is empty"),
+        ("header.csv", b"file,text\n\n", "header.csv has no row of an utterance, only 'file,text'"),
+        ("words.csv", b"not a manifest\n", "words.csv has no row of an utterance, only 'not a manifest'"),
+        ("semi.csv", b"file;text\na.wav;x\n", "parted by ';': 'dataset.delimiter=\";\"'"),
+        ("tab.csv", b"file\ttext\na.wav\tx\n", "parted by '\\\\t': dataset=tsv"),
+        ("sound.csv", b"RIFF\x00\x00", "sound.csv is not UTF-8 text; a manifest is CSV"),
         ("empty.json", b" ", "empty.json is empty"),
         ("latin.csv", "file,text\na.wav,\u00e9t\u00e9\n".encode("latin-1"), "latin.csv is not UTF-8"),
-        ("list.json", b"[]", "list.json is empty"),
+        ("list.json", b"[]", "list.json has no row of an utterance, only '\\[\\]'"),
         ("half.json", b'[{"file": "a",', "half.json is not valid JSON: line 1"),
         ("text.json", b'"a"', "text.json holds no list of objects"),
         (
             "all.csv",
             b"file,text\n,a\n,b\n",
-            "dataset.train=.*all.csv has no utterances.*All 2 rows were rejected; the first, all.csv:2: row 2: it has no file",
+            "dataset.train=.*all.csv has no utterances.*2 rows cannot be used; the first, all.csv:2: row 2: it has no file",
         ),
     ],
 )
@@ -251,8 +255,14 @@ def test_settings_that_cannot_be(tmp_path, settings, message):
 
 
 def test_too_few_rows_to_split(tmp_path):
-    with pytest.raises(UserError, match="too few to carve dev and test out of it; give dataset.dev=... and dataset.test=..."):
+    with pytest.raises(UserError, match="too few to carve dev and test out of it. Give dataset.dev=... and dataset.test=..."):
         read("csv", tmp_path, train=write(tmp_path / "a.csv", ROWS[:2]))
+
+
+def test_too_few_rows_that_can_be_used(tmp_path):
+    (tmp_path / "a.csv").write_text("file,text\na.wav,a\nb.wav,b\n,c\n")
+    with pytest.raises(UserError, match="2 utterances, too few to carve dev and test out of it. 1 row cannot be used; the first, a.csv:4"):
+        read("csv", tmp_path, train=str(tmp_path / "a.csv"))
 
 
 def test_no_machine_path_is_in_ids_or_subsets(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import time
 from pathlib import Path
 
@@ -114,7 +115,10 @@ def test_without_a_key_wandb_records_offline_and_says_so_in_one_line(tmp_path, n
     tracker.log({"train/loss": 2.5, "train/lr": 0.1}, 1)
     tracker.log({"dev/wer": 0.75}, 2)
     tracker.table("dev/hypotheses", table(), 2)
-    tracker.finish({"test/wer": 0.5}, failed=False)
+    with caplog.at_level(logging.INFO, "asr_exp"):
+        tracker.finish({"test/wer": 0.5}, failed=False)
+    (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    assert caplog.records[-1].getMessage().endswith(f"wandb sync {os.path.relpath(folder)}")
     found, deadline = [], time.monotonic() + 20
     while not any(r.HasField("exit") for r in found) and time.monotonic() < deadline:  # W&B's own process writes it
         time.sleep(0.05)

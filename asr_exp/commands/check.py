@@ -8,7 +8,7 @@ concerned then stand in check.jsonl in the run folder, with the reason.
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -24,7 +24,7 @@ from asr_exp.data.store import undecoded
 from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.errors import UserError
-from asr_exp.inspection import recordings, transcripts, wording
+from asr_exp.inspection import headers, recordings, transcripts, wording
 from asr_exp.inspection.findings import FAIL, NOTE, WARN, Finding, Row, common, histogram, quarantine
 from asr_exp.inspection.forecast import disk, plan
 from asr_exp.inspection.trial import OnDemand
@@ -105,10 +105,11 @@ def _recordings(config: DictConfig, data: Data, rate: int, report: Report) -> li
     most = config.dataset.max_utterances
     raw = data.raw.splits if data.raw else {}
     pairs = [(split, u, text) for split in raw for u, text in zip(raw[split][:most], data.corpus.splits[split].texts(), strict=False)]
-    headers = recordings.in_threads(recordings.read_header, [u.audio for _, u, _ in pairs], "reading headers", workers)
-    rows = [Row(split, u, text, header.clip) for (split, u, text), header in zip(pairs, headers, strict=True)]
-    chosen = recordings.to_hear(rows, [h.size for h in headers], c.audio, c.clips, config.seed)
-    sounds = recordings.in_threads(recordings.hear, [rows[i].utterance.audio for i in chosen], "listening", workers)
+    audios = [u.audio for _, u, _ in pairs]
+    read = headers.in_threads(headers.read_header, audios, "reading headers", workers)
+    rows, sizes = [Row(*pair, header.clip) for pair, header in zip(pairs, read, strict=True)], [header.size for header in read]
+    chosen = recordings.to_hear(rows, sizes, c.audio, c.clips, config.seed)
+    sounds = headers.in_threads(recordings.hear, [audios[i] for i in chosen], "listening", workers)
     reasons = {i: r.clip.reason for i, r in enumerate(rows) if r.clip.reason}
     reasons |= {i: s.reason for i, s in zip(chosen, sounds, strict=True) if s.reason}
     kinds = recordings.formats(rows)
@@ -116,9 +117,10 @@ def _recordings(config: DictConfig, data: Data, rate: int, report: Report) -> li
     trained = [r.clip.seconds for r in rows if r.split == "train" and r.clip.rate]
     rejected = [(split, r.id, r.file, r.reason) for split, some in data.corpus.rejected.items() for r in some]
     counts = {split: len(some) for split, some in data.corpus.splits.items()}
-    report.block(f"Recordings of {config.dataset.name}", [*splits, ("formats", common(kinds)), ("heard", _heard(len(chosen), len(rows)))], [
+    report.block(f"Recordings of {config.dataset.name}", [*splits, ("formats", common(kinds)), *_heard(len(chosen), len(rows))], [
         *transcripts.left_out(rejected, counts), *recordings.broken(rows, dict(sorted(reasons.items()))), *recordings.rates(rows, rate),
-        *recordings.copies(rows, [h.mark for h in headers]), *recordings.heard([rows[i] for i in chosen], sounds),
+        *recordings.unended(rows, [header.ended for header in read]), *recordings.copies(rows, headers.copies(audios, sizes, workers)),
+        *recordings.heard([rows[i] for i in chosen], sounds),
     ], ["  lengths of train", *histogram(trained, "s")])  # fmt: skip
     return rows
 
@@ -127,13 +129,15 @@ def _size(split: str, rows: Sequence[Row], data: Data) -> str:
     mine = [r for r in rows if r.split == split]
     seconds = np.array([r.clip.seconds for r in mine if r.clip.rate] or [0.0])
     speakers = len({r.utterance.speaker for r in mine} - {None})
-    voices = f"{speakers:,} speaker{'s' * (speakers > 1)}" if speakers else "speakers unknown"
-    return (f"{len(mine):,} clips, {console.duration(seconds.sum())}, {voices}; "
+    voices = console.counted(speakers, "speaker") if speakers else "speakers unknown"
+    return (f"{console.counted(len(mine), 'clip')}, {console.duration(seconds.sum())}, {voices}; "
             f"{seconds.min():.1f} .. {seconds.max():.1f} s, median {np.median(seconds):.1f}")
 
 
-def _heard(chosen: int, there: int) -> str:
-    return f"{chosen:,} of {there:,} clips" + ("; check.audio=all hears all" if chosen < there else "")
+def _heard(chosen: int, there: int) -> Iterator[tuple[str, str]]:
+    yield "heard", f"{chosen:,} of {there:,} clips" + ("; check.audio=all hears all" if chosen < there else "")
+    if chosen < there:
+        yield "", "silence, clipping, damage, the end of MP3s: known of these alone"
 
 
 def _transcripts(config: DictConfig, data: Data, rows: list[Row], tokenizer: Tokenizer, model: Recogniser | None,
@@ -196,7 +200,7 @@ def _verdict(config: DictConfig, report: Report) -> int:
     if lines:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, lines)
-        rows += [("utterances", f"{lines.count(chr(10)):,} lines in"), ("", str(path))]
+        rows += [("utterances", f"{console.counted(lines.count(chr(10)), 'line')} in"), ("", str(path))]
     else:
         path.unlink(missing_ok=True)
     rows.append(("next", "mend what says FAIL, then look again" if fails else "the same settings with `train`"))

@@ -1,7 +1,8 @@
-"""Score the best checkpoint of a run on any split, or on another dataset (run=FOLDER split=dev dataset=...).
+"""Score the best checkpoint of a run on any split, or on another dataset (evaluate RUN split=dev dataset=...).
 
-A score measured by the protocol of the run joins its result.json; any other is kept apart, under evaluations/. Several processes
-may score one run at once: each holds the run's folder while it reads the checkpoint, then the folder that its own score goes to.
+Of a dataset, only the split that is scored is read (split=test, unless another is asked for). The score of a split of the run's own,
+measured by the run's own protocol, joins its result.json; any other is kept apart, under evaluations/ in the run folder. Several
+processes may score one run at once: each holds the run's folder while it reads the checkpoint, then the folder its own score goes to.
 """
 
 import logging
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 from asr_exp import console
 from asr_exp.assembly import at_work, build_data, build_protocol, build_recogniser, build_split
 from asr_exp.checkpoint import locked, recover
-from asr_exp.config import run_folder
+from asr_exp.config import load_run, resolve, run_folder
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import make_decoder
 from asr_exp.errors import UserError
@@ -43,6 +44,7 @@ def run(config: DictConfig) -> Path | int:
 
 def _evaluate(config: DictConfig, folder: Path, runtime: Runtime) -> Path:
     best, t = folder / "checkpoints" / "best", config.tokenizer
+    config.dataset.only = config.split
     data = build_data(config)
     with _held(folder, folder, runtime):
         if runtime.main:
@@ -54,7 +56,7 @@ def _evaluate(config: DictConfig, folder: Path, runtime: Runtime) -> Path:
         runtime.share(None)  # every rank has read it
     split = build_split(config, data, config.split, tokenizer, model, runtime.main)
     protocol = build_protocol(config, data, split)
-    same = _same_protocol((read_result(folder) or {}).get("protocol", {}), protocol)
+    same = _same_protocol((read_result(folder) or {}).get("protocol", {}), protocol) and _same_data(config, folder)
     place = folder if same else folder / "evaluations" / protocol["hash"]
     decoder = make_decoder(config.decode.name, tokenizer, config.decode.settings)
     with _held(place, folder, runtime):
@@ -79,6 +81,12 @@ def _held(place: Path, folder: Path, runtime: Runtime) -> AbstractContextManager
     """Hold a folder (rank 0). Of a finished run only other scores are at work there, which are waited for; else it is its training."""
     finished = (read_result(folder) or {}).get("status") == "finished"
     return locked(place, patience=-1 if finished else 0) if runtime.main else nullcontext()
+
+
+def _same_data(config: DictConfig, folder: Path) -> bool:
+    """Whether the dataset is the run's own, wherever it lies now. (File names, which ids are made of, are alike in many corpora.)"""
+    read, own = (resolve(one)["dataset"] for one in (config, load_run(folder)))
+    return {**read, "only": None, "root": None} == {**own, "root": None}
 
 
 def _same_protocol(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:

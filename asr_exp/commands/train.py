@@ -45,6 +45,8 @@ def run(config: DictConfig) -> int:
         if is_main():
             print(f"This run is finished (delete its folder to run it again): {folder}")
             print(console.headline("test", done["splits"]["test"]))
+            if config.trainer.profile:
+                print("No step was run, so none was profiled; profile.txt there, if any, is from when it ran.")
         return 0
     read_config(**model_arguments(config))  # a checkpoint that cannot be had is better known before the data is read
     if config.trainer.devices > 1 and not under_torchrun():
@@ -236,14 +238,14 @@ def _plan_page(config: DictConfig, folder: Path, data: Data, splits: dict[str, S
     for name, split in splits.items():
         left_out = f"; {len(split.rejected)} left out, see quarantine.jsonl" if split.rejected else ""
         subsets = "+".join(data.corpus.subsets.get(name, [name]))
-        rows.append((name, f"{len(split):,} utterances, {console.duration(split.seconds.sum())} ({subsets}){left_out}"))
+        rows.append((name, f"{console.counted(len(split), 'utterance')}, {console.duration(split.seconds.sum())} ({subsets}){left_out}"))
     unit = "phones" if tokenizer.unit == "phone" else "characters"
     shown = " ".join(t.strip() for t in tokenizer.tokens[:16]) + (" ..." if len(tokenizer) > 16 else "")
     rows += [
         ("vocabulary", f"{len(tokenizer)} tokens ({unit}): {shown}"),
         ("model", f"{network.config.model_type}, {parameters / 1e6:.2f} M parameters: {trained / 1e6:.2f} M trained, "
                   f"{(parameters - trained) / 1e6:.2f} M frozen"),
-        ("batch", f"{_step_size(config)} a step; step 1: {len(plan.step(1))} utterances, "
+        ("batch", f"{_step_size(config)} a step; step 1: {console.counted(len(plan.step(1)), 'utterance')}, "
                   f"{len(passes)} forward pass{'es' * (len(passes) > 1)} a rank"),
         ("steps", f"{job.total:,} = {epochs:.1f} epochs of {plan.steps_per_epoch:,}; dev every {job.eval_every:,}"),
         ("device", f"{runtime.world} x {runtime.device.type}, {runtime.precision}" + ", fsdp" * job.sharded),
@@ -257,7 +259,7 @@ def _plan_page(config: DictConfig, folder: Path, data: Data, splits: dict[str, S
 
 def _step_size(config: DictConfig) -> str:
     seconds, utterances = config.trainer.batch_seconds, config.trainer.batch_utterances
-    return f"{utterances} utterances" if seconds is None else f"{seconds:g} s of audio"
+    return console.counted(utterances, "utterance") if seconds is None else f"{seconds:g} s of audio"
 
 
 def _expected_memory(job: Job, seconds: float) -> float:
@@ -294,5 +296,5 @@ def _summary(folder: Path, result: dict[str, Any]) -> None:
         ("folder", str(folder)),
         ("", "result.json  hypotheses.test.jsonl  checkpoints/best"),
         ("next", "python -m asr_exp evaluate split=dev \\"),
-        ("", f"    run={folder}"),
+        ("", f"    {folder}"),
     ])

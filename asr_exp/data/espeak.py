@@ -76,8 +76,10 @@ def _library() -> Any:
 
 @functools.cache
 def _backend(language: str) -> Any:
+    log = logging.getLogger(__name__)
+    log.setLevel(logging.WARNING)  # phonemizer says when it starts
     # Foreign words are spoken in their own language's phones, without the (en) flags about them.
-    return _library()(language, with_stress=False, language_switch="remove-flags", logger=logging.getLogger(__name__))
+    return _library()(language, with_stress=False, language_switch="remove-flags", logger=log)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

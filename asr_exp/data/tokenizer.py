@@ -93,9 +93,9 @@ class Tokenizer:
         try:
             theirs = AutoTokenizer.from_pretrained(checkpoint, revision=revision or "main")
             outputs = AutoConfig.from_pretrained(checkpoint, revision=revision or "main").vocab_size
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as why:
-            reason = str(why).split("\n")[0]
-            raise UserError(f"model.head=keep, but {checkpoint} has no tokenizer to keep ({reason}); use model.head=new.") from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"model.head=keep, but {checkpoint} has no tokenizer to keep (vocab.json and tokenizer_config.json); "
+                            "use model.head=new.") from None
         # transformers adds a delimiter, <s> and </s> after the tokens of a vocabulary without them: the head has no output for those.
         tokens = [token for token, i in sorted(theirs.get_vocab().items(), key=lambda item: item[1]) if i < outputs]
         if theirs.pad_token not in tokens:

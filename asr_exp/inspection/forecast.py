@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from asr_exp.console import duration, size
+from asr_exp.console import counted, duration, size
 from asr_exp.data.batching import cost
 from asr_exp.data.prepare import Split
 from asr_exp.inspection.findings import FAIL, NOTE, WARN, Finding
@@ -26,8 +26,8 @@ def plan(job: Job, splits: Mapping[str, Split], devices: int, device_seconds: fl
     rows = [
         ("steps", f"{job.total:,}: {job.total / job.plan.steps_per_epoch:.1f} epochs of {job.plan.steps_per_epoch:,}; "
                   f"dev every {job.eval_every:,}"),
-        ("a step", f"{_range(shares)} utterances on {devices} device{'s' * (devices > 1)}; "
-                   f"{_range(counts)} forward passes on each"),
+        ("a step", f"{_range(shares, 'utterance')} on {counted(devices, 'device')}; "
+                   f"{_range(counts, 'forward pass', 'es')} on each"),
         ("worst pass", f"{len(worst.indices)} x {job.split.seconds[worst.indices].max():.1f} s of audio"),
     ]
     findings = []
@@ -108,8 +108,9 @@ def disk(job: Job, audio: float, cache: Path, folder: Path, average: int) -> Blo
     return rows, findings
 
 
-def _range(counts: Sequence[int]) -> str:
-    return f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} .. {max(counts):,}"
+def _range(counts: Sequence[int], noun: str, plural: str = "s") -> str:
+    least, most = min(counts), max(counts)
+    return f"{least:,}{f' .. {most:,}' * (least != most)} {noun}{plural * (most != 1)}"
 
 
 def _short(path: Path) -> str:

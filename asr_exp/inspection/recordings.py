@@ -1,35 +1,21 @@
 """Recordings: what their headers say of all of them, and what a sample of them sounds like."""
 
-import hashlib
-import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from asr_exp.data.clips import Audio, Clip, read_clip
+from asr_exp.data.clips import Audio, read_clip
 from asr_exp.inspection.findings import FAIL, NOTE, WARN, Finding, Row, about, counted
 
 FULL_SCALE = 0.999
 CLIPPED = 0.001  # share of samples at full scale; a normalised recording has a handful
 SILENT, FAINT, LOW = -80.0, -60.0, -50.0  # dB of full scale: peak of what is silent; mean square of what is hardly audible, or low
 OFFSET = 0.02  # of full scale
-PIECE = 4096  # bytes of the start, the middle and the end that tell one file from another
-
-
-@dataclass(frozen=True)
-class Header:
-    """A file's header, its size in bytes, and a hash that two copies of a recording share."""
-
-    clip: Clip
-    size: int
-    mark: bytes
 
 
 @dataclass(frozen=True)
@@ -42,51 +28,11 @@ class Sound:
     clipped: float = 0.0
     offset: float = 0.0
     cancels: bool = False  # the channels are loud, their mean is not
+    dead: bool = False  # a channel is silent beside another that is not
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # headers
-
-
-def in_threads(work: Callable[[Any], Any], items: Sequence[Any], label: str | None, workers: int | None) -> list[Any]:
-    """`work` on each item, in order, with a progress bar (None: no bar)."""
-    with (
-        tqdm(total=len(items), desc=label, unit="clip", disable=None if label else True, leave=False, dynamic_ncols=True) as bar,
-        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
-    ):
-        done = []
-        for one in pool.map(work, items):
-            done.append(one)
-            bar.update(1)
-        return done
-
-
-def read_header(audio: Audio) -> Header:
-    """The header of a recording, and enough of its bytes to know it again."""
-    clip = read_clip(audio, header_only=True)
-    try:
-        size, pieces = _pieces(audio)
-    except (OSError, TypeError):
-        return Header(clip, 0, b"")
-    segment = f"{size} {audio.start} {audio.end}".encode()
-    return Header(clip, size, hashlib.blake2b(segment + b"".join(pieces), digest_size=16).digest())
-
-
-def _pieces(audio: Audio) -> tuple[int, list[bytes]]:
-    source = audio.open()
-    with open(source, "rb") if isinstance(source, str) else source as file:
-        size = file.seek(0, os.SEEK_END)
-        found = []
-        for start in (0, size // 2, max(0, size - PIECE)):
-            file.seek(start)
-            found.append(file.read(PIECE))
-    return size, found
-
-
-def _whole(audio: Audio) -> bytes:
-    source = audio.open()
-    with open(source, "rb") if isinstance(source, str) else source as file:
-        return hashlib.file_digest(file, "blake2b").digest()  # type: ignore[arg-type]
 
 
 # What to say of a reason that `read_clip` gives, by how it begins.
@@ -110,6 +56,14 @@ def broken(rows: Sequence[Row], reasons: Mapping[int, str]) -> Iterator[Finding]
             yield Finding(FAIL, fault, f"{what}, {counted(concerned)}", advice, concerned)
 
 
+def unended(rows: Sequence[Row], ended: Sequence[bool]) -> Iterator[Finding]:
+    """Ogg files whose last page is missing: they decode without a word, as far as they go."""
+    concerned = about((r for r, whole in zip(rows, ended, strict=True) if not whole), "its last page is missing")
+    if concerned:
+        yield Finding(WARN, "no-end", f"Files whose end is missing, {counted(concerned)}", "Copy them again: a run takes what is left of "
+                      "each for the whole of its transcript.", concerned)
+
+
 def rates(rows: Sequence[Row], wanted: int) -> Iterator[Finding]:
     """Telephone speech among other speech: a model hears the difference before it hears the words."""
     usable = [r for r in rows if r.clip.rate]
@@ -126,20 +80,13 @@ def rates(rows: Sequence[Row], wanted: int) -> Iterator[Finding]:
                       about(narrow, lambda r: f"{r.clip.rate} Hz"))
 
 
-def copies(rows: Sequence[Row], marks: Sequence[bytes]) -> Iterator[Finding]:
-    """The same recording more than once: in two splits, with two transcripts, or merely twice."""
-    groups: dict[bytes, list[Row]] = defaultdict(list)
-    for row, mark in zip(rows, marks, strict=True):
-        if mark and not row.clip.reason:
-            groups[mark].append(row)
+def copies(rows: Sequence[Row], groups: Iterable[Sequence[int]]) -> Iterator[Finding]:
+    """The same recording more than once: in two splits, with two transcripts, or merely twice. groups: indices of `rows`."""
     found: dict[str, list[tuple[Row, Row]]] = {"leak": [], "dev-is-test": [], "two-transcripts": [], "copy": []}
-    for alike in (g for g in groups.values() if len(g) > 1):
-        contents: dict[bytes, list[Row]] = defaultdict(list)
-        for row in sorted(alike, key=lambda r: ("train", "dev", "test").index(r.split)):
-            contents[_whole(row.utterance.audio)].append(row)
-        for first, *others in contents.values():
-            for other in others:
-                found[_kind(first, other)].append((other, first))
+    for group in groups:
+        first, *others = sorted((rows[i] for i in group), key=lambda r: ("train", "dev", "test").index(r.split))
+        for other in others:
+            found[_kind(first, other)].append((other, first))
     words = {
         "leak": (FAIL, "Recordings that train has too", "Drop them from one of the two: that score would flatter."),
         "dev-is-test": (WARN, "Recordings that dev and test share", "The checkpoint that dev chooses flatters itself on test."),
@@ -194,7 +141,8 @@ def hear(audio: Audio) -> Sound:
     together = float(np.sqrt(np.square(mono).mean()))
     decibels = [20 * float(np.log10(max(x, 1e-9))) for x in (np.abs(samples).max(), together)]
     clipped = float((np.abs(samples) >= FULL_SCALE).mean(axis=0).max())
-    return Sound("", decibels[0], decibels[1], clipped, float(mono.mean()), together < 0.1 * loudest)
+    dead = decibels[0] >= SILENT > 20 * float(np.log10(max(np.abs(samples).max(axis=0).min(), 1e-9)))
+    return Sound("", decibels[0], decibels[1], clipped, float(mono.mean()), together < 0.1 * loudest, dead)
 
 
 def heard(rows: Sequence[Row], sounds: Sequence[Sound]) -> Iterator[Finding]:
@@ -206,6 +154,8 @@ def heard(rows: Sequence[Row], sounds: Sequence[Sound]) -> Iterator[Finding]:
         (WARN, "channels-cancel", "Channels that cancel each other when they are mixed",
          "Keep one channel of those files, or turn one's sign.", lambda s: s.cancels,
          lambda s: f"mean {s.level:.0f} dB beside peak {s.peak:.0f} dB"),
+        (WARN, "dead-channel", "One channel silent beside another", "Keep the other alone: mixed with silence it is half as loud.",
+         lambda s: s.dead, lambda s: f"level {s.level:.0f} dB once mixed"),
         (WARN, "near-silent", f"Nearly silent, under {FAINT:.0f} dB", "Listen to them: is there speech?",
          lambda s: s.level < FAINT, lambda s: f"level {s.level:.0f} dB"),
         (WARN, "low-level", f"Very quiet, under {LOW:.0f} dB", "Listen to them; a model that normalises its input bears it.",

@@ -10,6 +10,7 @@ from typing import Any
 from asr_exp.data.corpora.base import Corpus, Rejected, TableAudio, Utterance, Utterances, register_reader, resolve_root
 from asr_exp.data.corpora.splits import Rows, gather
 from asr_exp.errors import UserError, nearest
+from asr_exp.hub import offline_where_unreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ def read_split(hub: Any, config: str | None, split: str, fields: Fields, key: st
 
 def load_table(id: str, config: str | None, split: str, revision: str | None, key: str, **options: Any) -> Any:
     """A `datasets.Dataset`. Raises UserError for an unknown id, configuration or split, and where the hub is out of reach."""
+    if not os.path.isdir(os.path.expanduser(id)) and id != "parquet":
+        offline_where_unreachable()
     try:
         import datasets
     except ImportError as error:
@@ -57,7 +60,7 @@ def load_table(id: str, config: str | None, split: str, revision: str | None, ke
         causes = list(_causes(error))
         kinds = " ".join(kind.__name__ for cause in causes for kind in type(cause).__mro__)
         if "Connect" in kinds or "Offline" in kinds or "Timeout" in kinds:
-            raise UserError(f"the hub is out of reach and {id} is not in the local cache ({type(error).__name__}); "
+            raise UserError(f"The hub cannot be reached, and {id} is not in the local cache; "
                             "give dataset.root=FOLDER to read a local copy, or connect.") from error
         if any("torchcodec" in str(cause) for cause in causes):
             raise UserError(f"{id} is a folder of audio files, for which `datasets` needs torchcodec and FFmpeg; "

@@ -1,6 +1,8 @@
 """Manifests: CSV, TSV, JSON and JSON Lines files that name audio files and their transcripts."""
 
+import codecs
 import csv
+import io
 import json
 import math
 import os
@@ -32,18 +34,17 @@ def read_manifest(dataset: Any, cache: Path) -> Corpus:
 
     A dev or test that is not given is carved out of train.
     """
-    if not dataset.train:
-        raise UserError(f"dataset={dataset.name} needs a manifest: dataset.train=FILE "
-                        "(without dataset.dev and dataset.test, they are carved out of it).")
-    paths = list(dict.fromkeys(path for split in SPLITS for path in as_list(dataset[split])))
-    rows = _load(paths[0], "dataset.train", dataset)
-    column = dataset.columns.split
-    if len(paths) == 1 and any(column in row.cells for row in rows):
-        corpus = _by_split_column(Path(os.path.expanduser(paths[0])), rows, dataset)
-    else:
-        # The protocol says which manifests, not where a machine keeps them.
-        corpus = gather(dataset, lambda path, key: _read(path, key, dataset), "the manifest", label=os.path.basename)
-    return corpus
+    named = {path: f"dataset.{split}" for split in reversed(SPLITS) for path in as_list(dataset[split])}
+    if not dataset.train and not (dataset.only and named):
+        raise UserError(f"dataset={dataset.name} needs a manifest: " + (f"dataset.{dataset.only}=FILE." if dataset.only else
+                        "dataset.train=FILE (without dataset.dev and dataset.test, they are carved out of it)."))
+    if len(named) == 1:
+        ((path, key),) = named.items()
+        rows = _load(path, key, dataset)
+        if any(dataset.columns.split in row.cells for row in rows):
+            return _by_split_column(Path(os.path.expanduser(path)), rows, dataset)
+    # The protocol says which manifests, not where a machine keeps them.
+    return gather(dataset, lambda path, key: _read(path, key, dataset), "the manifest", label=os.path.basename)
 
 
 def _read(path: str, key: str, dataset: Any) -> Rows:
@@ -68,6 +69,9 @@ def _by_split_column(file: Path, rows: list[_Row], dataset: Any) -> Corpus:
         split = split or "train"
         corpus.subsets[split] = [f"{file.name}[{column}={split}]"]
         _add((corpus.splits.setdefault(split, Utterances()), corpus.rejected[split]), result)
+    if dataset.only and dataset[dataset.only] and dataset.only not in corpus.splits:
+        raise UserError(f"dataset.{dataset.only}={file}: by its column {column} no row is of {dataset.only}, they are of "
+                        f"{', '.join(corpus.splits)}; dataset.columns.split=null ignores that column.")
     return complete(corpus, dataset, str(file))
 
 
@@ -92,6 +96,10 @@ def _load(path: str, key: str, dataset: Any) -> list[_Row]:
     missing = [setting for setting, column in wanted.items() if column not in columns]
     if missing and columns:
         names = " and no column ".join(repr(wanted[s]) for s in missing)
+        if len(columns) == 1 and (sign := next((sign for sign in ";\t|," if sign in columns[0]), None)):
+            ask = {"\t": "dataset=tsv", ",": "dataset=csv"}.get(sign, f"'dataset.delimiter=\"{sign}\"'")
+            raise UserError(f"{file} has no column {names}; its first line is {columns[0]!r}, whose columns seem to be parted by {sign!r}: "
+                            f"{ask}.")
         raise UserError(f"{file} has no column {names}; its columns: {', '.join(columns)}."
                         f"{nearest(wanted[missing[0]], columns)} Name what holds the {' and the '.join(_MEANING[s] for s in missing)}: "
                         f"{' '.join(f'dataset.columns.{s}=COLUMN' for s in missing)}.")
@@ -144,13 +152,16 @@ def _seconds(row: _Row, column: str | None) -> float | None:
 
 
 def _rows(file: Path, delimiter: str | None) -> list[_Row]:
-    """The rows of a manifest, by its ending. Raises UserError for a file that is empty or not UTF-8."""
+    """The rows of a manifest, by its ending. Raises UserError for a file that is empty, no text, or neither UTF-8 nor marked UTF-16."""
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            lines = list(stream)
+        content = file.read_bytes()
+        marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        if b"\0" in content and not marked:
+            raise UserError(f"{file} is not UTF-8 text; a manifest is CSV, TSV, JSON or JSON Lines.")
+        lines = list(io.StringIO(content.decode("utf-16" if marked else "utf-8-sig"), newline=""))
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8 (byte {error.start}: {error.reason}); "
-                        f"convert it: iconv -f ITS_ENCODING -t UTF-8 {file.name}.") from error
+                        f"convert it: iconv -f ITS_ENCODING -t UTF-8 {file.name} > NEW.") from error
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from error
     ending = file.suffix.lower()
@@ -159,7 +170,9 @@ def _rows(file: Path, delimiter: str | None) -> list[_Row]:
     else:
         rows = list(_table(file, lines, delimiter or ("\t" if ending in (".tsv", ".tab") else ",")))
     if not rows:
-        raise UserError(f"{file} is empty: it should have a row an utterance, with the columns that dataset.columns names.")
+        first = next((line.strip() for line in lines if line.strip()), "")
+        what = f"has no row of an utterance, only {first[:40]!r}" if first else "is empty"
+        raise UserError(f"{file} {what}; a manifest has a row an utterance, with the columns that dataset.columns names.")
     return rows
 
 

@@ -12,6 +12,7 @@ from asr_exp.errors import UserError, nearest
 LIMITED = {
     "9hr": ("9hr",), "1hr": ("1hr/*",), "10hr": ("9hr", "1hr/*"), **{f"1hr/{i}": (f"1hr/{i}",) for i in range(6)},
 }
+_LIMITED_FOLDER = Path("train", "limited_supervision")
 _HUB_SPLITS = {
     "train": ("train",), "dev": ("dev",), "test": ("test",), "9hr": ("9_hours",), "1hr": ("1_hours",), "10hr": ("9_hours", "1_hours"),
 }
@@ -64,21 +65,25 @@ def _holds_splits(folder: Path) -> bool:
 def _read_local(folder: Path, subset: str, key: str) -> Rows:
     if subset not in LIMITED:
         return _read_split(folder, subset, key, None)
-    limited = folder / "train" / "limited_supervision"
     handles: set[str] = set()
-    for pattern in LIMITED[subset]:
-        files = sorted(limited.glob(f"{pattern}/handles.txt"))
+    for place in LIMITED[subset]:
+        files = _handles(folder, place)
         if not files:
-            raise UserError(f"{key}={subset} needs {limited / pattern / 'handles.txt'}, which is not there; "
+            raise UserError(f"{key}={subset} needs {folder / _LIMITED_FOLDER / place / 'handles.txt'}, which is not there; "
                             f"give {key}=[train] for all of it.")
         handles.update(*(file.read_text(encoding="utf-8").split() for file in files))
     return _read_split(folder, "train", key, handles)
 
 
+def _handles(folder: Path, place: str) -> list[Path]:
+    return sorted((folder / _LIMITED_FOLDER).glob(f"{place}/handles.txt"))
+
+
 def _read_split(folder: Path, split: str, key: str, handles: set[str] | None) -> Rows:
     transcripts = folder / split / "transcripts.txt"
     if not transcripts.is_file():
-        present = [*sorted(p.parent.name for p in folder.glob("*/transcripts.txt")), *LIMITED]
+        limited = [name for name, places in LIMITED.items() if all(_handles(folder, place) for place in places)]
+        present = [*sorted(p.parent.name for p in folder.glob("*/transcripts.txt")), *limited]
         raise UserError(f"{key}={split}: there is no {transcripts}.{nearest(split, present)} Subsets there: {', '.join(present)}.")
     endings = {}
     utterances = Utterances()

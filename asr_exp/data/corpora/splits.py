@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from asr_exp.console import counted
 from asr_exp.data.corpora.base import SPLITS, Corpus, Rejected, Utterances, as_list
 from asr_exp.errors import UserError
 
@@ -22,10 +23,11 @@ def gather(dataset: Any, read: Callable[[str, str], Rows], where: str, source: s
 
     `read(subset, key)` gives a subset's rows; `key` is the config key that named it, for its errors. A dev or test that is
     not given, or comes out empty and is among `may_be_empty`, is carved out of train. `label(subset)` is its name in the protocol.
+    The split that `dataset.only` names is read alone, if it need not be carved.
     Raises UserError for a train that is not given and for a split that comes out empty.
     """
     corpus = Corpus(splits={}, source=source)
-    for split in SPLITS:
+    for split in sorted(SPLITS, key=lambda one: one != dataset.only):
         parts: list[Utterances] = []
         for subset in as_list(dataset[split]):
             more, rejected = read(subset, f"dataset.{split}")
@@ -35,20 +37,27 @@ def gather(dataset: Any, read: Callable[[str, str], Rows], where: str, source: s
         if rows or (dataset[split] and split not in may_be_empty):
             corpus.splits[split] = rows
             corpus.subsets[split] = [label(subset) for subset in as_list(dataset[split])]
+        if dataset.only in corpus.splits:
+            break
     return complete(corpus, dataset, where)
 
 
 def complete(corpus: Corpus, dataset: Any, where: str) -> Corpus:
     """`corpus` with the missing dev and test carved out of train, and ids unique within each split.
 
+    Where `dataset.only` is there, it is enough.
     Raises UserError where train is missing or a split is empty, naming its key and `where` it was read.
     """
-    if "train" not in corpus.splits:
-        raise UserError(f"dataset.train has no value; name what to train on in {where}: dataset.train=...")
     for split, rows in corpus.splits.items():
         if not rows:
             raise UserError(_empty(split, corpus.rejected[split], dataset, where))
         corpus.splits[split] = unique_ids(rows)
+    if dataset.only in corpus.splits:
+        return corpus
+    if "train" not in corpus.splits:
+        asked = dataset.only or "train"
+        raise UserError(f"dataset.{asked} has no value; name what to {'score' if dataset.only else 'train on'} in {where}: "
+                        f"dataset.{asked}=...")
     missing = {s: float(dataset[f"{s}_fraction"]) for s in ("dev", "test") if s not in corpus.splits}
     if missing:
         _carve_out(corpus, missing, dataset.split_seed)
@@ -123,22 +132,27 @@ def _carve_out(corpus: Corpus, shares: dict[str, float], seed: int) -> None:
     rows, names = corpus.splits["train"], ",".join(corpus.subsets["train"])
     parts, unit = carve(rows, shares, seed)
     if not parts["train"]:
-        raise UserError(f"dataset.train has {len(rows)} utterances, too few to carve {' and '.join(shares)} out of it; "
-                        f"give {' and '.join(f'dataset.{s}=...' for s in shares)}.")
+        raise UserError(f"dataset.train has {counted(len(rows), 'utterance')}, too few to carve {' and '.join(shares)} out of it."
+                        f"{_rejections(corpus.rejected['train'])} Give {' and '.join(f'dataset.{s}=...' for s in shares)}")
     total = len(set(rows.speakers())) if unit == "speakers" else len(rows)
     for split in shares:
         count = len(set(parts[split].speakers())) if unit == "speakers" else len(parts[split])
         corpus.subsets[split] = [f"{names}[{count} of {total} {unit}, seed {seed}]"]
-        _log.warning("There is no %s split: it is %d of the %d %s of train (%d utterances, dataset.split_seed=%d)",
-                     split, count, total, unit, len(parts[split]), seed)
+        _log.warning("There is no %s split: it is %d of the %d %s of train (%s, dataset.split_seed=%d)",
+                     split, count, total, unit, counted(len(parts[split]), "utterance"), seed)
     corpus.subsets["train"] = [f"{names}[less {', '.join(shares)}]"]
     corpus.splits |= parts
 
 
 def _empty(split: str, rejected: list[Rejected], dataset: Any, where: str) -> str:
     asked = ", ".join(as_list(dataset[split]))
-    why = f" All {len(rejected)} rows were rejected; the first, {rejected[0].id}: {rejected[0].reason}." if rejected else ""
-    return f"dataset.{split}={asked} has no utterances in {where}.{why} Give dataset.{split} something that has."
+    return f"dataset.{split}={asked} has no utterances in {where}.{_rejections(rejected)} Give dataset.{split} something that has."
+
+
+def _rejections(rejected: list[Rejected]) -> str:
+    if not rejected:
+        return ""
+    return f" {counted(len(rejected), 'row')} cannot be used; the first, {rejected[0].id}: {rejected[0].reason.rstrip('.')}."
 
 
 def _warn_of_overlap(splits: dict[str, Utterances]) -> None:
