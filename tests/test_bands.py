@@ -35,6 +35,8 @@ ROWS = [
     ["data.store"],
     ["data.batching"],
     ["data.prepare"],
+    ["dropout", "frontend", "posconv"],
+    ["packed"],
     ["backbone", "checkpoint", "decoding", "intervals", "model", "optim", "plateau"],  # band 3
     ["results", "scoring", "significance", "standins", "tracking"],
     ["tables"],
