@@ -17,7 +17,8 @@ from asr_exp.posconv import convolve_positions
 
 # Families whose encoders, so fed, give each utterance what it has alone (tests/test_padding.py).
 FAMILIES = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
-PAIRS = 2**13  # of frames: attention over fewer takes less time than the call, so utterances of near lengths are padded to share one
+# Pairs of frames: attention over fewer takes less time than calling for it, so utterances of near lengths are padded to share a call.
+PAIRS = {"cpu": 2**13, "cuda": 2**17}
 
 
 def can_pack(config: Any) -> bool:
@@ -40,19 +41,19 @@ class Layout:
     """Where the frames of a batch lie. frames: of each utterance; gap: zeros around each for the positional convolution.
 
     row, cell, spaced, positions: (all frames,) the utterance of a frame, its place in a padded (batch, frames), its place
-    among gaps, and its place in what the front end puts out, as given.
+    among gaps, and its place in what the front end puts out, as given. offsets: (batch + 1,) where each utterance starts.
     """
 
     def __init__(self, frames: Sequence[int], gap: int, positions: torch.Tensor, device: torch.device):
         counts = torch.tensor(frames)
         row = torch.arange(len(frames)).repeat_interleave(counts)
-        place = torch.arange(len(row))
+        place, offsets = torch.arange(len(row)), F.pad(counts.cumsum(0), (1, 0))
         self.frames, self.longest, self.spaced_length = frames, max(frames), len(row) + (len(frames) + 1) * gap
-        cell = place - (counts.cumsum(0) - counts)[row] + row * self.longest
-        indices = torch.stack([row, cell, place + (row + 1) * gap, positions])
-        indices = indices.pin_memory() if device.type == "cuda" else indices
-        self.row, self.cell, self.spaced, self.positions = indices.to(device, non_blocking=True)
-        self.groups = [self._group(first, last) for first, last in _runs(frames)]
+        parts = [row, place - offsets[row] + row * self.longest, place + (row + 1) * gap, positions, offsets]
+        together = torch.cat(parts)
+        together = (together.pin_memory() if device.type == "cuda" else together).to(device, non_blocking=True)
+        self.row, self.cell, self.spaced, self.positions, self.offsets = together.split([len(p) for p in parts])
+        self.groups = [self._group(first, last) for first, last in _runs(frames, PAIRS[device.type])]
 
     def _group(self, first: int, last: int) -> Group:
         lengths, start = self.frames[first:last], sum(self.frames[:first])
@@ -73,12 +74,12 @@ class Layout:
         return cells.index_copy(0, self.cell, packed).unflatten(0, (len(self.frames), self.longest))
 
 
-def _runs(frames: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """(first, last) of runs of utterances whose lengths, squared, differ by PAIRS at most."""
+def _runs(frames: Sequence[int], pairs: int) -> Iterator[tuple[int, int]]:
+    """(first, last) of runs of utterances whose lengths, squared, differ by `pairs` at most."""
     first = 0
     for i in range(1, len(frames) + 1):
         run = frames[first : i + 1]
-        if i == len(frames) or max(run) ** 2 - min(run) ** 2 > PAIRS:
+        if i == len(frames) or max(run) ** 2 - min(run) ** 2 > pairs:
             yield first, i
             first = i
 
@@ -121,14 +122,14 @@ class PackedEncoder:
     def _attended(self, module: Any, hidden_states: torch.Tensor, bias: Callable[[Group], torch.Tensor] | None) -> torch.Tensor:
         """Each utterance's attention over itself, (1, frames, channels) -> (1, frames, channels)."""
         hidden = hidden_states[0]
-        projected = module.q_proj(hidden) * module.scaling, module.k_proj(hidden), module.v_proj(hidden)
+        query, key, value = module.q_proj(hidden) * module.scaling, module.k_proj(hidden), module.v_proj(hidden)
         rate = module.dropout if module.training else 0.0
-        attend = _fused if self.config._attn_implementation == "sdpa" else _eager
+        if self.config._attn_implementation == "sdpa" and bias is None:
+            return module.out_proj(_fused(query, key, value, module.num_heads, self.layout, rate))[None]
         made = []
         for group in self.layout.groups:
-            query, key, value = (_heads(x, group, module.num_heads) for x in projected)
-            heard = attend(query, key, value, None if bias is None else bias(group), group.masked, rate).transpose(1, 2).flatten(2)
-            heard = heard.flatten(0, 1)
+            heads = (_heads(x, group, module.num_heads) for x in (query, key, value))
+            heard = _eager(*heads, None if bias is None else bias(group), group.masked, rate).transpose(1, 2).flatten(2).flatten(0, 1)
             made.append(heard if group.inside is None else heard.index_select(0, group.inside))
         return module.out_proj(torch.cat(made))[None]
 
@@ -152,8 +153,13 @@ def _eager(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: to
     return dropout(torch.softmax(scores, -1), rate, training=True) @ value
 
 
-def _fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None, masked: torch.Tensor | None,
-           rate: float) -> torch.Tensor:
-    """The same in one kernel, without a bias."""
-    heard = None if masked is None else ~masked
-    return F.scaled_dot_product_attention(query, key, value, heard, dropout_p=rate, scale=1.0)
+def _fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int, layout: Layout, rate: float) -> torch.Tensor:
+    """The same over all utterances in one call, (all frames, channels) -> (all frames, channels): on a GPU a flash kernel's."""
+    shortest = min(layout.frames)  # both ends are known here: the kernel need not ask the GPU for them
+
+    def jagged(x: torch.Tensor) -> torch.Tensor:
+        lengths: dict[str, Any] = {"offsets": layout.offsets, "min_seqlen": shortest, "max_seqlen": layout.longest}
+        return torch.nested.nested_tensor_from_jagged(x.unflatten(1, (heads, -1)), **lengths).transpose(1, 2)
+
+    heard = F.scaled_dot_product_attention(jagged(query), jagged(key), jagged(value), dropout_p=rate, scale=1.0)
+    return heard.transpose(1, 2).values().flatten(1)

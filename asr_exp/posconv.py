@@ -16,14 +16,15 @@ def convolve_positions(x: torch.Tensor, conv: torch.nn.Conv1d, places: torch.Ten
     weight, bias = conv.weight, conv.bias
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
+        x, weight = x.to(dtype), weight.to(dtype)
     length += -length % BLOCK
     spaced = x.new_zeros(length, x.shape[1]).index_copy(0, places, x)
     if x.device.type == "cpu":
         y = _Correlation.apply(spaced, weight, conv.groups)
     else:
         y = F.conv1d(spaced.T, weight, padding=conv.padding, groups=conv.groups).T  # an even kernel makes a frame more: not asked for
-    return y.index_select(0, places) + bias
+    y = y.index_select(0, places)
+    return y if bias is None else y + bias.to(y.dtype)
 
 
 class _Correlation(torch.autograd.Function):

@@ -18,7 +18,7 @@ ROWS = [
     ["errors"],  # band 0
     ["registry"],
     ["schema"],
-    ["hints", "rules"],
+    ["hints", "matmul", "rules"],
     ["config", "console", "runtime", "sharding"],  # band 1
     ["help"],
     ["data"],  # band 2, one way
