@@ -132,7 +132,6 @@ class Recogniser(nn.Module):
             hidden = self._encode(audio, masks, valid.long() if sees_mask else None)
             frames = frames if sees_mask else [hidden.shape[1]] * len(lengths)
         else:
-        else:
             rows = [self._encode(audio[i : i + 1, :n], _row(masks, i, frames[i]))[0] for i, n in enumerate(lengths)]
             hidden = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         return Emissions(self._classify(hidden), frames)
