@@ -128,8 +128,8 @@ class PackedEncoder:
             return module.out_proj(_fused(query, key, value, module.num_heads, self.layout, rate))[None]
         made = []
         for group in self.layout.groups:
-            heads = (_heads(x, group, module.num_heads) for x in (query, key, value))
-            heard = _eager(*heads, None if bias is None else bias(group), group.masked, rate).transpose(1, 2).flatten(2).flatten(0, 1)
+            q, k, v = (_heads(x, group, module.num_heads) for x in (query, key, value))
+            heard = _eager(q, k, v, None if bias is None else bias(group), group.masked, rate).transpose(1, 2).flatten(2).flatten(0, 1)
             made.append(heard if group.inside is None else heard.index_select(0, group.inside))
         return module.out_proj(torch.cat(made))[None]
 
