@@ -16,11 +16,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from asr_exp.data.batching import Batch, Masks
+from asr_exp.dropout import speed_up_dropout
 from asr_exp.errors import UserError, nearest
-
-# Families whose encoder, given a mask over frames, gives each utterance what it would get alone (tests/test_padding.py).
-# The others (SEW pools and data2vec convolves across the padding's edge) are fed one utterance at a time.
-MASKED_ENCODERS = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
+from asr_exp.frontend import extract_features, frame_positions
+from asr_exp.packed import Layout, PackedEncoder, can_pack
 
 
 @dataclass(frozen=True)
@@ -34,34 +33,35 @@ class Emissions:
 class Recogniser(nn.Module):
     """A transformers CTC network with its feature extractor's conventions.
 
-    padding: `exact` gives each utterance the output it has alone; `hf_compat` pads the batch the way transformers'
-    feature extractor does, so that group-norm backbones see the padding.
+    padding: `exact` gives each utterance the output it has alone: the batch is fed without padding, laid end to end, or one
+    utterance at a time where the family cannot be fed so (SEW pools across an utterance's end). `hf_compat` pads the batch the
+    way transformers' feature extractor does, so that group-norm backbones see the padding.
     """
 
     def __init__(self, network: Any, extractor: Any, padding: str = "exact"):
         super().__init__()
         self.network, self.extractor, self.padding = network, extractor, padding
         self.backbone = getattr(network, network.base_model_prefix)
-        config = network.config
-        self.masked_encoder = config.model_type in MASKED_ENCODERS
-        self.group_norm = getattr(config, "feat_extract_norm", "layer") == "group"
-        self.layerdrop = float(getattr(config, "layerdrop", 0.0) or 0.0)
-        self.one_by_one = padding == "exact" and not self.masked_encoder  # utterances go through the encoder each alone
+        self.layerdrop = float(getattr(network.config, "layerdrop", 0.0) or 0.0)
+        packed = padding == "exact" and can_pack(network.config)
+        self.one_by_one = padding == "exact" and not packed  # utterances go through the encoder each alone
         self._dropped: set[int] = set()
         self._lengths: list[int] = []
         self._masks: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
+        self._packed = PackedEncoder(self.backbone) if packed else None
         self._take_over()
 
     # -- what transformers would decide per batch -----------------------------------------------------------------------
 
     def _take_over(self) -> None:
-        """Replace the backbone's own masking, layerdrop and (group norm) front end by ours, on this instance only.
+        """Replace the backbone's own masking, layerdrop, front end, and dropout on a CPU, on this instance only.
 
         No module is wrapped, so the names of the weights stay those of transformers.
         """
         self.backbone._mask_hidden_states = self._mask
         self._front_end = self.backbone.feature_extractor.forward
         self.backbone.feature_extractor.forward = self._features
+        speed_up_dropout(self.network)
         layers = getattr(self.backbone.encoder, "layers", [])
         self.network.config.layerdrop = 0.0
         for number, layer in enumerate(layers):
@@ -97,18 +97,18 @@ class Recogniser(nn.Module):
             time = F.pad(time, (0, hidden_states.shape[1] - time.shape[1]))
             hidden_states = torch.where(time[:, :, None], fill, hidden_states)
         if feature is not None:
-            hidden_states = hidden_states.masked_fill(feature[:, None, :], 0.0)
+            feature = feature if self._packed else feature[:, None, :]
+            hidden_states = hidden_states.masked_fill(feature, 0.0)
         return hidden_states.clone()  # encoders zero the padding in place
 
     def _features(self, audio: torch.Tensor) -> torch.Tensor:
-        """The convolutional front end; group norm runs over time, so there each utterance goes through without its padding."""
+        """The convolutional front end, (batch, samples) -> (batch, channels, frames); (1, channels, all frames) where packed."""
         frozen = not any(p.requires_grad for p in self.backbone.feature_extractor.parameters())
         with torch.no_grad() if frozen else contextlib.nullcontext():
-            if self.padding == "hf_compat" or not self.group_norm or min(self._lengths) == audio.shape[1]:
+            if self._packed is None:
                 return self._front_end(audio)
-            alone = [self._front_end(row[None, :n])[0].T for row, n in zip(audio, self._lengths, strict=True)]
-            padded = nn.utils.rnn.pad_sequence(alone, batch_first=True).transpose(1, 2)
-            return F.pad(padded, (0, self.frames(audio.shape[1]) - padded.shape[2]))
+            layers, positions = self.backbone.feature_extractor.conv_layers, self._packed.layout.positions
+            return extract_features(layers, audio, self._lengths, positions).T[None]
 
     # -- forward ----------------------------------------------------------------------------------------------------------
 
@@ -125,19 +125,33 @@ class Recogniser(nn.Module):
         audio = self._normalise(batch.audio, valid)
         masks = (batch.time_mask, batch.feature_mask) if self.training else (None, None)
         frames = [self.frames(n) for n in lengths]
+        if self._packed:
+            return Emissions(self._forward_packed(self._packed, audio, lengths, frames, masks), frames)
         if self.padding == "hf_compat":
             sees_mask = self.extractor.return_attention_mask
-            hidden = self._encode(audio, lengths, masks, valid.long() if sees_mask else None)
+            hidden = self._encode(audio, masks, valid.long() if sees_mask else None)
             frames = frames if sees_mask else [hidden.shape[1]] * len(lengths)
-        elif not self.one_by_one or len(batch) == 1:
-            hidden = self._encode(audio, lengths, masks, valid.long() if len(set(lengths)) > 1 else None)
         else:
-            rows = [self._encode(audio[i : i + 1, :n], [n], _row(masks, i, frames[i]), None)[0] for i, n in enumerate(lengths)]
+            rows = [self._encode(audio[i : i + 1, :n], _row(masks, i, frames[i]))[0] for i, n in enumerate(lengths)]
             hidden = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        return Emissions(self.network.lm_head(self.network.dropout(hidden)).float(), frames)
+        return Emissions(self._classify(hidden), frames)
 
-    def _encode(self, audio: torch.Tensor, lengths: list[int], masks: tuple, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        self._lengths, self._masks = lengths, masks
+    def _forward_packed(self, packed: PackedEncoder, audio: torch.Tensor, lengths: list[int], frames: list[int],
+                        masks: tuple) -> torch.Tensor:
+        """Logits, (batch, frames, vocabulary), of a batch that goes through the network as one long utterance."""
+        positions = frame_positions(self.backbone.feature_extractor.conv_layers, lengths, frames)
+        packed.layout = layout = Layout(frames, packed.gap, positions, audio.device)
+        self._lengths = lengths
+        time, feature = masks
+        time = None if time is None else layout.pack(time)[None]
+        feature = None if feature is None else feature.index_select(0, layout.row)[None]
+        return layout.unpack(self._classify(self._encode(audio, (time, feature)))[0])
+
+    def _classify(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.network.lm_head(self.network.dropout(hidden)).float()
+
+    def _encode(self, audio: torch.Tensor, masks: tuple, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        self._masks = masks
         return self.backbone(audio, attention_mask=attention_mask)[0]
 
     def _normalise(self, audio: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

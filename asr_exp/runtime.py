@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from asr_exp.errors import RankLost, Stopped, UserError
+from asr_exp.matmul import is_true_fp32, use_onednn
 
 # Ranks wait for each other while one decodes audio or evaluates: hours are normal, a lost rank closes its socket at once.
 PATIENCE = timedelta(hours=4)
@@ -91,6 +92,9 @@ def started(device: str, precision: str) -> Iterator[Runtime]:
         runtime.group = dist.new_group(backend="gloo", timeout=PATIENCE) if on_cuda else None
         _end_with_parent()
     try:
+        use_onednn(place.type == "cpu")
+        if runtime.most(not is_true_fp32()):
+            use_onednn(False)
         with Signals(at_once=True):
             yield runtime
     except RuntimeError as why:
@@ -98,6 +102,7 @@ def started(device: str, precision: str) -> Iterator[Runtime]:
             raise RankLost("Another process of this run has ended, so this one must too; the same command goes on.") from why
         raise
     finally:
+        use_onednn(False)
         if dist.is_initialized():
             dist.destroy_process_group()
 

@@ -18,7 +18,7 @@ ROWS = [
     ["errors"],  # band 0
     ["registry"],
     ["schema"],
-    ["hints", "rules"],
+    ["hints", "matmul", "rules"],
     ["config", "console", "hub", "runtime", "sharding"],  # band 1
     ["help"],
     ["data"],  # band 2, one way
@@ -35,6 +35,8 @@ ROWS = [
     ["data.store"],
     ["data.batching"],
     ["data.prepare"],
+    ["dropout", "frontend", "posconv"],
+    ["packed"],
     ["backbone", "checkpoint", "decoding", "intervals", "model", "optim", "plateau"],  # band 3
     ["results", "scoring", "significance", "standins", "tracking"],
     ["tables"],

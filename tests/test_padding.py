@@ -1,21 +1,26 @@
 """No utterance depends on its batch-mates (`exact`), and what transformers does to a padded batch is done to the digit (`hf_compat`)."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import transformers
 from harness import NAMES
 
+from asr_exp import packed
 from asr_exp.backbone import load_backbone
 from asr_exp.data.batching import Batch
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import make_decoder
 from asr_exp.model import Recogniser, ctc_losses
+from asr_exp.packed import FAMILIES
 
 LENGTHS = [8240, 16000, 5200, 12345, 8560]  # 25, 49, 16, 38, 26 frames of 20 ms: odd and even, for SEW's squeezing by two
 TOKENIZER = Tokenizer.build(["the quick brown fox jumps over the lazy dog"])
 LABELS = [[1, 2, 2, 5], [7, 8, 9, 1, 1, 3], [4], [6, 2, 0], [11, 12]]
 MASKS = {"mask_time_prob": 0.4, "mask_time_length": 2, "mask_feature_prob": 0.2, "mask_feature_length": 4, "dropout": 0.0}
+DROPS_LAYER_1 = 2  # a step that does so, of two layers at a layerdrop of 0.5
 NOTHING = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "dropout": 0.0, "layerdrop": 0.0}
 
 
@@ -69,6 +74,49 @@ def test_an_utterance_alone_and_among_longer_ones(backbone, name, training):
                 assert loss == pytest.approx(loss_alone, rel=1e-5)
                 assert text == text_alone
         assert len({text for *_, text in together}) > 2 and all(logits.std(0).max() > 1e-2 for logits, *_ in together)
+
+
+def reference(model: Recogniser, folder: Path, step: int | None) -> transformers.PreTrainedModel:
+    """Transformers' own network with our weights; in training (step) without the layers that our step drops."""
+    model.save(folder)
+    theirs = transformers.AutoModelForCTC.from_pretrained(folder, attn_implementation="eager", layerdrop=0.0).train(step is not None)
+    encoder = getattr(theirs, theirs.base_model_prefix).encoder
+    if step is not None:
+        model.drop_layers(0, step)
+        assert model._dropped == {1}
+        encoder.layers = encoder.layers[:1]
+    return theirs
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(FAMILIES)])
+@pytest.mark.parametrize(("attention", "pairs"), [("eager", 0), ("eager", 2**13), ("sdpa", 0)], ids=["alone", "in groups", "fused"])
+@pytest.mark.parametrize("step", [None, DROPS_LAYER_1], ids=["eval", "training"])
+def test_a_packed_batch_is_transformers_one_utterance_at_a_time(backbone, tmp_path, monkeypatch, name, attention, step, pairs):
+    """Losses, logits and gradients, with time masks and dropped layers in training."""
+    monkeypatch.setitem(packed.PAIRS, "cpu", pairs)
+    masks = {**MASKS, "mask_feature_prob": 0.0, "layerdrop": 0.5} if step else NOTHING
+    model = load(backbone(name), augment=masks, attention=attention).train(step is not None)
+    theirs = reference(model, tmp_path, step)
+    batch = batch_of([0, 1, 2, 3, 4], model)
+    emissions = model(batch)
+    losses = ctc_losses(emissions, batch.labels, batch.label_lengths, TOKENIZER.blank, "mean")
+    losses.sum().backward()
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(tmp_path)
+    for i, (clip, frames) in enumerate(zip(clips(), emissions.frames, strict=True)):
+        values = extractor(clip / np.float32(32768), sampling_rate=16000, return_tensors="pt").input_values
+        marks = batch.time_mask[i : i + 1, :frames] if step else None
+        hidden = getattr(theirs, theirs.base_model_prefix)(values, mask_time_indices=marks).last_hidden_state
+        logits = theirs.lm_head(hidden)
+        logs, labels = logits.log_softmax(-1).transpose(0, 1), torch.tensor([LABELS[i]])
+        loss = torch.nn.functional.ctc_loss(logs, labels, (frames,), (len(LABELS[i]),), blank=TOKENIZER.blank)
+        loss.backward()
+        assert relative(emissions.logits[i, :frames], logits[0]) < 1e-5
+        assert losses[i].item() == pytest.approx(loss.item(), rel=1e-5)
+    ours = dict(model.network.named_parameters())
+    moved = {n: p.grad for n, p in theirs.named_parameters() if p.grad is not None}
+    assert {n for n, p in ours.items() if p.grad is not None} == set(moved)
+    for n, gradient in moved.items():
+        assert (ours[n].grad - gradient).norm() < 1e-4 * gradient.norm() + 1e-6, n
 
 
 @pytest.mark.parametrize("name", NAMES)
