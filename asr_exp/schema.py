@@ -198,8 +198,8 @@ class Published:
 @dataclass
 class Table:
     name: str | None = key(None, "name of the table and its folder (null: the experiments' folder, or the keys of the grid)")
-    rows: Any = key(None, "swept keys that make the rows (null: all that nothing else is made of)")
-    columns: Any = key(None, "swept keys that make columns, for a grid (null: a list with one row a line)")
+    rows: Any = key(None, "keys that make the rows (null: all that are swept and that nothing else is made of)")
+    columns: Any = key(None, "keys that make columns, for a grid (null: a list with one row a line)")
     mean_over: Any = key("seed", "swept keys whose runs are averaged")
     cells: str | None = key(None, "read the runs' scores from this file, which `keep` wrote, not from run folders")
     keep: str | None = key(None, "write the runs' scores to this file: all that is needed to make the table again")

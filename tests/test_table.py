@@ -5,6 +5,7 @@ import io
 import json
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -56,11 +57,11 @@ def test_cells_have_the_signatures_of_their_runs(capsys):
 
 def test_failed_and_stopped_cells_say_why(capsys):
     write_run([*BASE, "seed=0"], status="failed", reason="OutOfMemoryError: CUDA out of | memory\n<b>")
-    write_run([*BASE, "seed=1"], status="stopped", reason="Stopped: at step 300")
+    write_run([*BASE, "seed=1"], status="stopped", reason="UserError: at step 300")
     write_run([*BASE, "seed=2"], 0.21)
     out, rows = table(capsys, "experiment=hf-mini/base", ROOT, "seed=0,1,2,3")
     assert "seed 0 failed (OutOfMemoryError: CUDA out of | memory <b>)" in rows[0]["notes"]
-    assert "seed 1 stopped (Stopped: at step 300)" in rows[0]["notes"] and "seed 3 missing" in rows[0]["notes"]
+    assert "seed 1 stopped (at step 300)" in rows[0]["notes"] and "seed 3 missing" in rows[0]["notes"]
     assert (rows[0]["runs"], rows[0]["runs_asked"], rows[0]["ours"]) == ("1", "4", "0.21")
     assert "1 of 4" in out and "\\| memory &lt;b>" in out and "<b>" not in Path("outputs/tables/hf-mini-base/table.html").read_text()
 
@@ -93,6 +94,10 @@ def test_a_run_without_a_word(capsys):
     (folder / "checkpoints/last").mkdir(parents=True)
     _, rows = table(capsys, "experiment=hf-mini/base", ROOT, "seed=0")
     assert rows[0]["status"] == "running" and "no process of this machine holds its lock" in rows[0]["notes"]
+    (folder / "environment.json").write_text(json.dumps({"host": socket.gethostname()}))  # then it would
+    _, rows = table(capsys, "experiment=hf-mini/base", ROOT, "seed=0")
+    assert rows[0]["status"] == "stopped" and "the same command goes on" in rows[0]["notes"]
+    (folder / "environment.json").unlink()
     for path in folder.iterdir():
         os.utime(path, (time.time() - 7200,) * 2)
     _, rows = table(capsys, "experiment=hf-mini/base", ROOT, "seed=0")

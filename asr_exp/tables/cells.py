@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -112,11 +113,11 @@ def _unfinished(folder: Path, result: Mapping[str, Any] | None, total: int | Non
     if _held(folder / ".lock"):
         return "running", at
     if result and result.get("status") in ("failed", "stopped"):
-        return result["status"], _one_line(str(result.get("reason") or at))
+        return result["status"], _one_line(str(result.get("reason") or at).removeprefix("UserError: "))
     if (folder / "result.json").exists():
         return "stale", "its result.json cannot be read"
     written = [path.stat().st_mtime for name in TRACES if (path := folder / name).exists()]
-    if time.time() - max(written, default=0.0) < FRESH:
+    if time.time() - max(written, default=0.0) < FRESH and _machine(folder).get("host") != socket.gethostname():
         return "running", f"{at}; its files are fresh, but no process of this machine holds its lock"
     return "stopped", f"ended without a word at {at}; the same command goes on"
 
@@ -190,10 +191,7 @@ def _score(folder: Path, result: Mapping[str, Any], metric: str) -> Score | str:
         return f"its result.json has no {metric.upper()} of the test split"
     if not protocol.get("hash"):
         return "its result.json does not say by which protocol it was scored"
-    try:
-        machine = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        machine = {}
+    machine = _machine(folder)
     training, main = result.get("train") or {}, "per" if test.get("wer") is None else "wer"
     within = test.get("ci95") if metric == main else None
     device = str(machine.get("device") or "")
@@ -203,6 +201,14 @@ def _score(folder: Path, result: Mapping[str, Any], metric: str) -> Score | str:
         f"{machine['devices']} x {device}" if machine.get("devices", 1) > 1 else device, training.get("wall_seconds"),
         training.get("steps"), str((result.get("versions") or {}).get("asr_exp") or ""),
     )
+
+
+def _machine(folder: Path) -> dict[str, Any]:
+    """What a run's environment.json says."""
+    try:
+        return json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def _one_line(text: str, width: int = 120) -> str:
