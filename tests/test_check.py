@@ -404,6 +404,12 @@ def test_a_pass_that_cannot_fit_is_not_run(planted, look, monkeypatch):
     assert "worst pass, measured" not in seen.text
 
 
+def test_one_process_does_not_try_what_several_hold_in_parts(planted, look):
+    seen = look(*planted.overrides, *SMALL, "trainer.strategy=fsdp", "trainer.devices=2")
+    assert "forward pass" in seen.text and "No pass was run" in seen.text and "measured" not in seen.text
+    assert "measured" in look(*planted.overrides, *SMALL, "trainer.strategy=fsdp").text
+
+
 def test_no_room_on_the_disk(planted, look, monkeypatch):
     from asr_exp.inspection import forecast
 

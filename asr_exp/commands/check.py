@@ -186,7 +186,9 @@ def _forecast(config: DictConfig, usable: dict[str, Split], tokenizer: Tokenizer
     """What the run will do, take and need."""
     job = build_job(config, usable["train"], tokenizer, model, runtime)
     if job.total:
-        report.block("The run", *plan(job, usable, config.trainer.devices, config.trainer.device_seconds, config.check.steps))
+        t = config.trainer
+        sharded = t.strategy == "fsdp" and t.devices > 1
+        report.block("The run", *plan(job, usable, t.devices, t.device_seconds, config.check.steps, sharded))
     cache, folder, rate = cache_folder(config), run_folder(config), model.extractor.sampling_rate
     missing = sum(split.seconds[undecoded(split.utterances, cache, rate)].sum() for split in usable.values())
     report.block("Disk", *disk(job, float(missing) * rate * 2, cache, folder, config.trainer.average))

@@ -17,8 +17,8 @@ TIGHT = 0.9  # share of the memory, or of the disk, above which there is no room
 Block = tuple[list[tuple[str, str]], list[Finding]]
 
 
-def plan(job: Job, splits: Mapping[str, Split], devices: int, device_seconds: float, run: bool) -> Block:
-    """The batch plan, and what a step of it takes where one is really run."""
+def plan(job: Job, splits: Mapping[str, Split], devices: int, device_seconds: float, run: bool, sharded: bool = False) -> Block:
+    """The batch plan, and what a step of it takes where one is really run: not where a run's devices hold a part of the weights each."""
     made = passes(job, devices)
     counts = [len(step) for step in made]
     worst = max((one for step in made for one in step), key=lambda one: one.cost)
@@ -34,7 +34,9 @@ def plan(job: Job, splits: Mapping[str, Split], devices: int, device_seconds: fl
     if job.recipe.settled > job.total / 2:
         findings.append(Finding(WARN, "warm-up", f"The learning rate is at its peak at step {job.recipe.settled:,} of {job.total:,} only",
                                 "Lower schedule.warmup_steps (or model.freeze_encoder_steps), or raise trainer.max_steps."))
-    if not run:
+    if sharded:
+        findings.append(Finding(NOTE, "not tried", "No pass was run: it takes all devices, with a part of the weights on each (fsdp)"))
+    if sharded or not run:
         return rows, findings
     scored = max((splits[name] for name in ("dev", "test") if len(splits.get(name, ()))), key=lambda s: s.seconds.max(), default=None)
     trial = try_out(job, made, scored, device_seconds)
