@@ -210,7 +210,7 @@ def _machine(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _one_line(text: str, width: int = 120) -> str:
+def _one_line(text: str, width: int = 160) -> str:
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 3] + "..."
 
