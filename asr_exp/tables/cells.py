@@ -211,7 +211,7 @@ def _machine(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _one_line(text: str, width: int = 120) -> str:
+def _one_line(text: str, width: int = 160) -> str:
     line = " ".join(text.replace(f"{Path.cwd()}{os.sep}", "").split())  # a path from where the user stands tells as much
     return line if len(line) <= width else line[: width - 3] + "..."
 
