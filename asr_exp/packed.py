@@ -4,6 +4,7 @@ Linear layers, norms and dropout do not care where an utterance ends. What does,
 is replaced on one instance of the network; the names of its weights stay those of transformers.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +35,7 @@ class Group:
     rows: int
     longest: int
     inside: torch.Tensor | None = None
-    masked: torch.Tensor | None = None  # (rows, 1, 1, longest), True for padding
+    mask: torch.Tensor | None = None  # (rows, 1, 1, longest), minus infinity for padding, else 0
 
 
 class Layout:
@@ -61,8 +62,8 @@ class Layout:
         if min(lengths) == longest:
             return Group(span, rows, longest)
         inside = self.cell[span] - self.row[span] * self.longest + (self.row[span] - first) * longest
-        masked = torch.ones(rows * longest, dtype=torch.bool, device=inside.device).index_fill_(0, inside, False)
-        return Group(span, rows, longest, inside, masked.view(rows, 1, 1, longest))
+        mask = torch.full((rows * longest,), -math.inf, device=inside.device).index_fill_(0, inside, 0.0)
+        return Group(span, rows, longest, inside, mask.view(rows, 1, 1, longest))
 
     def pack(self, padded: torch.Tensor) -> torch.Tensor:
         """(batch, frames, ...) -> (all frames, ...)."""
@@ -129,7 +130,7 @@ class PackedEncoder:
         made = []
         for group in self.layout.groups:
             q, k, v = (_heads(x, group, module.num_heads) for x in (query, key, value))
-            heard = _eager(q, k, v, None if bias is None else bias(group), group.masked, rate).transpose(1, 2).flatten(2).flatten(0, 1)
+            heard = _eager(q, k, v, None if bias is None else bias(group), group.mask, rate).transpose(1, 2).flatten(2).flatten(0, 1)
             made.append(heard if group.inside is None else heard.index_select(0, group.inside))
         return module.out_proj(torch.cat(made))[None]
 
@@ -142,14 +143,13 @@ def _heads(packed: torch.Tensor, group: Group, heads: int) -> torch.Tensor:
     return x.view(group.rows, group.longest, heads, -1).transpose(1, 2)
 
 
-def _eager(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None, masked: torch.Tensor | None,
+def _eager(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None, mask: torch.Tensor | None,
            rate: float) -> torch.Tensor:
     """Attention in plain operations, on a CPU the fastest; the queries are scaled already."""
     scores = query @ key.transpose(2, 3)
-    if bias is not None:
-        scores = scores + bias.to(scores.dtype)
-    if masked is not None:
-        scores = scores.masked_fill(masked, float("-inf"))
+    for added in (bias, mask):
+        if added is not None:
+            scores += added.to(scores.dtype)
     return dropout(torch.softmax(scores, -1), rate, training=True) @ value
 
 
