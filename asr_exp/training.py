@@ -199,11 +199,12 @@ def backward(job: Job, batch: Batch, count: int) -> tuple[torch.Tensor, torch.Te
 
 def _keep_company(job: Job, step: int, made: int) -> None:
     """Passes without weight, to the number of the rank with the most: ranks gather weights, and sum gradients, together."""
-    shortest = min(job.plan.step(step), key=lambda index: job.plan.seconds[index])
+    samples = job.model.extractor.sampling_rate  # a second of silence, masked as speech is so that the same weights have a part
+    masks = job.masks.draw(step, np.zeros(1, dtype=np.int64), [samples]) if job.masks else (None, None)
+    silence = Batch(np.zeros(0), torch.zeros(1, samples, dtype=torch.int16), [samples], torch.zeros(0), [0], *masks)
     for _ in range(made, job.plan.rounds(step, job.runtime.world)):
-        batch = collate(job.split, np.array([shortest]), job.masks, step, job.speed)
         with job.runtime.autocast():
-            emissions = job.model(batch.to(job.runtime.device))
+            emissions = job.model(silence.to(job.runtime.device))
         (0.0 * emissions.logits.sum()).backward()
 
 

@@ -1,4 +1,4 @@
-"""Step time and memory of two processes against one, on CPUs: `python benchmarks/ranks.py --help`.
+"""Step time and memory of two processes against one, on CPUs: `python -m benchmarks.ranks --help`.
 
 Each process has one thread and the same audio, so that with summing for free two would take as long as one. `apart` is two
 processes that know nothing of each other: what the machine itself takes for running both at once.
@@ -114,7 +114,7 @@ def build(options: argparse.Namespace, runtime: Any) -> Any:
     model.freeze(True, [])
     clips = rng.integers(-3000, 3000, (count, round(options.seconds * 16000)), dtype=np.int16)
     labels = [rng.integers(4, len(tokenizer), 40) for _ in range(count)]
-    split = SimpleNamespace(seconds=np.full(count, options.seconds), samples=clips.__getitem__, labels=labels)
+    split: Any = SimpleNamespace(seconds=np.full(count, options.seconds), clips=clips.__getitem__, labels=labels.__getitem__)
     return build_job(config, split, tokenizer, model, runtime)
 
 
