@@ -9,6 +9,8 @@ import torch
 
 from asr_exp.errors import UserError, nearest
 
+BUILTIN = Path(__file__).parent / "pretrained"  # folders of checkpoints, named builtin:FOLDER in a config
+
 
 def load_backbone(checkpoint: str | None, vocabulary: int, blank: int, *, revision: str | None = None, architecture: str | None = None,
                   settings: dict[str, Any] | None = None, augment: dict[str, Any] | None = None, keep_head: bool = False,
@@ -79,6 +81,13 @@ def _is_path(checkpoint: str) -> bool:
 
 
 def _source(checkpoint: str) -> str:
+    """Where transformers finds a checkpoint: a folder, or an id on the hub. `builtin:NAME` is one that comes with this package."""
+    kind, _, name = checkpoint.partition(":")
+    if kind == "builtin":
+        there = {path.parent.name: str(path.parent) for path in BUILTIN.glob("*/model.safetensors")}
+        if name not in there:
+            raise UserError(f"model.checkpoint={checkpoint} does not come with asr_exp.{nearest(name, there)} There are: {', '.join(there)}.")
+        return there[name]
     return str(Path(checkpoint).expanduser()) if _is_path(checkpoint) else checkpoint
 
 
