@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from asr_exp.data.corpora import demo
 from asr_exp.data.corpora.base import Corpus, Utterance, read_corpus, register_reader, resolve_root
 from asr_exp.data.corpora.channel import recorded
+from asr_exp.data.corpora.demo import sentences as demo_sentences
 from asr_exp.data.corpora.speaking import Line, read_spoken, spoken
 from asr_exp.data.corpora.splits import unique_ids
 from asr_exp.data.espeak import Phonemiser
@@ -35,8 +35,8 @@ VARIANTS = {
 }
 # Real speech under a free licence that may stand under dataset.root: folder, reader, language, subset. CC BY, CC0.
 RECORDINGS = (
-    ("LibriSpeech", "librispeech", "en", "train-clean-100"), ("cv-corpus-*", "common-voice", "tr", "train"),
-    ("cv-corpus-*", "common-voice", "it", "train"), ("cv-corpus-*", "common-voice", "sv-SE", "train"),
+    ("LibriSpeech", "librispeech", "en", "train-clean-100"), ("cv-corpus-*/tr", "common-voice", "tr", "train"),
+    ("cv-corpus-*/it", "common-voice", "it", "train"), ("cv-corpus-*/sv-SE", "common-voice", "sv-SE", "train"),
     ("mls_german", "mls", "german", "train"),
 )
 REPEATS = 4  # of each recording, so that it counts among so many synthetic clips
@@ -120,7 +120,7 @@ def read_voices(dataset: Any, cache: Path) -> Corpus:
 
 def splits(sizes: dict[str, int], seed: int) -> dict[str, list[Line]]:
     """`sizes[split]` lines for each split, without transcripts; no voice stands in two of them."""
-    draw, taken = random.Random(seed), set(demo.sentences())
+    draw, taken = random.Random(seed), set(demo_sentences())
 
     def line(split: str) -> Line:
         accent = draw.choice(list(ENGLISH if draw.random() < SHARE_OF_ENGLISH else OTHERS))
