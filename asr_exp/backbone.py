@@ -82,12 +82,11 @@ def _is_path(checkpoint: str) -> bool:
 
 def _source(checkpoint: str) -> str:
     """Where transformers finds a checkpoint: a folder, or an id on the hub. `builtin:NAME` is one that comes with this package."""
-    kind, _, name = checkpoint.partition(":")
-    if kind == "builtin":
-        there = {path.parent.name: str(path.parent) for path in BUILTIN.glob("*/model.safetensors")}
-        if name not in there:
-            raise UserError(f"model.checkpoint={checkpoint} does not come with asr_exp.{nearest(name, there)} There are: {', '.join(there)}.")
-        return there[name]
+    if checkpoint.startswith("builtin:"):
+        there = {f"builtin:{path.parent.name}": str(path.parent) for path in BUILTIN.glob("*/model.safetensors")}
+        if checkpoint not in there:
+            raise UserError(f"model.checkpoint={checkpoint} does not come with asr_exp; there is {', '.join(there)}.")
+        return there[checkpoint]
     return str(Path(checkpoint).expanduser()) if _is_path(checkpoint) else checkpoint
 
 

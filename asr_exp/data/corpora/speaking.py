@@ -21,23 +21,26 @@ Effect = Callable[[np.ndarray, int, int], tuple[np.ndarray, int]]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A text, how it is to be said (words a minute, pitch from 0 to 100), and its transcript where that is not the text."""
+    """A text, how it is to be said (words a minute, pitch from 0 to 100), and its phones where they are wanted."""
 
     text: str
     voice: str
     rate: int
     pitch: int
-    transcript: str | None = None
+    phones: str = ""
 
 
 def read_spoken(dataset: Any, folder: Path) -> Corpus:
-    """The corpus that `spoken` has left in a folder. Raises UserError for a subset that is no split."""
+    """The corpus that `spoken` has left in a folder, transcribed by its column `dataset.columns.text`: text or phones.
+
+    Raises UserError for a subset that is no split.
+    """
 
     def read(split: str, key: str) -> Rows:
         if split not in SPLITS:
             raise UserError(f"{key}={split} is not a split of {dataset.name}.{nearest(split, SPLITS)} There are: {', '.join(SPLITS)}.")
         with (folder / f"{split}.csv").open(encoding="utf-8", newline="") as rows:
-            return [Utterance(Path(row["file"]).stem, FileAudio(str(folder / row["file"])), row["text"], row["speaker"])
+            return [Utterance(Path(row["file"]).stem, FileAudio(str(folder / row["file"])), row[dataset.columns.text], row["speaker"])
                     for row in csv.DictReader(rows)], []
 
     return gather(dataset, read, str(folder))
@@ -77,7 +80,7 @@ def _speak(lines: dict[str, list[Line]], folder: Path, seed: int, effect: Effect
             (folder / split).mkdir(parents=True)
             with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as manifest:
                 rows = csv.writer(manifest)
-                rows.writerow(("file", "text", "speaker"))
+                rows.writerow(("file", "text", "phones", "speaker"))
                 for number, line in enumerate(split_lines):
                     file = f"{split}/{split}-{number:05d}.wav"
                     samples, rate = synthesiser.say(line.text, line.voice, line.rate, line.pitch)
@@ -86,5 +89,5 @@ def _speak(lines: dict[str, list[Line]], folder: Path, seed: int, effect: Effect
                     with wave.open(str(folder / file), "wb") as wav:  # a tenth of soundfile's time on small files
                         wav.setparams((1, 2, rate, len(samples), "NONE", ""))
                         wav.writeframes(samples.tobytes())
-                    rows.writerow((file, line.text if line.transcript is None else line.transcript, line.voice))
+                    rows.writerow((file, line.text, line.phones, line.voice))
                     bar.update()

@@ -112,14 +112,15 @@ def read_voices(dataset: Any, cache: Path) -> Corpus:
         return recorded(samples, rate, np.random.default_rng([dataset.split_seed, number])), 16000
 
     corpus = read_spoken(dataset, spoken(lines, cache / "voices", dataset.split_seed, effect))
+    if dataset.columns.text == "text":  # how a number is written says nothing of how a language says it
+        corpus.splits = {split: [row for row in rows if not any(map(str.isdigit, row.text))] for split, rows in corpus.splits.items()}
     if root := resolve_root(dataset):
-        corpus.splits["train"] += recordings(dataset, root, cache)
-        corpus.splits["train"] = unique_ids(corpus.splits["train"])
+        corpus.splits["train"] = unique_ids(corpus.splits["train"] + recordings(dataset, root, cache))
     return corpus
 
 
 def splits(sizes: dict[str, int], seed: int) -> dict[str, list[Line]]:
-    """`sizes[split]` lines for each split, without transcripts; no voice stands in two of them."""
+    """`sizes[split]` lines for each split, without phones; no voice stands in two of them."""
     draw, taken = random.Random(seed), set(demo_sentences())
 
     def line(split: str) -> Line:
@@ -153,18 +154,20 @@ def labelled(lines: dict[str, list[Line]]) -> dict[str, list[Line]]:
     for accent, language in (ENGLISH | OTHERS).items():
         texts = sorted({line.text for rows in lines.values() for line in rows if line.voice.partition("+")[0] == accent})
         phones[accent] = dict(zip(texts, Phonemiser(language).many(texts), strict=True))
-    return {split: [replace(line, transcript=phones[line.voice.partition("+")[0]][line.text]) for line in rows]
+    return {split: [replace(line, phones=phones[line.voice.partition("+")[0]][line.text]) for line in rows]
             for split, rows in lines.items()}
 
 
 def recordings(dataset: Any, root: Path, cache: Path) -> list[Utterance]:
-    """The training utterances of the corpora under `root`, each `REPEATS` times, with espeak-ng's phones for transcripts."""
+    """The training utterances of the corpora under `root`, each `REPEATS` times; with espeak-ng's phones where they are asked for."""
     found: list[Utterance] = []
     for pattern, reader, language, subset in RECORDINGS:
         for folder in sorted(root.glob(pattern)):
             section = OmegaConf.merge(dataset, {"reader": reader, "root": str(folder), "language": language, "train": [subset],
                                                 "dev": None, "test": None, "dev_fraction": 0.02, "test_fraction": 0.02})
             rows = read_corpus(section, cache).splits["train"]
-            phones = Phonemiser(language).many([row.text.lower() for row in rows])
-            found += [replace(row, text=text) for row, text in zip(rows, phones, strict=True) if text]
+            if dataset.columns.text == "phones":
+                phones = Phonemiser(language).many([row.text.lower() for row in rows])
+                rows = [replace(row, text=text) for row, text in zip(rows, phones, strict=True) if text]
+            found += rows
     return found * REPEATS
