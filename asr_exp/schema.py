@@ -83,7 +83,7 @@ class Tokenizer:
 @dataclass
 class Model:
     name: str = key(MISSING, "name of the folder of results")
-    checkpoint: str | None = key(None, "hub id or local folder of the pretrained backbone")
+    checkpoint: str | None = key(None, "hub id or local folder of the pretrained backbone; builtin:tiny comes with asr_exp")
     revision: str | None = key(None, "git revision of the checkpoint")
     architecture: str | None = key(None, "transformers model type, to start from random weights instead of a checkpoint")
     config: dict[str, Any] = key({}, "architecture settings that differ from the checkpoint's (or the type's) own")
