@@ -10,6 +10,8 @@ import torch
 from asr_exp.errors import UserError, nearest
 from asr_exp.hub import offline_where_unreachable
 
+BUILTIN = Path(__file__).parent / "pretrained"  # folders of checkpoints, named builtin:FOLDER in a config
+
 
 def load_backbone(checkpoint: str | None, vocabulary: int, blank: int, *, revision: str | None = None, architecture: str | None = None,
                   settings: dict[str, Any] | None = None, augment: dict[str, Any] | None = None, keep_head: bool = False,
@@ -80,6 +82,12 @@ def _is_path(checkpoint: str) -> bool:
 
 
 def _source(checkpoint: str) -> str:
+    """Where transformers finds a checkpoint: a folder, or an id on the hub. `builtin:NAME` is one that comes with this package."""
+    if checkpoint.startswith("builtin:"):
+        there = {f"builtin:{path.parent.name}": str(path.parent) for path in BUILTIN.glob("*/model.safetensors")}
+        if checkpoint not in there:
+            raise UserError(f"model.checkpoint={checkpoint} does not come with asr_exp; there is {', '.join(there)}.")
+        return there[checkpoint]
     if _is_path(checkpoint):
         return str(Path(checkpoint).expanduser())
     offline_where_unreachable()

@@ -44,7 +44,7 @@ class Hub:
 @dataclass
 class Dataset:
     name: str = key(MISSING, "name of the folder of results")
-    reader: str = key(MISSING, "reader: timit, timit-phones, librispeech, common-voice, mls, minds14, manifest, hub, demo, or a plugin's")
+    reader: str = key(MISSING, "timit, timit-phones, librispeech, common-voice, mls, minds14, manifest, hub, demo, voices, or a plugin's")
     source: str = key("auto", "auto (the local root where it is given, else the hub), local, hub", choices=("auto", "local", "hub"))
     root: str | None = key(None, "folder of the corpus in its official layout")
     language: str | None = key(None, "the corpus's own code of the language (Common Voice tr, MLS german, MInDS-14 en-US)")
@@ -84,7 +84,7 @@ class Tokenizer:
 @dataclass
 class Model:
     name: str = key(MISSING, "name of the folder of results")
-    checkpoint: str | None = key(None, "hub id or local folder of the pretrained backbone")
+    checkpoint: str | None = key(None, "hub id or local folder of the pretrained backbone; builtin:tiny comes with asr_exp")
     revision: str | None = key(None, "git revision of the checkpoint")
     architecture: str | None = key(None, "transformers model type, to start from random weights instead of a checkpoint")
     config: dict[str, Any] = key({}, "architecture settings that differ from the checkpoint's (or the type's) own")

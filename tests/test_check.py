@@ -17,7 +17,8 @@ from asr_exp.data.text import build_rules
 from asr_exp.inspection import wording
 from asr_exp.inspection.findings import histogram
 
-SMALL = ["model=tiny", "model.config.hidden_size=32", "model.config.intermediate_size=64", "model.config.num_conv_pos_embedding_groups=2",
+SMALL = ["model=tiny-random", "model.config.hidden_size=32", "model.config.intermediate_size=64",
+         "model.config.num_conv_pos_embedding_groups=2",
          "trainer.max_steps=20", *QUIET]  # fmt: skip
 ONLY_DATA = [*SMALL, "check.steps=false"]
 

@@ -18,7 +18,8 @@ CONF = Path(__file__).parents[1] / "conf"
 DATASETS = sorted(p.stem for p in (CONF / "dataset").glob("*.yaml"))
 TEXTS = sorted(p.stem for p in (CONF / "text").glob("*.yaml"))
 TOKENIZERS = sorted(p.stem for p in (CONF / "tokenizer").glob("*.yaml"))
-PHONES = {"timit-phones": ("phones", "timit48", "timit39"), "common-voice-phones": ("espeak", "espeak", None)}
+PHONES = {"timit-phones": ("phones", "timit48", "timit39"), "common-voice-phones": ("espeak", "espeak", None),
+          "voices": ("phones", "espeak", None)}
 
 
 def composed(*overrides):
@@ -44,6 +45,7 @@ def test_there_are_as_many_as_expected():
         "timit",
         "timit-phones",
         "tsv",
+        "voices",
     ]
     assert TEXTS == ["espeak", "hf_compat", "none", "phones", "standard", "upper"] and TOKENIZERS == ["character", "phone", "phone-timit"]
 

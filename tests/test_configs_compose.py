@@ -16,7 +16,7 @@ PROMISED = {
     "dataset": "timit timit-phones librispeech-100h librispeech-960h common-voice common-voice-phones minds14 mls csv json hub demo",
     "model": "wav2vec2-base wav2vec2-large-lv60 xlsr-53 xls-r-300m xls-r-1b hubert-base hubert-large-ll60k distilhubert wavlm-base "
              "wavlm-base-plus wavlm-large sew-small-100k sew-mid-100k sew-d-base unispeech-large-1500h-cv unispeech-sat-base "
-             "data2vec-audio-base hf tiny",
+             "data2vec-audio-base hf tiny tiny-random",
     "text": "standard hf_compat",
     "decode": "greedy",
     "augment": "none default",
@@ -26,12 +26,12 @@ PROMISED = {
     "protocol": "standard hf_compat",
     "debug": "overfit one-step rehearsal",
 }  # fmt: skip
-COUNTS = {"dataset": 14, "model": 19, "decode": 1, "augment": 5, "schedule": 4, "tracking": 3, "debug": 4}
+COUNTS = {"dataset": 15, "model": 20, "decode": 1, "augment": 5, "schedule": 4, "tracking": 3, "debug": 4}
 
 # What a choice cannot do without.
 NEEDS = {
     "phone": ["text=espeak"],
-    "hf": ["model.checkpoint=somewhere/something"],
+    "hf": ["model.checkpoint=somewhere/something"], "tiny-recordings": ["model.checkpoint=somewhere/something"],
     "hub": ["dataset.hub.id=somewhere/something"],
     "csv": ["dataset.train=a.csv"], "tsv": ["dataset.train=a.tsv"], "json": ["dataset.train=a.json"], "jsonl": ["dataset.train=a.jsonl"],
     "common-voice": ["dataset.language=tr"], "common-voice-phones": ["dataset.language=tr"], "mls": ["dataset.language=german"],
@@ -67,7 +67,7 @@ def test_no_file_builds_objects_by_itself():
 def test_every_checkpoint_is_named_once():
     models = [yaml.safe_load(path.read_text()) for path in (CONF / "model").glob("*.yaml")]
     ids = [model["checkpoint"] for model in models if model.get("checkpoint")]
-    assert len(ids) == len(set(ids)) == 17 and all("/" in one for one in ids)
+    assert len(ids) == len(set(ids)) == 18 and all("/" in one for one in set(ids) - {"builtin:tiny"})
 
 
 def test_nothing_random_is_nothing_random():

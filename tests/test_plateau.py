@@ -10,7 +10,8 @@ from asr_exp import plateau
 from asr_exp.plateau import WINDOW, Doctor, Recipe, Window, diagnose
 
 TOKENS = ["a", "b", "|", "[UNK]", "[PAD]"]
-SMALL = ["model=tiny", "model.config.hidden_size=32", "model.config.intermediate_size=64", "model.config.num_conv_pos_embedding_groups=2"]
+SMALL = ["model=tiny-random", "model.config.hidden_size=32", "model.config.intermediate_size=64",
+         "model.config.num_conv_pos_embedding_groups=2"]
 
 
 def recipe(total=5000, settled=500, **more) -> Recipe:

@@ -39,6 +39,7 @@ _READERS: Registry[Reader] = Registry("dataset.reader")
 _BUILT_IN = {
     "timit": "timit", "timit-phones": "timit", "librispeech": "librispeech", "common-voice": "common_voice", "mls": "mls",
     "minds14": "minds14", "manifest": "manifest", "hub": "hub", "demo": "demo",
+    "voices": "voices",
 }
 
 
