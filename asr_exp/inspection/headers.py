@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
+from asr_exp.data.clips import TOLERANCE, Audio, Clip, read_clip
 from asr_exp.data.corpora.base import FileAudio
-from asr_exp.data.store import TOLERANCE, Audio, Clip, read_clip
 
 PIECE = 4096  # bytes from the middle, by which most files of one size differ
 PART = 32  # items that a thread is given at once; handing over one costs as much as a header

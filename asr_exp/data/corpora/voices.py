@@ -1,14 +1,16 @@
 """Many synthetic voices saying a bit of everything, labelled with phones: what the backbone of model=tiny is trained on."""
 
 import random
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
 
-from asr_exp.data.corpora.base import Corpus, Utterance, read_corpus, register_reader, resolve_root
+from asr_exp.data.corpora.base import Corpus, Utterance, Utterances, read_corpus, register_reader, resolve_root
 from asr_exp.data.corpora.channel import recorded
 from asr_exp.data.corpora.demo import sentences as demo_sentences
 from asr_exp.data.corpora.speaking import Line, read_spoken, spoken
@@ -113,9 +115,10 @@ def read_voices(dataset: Any, cache: Path) -> Corpus:
 
     corpus = read_spoken(dataset, spoken(lines, cache / "voices", dataset.split_seed, effect))
     if dataset.columns.text == "text":  # how a number is written says nothing of how a language says it
-        corpus.splits = {split: [row for row in rows if not any(map(str.isdigit, row.text))] for split, rows in corpus.splits.items()}
+        corpus.splits = {split: Utterances(row for row in rows if not any(map(str.isdigit, row.text)))
+                         for split, rows in corpus.splits.items()}
     if root := resolve_root(dataset):
-        corpus.splits["train"] = unique_ids(corpus.splits["train"] + recordings(dataset, root, cache))
+        corpus.splits["train"] = unique_ids(Utterances(chain(corpus.splits["train"], recordings(dataset, root, cache))))
     return corpus
 
 
@@ -165,7 +168,7 @@ def recordings(dataset: Any, root: Path, cache: Path) -> list[Utterance]:
         for folder in sorted(root.glob(pattern)):
             section = OmegaConf.merge(dataset, {"reader": reader, "root": str(folder), "language": language, "train": [subset],
                                                 "dev": None, "test": None, "dev_fraction": 0.02, "test_fraction": 0.02})
-            rows = read_corpus(section, cache).splits["train"]
+            rows: Iterable[Utterance] = read_corpus(section, cache).splits["train"]
             if dataset.columns.text == "phones":
                 phones = Phonemiser(language).many([row.text.lower() for row in rows])
                 rows = [replace(row, text=text) for row, text in zip(rows, phones, strict=True) if text]
