@@ -16,6 +16,14 @@ from asr_exp.data.store import SHARD, SILENT, open_store
 EXACT = [kind for kind in WRITTEN if kind[1] not in ("MP3", "OGG") and kind[2] not in ("FLOAT", "DOUBLE")]
 
 
+def damage(path):
+    """Overwrite a little of the middle, which no header tells."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 4] = b"oops"
+    path.write_bytes(data)
+    return path
+
+
 def lazily(utterances, cache, **how):
     return open_store(utterances, cache, lazy=True, **how)
 
@@ -26,11 +34,11 @@ def noise(count, seed=0):
 
 @pytest.fixture
 def mixed(tmp_path, tone):
-    """Utterances of which four are fit, and the rest turn out not to be: by their headers (2, 5) or later (3, 6)."""
+    """Utterances of which four are fit, and the rest turn out not to be: by their headers (2, 5, 8) or later (3, 6)."""
     files = [write(tmp_path / "0.flac", tone(2)), write(tmp_path / "1.wav", tone(1, 44100), 44100), tmp_path / "none.wav",
-             cut(write(tmp_path / "3.flac", noise(40000)), 0.5), write(tmp_path / "4.wav", tone(1)),
+             damage(write(tmp_path / "3.flac", noise(40000))), write(tmp_path / "4.wav", tone(1)),
              cut(write(tmp_path / "5.wav", tone(2)), 0.6), write(tmp_path / "6.wav", np.zeros(4800, dtype=np.int16)),
-             sphere(tmp_path / "7.sph", noise(5000))]  # fmt: skip
+             sphere(tmp_path / "7.sph", noise(5000)), cut(write(tmp_path / "8.flac", noise(40000)), 0.5)]  # fmt: skip
     return rows(*files)
 
 
@@ -80,9 +88,9 @@ def test_a_shard_with_a_clip_whose_header_does_not_tell_all_is_decoded_at_once(t
 def test_what_is_said_does_not_depend_on_what_is_decoded(mixed, cache):
     cold = lazily(mixed, cache)
     before = facts(cold)
-    assert list(cold.reasons) == [2, 5] and cold.lengths[3] == 40000 and cold.lengths[6] == 4800 and cold.late == {}
+    assert list(cold.reasons) == [2, 5, 8] and cold.lengths[3] == 40000 and cold.lengths[6] == 4800 and cold.late == {}
     clips = cold.read(range(len(mixed)))
-    assert [len(clip) for clip in clips] == [32000, 16000, 0, 0, 16000, 0, 0, 5000]
+    assert [len(clip) for clip in clips] == [32000, 16000, 0, 0, 16000, 0, 0, 5000, 0]
     assert sorted(cold.late) == [3, 6] and cold.late[6] == SILENT and not list(cache.rglob("*.i16"))
     late = dict(cold.late)
     with cold.filling():
@@ -100,8 +108,8 @@ def test_a_store_that_is_not_lazy_knows_all_beforehand(mixed, cache):
         wait_until(lambda: list(cache.rglob("*.json")))
     for folder in (cache, cache / "other"):
         store = open_store(mixed, folder)
-        assert sorted(store.reasons) == [2, 3, 5] and store.silent == {6} and not store.late
-        assert store.lengths.tolist() == [len(store[i]) for i in range(len(mixed))] == [32000, 16000, 0, 0, 16000, 0, 4800, 5000]
+        assert sorted(store.reasons) == [2, 3, 5, 8] and store.silent == {6} and not store.late
+        assert store.lengths.tolist() == [len(store[i]) for i in range(len(mixed))] == [32000, 16000, 0, 0, 16000, 0, 4800, 5000, 0]
 
 
 def test_filling_ends_with_its_context_and_goes_on_another_time(tmp_path, cache, monkeypatch):
@@ -133,12 +141,12 @@ SHORT = [*SMALL, "trainer.max_epochs=2", "trainer.batch_seconds=6", "optimizer.l
 
 
 def spoil(folder):
-    """A corpus of tones whose training split holds, besides, a FLAC cut short, silence, and a file that is not there."""
+    """A corpus of tones whose training split holds, besides, a damaged FLAC, silence, and a file that is not there."""
     overrides = make_corpus(folder)
-    cut(write(folder / "cut.flac", noise(30000)), 0.5)
+    damage(write(folder / "bad.flac", noise(30000)))
     soundfile.write(folder / "silent.wav", np.zeros(16000, dtype=np.int16), 16000)
     with (folder / "train.csv").open("a") as file:
-        file.write("cut.flac,ba di,s1\nsilent.wav,go lu,s1\nnone.wav,me,s1\n")
+        file.write("bad.flac,ba di,s1\nsilent.wav,go lu,s1\nnone.wav,me,s1\n")
     return overrides
 
 
@@ -155,9 +163,9 @@ def test_a_run_is_the_same_whatever_is_decoded_beforehand(tmp_path, cache):
     assert len({(folder / "metrics.jsonl").read_bytes() for folder in folders}) == 1
     assert len({str(result(folder)["splits"]) for folder in folders}) == 1
     for folder, text in zip(folders, told, strict=True):
-        assert "cut.flac is left out: " in text and "silent.wav is left out: silent" in text
+        assert "bad.flac is left out: unreadable: its audio is damaged" in text and "silent.wav is left out: silent" in text
         reasons = {line["id"]: line["reason"] for line in lines(folder / "quarantine.jsonl")}
-        assert sorted(reasons) == ["cut.flac", "none.wav", "silent.wav"] and reasons["none.wav"] == "no such file"
+        assert sorted(reasons) == ["bad.flac", "none.wav", "silent.wav"] and reasons["none.wav"] == "no such file"
 
 
 @pytest.mark.slow

@@ -48,7 +48,8 @@ class Clip:
 
 
 def read_clip(audio: Audio, header_only: bool = False, plain: int | None = None) -> Clip:
-    """A clip as its file holds it. Its header alone tells all but whether a compressed file is whole.
+    """A clip as its file holds it. Its header (of a FLAC file, the end too) tells all but whether what is compressed is undamaged,
+    and an MP3 or Ogg file whole.
 
     plain: a rate; the samples of a clip that has it, is mono and of 16 bits come as they are, (frames,) int16.
     """
@@ -61,7 +62,7 @@ def read_clip(audio: Audio, header_only: bool = False, plain: int | None = None)
             as_is = (clip.rate, clip.channels, file.subtype) == (plain, 1, "PCM_16")
             samples = file.read(clip.frames, dtype="int16") if as_is else file.read(clip.frames, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError, RuntimeError, ValueError, TypeError) as why:
-        reason = f"unreadable: {getattr(why, 'error_string', why)}"
+        reason = f"unreadable: {getattr(why, 'error_string', why) or 'its audio is damaged'}"
         if clip is not None:
             return replace(clip, reason=reason, late=True)
         return Clip("no such file" if isinstance(audio, FileAudio) and not os.path.exists(audio.path) else reason)
@@ -89,6 +90,10 @@ def _header(audio: Audio, file: soundfile.SoundFile) -> Clip:
     """What the header says, the file moved to the segment's start. Raises ValueError for a segment that lies outside."""
     if file.frames == 0:
         return Clip("empty: the file holds no audio")
+    if file.format == "FLAC":  # its header speaks of samples that may not be there: then this is an error
+        file.seek(file.frames - 1)
+        file.read(1)
+        file.seek(0)
     promised, frames = _promised(audio, file), _segment(audio, file)
     clip = Clip("", file.samplerate, frames, file.channels, f"{file.format} {file.subtype}")
     if promised > file.frames:
