@@ -4,15 +4,11 @@ Whatever happens ends in an exit status: 0 done, 1 a crash of ours or a failed c
 128 + signal when asked to leave. What takes time to import is imported where it is needed, so that --help comes at once.
 """
 
-import errno
 import importlib
 import os
 import shlex
 import signal
 import sys
-import textwrap
-import time
-import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from asr_exp import __version__
-from asr_exp.errors import Pruned, RankLost, Stopped, UserError, nearest
+from asr_exp.endings import rank, say, status_of
+from asr_exp.errors import Pruned, Stopped, UserError, nearest
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
 
 # The keys that bare words after a command stand for.
 WORDS = {"compare": ("a", "b"), "evaluate": ("run",)}
-HEAD_START = 3.0  # seconds that rank 0 has to tell of a mistake that every rank has met; `launch` and torchrun then end the others
 # Commands of many runs: they take the overrides as they are, and compose each of the runs themselves.
 OF_MANY_RUNS = ("table",)
 
@@ -49,9 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (Exception, KeyboardInterrupt) as error:
-        if _rank() > 0:  # it happened before the command, on every rank alike: rank 0 tells of it
-            time.sleep(HEAD_START)  # leaving first would have torchrun end it before it could
-        return status_of(error, quiet=_rank() > 0)
+        return status_of(error, quiet=rank() > 0)  # it happened before the command, on every rank alike: rank 0 tells of it
 
 
 def start(arguments: list[str]) -> int:
@@ -98,7 +92,7 @@ def _start(hydra: "Hydra", command: str, options: Namespace, folders: list[Path]
     if multirun:
         options.overrides, broken = configs.written_out(options.overrides, options.config_dir)
         for row, why in broken.items():
-            _say(f"error: experiment={row}: ", why)
+            say(f"error: experiment={row}: ", why)
         asked = configs.in_hydras_words(options.overrides)
     configs.check_overrides(options.overrides, folders, multirun)
     if options.hydra_help:
@@ -145,7 +139,10 @@ def parse(arguments: list[str]) -> tuple[Namespace, str]:
         return options, "train"
     command = options.overrides.pop(0)
     if command not in known:
-        hint = nearest(command, known)
+        from asr_exp.config import choices, conf_folders
+
+        groups = [f"{group}={command}" for group, names in choices(conf_folders(options.config_dir)).items() if command in names]
+        hint = f" Did you mean {' or '.join(groups)}?" if groups else nearest(command, known)
         raise UserError(f"There is no command {command!r}.{hint} The commands: {', '.join(known)}; a setting is key=value.")
     bare = [index for index, word in enumerate(options.overrides) if _is_bare(word)]
     for index, name in zip(bare, WORDS.get(command, ()), strict=False):
@@ -196,7 +193,7 @@ class Job:
         asked: Any = OmegaConf.to_container(hydra.overrides.task)
         number = 1 + int((config.sweep.trial if config.sweep.trial is not None else hydra.job.num) if self.record else 0)
         cell = Cell(number, "running", shlex.join(word for word in asked if not word.startswith(("sweep.", "sweeper="))))
-        if self.record and _rank() == 0:
+        if self.record and rank() == 0:
             print(f"\ncell {cell.cell}: {cell.overrides or '(defaults)'}", flush=True)
         try:
             if config.run:
@@ -238,61 +235,11 @@ class Job:
         return self._noted(replace(cell, status="failed", code=status, reason=reason))
 
     def _noted(self, cell: "Cell") -> "Cell":
-        if self.record and _rank() == 0:
+        if self.record and rank() == 0:
             from asr_exp.sweeps.record import note
 
             note(self.record, cell)
         return cell
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# how it ended
-
-
-def status_of(error: BaseException, where: str = "", quiet: bool = False) -> int:
-    """Say on stderr what happened (a traceback only for what is our bug), and return the exit status that goes with it."""
-    if isinstance(error, UserError):
-        status, message = 2, str(error)
-    elif isinstance(error, Stopped):
-        status, message = 128 + error.signal, str(error)
-    elif isinstance(error, KeyboardInterrupt):
-        status, message = 130, "Interrupted. The same command goes on from the last checkpoint."
-    elif isinstance(error, RankLost):
-        status, message, quiet = 1, str(error), quiet or _rank() > 0  # the rank that ended first has told why, if it could
-    elif full := _disk_full(error):
-        status, message = 2, f"The disk is full ({full}). Make room, or give another output_root= or cache_root=; the same command goes on."
-    else:
-        trace = "".join(traceback.format_exception(error))
-        print(f"{where}{trace}", end="", file=sys.stderr, flush=True)
-        return 1
-    if isinstance(error, UserError) and _rank() > 0 and not quiet:
-        time.sleep(HEAD_START)  # where rank 0 has met the same mistake it tells of it, and this process is ended meanwhile
-    if not quiet:
-        label = "stopped" if status > 128 else "error"
-        _say((label if _rank() == 0 else f"{label} (rank {_rank()})") + f": {where}", message)
-    return status
-
-
-def _disk_full(error: BaseException | None) -> str | None:
-    """What was being written when the disk was full, where that is at the bottom of an error."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
-            return str(getattr(error, "filename", None) or error)
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _say(label: str, message: str) -> None:
-    """A message on stderr; on a terminal, wrapped to its width."""
-    lines = message.splitlines() or [""]
-    if sys.stderr.isatty():
-        width = max(60, min(120, os.get_terminal_size(sys.stderr.fileno()).columns))
-        lines = [textwrap.fill(line, width - 7, break_long_words=False, break_on_hyphens=False) for line in lines]
-    print(label + "\n".join(lines).replace("\n", "\n       "), file=sys.stderr, flush=True)
-
-
-def _rank() -> int:
-    return int(os.environ.get("RANK", 0))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,11 @@ def load_backbone(checkpoint: str | None, vocabulary: int, blank: int, *, revisi
     config = read_config(checkpoint, revision, architecture, settings, augment)
     attention = _attention(attention, config, device)
     if checkpoint is None:
-        network = transformers.AutoModelForCTC.from_config(config, attn_implementation=attention)
+        try:
+            network = transformers.AutoModelForCTC.from_config(config, attn_implementation=attention)
+        except (ValueError, RuntimeError, TypeError, ZeroDivisionError, LookupError) as why:
+            told = f"model.config does not make a {architecture}: {str(why).splitlines()[0].rstrip('.')}. Its numbers must fit each other."
+            raise UserError(told) from why
         extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=config.feat_extract_norm == "layer")
         return network, extractor
     source = _source(checkpoint)
@@ -37,7 +41,7 @@ def load_backbone(checkpoint: str | None, vocabulary: int, blank: int, *, revisi
             source, revision=revision or "main", config=config, dtype=torch.float32, use_safetensors=True,
             ignore_mismatched_sizes=not keep_head, output_loading_info=True, attn_implementation=attention,
         )
-    _check_loaded(checkpoint, network, info["missing_keys"], keep_head)
+    _check_loaded(checkpoint, network, {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}, keep_head)
     return network, _extractor(source, revision, config)
 
 
@@ -69,7 +73,10 @@ def read_config(checkpoint: str | None, revision: str | None = None, architectur
     for name, value in {**(settings or {}), "ctc_loss_reduction": "mean"}.items():
         if not hasattr(config, name):
             raise UserError(f"model.config.{name} is not a setting of {config.model_type}.{nearest(name, vars(config))}")
-        setattr(config, name, value)
+        try:
+            setattr(config, name, value)
+        except Exception as why:  # transformers knows of what type it is, and has exceptions of its own for that
+            raise UserError(f"model.config.{name}={value} is of the wrong kind: {str(why.__cause__ or why).partition('. ')[0]}.") from None
     for name in vars(config):
         asked = (augment or {}).get("dropout" if name.endswith("dropout") else name)
         if asked is not None:
@@ -88,10 +95,7 @@ def _source(checkpoint: str) -> str:
         if checkpoint not in there:
             raise UserError(f"model.checkpoint={checkpoint} does not come with asr_exp; there is {', '.join(there)}.")
         return there[checkpoint]
-    if _is_path(checkpoint):
-        return str(Path(checkpoint).expanduser())
-    offline_where_unreachable()
-    return checkpoint
+    return str(Path(checkpoint).expanduser()) if _is_path(checkpoint) else checkpoint
 
 
 def _attention(asked: str, config: Any, device: str) -> str:
@@ -113,16 +117,16 @@ def _extractor(source: str, revision: str | None, config: Any) -> Any:
 @contextlib.contextmanager
 def _named(checkpoint: str) -> Any:
     """Turn transformers' many ways of not finding or reading a checkpoint into one sentence that names it."""
+    if not _is_path(checkpoint) and ":" not in checkpoint:  # an id on the hub
+        offline_where_unreachable()
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as why:
         reason = str(why).strip().splitlines()[0] if str(why).strip() else type(why).__name__
         if any(word in str(why) for word in ("connect", "offline", "resolve", "Max retries", "timed out")):
             reason = "the hub cannot be reached from here"
-        raise UserError(
-            f"model.checkpoint={checkpoint} cannot be loaded: {reason.rstrip('.')}. "
-            "Give a local folder (model.checkpoint=FOLDER), or run once with network to fill the cache."
-        ) from None
+        advice = " Give a local folder (model.checkpoint=FOLDER), or run once with network to fill the cache." * (not _is_path(checkpoint))
+        raise UserError(f"model.checkpoint={checkpoint} cannot be loaded: {reason.rstrip('.')}.{advice}") from None
 
 
 def _check_loaded(checkpoint: str, network: Any, missing: Iterable[str], keep_head: bool) -> None:
@@ -132,5 +136,6 @@ def _check_loaded(checkpoint: str, network: Any, missing: Iterable[str], keep_he
         total = sum(1 for _ in network.named_parameters())
         raise UserError(
             f"model.checkpoint={checkpoint} lacks {len(random)} of {total} weights of {type(network).__name__}, such as {random[0]}; "
-            "is it a checkpoint of another architecture" + (", or one without a CTC head (model.head=new)?" if keep_head else "?")
+            "is it a checkpoint of another architecture, or of other sizes than model.config gives"
+            + (", or one without a CTC head (model.head=new)?" if keep_head else "?")
         )

@@ -18,7 +18,7 @@ class _Handler(logging.Handler):
     """Prints above a progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info:  # train.log keeps it; what the terminal is told of a crash, `__main__.status_of` decides
+        if record.exc_info:  # train.log keeps it; what the terminal is told of a crash, `endings.status_of` decides
             return
         tqdm.write(self.format(record), file=sys.stdout)
         sys.stdout.flush()

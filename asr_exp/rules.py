@@ -1,5 +1,6 @@
 """What is wrong with a composed config: unknown keys, values out of bounds, keys that contradict each other. Imports no torch."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -38,6 +39,8 @@ def _missing(config: Any, name: str) -> bool:
 def bound_problems(name: str, value: Any, bounds: Any) -> Iterator[str]:
     if "choices" in bounds and value not in bounds["choices"]:
         yield f"{name}={value} is not one of {', '.join(bounds['choices'])}.{nearest(value, bounds['choices'])}"
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{name}={value} is no number to reckon with; give a finite one."
     if "minimum" in bounds and value < bounds["minimum"]:
         yield f"{name}={value} is too small: it must be at least {bounds['minimum']}."
     if "maximum" in bounds and value > bounds["maximum"]:

@@ -65,7 +65,7 @@ class WandbTracker:
                  group: str | None = None, tags: Sequence[str] = (), **_: Any):
         import wandb
 
-        self._wandb = wandb
+        self._wandb, self._logged = wandb, False
         mode = os.environ.get("WANDB_MODE") or ("online" if _wandb_key() else "offline")
         for name in ("WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):  # what is logged waits in the run folder, not in the home directory
             os.environ[name] = str(folder.absolute() / "wandb")
@@ -82,6 +82,7 @@ class WandbTracker:
             self._run = wandb.init(mode="offline", settings=quiet, **settings)  # type: ignore[arg-type]
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
+        self._logged = True
         self._run.log(dict(metrics), step=step)
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
@@ -95,7 +96,7 @@ class WandbTracker:
     def finish(self, summary: Mapping[str, Any], failed: bool) -> None:
         self._run.summary.update(dict(summary))
         self._run.finish(exit_code=int(failed))
-        if self._run.offline:
+        if self._run.offline and self._logged:
             log.info("W&B has recorded this run offline; to send it: wandb sync %s", os.path.relpath(Path(self._run.dir).parent))
 
 

@@ -107,6 +107,18 @@ def test_nothing_that_can_be_used(clips, tmp_path, capsys):
         assert err.startswith(f"error: No utterance of dataset.{split} can be used") and err.count("\n") == 1 and "Traceback" not in out
 
 
+@pytest.mark.parametrize(("settings", "words"), [
+    (["model.config.hidden_size=48"], "weights of Wav2Vec2ForCTC"),  # it would start from chance, and call itself pretrained
+    (["model.config.num_attention_heads=7"], "must be divisible by num_heads"),
+    (["model.config.hidden_size=many"], "expected int, got str"),
+    (["model.config.hidden_act=gulp"], "gulp"),
+])  # fmt: skip
+def test_sizes_that_a_checkpoint_cannot_have(corpus, backbone, tmp_path, capsys, settings, words):
+    run(*corpus, "model=hf", f"model.checkpoint={backbone('wav2vec2-group')}", *settings, *QUIET, cwd=tmp_path, status=2)
+    err = capsys.readouterr().err
+    assert err.startswith("error: model.") and words in err and err.count("\n") == 1
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # disks
 

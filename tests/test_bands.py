@@ -16,7 +16,7 @@ FILES = sorted((ROOT / "asr_exp").rglob("*.py"))
 ROWS = [
     ["asr_exp"],
     ["errors"],  # band 0
-    ["registry"],
+    ["endings", "registry"],
     ["schema"],
     ["hints", "matmul", "rules"],
     ["config", "console", "hub", "runtime", "sharding"],  # band 1

@@ -11,7 +11,7 @@ import types
 import pytest
 
 from asr_exp import __main__ as cli
-from asr_exp import __version__
+from asr_exp import __version__, endings
 from asr_exp.config import run_folder
 from asr_exp.errors import Stopped, UserError
 
@@ -108,7 +108,7 @@ def test_a_run_that_was_asked_to_leave(ran, capsys):
 
 def test_only_rank_0_speaks_of_the_command_line(ran, capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr(cli, "HEAD_START", 0)
+    monkeypatch.setattr(endings, "HEAD_START", 0)
     assert cli.main(["model=x"]) == 2
     assert capsys.readouterr().err == ""
     assert cli.main(["seed=5"]) == 2

@@ -1,6 +1,7 @@
 """Any dataset of the Hugging Face hub (or a local folder of the same layout), through `datasets`; audio is never decoded here."""
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
@@ -47,6 +48,8 @@ def load_table(id: str, config: str | None, split: str, revision: str | None, ke
         import datasets
     except ImportError as error:
         raise UserError(f"reading {id} needs the package `datasets`: pip install datasets ({error}).") from error
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
     try:
         return datasets.load_dataset(os.path.expanduser(id), config, split=split, revision=revision, **options)
     except datasets.exceptions.DatasetNotFoundError as error:

@@ -39,7 +39,7 @@ def _read_hub(dataset: Any, subset: str, key: str) -> Rows:
 def _read_local(root: Path, subset: str, key: str) -> Rows:
     if not (root / subset).is_dir():
         present = _present(root)
-        raise UserError(f"{key}={subset} is not in {root}.{nearest(subset, present or SUBSETS)} "
+        raise UserError(f"{key}={subset} is not in {root}.{nearest(subset, present)} "
                         f"Subsets there: {', '.join(present) or 'none; give the folder that holds them as dataset.root'}.")
     utterances = Utterances()
     rejected: list[Rejected] = []

@@ -2,7 +2,6 @@
 
 import codecs
 import csv
-import io
 import json
 import math
 import os
@@ -154,11 +153,13 @@ def _seconds(row: _Row, column: str | None) -> float | None:
 def _rows(file: Path, delimiter: str | None) -> list[_Row]:
     """The rows of a manifest, by its ending. Raises UserError for a file that is empty, no text, or neither UTF-8 nor marked UTF-16."""
     try:
-        content = file.read_bytes()
-        marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        if b"\0" in content and not marked:
+        with file.open("rb") as stream:
+            start = stream.read(4096)
+        marked = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        if b"\0" in start and not marked:
             raise UserError(f"{file} is not UTF-8 text; a manifest is CSV, TSV, JSON or JSON Lines.")
-        lines = list(io.StringIO(content.decode("utf-16" if marked else "utf-8-sig"), newline=""))
+        with file.open(encoding="utf-16" if marked else "utf-8-sig", newline="") as stream:
+            lines = list(stream)
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8 (byte {error.start}: {error.reason}); "
                         f"convert it: iconv -f ITS_ENCODING -t UTF-8 {file.name} > NEW.") from error

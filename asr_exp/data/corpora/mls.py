@@ -50,8 +50,8 @@ def _language_folder(root: Path, dataset: Any) -> Path:
         return there[dataset.language]
     if not there:
         raise UserError(f"dataset.root={dataset.root} is no MLS folder; give mls_LANGUAGE, which holds train/transcripts.txt.")
-    raise UserError(f"dataset.language={dataset.language or ''} is not in {root}.{nearest(dataset.language or '', there)} "
-                    f"Languages there: {', '.join(sorted(there))}.")
+    what = f"dataset.language={dataset.language} is not in {root}." if dataset.language else f"dataset.language is not given for {root}."
+    raise UserError(f"{what}{nearest(dataset.language or '', there)} Languages there: {', '.join(sorted(there))}.")
 
 
 def _language(folder: Path) -> str:
