@@ -26,7 +26,7 @@ PROMISED = {
     "protocol": "standard hf_compat",
     "debug": "overfit one-step rehearsal",
 }  # fmt: skip
-COUNTS = {"dataset": 15, "model": 20, "decode": 1, "augment": 5, "schedule": 4, "tracking": 3, "debug": 4}
+COUNTS = {"dataset": 15, "model": 20, "decode": 1, "augment": 6, "schedule": 4, "tracking": 3, "debug": 4}
 
 # What a choice cannot do without.
 NEEDS = {

@@ -36,27 +36,30 @@ def test_no_sentence_of_the_demo_is_said():
 def test_a_text_is_labelled_in_its_voice_s_language():
     pytest.importorskip("espeakng_loader", reason="the demo extra is not installed")
     said = [voices.Line("7", f"{voice}+m1", 175, 50) for voice in ("en-us", "de", "it", "es")]
-    phones = [line.transcript for line in voices.labelled({"train": said})["train"]]
+    phones = [line.phones for line in voices.labelled({"train": said})["train"]]
     assert phones == ["s ɛ v ə n", "z iː b ə n", "s ɛ tː e", "s j e t e"]
 
 
-def test_the_corpus_is_made_whole(small, tmp_path):
-    corpus = read("voices", tmp_path)
-    assert {split: len(rows) for split, rows in corpus.splits.items()} == {"train": 12, "dev": 3, "test": 4}
-    assert all(row.text and row.speaker for row in corpus.splits["train"])
+def test_the_transcripts_are_phones_or_letters(small, tmp_path):
+    phones = read("voices", tmp_path, columns__text="phones").splits
+    letters = read("voices", tmp_path, columns__text="text").splits
+    assert {split: len(rows) for split, rows in phones.items()} == {"train": 12, "dev": 3, "test": 4}
+    said = {row.id: row.text for rows in letters.values() for row in rows}
+    assert said and not any(map(str.isdigit, "".join(said.values()))) and set(said) < {row.id for rows in phones.values() for row in rows}
+    assert all(row.text != said.get(row.id) and row.speaker for rows in phones.values() for row in rows)
 
 
 def test_recordings_under_the_root_are_heard_in_training_alone(small, tmp_path):
     standins.write("librispeech", "en", tmp_path / "data" / "LibriSpeech")
     standins.write("common-voice", "tr", tmp_path / "data" / "cv-corpus-17")
-    voices_alone = read("voices", tmp_path / "cache").splits
-    both = read("voices", tmp_path / "cache", root=str(tmp_path / "data")).splits
-    assert both["dev"] == voices_alone["dev"] and both["test"] == voices_alone["test"]
+    alone = read("voices", tmp_path / "cache", columns__text="phones").splits
+    both = read("voices", tmp_path / "cache", columns__text="phones", root=str(tmp_path / "data")).splits
+    assert both["dev"] == alone["dev"] and both["test"] == alone["test"] and both["train"][:12] == alone["train"]
     more = both["train"][12:]
-    assert both["train"][:12] == voices_alone["train"] and len(more) % voices.REPEATS == 0
-    assert {folder for row in more for folder in ("train-clean-100", "dev-clean", "test-clean", "clips") if folder in row.audio.path} == {
-        "train-clean-100", "clips"}
-    assert any("ʃ" in row.text for row in more) and not any(c.isupper() for row in more for c in row.text)
+    folders = {"train-clean-100", "dev-clean", "test-clean", "clips"}
+    assert {folder for row in more for folder in folders if folder in row.audio.path} == {"train-clean-100", "clips"}
+    assert len({row.audio.path for row in more}) * voices.REPEATS == len(more)
+    assert any("ʃ" in row.text for row in more) and not any(map(str.isupper, "".join(row.text for row in more)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -111,4 +114,4 @@ def test_a_telephone_passes_1_kHz_and_stops_6_kHz():
 
 
 def test_the_section_asks_for_phones():
-    assert section("voices").reader == "voices"
+    assert section("voices").columns.text == "phones"

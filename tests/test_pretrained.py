@@ -68,7 +68,7 @@ def test_a_name_that_does_not_come_with_the_package():
 def test_it_beats_random_weights_by_far(tmp_path):
     """The same few steps on the demo, whose test voices neither has heard; the settings are each model's own."""
     pytest.importorskip("espeakng_loader", reason="the demo extra is not installed")
-    few = ["trainer.max_steps=150", "trainer.eval_every=150", "dataset.max_utterances=1500", *QUIET]
+    few = ["trainer.max_steps=150", "trainer.batch_seconds=12", "trainer.eval_every=150", "dataset.max_utterances=1500", *QUIET]
     cer = {}
     for model in ("tiny", "tiny-random"):
         (tmp_path / model).mkdir()

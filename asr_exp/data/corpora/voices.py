@@ -3,7 +3,6 @@
 import random
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +116,8 @@ def read_voices(dataset: Any, cache: Path) -> Corpus:
     if dataset.columns.text == "text":  # how a number is written says nothing of how a language says it
         corpus.splits = {split: Utterances(row for row in rows if not any(map(str.isdigit, row.text)))
                          for split, rows in corpus.splits.items()}
-    if root := resolve_root(dataset):
-        corpus.splits["train"] = unique_ids(Utterances(chain(corpus.splits["train"], recordings(dataset, root, cache))))
+    if (root := resolve_root(dataset)) and "train" in corpus.splits:
+        corpus.splits["train"] = unique_ids(Utterances([*corpus.splits["train"], *recordings(dataset, root, cache)]))
     return corpus
 
 
@@ -167,7 +166,7 @@ def recordings(dataset: Any, root: Path, cache: Path) -> list[Utterance]:
     for pattern, reader, language, subset in RECORDINGS:
         for folder in sorted(root.glob(pattern)):
             section = OmegaConf.merge(dataset, {"reader": reader, "root": str(folder), "language": language, "train": [subset],
-                                                "dev": None, "test": None, "dev_fraction": 0.02, "test_fraction": 0.02})
+                                                "only": "train"})
             rows: Iterable[Utterance] = read_corpus(section, cache).splits["train"]
             if dataset.columns.text == "phones":
                 phones = Phonemiser(language).many([row.text.lower() for row in rows])
