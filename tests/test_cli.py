@@ -68,6 +68,12 @@ def test_flags_and_settings_in_any_order(ran, tmp_path):
 @pytest.mark.parametrize(("arguments", "words"), [
     (["trian"], ["trian", "'train'", "evaluate"]),
     (["train", "foo"], ["'foo'", "key=value"]),
+    (["timit"], ["Did you mean dataset=timit?"]),
+    (["dataset=timit", "evaluate"], ["command comes first", "python -m asr_exp evaluate"]),
+    (["dataset=./a.csv"], ["dataset=csv dataset.train=./a.csv"]),
+    (["model=facebook/wav2vec2-base"], ["model=hf model.checkpoint=facebook/wav2vec2-base"]),
+    (["optimizer.lr=nan"], ["optimizer.lr=nan", "finite"]),
+    (["trainer.max_epochs=inf"], ["trainer.max_epochs=inf", "finite"]),
     (["model=wav2vec2-bas"], ["'wav2vec2-base'"]),
     (["+foo=1"], ["foo"]),
     (["trainer.max_steps=-3"], ["trainer.max_steps"]),
@@ -115,13 +121,15 @@ def test_only_rank_0_speaks_of_the_command_line(ran, capsys, monkeypatch):
     assert capsys.readouterr().err == "error (rank 1): seed 5 is bad luck.\n"
 
 
-def test_evaluate_takes_the_settings_of_the_run(ran, tmp_path):
+def test_evaluate_takes_the_settings_of_the_run(ran, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     saved = {"seed": 3, "dataset": {"name": "timit", "reader": "timit"}, "model": {"name": "tiny", "architecture": "wav2vec2"},
              "text": {"name": "standard"}, "trainer": {"max_steps": 4}}  # fmt: skip
     (tmp_path / "run/config.yaml").write_text(json.dumps(saved))
-    assert cli.main(["evaluate", "run=run", "split=dev"]) == 0
+    assert cli.main(["evaluate", "run", "split=dev"]) == 0
     assert (ran[0].seed, ran[0].dataset.name, ran[0].split, ran[0].run) == (3, "timit", "dev", "run")
+    assert cli.main(["evaluate", "run=run", "model=hubert-base"]) == 2 and len(ran) == 1
+    assert "its own model is what is used" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -186,12 +194,21 @@ def test_help_is_readable(ran, capsys, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("topic", "words"), [
     ("trainer", ["trainer.gradient_checkpointing", "default"]), ("dataset", ["dataset.hub.id", "timit"]), ("experiment", []),
-    ("evaluate", ["--help"]), ("optimizer.lr", ["peak learning rate [0.0001]"]),
+    ("evaluate", ["--help", "the run folder to score", "split  "]), ("optimizer.lr", ["peak learning rate [0.0001]"]),
+    ("compare", ["set against a", "split  "]), ("check", ["check.clips", "[200]"]), ("timit", ["reader: timit", "--help dataset"]),
+    ("tiny", ["architecture: wav2vec2"]), ("model=tiny", ["architecture: wav2vec2"]),
 ])  # fmt: skip
 def test_help_on_a_topic(ran, capsys, topic, words):
     assert cli.main(["--help", topic]) == 0 and cli.main([topic, "-h"]) == 0
     out = capsys.readouterr().out
     assert out and [word for word in words if out.count(word) < 2] == []
+
+
+def test_a_name_too_long_for_its_column_has_a_line_of_its_own(ran, capsys):
+    assert cli.main(["--help", "trainer"]) == 0
+    out = capsys.readouterr().out
+    assert "  trainer.gradient_checkpointing\n" + " " * 30 + "recompute activations" in out
+    assert all(len(line) <= 80 for line in out.splitlines()) and "True" not in out and "False" not in out
 
 
 def test_hydras_own_flags(ran, capsys):

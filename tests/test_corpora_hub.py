@@ -2,10 +2,13 @@
 
 import importlib.util
 import io
+import os
+import socket
 
 import pytest
 from corpus_section import read, section, shared
 
+from asr_exp import hub
 from asr_exp.data.corpora.base import TableAudio, read_corpus
 from asr_exp.errors import UserError
 
@@ -182,6 +185,27 @@ def test_audio_by_path_opens(tmp_path):
 def test_no_network_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="The hub cannot be reached, and nobody/nothing is not in the local cache.*dataset.root=FOLDER"):
         read_corpus(section("hub", hub__id="nobody/nothing"), tmp_path)
+
+
+def test_the_cache_alone_where_the_hub_is_out_of_reach(monkeypatch):
+    """Known at once from a connection that is refused; not where there is one, and not behind a proxy, which is asked instead."""
+    offline = hub.offline_where_unreachable.__wrapped__
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    with socket.socket() as there:
+        there.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{there.getsockname()[1]}")
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        there.listen()
+        offline()
+        assert os.environ["HF_HUB_OFFLINE"] == "0" and not datasets.config.HF_HUB_OFFLINE
+    with monkeypatch.context() as behind:
+        behind.setenv("http_proxy", "http://127.0.0.1:1")
+        offline()
+    assert os.environ["HF_HUB_OFFLINE"] == "0"
+    offline()
+    assert os.environ["HF_HUB_OFFLINE"] == "1" and datasets.config.HF_HUB_OFFLINE
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,15 @@ def test_espeak_gives_phones_apart_without_stress(phonemizer, language, text, fi
     assert phones == first
 
 
+def test_espeak_starts_without_a_word(phonemizer, caplog):
+    from asr_exp.data import espeak
+
+    espeak._library()
+    with caplog.at_level("INFO", "asr_exp"):
+        espeak._backend.__wrapped__("sv")
+    assert caplog.records == []
+
+
 def test_espeak_many_keeps_the_order_repeats_and_blanks(phonemizer):
     rules = recipe("espeak", "it")
     texts = ["uno", "", "due\ntre", "uno", "...", "due tre"]

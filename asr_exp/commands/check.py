@@ -8,6 +8,7 @@ concerned then stand in check.jsonl in the run folder, with the reason.
 
 import logging
 import os
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -117,7 +118,7 @@ def _recordings(config: DictConfig, data: Data, rate: int, report: Report) -> li
     trained = [r.clip.seconds for r in rows if r.split == "train" and r.clip.rate]
     rejected = [(split, r.id, r.file, r.reason) for split, some in data.corpus.rejected.items() for r in some]
     counts = {split: len(some) for split, some in data.corpus.splits.items()}
-    report.block(f"Recordings of {config.dataset.name}", [*splits, ("formats", common(kinds)), *_heard(len(chosen), len(rows))], [
+    report.block(f"Recordings of {config.dataset.name}", [*splits, *_wrapped("formats", common(kinds)), *_heard(len(chosen), len(rows))], [
         *transcripts.left_out(rejected, counts), *recordings.broken(rows, dict(sorted(reasons.items()))), *recordings.rates(rows, rate),
         *recordings.unended(rows, [header.ended for header in read]), *recordings.copies(rows, headers.copies(audios, sizes, workers)),
         *recordings.heard([rows[i] for i in chosen], sounds),
@@ -132,6 +133,10 @@ def _size(split: str, rows: Sequence[Row], data: Data) -> str:
     voices = console.counted(speakers, "speaker") if speakers else "speakers unknown"
     return (f"{console.counted(len(mine), 'clip')}, {console.duration(seconds.sum())}, {voices}; "
             f"{seconds.min():.1f} .. {seconds.max():.1f} s, median {np.median(seconds):.1f}")
+
+
+def _wrapped(name: str, text: str) -> list[tuple[str, str]]:
+    return [("" if number else name, line) for number, line in enumerate(textwrap.wrap(text, 65))]
 
 
 def _heard(chosen: int, there: int) -> Iterator[tuple[str, str]]:
