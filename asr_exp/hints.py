@@ -193,8 +193,10 @@ def _choice_problems(group: str, text: str, value: Any, choices: Sequence[str], 
     elif group == "experiment" and (rows := tables(choices).get(str(value))):
         yield f"{text} is a table of {len(rows)}: add -m to run them one after another, or give one, {group}={rows[0]}. {_listed(rows)}"
     elif str(value) not in choices:
-        wanted = {"dataset": f" For a manifest: dataset=csv dataset.train={value}.", "model": f" Any other: model=hf model.checkpoint={value}."}
-        hint = wanted.get(group, "") if re.search(r"[./]", str(value)) else nearest(str(value), choices)
+        of_ones_own = {"dataset": "a manifest: dataset=csv dataset.train", "model": "a folder or an id: model=hf model.checkpoint"}
+        hint = nearest(str(value), choices)
+        if group in of_ones_own and re.search(r"[./]", str(value)):
+            hint = f" For {of_ones_own[group]}={value}."
         yield f"{text}: there is no {group} {str(value)!r}.{hint} {listed}"
 
 
