@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
-import soundfile
 from tqdm import tqdm
 
 from asr_exp.data.clips import TOLERANCE, Audio, Clip, read_clip
@@ -69,8 +68,6 @@ def read_header(audio: Audio) -> Header:
         clip = read_clip(held, header_only=True)
         if clip.reason:
             return Header(clip)
-        if clip.format.startswith("FLAC"):
-            clip = replace(clip, reason=_why_cut(held))
         if not clip.format.startswith(("MP3", "OGG")):
             return Header(clip, os.stat(held.path).st_size if isinstance(held, FileAudio) else len(held.content))
         with _opened(held) as file:
@@ -88,17 +85,6 @@ def read_header(audio: Audio) -> Header:
 def _opened(audio: Audio) -> BinaryIO:
     source = audio.open()
     return open(source, "rb") if isinstance(source, str) else source
-
-
-def _why_cut(audio: Audio) -> str:
-    """What keeps the last sample of a FLAC file from being read, or ''."""
-    try:
-        with soundfile.SoundFile(audio.open()) as file:
-            file.seek(file.frames - 1)
-            file.read(1)
-    except soundfile.LibsndfileError as why:
-        return f"unreadable: {why.error_string}"
-    return ""
 
 
 def _ends(file: BinaryIO, size: int) -> bool:
