@@ -196,7 +196,7 @@ def test_help_is_readable(ran, capsys, monkeypatch, tmp_path):
     ("trainer", ["trainer.gradient_checkpointing", "default"]), ("dataset", ["dataset.hub.id", "timit"]), ("experiment", []),
     ("evaluate", ["--help", "the run folder to score", "split  "]), ("optimizer.lr", ["peak learning rate [0.0001]"]),
     ("compare", ["set against a", "split  "]), ("check", ["check.clips", "[200]"]), ("timit", ["reader: timit", "--help dataset"]),
-    ("tiny", ["architecture: wav2vec2"]), ("model=tiny", ["architecture: wav2vec2"]),
+    ("tiny-random", ["architecture: wav2vec2"]), ("model=tiny", ["checkpoint: builtin:tiny"]),
 ])  # fmt: skip
 def test_help_on_a_topic(ran, capsys, topic, words):
     assert cli.main(["--help", topic]) == 0 and cli.main([topic, "-h"]) == 0

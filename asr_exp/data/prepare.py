@@ -54,13 +54,18 @@ class Split:
         return self.clips([index])[0]
 
     def clips(self, indices: Sequence[int]) -> list[np.ndarray]:
-        """Audio of several utterances; empty, and named in the log, where one of a lazy split turns out to be of no use."""
+        """Audio of several utterances; empty, and named in the log, where one of a lazy split turns out to be of no use.
+
+        Raises UserError where that is so of every one.
+        """
         rows = self._rows[indices]
         clips = self._store.read(rows)
         for index, row, clip in zip(indices, rows.tolist(), clips, strict=True):
             if not len(clip) and row not in self._named:
                 self._named.add(row)
                 log.warning("%s is left out: %s", self.utterances[index].id, self._store.late[row])
+        if len(self._named) == len(self):
+            raise _nothing_left(self.name, [*self.rejected, *self.late()])
         return clips
 
     def late(self) -> list[Rejected]:
@@ -132,10 +137,14 @@ def prepare_split(name: str, utterances: Utterances, rejected: Sequence[Rejected
             left_out.append(Rejected(utterances[row].id, str(utterances.audio(row)), reason))
             fit[row] = False
     if not fit.any():
-        first = f" The first, {left_out[0].file}: {left_out[0].reason}." if left_out else ""
-        raise UserError(f"No utterance of dataset.{name} can be used: {len(left_out)} left out.{first} Check its paths and transcripts.")
+        raise _nothing_left(name, left_out)
     rows = np.flatnonzero(fit)
     return Split(name, utterances.take(rows), tokenizer, store.lengths[rows] / rate, left_out, store, rows.astype(np.int32))
+
+
+def _nothing_left(name: str, left_out: Sequence[Rejected]) -> UserError:
+    first = f" The first, {left_out[0].file}: {left_out[0].reason}." if left_out else ""
+    return UserError(f"No utterance of dataset.{name} can be used: {len(left_out)} left out.{first} Check its paths and transcripts.")
 
 
 def _doubtful(name: str, utterances: Utterances, store: AudioStore, rate: int, tokenizer: Tokenizer, limits: Limits) -> list[int]:
