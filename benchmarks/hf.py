@@ -1,7 +1,8 @@
 """What one would run otherwise: the Trainer of transformers, the way its CTC fine-tuning example uses it; and the same with care.
 
-`hf` follows the commands the examples page publishes: features as lists of floats in Arrow, batches grouped by length through a
-column `input_length`, no data loader worker, all logits gathered before they are decoded. `hf-tuned` changes what a careful user
+`hf` follows the commands the examples page publishes, which group batches by length and name a column `input_length` for it (transformers 5
+drops that column before its sampler looks for it, and reads every recording instead): features as lists of floats in Arrow, no data
+loader worker, all logits gathered before they are decoded. `hf-tuned` changes what a careful user
 changes without a training loop of their own: arrays instead of lists, lengths that reach the sampler, the faster of two attention
 implementations, a worker that loads ahead, scoring in the order of length, argmax before logits are gathered.
 """

@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -18,7 +19,7 @@ LENGTHS = {
     "timit": (1.4, 2.2, 2.4, 2.6, 2.8, 3.0, 3.1, 3.3, 3.7, 4.2, 5.5),
 }
 WORDS = ("please", "turn", "on", "the", "kitchen", "light", "and", "bring", "my", "red", "cup", "some", "tea", "then", "close", "garden")
-LETTERS = "abcdefghijklmnopqrstuvwxyz'"
+TOKENS = [*"abcdefghijklmnopqrstuvwxyz'", "|", "[UNK]", "[PAD]"]
 POOL = 600  # seconds of speech that clips are cut from
 
 
@@ -80,20 +81,27 @@ def write_manifest(path: Path, rows: list[tuple[str, str]]) -> Path:
     return path
 
 
+def config_of(name: str) -> Any:
+    """The transformers config of one of MODELS."""
+    import transformers
+
+    return transformers.Wav2Vec2Config(
+        **MODELS[name], vocab_size=len(TOKENS), pad_token_id=TOKENS.index("[PAD]"), ctc_loss_reduction="mean"
+    )
+
+
 def save_model(folder: Path, name: str, seed: int = 0) -> Path:
     """Random weights of one of MODELS with its tokenizer and feature extractor, as `save_pretrained` leaves them."""
     import torch
     import transformers
 
-    tokens = [*LETTERS, "|", "[UNK]", "[PAD]"]
     folder.mkdir(parents=True)
-    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}), encoding="utf-8")
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(TOKENS)}), encoding="utf-8")
     tokenizer = transformers.Wav2Vec2CTCTokenizer(
         str(folder / "vocab.json"), bos_token=None, eos_token=None, unk_token="[UNK]", pad_token="[PAD]", word_delimiter_token="|"
     )
-    settings = {**MODELS[name], "vocab_size": len(tokens), "pad_token_id": tokens.index("[PAD]"), "ctc_loss_reduction": "mean"}
     torch.manual_seed(seed)
-    network = transformers.Wav2Vec2ForCTC(transformers.Wav2Vec2Config(**settings))
+    network = transformers.Wav2Vec2ForCTC(config_of(name))
     network.save_pretrained(folder)
     layer_norm = network.config.feat_extract_norm == "layer"
     extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=layer_norm)

@@ -5,13 +5,14 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from benchmarks import material, probe
 from benchmarks.gates import of_row
-from benchmarks.measure import Bench, configuration, median, ratio
+from benchmarks.measure import Bench, ratio
 from benchmarks.rows import ARMS, Row
 
 OTHERS = ("hf", "hf-tuned")
@@ -35,7 +36,7 @@ Made by `{command}` on {date}; do not edit. `python -m benchmarks --help` says h
 
 | arm | what it is |
 |---|---|
-| hf | transformers' Trainer the way its CTC example is run: grouped by length, features as lists of floats, no loader worker |
+| hf | transformers' Trainer the way its CTC example is run by its published commands: grouped by length, lists of floats, no loader worker |
 | hf-tuned | the same with arrays, lengths the sampler finds, the faster attention, a loader worker, scoring sorted, argmax on the way |
 | ours | `python -m asr_exp` |
 
@@ -117,7 +118,7 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 def share(row: Row, made: dict[str, Any], arm: str, seconds: np.ndarray) -> float:
     """The share of the machine's measured matrix multiplications a second that an arm's audio a second amounts to."""
-    work = probe.work(configuration(row), seconds, row.kind == "train") / sum(seconds)
+    work = probe.work(material.config_of(row.model), seconds, row.kind == "train") / sum(seconds)
     return made["medians"][arm]["steady_rate" if row.kind == "train" else "rate"] * work / made["ceiling"]
 
 
