@@ -64,6 +64,13 @@ def test_lengths_come_from_headers_and_are_those_of_decoding(tmp_path, cache, to
     assert store.late_by_now() == {}
 
 
+def test_what_another_process_finds_out_meanwhile_counts(mixed, cache):
+    """The shard is made after this store was opened: the first look at an utterance of no use gives nothing, as later ones do."""
+    store = lazily(mixed, cache)
+    open_store(mixed, cache)
+    assert [len(store[index]) for index in (3, 6)] == [0, 0] and sorted(store.late) == [3, 6]
+
+
 def test_soxr_gives_the_length_that_is_foretold():
     import soxr
 

@@ -62,9 +62,9 @@ def read_clip(audio: Audio, header_only: bool = False, plain: int | None = None)
             as_is = (clip.rate, clip.channels, file.subtype) == (plain, 1, "PCM_16")
             samples = file.read(clip.frames, dtype="int16") if as_is else file.read(clip.frames, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError, RuntimeError, ValueError, TypeError) as why:
-        reason = f"unreadable: {getattr(why, 'error_string', why) or 'its audio is damaged'}"
-        if clip is not None:
-            return replace(clip, reason=reason, late=True)
+        if clip is not None:  # what libsndfile says of it depends on what it was asked before
+            return replace(clip, reason="unreadable: its audio is damaged", late=True)
+        reason = f"unreadable: {getattr(why, 'error_string', why)}"
         return Clip("no such file" if isinstance(audio, FileAudio) and not os.path.exists(audio.path) else reason)
     missing = clip.frames - len(samples)
     if missing > (0 if clip.exact else TOLERANCE * clip.rate):

@@ -55,9 +55,10 @@ class AudioStore:
     def __getitem__(self, index: int) -> np.ndarray:
         """Samples of one utterance, int16, shape (length,)."""
         shard = index // SHARD
+        made = self._made[shard] or self.look(shard)  # first of all: it may tell that the utterance is of no use
         if not self.lengths[index] or index in self.late:
             return np.zeros(0, dtype=np.int16)
-        if not self._made[shard] and not self.look(shard):
+        if not made:
             return self._decoded(index)
         if not self._held[index]:
             return np.zeros(0, dtype=np.int16)
