@@ -6,8 +6,9 @@ Only lengths are looked at here, never audio, until `collate`.
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from queue import Queue
+from queue import Empty, Queue
 from typing import Any
 
 import numpy as np
@@ -253,7 +254,8 @@ def prefetch(items: Iterable[Any], make: Callable[[Any], Any], ahead: int = 4) -
         except BaseException as error:  # handed to the consumer, who raises it
             queue.put(error)
 
-    threading.Thread(target=work, daemon=True).start()
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
     try:
         while (made := queue.get()) is not end:
             if isinstance(made, BaseException):
@@ -261,5 +263,6 @@ def prefetch(items: Iterable[Any], make: Callable[[Any], Any], ahead: int = 4) -
             yield made
     finally:
         stop.set()
-        while not queue.empty():  # lets a worker that waits for room see that it is over
-            queue.get_nowait()
+        while thread.is_alive():  # one that works on while Python ends may end it by SIGABRT; one that waits for room has to be let go
+            with suppress(Empty):
+                queue.get(timeout=0.02)

@@ -134,12 +134,15 @@ class AudioStore:
                 with suppress(Timeout, OSError):  # another process is at it; what cannot be kept is decoded when it is asked for
                     _make_shard(self._shards[shard], _group(self._utterances, shard), self.rate, lambda done: None, wait=False)
 
-        for _ in range(min(self._workers, len(shards))):
-            threading.Thread(target=work, daemon=True).start()
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(self._workers, len(shards)))]
+        for thread in threads:
+            thread.start()
         try:
             yield
         finally:
             over.set()
+            for thread in threads:  # none works on while Python ends; each brings its shard to an end
+                thread.join()
 
 
 def open_store(utterances: Sequence[Utterance], cache: Path, rate: int = 16000, workers: int | None = None,
