@@ -36,7 +36,7 @@ Made by `{command}` on {date}; do not edit. `python -m benchmarks --help` says h
 
 | arm | what it is |
 |---|---|
-| hf | transformers' Trainer the way its CTC example is run by its published commands: grouped by length, lists of floats, no loader worker |
+| hf | transformers' Trainer the way its CTC example is run by its published commands: grouped by length, lists of floats, no worker |
 | hf-tuned | the same with arrays, lengths the sampler finds, the faster attention, a loader worker, scoring sorted, argmax on the way |
 | ours | `python -m asr_exp` |
 

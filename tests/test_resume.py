@@ -93,12 +93,12 @@ def test_killed_again_and_again(whole, corpus, tmp_path, what):
     same(whole(overrides), run_folder(tmp_path))
 
 
-def slowly() -> None:
+def slowly(seconds: float = 0.05) -> None:
     intercept(f"{TRAIN}.train_step", lambda: None)
     from asr_exp import training
 
     step = training.train_step
-    training.train_step = lambda *args: (time.sleep(0.05), step(*args))[1]
+    training.train_step = lambda *args: (time.sleep(seconds), step(*args))[1]
 
 
 @pytest.mark.slow
@@ -151,8 +151,8 @@ def test_asked_to_leave_between_steps(whole, corpus, tmp_path, where):
 
 def test_a_second_process_is_refused(corpus, tmp_path):
     overrides = [*corpus, *SHORT]
-    first = Fork(*overrides, cwd=tmp_path, patch=(slowly,))
-    wait_for(lambda: any(tmp_path.rglob("metrics.jsonl")))
+    first = Fork(*overrides, cwd=tmp_path, patch=(slowly, 0.4))
+    wait_for(lambda: any(tmp_path.rglob("checkpoints/best")))
     folder = run_folder(tmp_path)
     beside = tmp_path / "beside"
     beside.mkdir()
