@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 WORDS = {"compare": ("a", "b"), "evaluate": ("run",)}
 # Commands of many runs: they take the overrides as they are, and compose each of the runs themselves.
 OF_MANY_RUNS = ("table",)
+# Commands whose run= may also name a CTC checkpoint, a folder's or the hub's, that no run of ours made.
+OF_CHECKPOINTS = ("transcribe",)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -196,7 +198,7 @@ class Job:
         if self.record and rank() == 0:
             print(f"\ncell {cell.cell}: {cell.overrides or '(defaults)'}", flush=True)
         try:
-            if config.run:
+            if config.run and (configs.is_run(config.run) or self.command not in OF_CHECKPOINTS):
                 config = configs.load_run(config.run, asked, self.config_dir)
             configs.validate(config)
             configs.import_plugins(config)

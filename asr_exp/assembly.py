@@ -92,7 +92,7 @@ def model_arguments(config: DictConfig, device: str = "cpu") -> dict[str, Any]:
     }
 
 
-def build_recogniser(config: DictConfig, tokenizer: Tokenizer, runtime: Runtime, checkpoint: Path | None = None) -> Recogniser:
+def build_recogniser(config: DictConfig, tokenizer: Tokenizer, runtime: Runtime, checkpoint: Path | str | None = None) -> Recogniser:
     """The run's backbone with a head for its vocabulary, drawn from the seed; or, from `checkpoint`, what a run has trained."""
     arguments = model_arguments(config, runtime.device.type)
     if checkpoint:

@@ -241,6 +241,11 @@ def run_folder(config: DictConfig) -> Path:
     return Path(config.output_root).expanduser() / config.dataset.name / config.model.name / signature(config)
 
 
+def is_run(folder: str | Path) -> bool:
+    """Whether a folder is that of a run."""
+    return (Path(folder).expanduser() / "config.yaml").is_file()
+
+
 def load_run(folder: str | Path, overrides: Sequence[str] = (), config_dir: str | None = None) -> DictConfig:
     """The config of a run out of its folder, with overrides (keys, and choices of groups) laid over it.
 

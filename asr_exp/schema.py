@@ -9,14 +9,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-
-def key(default: Any, help: str, **bounds: Any) -> Any:
-    """A dataclass field with its help line and bounds (`minimum`, `maximum`, `above`, `choices`)."""
-    metadata = {"help": help, **bounds}
-    if isinstance(default, list | dict):
-        return field(default_factory=lambda: default.copy(), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
+from asr_exp.keys import Check, Sweep, Table, key
 
 # ---------------------------------------------------------------------------------------------------------------------
 # the sections
@@ -196,42 +189,6 @@ class Published:
 
 
 @dataclass
-class Table:
-    name: str | None = key(None, "name of the table and its folder (null: the experiments' folder, or the keys of the grid)")
-    rows: Any = key(None, "keys that make the rows (null: all that are swept and that nothing else is made of)")
-    columns: Any = key(None, "keys that make columns, for a grid (null: a list with one row a line)")
-    mean_over: Any = key("seed", "swept keys whose runs are averaged")
-    cells: str | None = key(None, "read the runs' scores from this file, which `keep` wrote, not from run folders")
-    keep: str | None = key(None, "write the runs' scores to this file: all that is needed to make the table again")
-    out: str | None = key(None, "folder of the table's files (null: OUTPUT_ROOT/tables/NAME)")
-    into: str | None = key(None, "rewrite the table's block in this page, between <!-- asr_exp table NAME --> and <!-- end -->")
-    check: bool = key(False, "write nothing; exit status 1 where the block of `into` is not what would be written")
-
-
-@dataclass
-class Check:
-    audio: str = key("sample", "check: clips to decode: none (headers alone), a sample, all", choices=("none", "sample", "all"))
-    clips: int = key(200, "check: clips of the sample", minimum=1)
-    steps: bool = key(True, "check: really run a median and the worst forward and backward pass, for memory and time")
-
-
-@dataclass
-class Sweep:
-    name: str | None = key(None, "folder of the record, under sweeps/ (null: made from the command, so that the same one goes on)")
-    trials: int = key(20, "optuna, random: trials of the study, all workers and resumptions together", minimum=1)
-    sampler: str = key("tpe", "optuna: tpe (tree-structured Parzen estimator), gp (Gaussian process), random",
-                       choices=("tpe", "gp", "random"))
-    metric: str | None = key(None, "what is minimised: SPLIT.RATE such as dev.cer (null: the best dev WER or PER; evaluate: the split's)")
-    prune: bool = key(True, "end a trial whose dev score is worse than the median of the others at the same step")
-    startup: int = key(5, "trials drawn at random before the sampler learns, and finished before one is pruned", minimum=1)
-    seed: int = key(0, "seeds the sampler", minimum=0)
-    storage: str | None = key(None, "URL of an Optuna storage, or a journal file .log (null: sweeps/NAME/study.db)")
-    workers: int = key(1, "processes that search at once, started by hydra/launcher=joblib, submitit_slurm or submitit_local", minimum=1)
-    retry: bool = key(False, "try the trials that failed once more")
-    trial: int | None = key(None, "the trial that a run is; set by the sweep")
-
-
-@dataclass
 class Config:
     """A whole run."""
 
@@ -254,7 +211,10 @@ class Config:
     plugins: list[str] = key([], "Python modules to import first; they register readers, rules, decoders, optimizers")
     output_root: str = key("outputs", "where run folders go, relative to where you stand")
     cache_root: str | None = key(None, "where decoded audio is kept (null: $ASR_EXP_CACHE, else ~/.cache/asr_exp)")
-    run: str | None = key(None, "evaluate: the run folder to score (null: the folder these settings lead to)")
+    run: str | None = key(None, "evaluate, transcribe: the run folder to use (null: the folder these settings lead to)")
+    files: Any = key(None, "transcribe: recordings: files, folders, globs, or - for standard input")
+    format: str | None = key(None, "transcribe: what comes out: text, jsonl")
+    out: str | None = key(None, "transcribe: where it goes (null: standard output)")
     split: str = key("test", "evaluate, compare: the split to score", choices=("train", "dev", "test"))
     a: Any = key(None, "compare: a run folder, or a list of them that differ by their seed")
     b: Any = key(None, "compare: the run folder, or list of them, to set against a")
@@ -266,7 +226,7 @@ class Config:
 
 # Keys that cannot change what is learned or scored: they are no part of a run's signature.
 NOT_IN_SIGNATURE = (
-    "tracking", "check", "output_root", "cache_root", "run", "split", "dataset.only", "a", "b", "resamples", "trainer.devices",
-    "trainer.strategy", "trainer.device", "trainer.log_every", "trainer.examples", "trainer.workers", "trainer.profile", "published",
-    "table", "model.facts", "sweeper", "sweep",
+    "tracking", "check", "output_root", "cache_root", "run", "files", "format", "out", "split", "dataset.only", "a", "b", "resamples",
+    "trainer.devices", "trainer.strategy", "trainer.device", "trainer.log_every", "trainer.examples", "trainer.workers",
+    "trainer.profile", "published", "table", "model.facts", "sweeper", "sweep",
 )

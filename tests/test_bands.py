@@ -17,6 +17,7 @@ ROWS = [
     ["asr_exp"],
     ["errors"],  # band 0
     ["endings", "registry"],
+    ["keys"],
     ["schema"],
     ["hints", "matmul", "rules"],
     ["config", "console", "hub", "runtime", "sharding"],  # band 1
@@ -38,7 +39,7 @@ ROWS = [
     ["data.prepare"],
     ["dropout", "frontend", "posconv"],
     ["packed"],
-    ["backbone", "checkpoint", "decoding", "intervals", "model", "optim", "plateau"],  # band 3
+    ["alignment", "backbone", "checkpoint", "decoding", "intervals", "model", "optim", "plateau"],  # band 3
     ["results", "scoring", "significance", "standins", "tracking"],
     ["tables"],
     ["tables.scores"],
@@ -50,6 +51,7 @@ ROWS = [
     ["sweeps.pictures", "sweeps.study", "sweeps.wandb_file"],
     ["job"],  # band 4
     ["assembly", "evaluation", "pairing", "training"],
+    ["transcriber"],
     ["inspection"],
     ["inspection.findings"],
     ["inspection.headers"],

@@ -1,0 +1,48 @@
+"""What a key is, and the sections of keys that belong to one command: nothing in them can change what is learned. Imports no torch."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def key(default: Any, help: str, **bounds: Any) -> Any:
+    """A dataclass field with its help line and bounds (`minimum`, `maximum`, `above`, `choices`)."""
+    metadata = {"help": help, **bounds}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: default.copy(), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class Table:
+    name: str | None = key(None, "name of the table and its folder (null: the experiments' folder, or the keys of the grid)")
+    rows: Any = key(None, "keys that make the rows (null: all that are swept and that nothing else is made of)")
+    columns: Any = key(None, "keys that make columns, for a grid (null: a list with one row a line)")
+    mean_over: Any = key("seed", "swept keys whose runs are averaged")
+    cells: str | None = key(None, "read the runs' scores from this file, which `keep` wrote, not from run folders")
+    keep: str | None = key(None, "write the runs' scores to this file: all that is needed to make the table again")
+    out: str | None = key(None, "folder of the table's files (null: OUTPUT_ROOT/tables/NAME)")
+    into: str | None = key(None, "rewrite the table's block in this page, between <!-- asr_exp table NAME --> and <!-- end -->")
+    check: bool = key(False, "write nothing; exit status 1 where the block of `into` is not what would be written")
+
+
+@dataclass
+class Check:
+    audio: str = key("sample", "check: clips to decode: none (headers alone), a sample, all", choices=("none", "sample", "all"))
+    clips: int = key(200, "check: clips of the sample", minimum=1)
+    steps: bool = key(True, "check: really run a median and the worst forward and backward pass, for memory and time")
+
+
+@dataclass
+class Sweep:
+    name: str | None = key(None, "folder of the record, under sweeps/ (null: made from the command, so that the same one goes on)")
+    trials: int = key(20, "optuna, random: trials of the study, all workers and resumptions together", minimum=1)
+    sampler: str = key("tpe", "optuna: tpe (tree-structured Parzen estimator), gp (Gaussian process), random",
+                       choices=("tpe", "gp", "random"))
+    metric: str | None = key(None, "what is minimised: SPLIT.RATE such as dev.cer (null: the best dev WER or PER; evaluate: the split's)")
+    prune: bool = key(True, "end a trial whose dev score is worse than the median of the others at the same step")
+    startup: int = key(5, "trials drawn at random before the sampler learns, and finished before one is pruned", minimum=1)
+    seed: int = key(0, "seeds the sampler", minimum=0)
+    storage: str | None = key(None, "URL of an Optuna storage, or a journal file .log (null: sweeps/NAME/study.db)")
+    workers: int = key(1, "processes that search at once, started by hydra/launcher=joblib, submitit_slurm or submitit_local", minimum=1)
+    retry: bool = key(False, "try the trials that failed once more")
+    trial: int | None = key(None, "the trial that a run is; set by the sweep")
