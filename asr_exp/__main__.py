@@ -31,7 +31,7 @@ WORDS = {"compare": ("a", "b"), "evaluate": ("run",)}
 # Commands of many runs: they take the overrides as they are, and compose each of the runs themselves.
 OF_MANY_RUNS = ("table",)
 # Commands whose run= may also name a CTC checkpoint, a folder's or the hub's, that no run of ours made.
-OF_CHECKPOINTS = ("transcribe",)
+OF_CHECKPOINTS = ("transcribe", "align", "export")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

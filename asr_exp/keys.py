@@ -33,6 +33,22 @@ class Check:
 
 
 @dataclass
+class Align:
+    text: str | None = key(None, "align: what the one recording of files= says (null: the text beside it, a.txt or a.lab)")
+    against: str = key("auto", "align: score against TIMIT's own times: auto (where they stand beside the audio), timit (they must), none",
+                       choices=("auto", "timit", "none"))
+
+
+@dataclass
+class Export:
+    onnx: bool = key(False, "export: add onnx/model.onnx, checked against the model (pip install 'asr_exp[onnx]')")
+    int8: bool = key(False, "export: add onnx/model_quantized.onnx too, its matrices in 8 bits, and measure what that costs")
+    clips: int = key(32, "export: dev recordings that the ONNX files are compared on", minimum=0)
+    push: str | None = key(None, "export: send the folder to this repository of the hub, ORGANISATION/NAME")
+    private: bool = key(False, "export: make the repository a private one, where it is new")
+
+
+@dataclass
 class Sweep:
     name: str | None = key(None, "folder of the record, under sweeps/ (null: made from the command, so that the same one goes on)")
     trials: int = key(20, "optuna, random: trials of the study, all workers and resumptions together", minimum=1)

@@ -1,0 +1,203 @@
+"""Say when each word is spoken: align run=FOLDER files=[a.wav] format=textgrid out=FOLDER.
+
+The transcript of a.wav stands beside it, in a.txt or a.lab, or is given: align.text='she had your suit'. Without files=, a split of the
+run's dataset is aligned (split=dev), or of another (dataset=csv dataset.test=x.csv). Transcripts go through the run's text rules; the
+words come back as they are written, with their characters (with phones, where the model emits phones).
+
+Where TIMIT's own .WRD or .PHN stands beside a recording, the alignment is scored against it. alignment.json, in the folder of the
+alignments, tells the score, and what was left out and why.
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from asr_exp.assembly import build_data
+from asr_exp.config import is_run
+from asr_exp.console import counted
+from asr_exp.data.clips import decode
+from asr_exp.data.corpora import FileAudio, Utterance
+from asr_exp.data.phones import INVENTORIES
+from asr_exp.data.text import TextRules, build_rules
+from asr_exp.data.tokenizer import Tokenizer
+from asr_exp.errors import UserError
+from asr_exp.results import write_text
+from asr_exp.runtime import started
+from asr_exp.script import Alignment, Script, align_script, make_script
+from asr_exp.tiers import FORMATS, Sheets
+from asr_exp.timit_times import TimitTimes, beside, read_times, table
+from asr_exp.transcriber import Transcriber, load_transcriber
+
+AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".sph")
+TOGETHER = 16  # recordings decoded and recognised at a time
+
+
+@dataclass
+class Report:
+    """What became of the recordings. unknown: units that the vocabulary lacks; silent: words that the text rules leave nothing of;
+    rewritten: recordings whose words are those of the text rules."""
+
+    aligned: int = 0
+    left_out: list[dict[str, str]] = field(default_factory=list)
+    unknown: Counter[str] = field(default_factory=Counter)
+    silent: Counter[str] = field(default_factory=Counter)
+    rewritten: int = 0
+
+    def add(self, script: Script) -> None:
+        self.aligned += 1
+        self.unknown.update(script.unknown)
+        self.silent.update(script.silent)
+        self.rewritten += not script.as_written
+
+
+def run(config: DictConfig) -> Path | int:
+    """Align what is asked for -> the folder of the alignments, or exit status 0. Raises UserError where nothing could be aligned."""
+    out, formats = _place(config), _formats(config)
+    with started(config.trainer.device, "fp32") as runtime:
+        transcriber = load_transcriber(config, runtime)
+        tokenizer = transcriber.tokenizer
+        recordings = _recordings(config, tokenizer)
+        rules = build_rules(OmegaConf.to_container(config.text.rules), config.dataset.language)  # type: ignore[arg-type]
+        sheets, report, timit = Sheets(out, formats), Report(), TimitTimes()
+        inventory = tokenizer.inventory if tokenizer.inventory in INVENTORIES else None
+        units = "phones" if tokenizer.unit == "phone" else "characters"
+        for utterance, found, seconds in _aligned(recordings, transcriber, rules, report):
+            tiers = {"words": found.words, units: found.units} if found.words else {units: found.units}
+            facts = {"id": utterance.id, "file": str(utterance.audio), "text": utterance.text, "confidence": found.confidence}
+            sheets.write(utterance.id, tiers, seconds, facts)
+            if config.align.against != "none" and isinstance(utterance.audio, FileAudio):
+                timit.add(utterance.audio.path, found.words, found.units if units == "phones" else [], inventory)
+    _check(report, timit, config)
+    against = timit.summary()
+    if out:
+        written = {"run": config.run, "formats": formats, "frame_ms": round(1000 * transcriber.frame, 3), "aligned": report.aligned,
+                   "left_out": report.left_out, "unknown_units": report.unknown, "words_of_no_sound": report.silent,
+                   "not_as_written": report.rewritten, "against_timit": against}  # fmt: skip
+        write_text(out / "alignment.json", json.dumps(written, indent=2, ensure_ascii=False) + "\n")
+    for line in [*_told(report, out), *(table(against) if against else [])]:
+        print(line, file=sys.stdout if out else sys.stderr)
+    return out or 0
+
+
+def _check(report: Report, timit: TimitTimes, config: DictConfig) -> None:
+    if not report.aligned:
+        first = report.left_out[0] if report.left_out else {"file": "no recording", "reason": "there is none"}
+        advice = " Its text rules must give what the model emits: text=upper, ..." if report.unknown else ""
+        raise UserError(f"Nothing could be aligned, of {len(report.left_out)}. The first, {first['file']}: {first['reason']}.{advice}")
+    if config.align.against == "timit" and not timit.files:
+        raise UserError("align.against=timit, but no .WRD or .PHN stands beside the recordings; give files of TIMIT, or leave it out.")
+
+
+def _told(report: Report, out: Path | None) -> list[str]:
+    """What a person is told of it all, within 80 columns."""
+    lines = [f"{counted(report.aligned, 'recording')} aligned" + (f": {out}" if out else "")]
+    lines += [f"  left out  {one['file']}: {one['reason']}" for one in report.left_out[:5]]
+    if len(report.left_out) > 5:
+        lines.append(f"  left out  {len(report.left_out) - 5} more; alignment.json names them")
+    if report.unknown:
+        lines.append(f"  not in the vocabulary, and passed over: {_most(report.unknown)}")
+    if report.silent:
+        lines.append(f"  of no sound by the text rules, and without a time: {_most(report.silent)}")
+    if report.rewritten:
+        lines.append(f"  {counted(report.rewritten, 'recording')} with words as the text rules put them: sentence by sentence, not word by word")
+    return lines
+
+
+def _most(counts: Counter[str]) -> str:
+    shown = ", ".join(f"{unit} ({number})" for unit, number in counts.most_common(6))
+    return shown + (f" and {len(counts) - 6} more" if len(counts) > 6 else "")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what is asked for
+
+
+def _place(config: DictConfig) -> Path | None:
+    """The folder that the alignments go to; None for standard output."""
+    if config.out:
+        return Path(config.out).expanduser()
+    if config.files:
+        return None
+    if not config.run or not is_run(config.run):
+        raise UserError("align has nowhere to put the alignments of a whole split; give out=FOLDER, or files=[a.wav] for some recordings.")
+    return Path(config.run).expanduser() / "alignments" / config.split
+
+
+def _formats(config: DictConfig) -> tuple[str, ...]:
+    asked = config.format or ("ctm" if config.files and not config.out else "textgrid")
+    if asked not in (*FORMATS, "all"):
+        raise UserError(f"format={asked} is no form of an alignment; there is {', '.join(FORMATS)}, and all of them: format=all.")
+    return FORMATS if asked == "all" else (asked,)
+
+
+def _recordings(config: DictConfig, tokenizer: Tokenizer) -> Iterator[Utterance]:
+    """The recordings with their transcripts as they are written: files, or a split."""
+    if not config.files:
+        config.dataset.only = config.split
+        raw = build_data(config, keep_raw=True).raw
+        assert raw is not None
+        return iter(raw.splits[config.split][: config.dataset.max_utterances])
+    files = _files(config.files)
+    if config.align.text is not None and len(files) > 1:
+        raise UserError(f"align.text is what one recording says, and files= names {len(files)}; put a transcript beside each, as a.txt.")
+    return iter([Utterance(path.stem, FileAudio(str(path)), _transcript(path, config.align.text, tokenizer)) for path in files])
+
+
+def _files(asked: Any) -> list[Path]:
+    found: list[Path] = []
+    for name in asked if isinstance(asked, ListConfig) else [asked]:
+        path = Path(str(name)).expanduser()
+        if path.is_dir():
+            found += sorted(one for one in path.rglob("*") if one.suffix.lower() in AUDIO)
+        elif path.exists():
+            found.append(path)
+        else:
+            found += sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+    if not found:
+        raise UserError(f"files={asked} names no recording; give audio files, folders of them, or patterns such as 'wav/*.wav'.")
+    return found
+
+
+def _transcript(path: Path, given: str | None, tokenizer: Tokenizer) -> str:
+    """What a recording says, as written; '' where that is nowhere to be found."""
+    if given is not None:
+        return given
+    phones = beside(path, ".phn")
+    if phones and tokenizer.unit == "phone" and tokenizer.inventory in INVENTORIES:
+        return " ".join(label for label, _, _ in read_times(phones))
+    found = beside(path, ".txt") or beside(path, ".lab")
+    if not found:
+        return ""
+    text = found.read_text(encoding="utf-8-sig", errors="replace").strip()
+    return text.split(maxsplit=2)[-1] if phones or beside(path, ".wrd") else text  # TIMIT's begins with its first and last sample
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# aligning
+
+
+def _aligned(recordings: Iterator[Utterance], transcriber: Transcriber, rules: TextRules,
+             report: Report) -> Iterator[tuple[Utterance, Alignment, float]]:
+    """What can be aligned, with its length in seconds; the rest is named in the report."""
+    while some := list(islice(recordings, TOGETHER)):
+        clips = [decode(one.audio, transcriber.rate) for one in some]
+        samples = {i: clip.samples for i, clip in enumerate(clips) if clip.samples is not None}
+        emissions = dict(zip(samples, transcriber.emissions(list(samples.values())), strict=True))
+        for i, (utterance, clip) in enumerate(zip(some, clips, strict=True)):
+            script = make_script(utterance.text, rules, transcriber.tokenizer)
+            try:
+                if clip.reason or not utterance.text.strip():
+                    raise ValueError(clip.reason or "it has no transcript; write it beside the recording, as .txt or .lab")
+                found = align_script(emissions[i], script, transcriber.tokenizer, transcriber.frame)
+            except ValueError as why:
+                report.left_out.append({"id": utterance.id, "file": str(utterance.audio), "reason": str(why)})
+                continue
+            report.add(script)
+            yield utterance, found, clip.seconds
