@@ -23,8 +23,13 @@ def write_result(folder: Path, result: Mapping[str, Any]) -> None:
 
 def read_result(folder: Path) -> dict[str, Any] | None:
     """The run's result.json, or None where there is none (or a torn one)."""
+    return read_json(folder / "result.json")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What a JSON file holds, or None where there is none (or a torn one)."""
     try:
-        return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

@@ -80,14 +80,15 @@ def load_transcriber(config: DictConfig, runtime: Runtime) -> Transcriber:
     Without `run=`, the run that the settings lead to, or else their model.checkpoint. Raises UserError where there is none.
     """
     t = config.tokenizer
-    checkpoint = _checkpoint(config)
+    checkpoint = checkpoint_of(config)
     tokenizer = Tokenizer.from_checkpoint(checkpoint, config.model.revision, t.unit, t.inventory, t.score_inventory)
     model = build_recogniser(config, tokenizer, runtime, checkpoint=checkpoint)
     decoder = make_decoder(config.decode.name, tokenizer, config.decode.settings)
     return Transcriber(model, tokenizer, decoder, runtime.device, config.trainer.device_seconds)
 
 
-def _checkpoint(config: DictConfig) -> str:
+def checkpoint_of(config: DictConfig) -> str:
+    """The checkpoint that `run=` or the settings name: a folder, or a hub id. Raises UserError where there is none."""
     folder = Path(config.run).expanduser() if config.run else run_folder(config)
     if (best := folder / "checkpoints" / "best").is_dir():
         return str(best)

@@ -106,7 +106,7 @@ def _told(report: Report, out: Path | None) -> list[str]:
     if report.silent:
         lines.append(f"  of no sound by the text rules, and without a time: {_most(report.silent)}")
     if report.rewritten:
-        lines.append(f"  {counted(report.rewritten, 'recording')} with words as the text rules put them: sentence by sentence, not word by word")
+        lines.append(f"  {counted(report.rewritten, 'recording')} whose words are those of the text rules, not of the writer")
     return lines
 
 

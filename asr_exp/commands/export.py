@@ -1,0 +1,176 @@
+"""Make a folder of a run that others can use: export run=FOLDER out=FOLDER export.onnx=true.
+
+The folder is one of transformers (weights, config, processor), with a model card made of the run's own files: data, training, scores
+with their intervals, protocol, command. export.onnx=true adds an ONNX file, which is compared with the model before it is kept;
+export.int8=true one in 8 bits, and what that costs on dev recordings. export.push=ORGANISATION/NAME sends it all to the hub.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from asr_exp import console
+from asr_exp.assembly import build_data
+from asr_exp.backbone import load_backbone
+from asr_exp.card import Facts, card
+from asr_exp.config import run_folder
+from asr_exp.data.clips import decode
+from asr_exp.data.tokenizer import Tokenizer
+from asr_exp.errors import UserError
+from asr_exp.hub import push, require_token
+from asr_exp.onnx_file import require_onnx, session, write_int8, write_onnx
+from asr_exp.results import read_json, read_result
+from asr_exp.scoring import ErrorCounts, word_errors
+from asr_exp.transcriber import checkpoint_of
+
+ONNX, INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"
+
+
+def run(config: DictConfig) -> Path:
+    """Write the folder, and send it to the hub where that is asked for -> the folder. Raises UserError where that cannot be."""
+    out = _place(config)
+    if config.export.push:
+        require_token(config.export.push)
+    if config.export.onnx or config.export.int8:
+        require_onnx()
+    checkpoint, beside = checkpoint_of(config), out.with_name(f"{out.name}.new")
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        told = _fill(config, checkpoint, out.name, beside)
+        files = _move(beside, out)
+    except OSError as why:
+        raise UserError(f"out={config.out} cannot be written ({why.strerror or why}); give another folder.") from why
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    if config.export.push:
+        message = f"Export of run {(told.get('run') or checkpoint)} by asr_exp"
+        told["hub"] = push(out, files, config.export.push, config.export.private, message)
+    print("Exported", *(f"  {name:<8}{text}" for name, text in {"folder": str(out), **told}.items()), sep="\n")
+    return out
+
+
+def _place(config: DictConfig) -> Path:
+    if not config.out:
+        raise UserError("export needs out=FOLDER, where the exported model goes.")
+    out = Path(config.out).expanduser()
+    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if out.exists() and not out.is_dir():
+        raise UserError(f"out={config.out} is a file; give a folder.")
+    if there - {".git", ".gitattributes"} and not {"config.json", "README.md"} <= there:
+        raise UserError(f"out={config.out} holds other things than an exported model; give a new folder.")
+    if any((folder / "config.yaml").is_file() for folder in (out, *out.absolute().parents[:2])):
+        raise UserError(f"out={config.out} is inside a run's folder; give one of its own.")
+    return out
+
+
+def _move(beside: Path, out: Path) -> list[str]:
+    """Put each file in its place -> their paths in the folder. What else is there (.git) stays."""
+    files = sorted(path.relative_to(beside).as_posix() for path in beside.rglob("*") if path.is_file())
+    for name in files:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(beside / name, out / name)
+    return files
+
+
+def _fill(config: DictConfig, checkpoint: str, name: str, folder: Path) -> dict[str, str]:
+    """Write all files of the export into a folder -> what a person is told of it."""
+    import transformers
+
+    t, ours = config.tokenizer, Path(config.run).expanduser() if config.run else run_folder(config)
+    revision = None if Path(checkpoint).is_dir() else config.model.revision
+    tokenizer = Tokenizer.from_checkpoint(checkpoint, revision, t.unit, t.inventory, t.score_inventory)
+    network, extractor = load_backbone(checkpoint, len(tokenizer), tokenizer.blank, revision=revision, keep_head=True, attention="eager")
+    network.save_pretrained(folder)
+    theirs = transformers.AutoTokenizer.from_pretrained(checkpoint, revision=revision or "main")
+    transformers.Wav2Vec2Processor(extractor, theirs).save_pretrained(folder)
+    extractor.save_pretrained(folder)  # preprocessor_config.json, which other programs look for
+    told = {"size": console.size(sum(path.stat().st_size for path in folder.iterdir()))}
+    onnx = _onnx(config, _Plain(network, extractor, tokenizer), folder) if config.export.onnx or config.export.int8 else {}
+    result = read_result(ours)
+    facts = Facts(
+        (config.export.push or name).rpartition("/")[2], config.export.push or name, network.config.model_type,
+        sum(parameter.numel() for parameter in network.parameters()), extractor.sampling_rate, bool(extractor.return_attention_mask),
+        tokenizer.tokens, OmegaConf.to_container(config, resolve=True), result, read_json(ours / "environment.json") or {},  # type: ignore[arg-type]
+        [one for path in sorted(ours.glob("evaluations/*")) if (one := read_result(path))], onnx,
+    )
+    (folder / "README.md").write_text(card(facts), encoding="utf-8")
+    return {**({"run": result["signature"]} if result else {}), **told, **{Path(path).stem: sentence for path, sentence in onnx.items()}}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# ONNX
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """A network as transformers runs it, one recording at a time."""
+
+    network: Any
+    extractor: Any
+    tokenizer: Tokenizer
+
+    def values(self, samples: np.ndarray) -> np.ndarray:
+        """What the network takes, (1, samples) float32, of int16 samples."""
+        scaled = samples.astype(np.float32) / 32768
+        return self.extractor(scaled, sampling_rate=self.extractor.sampling_rate, return_tensors="np").input_values
+
+    def text(self, logits: np.ndarray) -> str:
+        """The transcript of (1, frames, vocabulary), by the best label of each frame."""
+        return self.tokenizer.scored(self.tokenizer.decode(torch.unique_consecutive(torch.from_numpy(logits[0].argmax(-1))).tolist()))
+
+    @torch.inference_mode()
+    def logits(self, values: np.ndarray) -> np.ndarray:
+        return self.network(torch.from_numpy(values)).logits.numpy()
+
+
+def _onnx(config: DictConfig, plain: _Plain, folder: Path) -> dict[str, str]:
+    """Write the ONNX files -> a sentence on each. Raises UserError where one does not say what the network says."""
+    network = plain.network
+    path, small = folder / ONNX, folder / INT8
+    difference = write_onnx(network, path)
+    told = {ONNX: f"{_size(path)}, equal to the model: no logit is off by more than {difference:.1g} of the largest"}
+    clips = _dev_clips(config, plain) if config.export.clips else []
+    if clips:
+        told[ONNX] += f"; on dev, {_compared(path, plain, clips)}"
+    if config.export.int8:
+        write_int8(path, small)
+        cost = f"on dev, {_compared(small, plain, clips)}" if clips else "what that costs was not measured, for want of recordings"
+        told[INT8] = f"{_size(small)}, matrices in 8 bits; {cost}"
+    return told
+
+
+def _size(path: Path) -> str:
+    return f"{sum(file.stat().st_size for file in path.parent.glob(f'{path.name}*')) / 1e6:.1f} MB"
+
+
+def _dev_clips(config: DictConfig, plain: _Plain) -> list[tuple[np.ndarray, str]]:
+    """The first recordings of the run's dev split with their references; none where it cannot be read."""
+    config.dataset.only = "dev"
+    try:
+        split = build_data(config).corpus.splits["dev"][: config.export.clips]
+    except UserError:
+        return []
+    clips = ((decode(one.audio, plain.extractor.sampling_rate).samples, one.text) for one in split)
+    scored = plain.tokenizer.scored
+    return [(plain.values(samples), scored(plain.tokenizer.target(text))) for samples, text in clips if samples is not None]
+
+
+def _compared(path: Path, plain: _Plain, clips: list[tuple[np.ndarray, str]]) -> str:
+    """How often an ONNX file writes another text than the network, and the error rates of both."""
+    runs, changed = session(path), 0
+    errors = {"model": ErrorCounts(), "file": ErrorCounts()}
+    for values, reference in clips:
+        ours, theirs = plain.text(plain.logits(values)), plain.text(runs.run(["logits"], {"input_values": values})[0])
+        changed += ours != theirs
+        errors["model"] += word_errors(reference, ours)
+        errors["file"] += word_errors(reference, theirs)
+    rate = "PER" if plain.tokenizer.unit == "phone" else "WER"
+    return (f"{changed} of {console.counted(len(clips), 'text')} differ, {rate} {console.percent(errors['model'].rate)} as a model, "
+            f"{console.percent(errors['file'].rate)} as a file")
