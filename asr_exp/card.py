@@ -88,8 +88,10 @@ def _summary(facts: Facts) -> str:
     if not facts.result:
         return f"{what}. It is no run of asr_exp that has left a result.json: nothing is known here of its training or its scores."
     m, d = facts.config["model"], facts.config["dataset"]
-    origin = {True: f"fine-tuned from {_shown(m['checkpoint'])}", False: "trained from random weights"}[bool(m["checkpoint"])]
-    lines = [f"{what}, {origin} on {d['name']}{_of_language(d)} with asr_exp {facts.result['versions'].get('asr_exp', '')}."]
+    origin = f"fine-tuned from {_shown(m['checkpoint'])} on" if m["checkpoint"] else "trained from random weights on"
+    if m["checkpoint"] and not (facts.result.get("train") or {"steps": 1})["steps"]:
+        origin = f"taken as it is from {_shown(m['checkpoint'])}, and scored on"
+    lines = [f"{what}, {origin} {d['name']}{_of_language(d)} with asr_exp {facts.result['versions'].get('asr_exp', '')}."]
     if facts.result.get("rehearsal"):
         lines.append("**It is a rehearsal's: tiny weights after a few steps. Its scores mean nothing.**")
     if facts.result["status"] != "finished":

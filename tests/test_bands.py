@@ -40,7 +40,7 @@ ROWS = [
     ["dropout", "frontend", "posconv"],
     ["packed"],
     ["alignment", "backbone", "checkpoint", "decoding", "intervals", "model", "optim", "plateau"],  # band 3
-    ["results", "scoring", "significance", "standins", "tracking"],
+    ["card", "onnx_file", "results", "scoring", "script", "significance", "standins", "tiers", "timit_times", "tracking"],
     ["tables"],
     ["tables.scores"],
     ["tables.rows"],

@@ -19,7 +19,7 @@ from asr_exp import console
 from asr_exp.assembly import build_data
 from asr_exp.backbone import load_backbone
 from asr_exp.card import Facts, card
-from asr_exp.config import run_folder
+from asr_exp.config import is_run, run_folder, signature
 from asr_exp.data.clips import decode
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.errors import UserError
@@ -93,7 +93,7 @@ def _fill(config: DictConfig, checkpoint: str, name: str, folder: Path) -> dict[
     extractor.save_pretrained(folder)  # preprocessor_config.json, which other programs look for
     told = {"size": console.size(sum(path.stat().st_size for path in folder.iterdir()))}
     onnx = _onnx(config, _Plain(network, extractor, tokenizer), folder) if config.export.onnx or config.export.int8 else {}
-    result = read_result(ours)
+    result = read_result(ours) or _unfinished(config, ours)
     facts = Facts(
         (config.export.push or name).rpartition("/")[2], config.export.push or name, network.config.model_type,
         sum(parameter.numel() for parameter in network.parameters()), extractor.sampling_rate, bool(extractor.return_attention_mask),
@@ -102,6 +102,13 @@ def _fill(config: DictConfig, checkpoint: str, name: str, folder: Path) -> dict[
     )
     (folder / "README.md").write_text(card(facts), encoding="utf-8")
     return {**({"run": result["signature"]} if result else {}), **told, **{Path(path).stem: sentence for path, sentence in onnx.items()}}
+
+
+def _unfinished(config: DictConfig, folder: Path) -> dict[str, Any] | None:
+    """What there is to say of a run that was killed before it could write its result.json; None where the folder is no run's."""
+    if not is_run(folder):
+        return None
+    return {"status": "without a result.json", "signature": signature(config), "seed": config.seed, "versions": {}}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
