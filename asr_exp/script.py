@@ -82,7 +82,8 @@ def align_script(log_probs: torch.Tensor, script: Script, tokenizer: Tokenizer, 
     for the script, and where no unit of it is known.
     """
     if not any(script.labels):
-        raise ValueError("no unit of its transcript is in the vocabulary" if script.labels else "its transcript is empty")
+        unknown = "the vocabulary has no unit of its transcript, as the text rules leave it"
+        raise ValueError(unknown if script.labels else "its transcript is empty")
     space = _space(tokenizer)
     placed = align_groups(log_probs, script.labels, tokenizer.blank, space)
     emitted = [span for group in placed for span in group if span.label not in (space, len(tokenizer))]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from harness import QUIET, SMALL, make_corpus, run, spoken
+from harness import QUIET, SMALL, call, make_corpus, run, spoken
 from test_alignment import intervals
 
 SHORT = [*SMALL, "trainer.max_steps=2", "trainer.eval_every=1", "trainer.batch_seconds=4", *QUIET]
@@ -35,7 +35,7 @@ def recordings(tmp_path):
 def test_files_in_every_format(trained, recordings, capsys):
     folder = recordings(one="Ba, DI! 7 go.", two="lu \u2013 me")
     (folder / "none.wav").write_bytes((folder / "one.wav").read_bytes())
-    run("align", f"run={trained}", f"files=[{folder}]", "format=all", "out=aligned", *QUIET, cwd=folder)
+    call("align", f"run={trained}", f"files=[{folder}]", "format=all", "out=aligned", *QUIET, cwd=folder)
     told, out = capsys.readouterr().out, folder / "aligned"
     assert max(map(len, told.splitlines())) <= 80 or "left out" in told
     assert "2 recordings aligned: aligned" in told and "7 (1)" in told and "\u2013 (1)" in told and "it has no transcript" in told
@@ -57,15 +57,15 @@ def test_files_in_every_format(trained, recordings, capsys):
 
 def test_one_recording_to_standard_output(trained, recordings, capsys):
     folder = recordings(one="what is beside it")
-    run("align", f"run={trained}", "files=[one.wav]", "align.text='ba di'", *QUIET, cwd=folder)
+    call("align", f"run={trained}", "files=[one.wav]", "align.text='ba di'", *QUIET, cwd=folder)
     out, err = capsys.readouterr()
     assert [line.split()[4] for line in out.splitlines()] == ["ba", "di"] and "1 recording aligned" in err
-    run("align", f"run={trained}", "files=one.wav", "align.text='ba di'", "format=json", *QUIET, cwd=folder)
+    call("align", f"run={trained}", "files=one.wav", "align.text='ba di'", "format=json", *QUIET, cwd=folder)
     assert [one["text"] for one in json.loads(capsys.readouterr().out)["words"]] == ["ba", "di"]
 
 
 def test_a_split_of_the_runs_own_data(trained, tmp_path, capsys):
-    run("align", f"run={trained}", "split=dev", *QUIET, cwd=tmp_path)
+    call("align", f"run={trained}", "split=dev", *QUIET, cwd=tmp_path)
     out = trained / "alignments/dev"
     assert len(list(out.glob("*.TextGrid"))) == 5 and json.loads((out / "alignment.json").read_text())["aligned"] == 5
 
@@ -73,13 +73,13 @@ def test_a_split_of_the_runs_own_data(trained, tmp_path, capsys):
 def test_times_of_timit_beside_the_audio(trained, recordings, capsys):
     folder = recordings(sx1="0 20000 Ba di go lu.")
     (folder / "sx1.wrd").write_text("0 4000 ba\n4000 8000 di\n8000 12000 go\n12000 16000 lu\n")
-    run("align", f"run={trained}", "files=[sx1.wav]", "out=x", *QUIET, cwd=folder)
+    call("align", f"run={trained}", "files=[sx1.wav]", "out=x", *QUIET, cwd=folder)
     told = capsys.readouterr().out
     assert "4 of 4 words" in told and max(map(len, told.splitlines())) <= 80
     starts = [start for start, _, text in intervals((folder / "x/sx1.TextGrid").read_text(), "words") if text]
     found = json.loads((folder / "x/alignment.json").read_text())["against_timit"]["words"]["start"]
     assert found["mean_absolute_ms"] == pytest.approx(1000 * np.abs(np.array(starts) - [0, 0.25, 0.5, 0.75]).mean(), abs=0.02)
-    run("align", f"run={trained}", "files=[sx1.wav]", "out=y", "align.against=none", *QUIET, cwd=folder)
+    call("align", f"run={trained}", "files=[sx1.wav]", "out=y", "align.against=none", *QUIET, cwd=folder)
     assert json.loads((folder / "y/alignment.json").read_text())["against_timit"] is None
 
 
@@ -87,7 +87,7 @@ def test_the_phones_of_timit(tmp_path, shared_data, capsys):
     """A model of phones takes them from the .PHN, and is held against its times."""
     timit = shared_data("TIMIT")
     folder = run("dataset=timit-phones", f"dataset.root={timit}", "dataset.test=[test]", "dataset.max_utterances=4", *SHORT, cwd=tmp_path)
-    run("align", f"run={folder}", f"files=[{timit}/TRAIN/DR1/FVMH0]", "out=x", *QUIET, cwd=tmp_path)
+    call("align", f"run={folder}", f"files=[{timit}/TRAIN/DR1/FVMH0]", "out=x", *QUIET, cwd=tmp_path)
     record = json.loads((tmp_path / "x/alignment.json").read_text())
     grid = (tmp_path / "x/SX206.TextGrid").read_text()
     assert record["aligned"] == 10 and 'name = "words"' not in grid and "phones" in capsys.readouterr().out
@@ -100,23 +100,23 @@ def test_the_phones_of_timit(tmp_path, shared_data, capsys):
     (["files=[gone.wav]"], "files=['gone.wav'] names no recording"),
     (["files=[one.wav,two.wav]", "align.text='ba'"], "align.text is what one recording says"),
     (["files=[one.wav]", "format=srt"], "format=srt is no form of an alignment"),
-    (["files=[one.wav]", "align.text='7'"], "no unit of its transcript is in the vocabulary"),
+    (["files=[one.wav]", "align.text='7'"], "the vocabulary has no unit of its transcript"),
     (["files=[one.wav]", "align.against=timit"], "no .WRD or .PHN"),
     (["files=[one.wav]", "align.against=libri"], "align.against=libri is not one of auto, timit, none"),
     (["files=[one.txt]"], "Nothing could be aligned"),
 ])  # fmt: skip
 def test_what_cannot_be(trained, recordings, capsys, settings, words):
     folder = recordings(one="ba di", two="go")
-    run("align", f"run={trained}", *settings, *QUIET, cwd=folder, status=2)
+    call("align", f"run={trained}", *settings, *QUIET, cwd=folder, status=2)
     assert words in capsys.readouterr().err
 
 
 def test_text_that_the_rules_make_unlike_the_model(tmp_path, trained, recordings, capsys):
     folder = recordings(one="ba di")
-    run("align", f"run={trained}", "text=upper", "files=[one.wav]", *QUIET, cwd=folder, status=2)
+    call("align", f"run={trained}", "text=upper", "files=[one.wav]", *QUIET, cwd=folder, status=2)
     assert "text rules" in capsys.readouterr().err
 
 
 def test_a_split_of_a_checkpoint_needs_a_place(trained, tmp_path, capsys):
-    run("align", f"run={trained}/checkpoints/best", *QUIET, cwd=tmp_path, status=2)
+    call("align", f"run={trained}/checkpoints/best", *QUIET, cwd=tmp_path, status=2)
     assert "give out=FOLDER" in capsys.readouterr().err

@@ -121,7 +121,7 @@ def test_units_that_the_vocabulary_lacks():
     assert [one.confidence for one in found.words] == pytest.approx([0.9, 0.0, 0.9, 0.9]) and found.confidence == pytest.approx(0.9)
     assert (found.words[0].start, found.words[0].end) == (0.0, 0.14)
     assert found.words[1].start >= 0.2 and found.words[1].end <= 0.4 and found.words[2].start == pytest.approx(0.46)
-    with pytest.raises(ValueError, match="no unit of its transcript is in the vocabulary"):
+    with pytest.raises(ValueError, match="the vocabulary has no unit of its transcript"):
         align_script(log_probs, make_script("42", build_rules([], None), tokenizer), tokenizer, 0.02)
 
 

@@ -10,7 +10,7 @@ import soundfile
 import torch
 import transformers
 import yaml
-from harness import NAMES, QUIET, SMALL, lines, make_corpus, result, run
+from harness import NAMES, QUIET, SMALL, call, lines, make_corpus, result, run
 
 from asr_exp import onnx_file
 from asr_exp.backbone import load_backbone
@@ -41,7 +41,7 @@ def front_matter(readme: str) -> dict:
 
 
 def test_transformers_reads_the_folder(trained, tmp_path, capsys):
-    run("export", f"run={trained}", "out=out", *QUIET, cwd=tmp_path)
+    call("export", f"run={trained}", "out=out", *QUIET, cwd=tmp_path)
     processor = transformers.AutoProcessor.from_pretrained(tmp_path / "out")
     assert type(processor).__name__ == "Wav2Vec2Processor" and not (tmp_path / "out.new").exists()
     assert {"README.md", "config.json", "model.safetensors", "preprocessor_config.json", "vocab.json"} <= {
@@ -60,7 +60,7 @@ def test_the_card_says_what_the_run_says(folder, tmp_path):
     environment = json.loads((folder / "environment.json").read_text())
     environment["command"] = ["python", "-m", "asr_exp", "dataset=csv", f"dataset.train={tmp_path}/train.csv"]
     (folder / "environment.json").write_text(json.dumps(environment))
-    run("export", f"run={folder}", "out=out", *QUIET, cwd=tmp_path)
+    call("export", f"run={folder}", "out=out", *QUIET, cwd=tmp_path)
     text, found = (tmp_path / "out/README.md").read_text(), result(folder)
     test = found["splits"]["test"]
     for said in (f"{100 * test['wer']:.2f} %", found["protocol"]["hash"], found["signature"], "seed 42", "trained from random weights",
@@ -83,14 +83,14 @@ def test_a_run_that_is_not_finished_claims_no_score(folder, tmp_path, change, sa
         (folder / "result.json").unlink()
     else:
         (folder / "result.json").write_text(json.dumps(result(folder) | change))
-    run("export", f"run={folder}", "out=out", *QUIET, cwd=tmp_path)
+    call("export", f"run={folder}", "out=out", *QUIET, cwd=tmp_path)
     text = (tmp_path / "out/README.md").read_text()
     assert said in text and "model-index" not in front_matter(text)
 
 
 def test_a_checkpoint_of_somebody_else_is_said_to_be_one(trained, tmp_path):
     shutil.copytree(trained / "checkpoints/best", tmp_path / "theirs")
-    run("export", "run=theirs", "out=out", *QUIET, cwd=tmp_path)
+    call("export", "run=theirs", "out=out", *QUIET, cwd=tmp_path)
     text = (tmp_path / "out/README.md").read_text()
     assert "nothing is known here of its training" in text and "language" not in front_matter(text) and "## Scores" not in text
 
@@ -125,7 +125,7 @@ def test_what_cannot_be(folder, tmp_path, capsys, settings, words):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/thesis.tex").write_text("x")
     (tmp_path / "file").write_text("x")
-    run("export", f"run={folder}", *settings, *QUIET, cwd=tmp_path, status=2)
+    call("export", f"run={folder}", *settings, *QUIET, cwd=tmp_path, status=2)
     assert words in capsys.readouterr().err
     assert (tmp_path / "taken/thesis.tex").read_text() == "x" and not (tmp_path / "x").exists()
 
@@ -133,7 +133,7 @@ def test_what_cannot_be(folder, tmp_path, capsys, settings, words):
 def test_what_else_stands_in_a_clone_stays(trained, tmp_path):
     (tmp_path / "out/.git").mkdir(parents=True)
     for _ in range(2):
-        run("export", f"run={trained}", "out=out", *QUIET, cwd=tmp_path)
+        call("export", f"run={trained}", "out=out", *QUIET, cwd=tmp_path)
     assert (tmp_path / "out/.git").is_dir()
 
 
@@ -186,7 +186,7 @@ def test_a_file_that_says_something_else_is_not_kept(backbone, tmp_path, monkeyp
 
 def test_export_with_onnx_files(trained, tmp_path, capsys):
     onnxruntime = pytest.importorskip("onnxruntime")
-    run("export", f"run={trained}", "out=out", "export.int8=true", "export.clips=3", *QUIET, cwd=tmp_path)
+    call("export", f"run={trained}", "out=out", "export.int8=true", "export.clips=3", *QUIET, cwd=tmp_path)
     told, text = capsys.readouterr().out, (tmp_path / "out/README.md").read_text()
     assert "of 3 texts differ" in told and "0 of 3 texts differ" in text and "onnx" in front_matter(text)["tags"]
     small, whole = tmp_path / "out/onnx/model_quantized.onnx", tmp_path / "out/onnx/model.onnx"
@@ -204,5 +204,5 @@ def test_export_with_onnx_files(trained, tmp_path, capsys):
 
 def test_without_the_packages_it_is_said_what_to_type(trained, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    run("export", f"run={trained}", "out=out", "export.onnx=true", *QUIET, cwd=tmp_path, status=2)
+    call("export", f"run={trained}", "out=out", "export.onnx=true", *QUIET, cwd=tmp_path, status=2)
     assert 'pip install "asr_exp[onnx]"' in capsys.readouterr().err and not (tmp_path / "out").exists()

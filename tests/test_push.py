@@ -9,7 +9,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from harness import QUIET, SMALL, free_port, make_corpus, run
+from harness import QUIET, SMALL, call, free_port, make_corpus, run
 
 from asr_exp import hub
 
@@ -130,7 +130,7 @@ def trained(tmp_path_factory):
 
 def test_a_folder_is_sent_as_it_is(server, trained, tmp_path, capsys):
     for private in ("true", "false"):  # the second time there is the repository already
-        run("export", f"run={trained}", "out=out", "export.push=lab/tones", f"export.private={private}", *QUIET, cwd=tmp_path)
+        call("export", f"run={trained}", "out=out", "export.push=lab/tones", f"export.private={private}", *QUIET, cwd=tmp_path)
         (tmp_path / "out/notes.txt").write_text("not for everyone")
     assert f"{server.url}/lab/tones" in capsys.readouterr().out
     here = {path.relative_to(tmp_path / "out").as_posix(): path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
@@ -140,22 +140,22 @@ def test_a_folder_is_sent_as_it_is(server, trained, tmp_path, capsys):
 
 
 def test_a_token_that_may_not_write(server, trained, tmp_path, capsys, monkeypatch):
-    run("export", f"run={trained}", "out=out", "export.push=others/x", *QUIET, cwd=tmp_path, status=2)
+    call("export", f"run={trained}", "out=out", "export.push=others/x", *QUIET, cwd=tmp_path, status=2)
     assert "the hub refuses (403): the token may not write there" in capsys.readouterr().err
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    run("export", f"run={trained}", "out=out", "export.push=lab/x", *QUIET, cwd=tmp_path, status=2)
+    call("export", f"run={trained}", "out=out", "export.push=lab/x", *QUIET, cwd=tmp_path, status=2)
     assert "the hub refuses (401)" in capsys.readouterr().err and server.refused == ["/api/repos/create"]
     assert (Path(tmp_path) / "out/model.safetensors").is_file()  # made, though not sent
 
 
 def test_no_token(server, trained, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
-    run("export", f"run={trained}", "out=out", "export.push=lab/x", *QUIET, cwd=tmp_path, status=2)
+    call("export", f"run={trained}", "out=out", "export.push=lab/x", *QUIET, cwd=tmp_path, status=2)
     assert "hf auth login" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_no_hub(server, trained, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    run("export", f"run={trained}", "out=out", "export.push=lab/x", *QUIET, cwd=tmp_path, status=2)
+    call("export", f"run={trained}", "out=out", "export.push=lab/x", *QUIET, cwd=tmp_path, status=2)
     assert "cannot be reached" in capsys.readouterr().err

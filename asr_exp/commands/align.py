@@ -89,8 +89,7 @@ def run(config: DictConfig) -> Path | int:
 def _check(report: Report, timit: TimitTimes, config: DictConfig) -> None:
     if not report.aligned:
         first = report.left_out[0] if report.left_out else {"file": "no recording", "reason": "there is none"}
-        advice = " Its text rules must give what the model emits: text=upper, ..." if report.unknown else ""
-        raise UserError(f"Nothing could be aligned, of {len(report.left_out)}. The first, {first['file']}: {first['reason']}.{advice}")
+        raise UserError(f"Nothing could be aligned, of {len(report.left_out)}. The first, {first['file']}: {first['reason']}.")
     if config.align.against == "timit" and not timit.files:
         raise UserError("align.against=timit, but no .WRD or .PHN stands beside the recordings; give files of TIMIT, or leave it out.")
 
