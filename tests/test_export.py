@@ -48,7 +48,7 @@ def test_transformers_reads_the_folder(trained, tmp_path, capsys):
         path.name for path in (tmp_path / "out").iterdir()}
     pipe = transformers.pipeline("automatic-speech-recognition", model=str(tmp_path / "out"))
     again = transformers.pipeline("automatic-speech-recognition", model=str(trained / "checkpoints/best"))
-    manifest = Path(yaml.safe_load((trained / "config.yaml").read_text())["dataset"]["test"])
+    manifest = Path(yaml.safe_load((trained / "config.yaml").read_text())["dataset"]["test"][0])
     for line in lines(trained / "hypotheses.test.jsonl"):
         raw, rate = soundfile.read(manifest.parent / f"{line['id']}", dtype="float32")
         said = pipe({"raw": raw, "sampling_rate": rate})["text"]
