@@ -12,6 +12,7 @@ from asr_exp.alignment import Word
 from asr_exp.errors import UserError
 
 FORMATS = ("textgrid", "ctm", "json")
+_ENDING = re.compile(r"\.(wav|flac|mp3|ogg|opus|sph)$", re.IGNORECASE)
 
 Tiers = Mapping[str, Sequence[Word]]
 
@@ -92,8 +93,8 @@ class Sheets:
         self._begun.add(name)
 
     def _unused(self, name: str) -> str:
-        """A name for files, made of an utterance's; with a number where it was there before."""
-        plain = re.sub(r"[^\w.+-]+", "_", name).strip("._") or "recording"
+        """A name for files, made of an utterance's (less the ending of its audio); with a number where it was there before."""
+        plain = re.sub(r"[^\w.+-]+", "_", _ENDING.sub("", name)).strip("._") or "recording"
         unused, number = plain, 1
         while unused in self._names:
             number += 1
