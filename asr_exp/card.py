@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from asr_exp.console import clock, counted, percent
+from asr_exp.console import counted, duration, percent
 
 # MLS names its languages in words, the hub by ISO 639.
 _CODES = {"english": "en", "german": "de", "dutch": "nl", "french": "fr", "spanish": "es", "italian": "it", "portuguese": "pt",
@@ -40,7 +40,7 @@ class Facts:
 def card(facts: Facts) -> str:
     """The README.md of the folder, with the hub's metadata before it."""
     head = yaml.safe_dump(_metadata(facts), sort_keys=False, allow_unicode=True)
-    parts = [_summary(facts), _scores(facts), _use(facts), _training(facts), _limits(facts), _again(facts)]
+    parts = [_summary(facts), _scores(facts), _use(facts), _training(facts), _limits(facts), _origin(facts)]
     return f"---\n{head}---\n\n# {facts.name}\n\n" + "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -171,7 +171,8 @@ recognise({{"raw": samples, "sampling_rate": {facts.rate}}})["text"]    # sample
     return text + f"""
 
 As ONNX, `input_values` (batch, samples) to `logits` (batch, frames, vocabulary). What it takes is what the feature extractor makes of
-samples ({_preprocessing(facts)}); the recordings of a batch have one length, as there is no attention mask.
+samples ({_preprocessing(facts)});
+the recordings of a batch have one length, as there is no attention mask.
 
 {listed}
 
@@ -204,7 +205,7 @@ def _training(facts: Facts) -> str:
     rows = {
         "data": f"{c['dataset']['name']}{_of_language(c['dataset'])}, train: {_code(_as_list(c['dataset']['train']))}",
         "steps": f"{train['steps']:,} of {step}, {train['epochs']:g} passes over the data" if train else "",
-        "heard": f"{train['audio_seconds'] / 3600:.1f} h of audio in {clock(train['wall_seconds'])} h:min:s" if train else "",
+        "heard": f"{train['audio_seconds'] / 3600:.1f} h of audio in {duration(train['wall_seconds'])}" if train else "",
         "optimizer": f"{o['name']}, learning rate {o['lr']:g}, weight decay {o['weight_decay']:g}, clipped at {o['clip_norm']}",
         "schedule": f"{s['name']}, warm-up over {warmup} steps",
         "masks, dropout": ", ".join(f"{key} {value}" for key, value in a.items() if key != "name" and value not in (None, [])),
@@ -240,7 +241,7 @@ def _limits(facts: Facts) -> str:
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
-def _again(facts: Facts) -> str:
+def _origin(facts: Facts) -> str:
     """The command, without the places of this machine, and the versions."""
     if not facts.result:
         return ""
@@ -248,7 +249,7 @@ def _again(facts: Facts) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts.result["versions"].items())
     commit = f" Commit `{facts.environment['git_commit']}`." if facts.environment.get("git_commit") else ""
     made = f"```bash\n{command}\n```\n\n" if command else ""
-    return f"## Again\n\n{made}Run `{facts.result['signature']}`, seed {facts.result['seed']}.{commit} {versions}."
+    return f"## How it was made\n\n{made}Run `{facts.result['signature']}`, seed {facts.result['seed']}.{commit} {versions}."
 
 
 def _without_place(word: str) -> str:

@@ -7,6 +7,7 @@ export.int8=true one in 8 bits, and what that costs on dev recordings. export.pu
 
 import os
 import shutil
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,9 @@ def run(config: DictConfig) -> Path:
     if config.export.push:
         message = f"Export of run {(told.get('run') or checkpoint)} by asr_exp"
         told["hub"] = push(out, files, config.export.push, config.export.private, message)
-    print("Exported", *(f"  {name:<8}{text}" for name, text in {"folder": str(out), **told}.items()), sep="\n")
+    print("Exported")
+    for name, text in {"folder": str(out), **told}.items():
+        print(textwrap.fill(text, 80, initial_indent=f"  {name:<8}", subsequent_indent=" " * 10, break_long_words=False))
     return out
 
 
@@ -101,7 +104,9 @@ def _fill(config: DictConfig, checkpoint: str, name: str, folder: Path) -> dict[
         [one for path in sorted(ours.glob("evaluations/*")) if (one := read_result(path))], onnx,
     )
     (folder / "README.md").write_text(card(facts), encoding="utf-8")
-    return {**({"run": result["signature"]} if result else {}), **told, **{Path(path).stem: sentence for path, sentence in onnx.items()}}
+    if result:
+        told["run"] = result["signature"]
+    return told | {name: onnx[path] for name, path in (("onnx", ONNX), ("int8", INT8)) if path in onnx}
 
 
 def _unfinished(config: DictConfig, folder: Path) -> dict[str, Any] | None:
@@ -170,14 +175,16 @@ def _dev_clips(config: DictConfig, plain: _Plain) -> list[tuple[np.ndarray, str]
 
 
 def _compared(path: Path, plain: _Plain, clips: list[tuple[np.ndarray, str]]) -> str:
-    """How often an ONNX file writes another text than the network, and the error rates of both."""
-    runs, changed = session(path), 0
+    """How far an ONNX file's logits are from the network's, how often its text is another, and the error rates of both."""
+    runs, changed, far, largest = session(path), 0, [], 0.0
     errors = {"model": ErrorCounts(), "file": ErrorCounts()}
     for values, reference in clips:
-        ours, theirs = plain.text(plain.logits(values)), plain.text(runs.run(["logits"], {"input_values": values})[0])
-        changed += ours != theirs
-        errors["model"] += word_errors(reference, ours)
-        errors["file"] += word_errors(reference, theirs)
+        ours, theirs = plain.logits(values), runs.run(["logits"], {"input_values": values})[0]
+        far.append(float(np.abs(theirs - ours).mean()))
+        largest = max(largest, float(np.abs(ours).max()))
+        texts = {"model": plain.text(ours), "file": plain.text(theirs)}
+        changed += texts["model"] != texts["file"]
+        errors = {name: counts + word_errors(reference, texts[name]) for name, counts in errors.items()}
     rate = "PER" if plain.tokenizer.unit == "phone" else "WER"
-    return (f"{changed} of {console.counted(len(clips), 'text')} differ, {rate} {console.percent(errors['model'].rate)} as a model, "
-            f"{console.percent(errors['file'].rate)} as a file")
+    return (f"logits are off by {np.mean(far) / largest:.1g} of the largest on average, {changed} of {console.counted(len(clips), 'text')} "
+            f"differ, {rate} {console.percent(errors['file'].rate)} (the model's: {console.percent(errors['model'].rate)})")
