@@ -56,20 +56,19 @@ def push(folder: Path, files: Sequence[str], repository: str, private: bool, mes
     """
     token = require_token(repository)
     offline_where_unreachable()
-    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
-    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
+    place = os.environ.get("HF_ENDPOINT")
+    api = HfApi(endpoint=place, token=token)
     try:
         made = api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(repo_id=made.repo_id, folder_path=folder, allow_patterns=list(files), commit_message=message)
-    except (httpx.TransportError, OfflineModeIsEnabled, ConnectionError):
-        place = os.environ.get("HF_ENDPOINT", "the hub")
-        told = f"{place} cannot be reached (or HF_HUB_OFFLINE is set); {folder} is whole, give the same command again with network."
-        raise UserError(f"export.push={repository}: {told}") from None
     except HfHubHTTPError as why:
         status = why.response.status_code
         reason = "the token may not write there; give one with write access" if status in (401, 403) else str(why).strip().splitlines()[0]
-        raise UserError(f"export.push={repository}: the hub refuses ({status}): {reason.rstrip('.')}.") from None
+        raise UserError(f"export.push={repository}: the hub refuses ({status}): {reason.rstrip('.')}.") from why
+    except (HTTPError, OfflineModeIsEnabled, ConnectionError, RuntimeError) as why:  # RuntimeError: an upload that broke off
+        told = f"{place or 'the hub'} cannot be reached, or HF_HUB_OFFLINE is set"
+        raise UserError(f"export.push={repository}: {told}; {folder} is whole, give the same command again with network.") from why
     return str(made)

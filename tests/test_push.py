@@ -27,6 +27,7 @@ class StandIn(ThreadingHTTPServer):
         self.objects: dict[str, bytes] = {}
         self.messages: list[str] = []
         self.refused: list[str] = []
+        self.breaks_off = False
 
 
 class _Answers(BaseHTTPRequestHandler):
@@ -37,6 +38,9 @@ class _Answers(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.breaks_off:
+            self.close_connection = True
+            return None
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self.server.refused.append(self.path)
             return self._say(401, {"error": "Invalid username or password."})
@@ -159,3 +163,9 @@ def test_no_hub(server, trained, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     call("export", f"run={trained}", "out=out", "export.push=lab/x", *QUIET, cwd=tmp_path, status=2)
     assert "cannot be reached" in capsys.readouterr().err
+
+
+def test_a_hub_that_breaks_off(server, trained, tmp_path, capsys):
+    server.breaks_off = True
+    call("export", f"run={trained}", "out=out", "export.push=lab/x", *QUIET, cwd=tmp_path, status=2)
+    assert "cannot be reached" in capsys.readouterr().err and not server.repositories
