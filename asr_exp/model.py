@@ -18,6 +18,7 @@ from torch import nn
 from asr_exp.data.batching import Batch, Masks
 from asr_exp.dropout import speed_up_dropout
 from asr_exp.errors import UserError, nearest
+from asr_exp.features import FeatureCache, open_cache
 from asr_exp.frontend import extract_features, frame_positions
 from asr_exp.packed import Layout, PackedEncoder, can_pack
 
@@ -38,6 +39,9 @@ class Recogniser(nn.Module):
     way transformers' feature extractor does, so that group-norm backbones see the padding.
     """
 
+    cache: FeatureCache | None = None  # of the training utterances' features
+    _batch: Batch  # the one in hand, where it is packed
+
     def __init__(self, network: Any, extractor: Any, padding: str = "exact"):
         super().__init__()
         self.network, self.extractor, self.padding = network, extractor, padding
@@ -46,7 +50,6 @@ class Recogniser(nn.Module):
         packed = padding == "exact" and can_pack(network.config)
         self.one_by_one = padding == "exact" and not packed  # utterances go through the encoder each alone
         self._dropped: set[int] = set()
-        self._lengths: list[int] = []
         self._masks: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
         self._packed = PackedEncoder(self.backbone) if packed else None
         self._take_over()
@@ -103,12 +106,24 @@ class Recogniser(nn.Module):
 
     def _features(self, audio: torch.Tensor) -> torch.Tensor:
         """The convolutional front end, (batch, samples) -> (batch, channels, frames); (1, channels, all frames) where packed."""
-        frozen = not any(p.requires_grad for p in self.backbone.feature_extractor.parameters())
-        with torch.no_grad() if frozen else contextlib.nullcontext():
+        with torch.no_grad() if self.front_end_frozen else contextlib.nullcontext():
             if self._packed is None:
                 return self._front_end(audio)
+            if self.front_end_frozen and audio.device.type == "cpu":
+                return torch.cat([self._features_of(self._batch, row, audio) for row in range(len(audio))]).T[None]
             layers, positions = self.backbone.feature_extractor.conv_layers, self._packed.layout.positions
-            return extract_features(layers, audio, self._lengths, positions).T[None]
+            return extract_features(layers, audio, self._batch.lengths, positions).T[None]
+
+    def _features_of(self, batch: Batch, row: int, audio: torch.Tensor) -> torch.Tensor:
+        """Features of one utterance, (frames, channels): those that are known, or else made of it alone, and kept."""
+        if batch.features and (known := batch.features[row]) is not None:
+            return known
+        samples = batch.lengths[row]
+        positions = torch.arange(self.frames(samples))
+        made = extract_features(self.backbone.feature_extractor.conv_layers, audio[row : row + 1], [samples], positions)
+        if self.cache and self.training:
+            self.cache.write(int(batch.indices[row]), batch.audio[row, :samples], made)
+        return made
 
     # -- forward ----------------------------------------------------------------------------------------------------------
 
@@ -126,7 +141,7 @@ class Recogniser(nn.Module):
         masks = (batch.time_mask, batch.feature_mask) if self.training else (None, None)
         frames = [self.frames(n) for n in lengths]
         if self._packed:
-            return Emissions(self._forward_packed(self._packed, audio, lengths, frames, masks), frames)
+            return Emissions(self._forward_packed(self._packed, batch, audio, frames, masks), frames)
         if self.padding == "hf_compat":
             sees_mask = self.extractor.return_attention_mask
             hidden = self._encode(audio, masks, valid.long() if sees_mask else None)
@@ -136,12 +151,11 @@ class Recogniser(nn.Module):
             hidden = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         return Emissions(self._classify(hidden), frames)
 
-    def _forward_packed(self, packed: PackedEncoder, audio: torch.Tensor, lengths: list[int], frames: list[int],
-                        masks: tuple) -> torch.Tensor:
+    def _forward_packed(self, packed: PackedEncoder, batch: Batch, audio: torch.Tensor, frames: list[int], masks: tuple) -> torch.Tensor:
         """Logits, (batch, frames, vocabulary), of a batch that goes through the network as one long utterance."""
-        positions = frame_positions(self.backbone.feature_extractor.conv_layers, lengths, frames)
+        positions = frame_positions(self.backbone.feature_extractor.conv_layers, batch.lengths, frames)
         packed.layout = layout = Layout(frames, packed.gap, positions, audio.device)
-        self._lengths = lengths
+        self._batch = batch
         time, feature = masks
         time = None if time is None else layout.pack(time)[None]
         feature = None if feature is None else feature.index_select(0, layout.row)[None]
@@ -178,6 +192,19 @@ class Recogniser(nn.Module):
                 raise UserError(f"model.freeze: no parameter is named like {pattern!r}.{nearest(pattern, names)}")
             for name in matched:
                 names[name].requires_grad_(False)
+
+    @property
+    def front_end_frozen(self) -> bool:
+        return not any(p.requires_grad for p in self.backbone.feature_extractor.parameters())
+
+    def keep_features(self, folder: Path, samples: np.ndarray, precision: str, budget: float, processes: int = 1) -> None:
+        """Keep what a frozen front end makes of utterances of so many samples each, in a cache of so many bytes; if it can be."""
+        if self._packed is None or not self.front_end_frozen:
+            return
+        c, front_end = self.network.config, self.backbone.feature_extractor
+        made_by = [c.conv_stride, c.feat_extract_norm, c.feat_extract_activation, c.layer_norm_eps, self.extractor.do_normalize, precision]
+        frames = np.array([self.frames(int(n)) for n in samples])
+        self.cache = open_cache(folder, front_end.state_dict(), str(made_by), samples, frames, c.conv_dim[-1], budget, processes)
 
     def blocks(self) -> Iterable[nn.Module]:
         """The encoder's layers: the list of modules with the most parameters."""

@@ -154,6 +154,8 @@ class Trainer:
     shortest_first: bool = key(False, "first epoch from short to long utterances (SortaGrad)")
     examples: int = key(3, "hypotheses shown at each evaluation", minimum=0)
     profile: int = key(0, "profile so many steps, from the fourth on: profile.txt and profile.json in the run folder", minimum=0)
+    feature_cache_gb: float = key(10.0, "CPU: room on the disk for what a frozen front end makes of the clips, reused from the second "
+                                        "epoch on and by other runs (0: none)", minimum=0)
     workers: int | None = key(None, "threads that decode audio (null: one a core)", minimum=1)
 
 
@@ -228,5 +230,5 @@ class Config:
 NOT_IN_SIGNATURE = (
     "tracking", "check", "output_root", "cache_root", "run", "files", "format", "out", "split", "dataset.only", "a", "b", "resamples",
     "trainer.devices", "trainer.strategy", "trainer.device", "trainer.log_every", "trainer.examples", "trainer.workers",
-    "trainer.profile", "published", "table", "model.facts", "sweeper", "sweep",
+    "trainer.feature_cache_gb", "trainer.profile", "published", "table", "model.facts", "sweeper", "sweep",
 )

@@ -37,7 +37,7 @@ ROWS = [
     ["data.store"],
     ["data.batching"],
     ["data.prepare"],
-    ["dropout", "frontend", "posconv"],
+    ["dropout", "features", "frontend", "posconv"],
     ["packed"],
     ["alignment", "backbone", "checkpoint", "decoding", "intervals", "model", "optim", "plateau"],  # band 3
     ["results", "scoring", "significance", "standins", "tracking"],
@@ -51,6 +51,7 @@ ROWS = [
     ["sweeps.pictures", "sweeps.study", "sweeps.wandb_file"],
     ["job"],  # band 4
     ["assembly", "evaluation", "pairing", "training"],
+    ["plan"],
     ["transcriber"],
     ["inspection"],
     ["inspection.findings"],
