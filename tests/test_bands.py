@@ -34,12 +34,12 @@ ROWS = [
     ["data.corpora"],
     ["data.tokenizer"],
     ["data.clips"],
-    ["data.store"],
+    ["data.recordings", "data.store"],
     ["data.batching"],
     ["data.prepare"],
     ["dropout", "frontend", "posconv"],
     ["packed"],
-    ["alignment", "backbone", "checkpoint", "decoding", "intervals", "model", "optim", "plateau"],  # band 3
+    ["alignment", "backbone", "bundles", "checkpoint", "chunking", "decoding", "intervals", "model", "optim", "plateau"],  # band 3
     ["results", "scoring", "significance", "standins", "tracking"],
     ["tables"],
     ["tables.scores"],
@@ -52,6 +52,7 @@ ROWS = [
     ["job"],  # band 4
     ["assembly", "evaluation", "pairing", "training"],
     ["transcriber"],
+    ["formats"],
     ["inspection"],
     ["inspection.findings"],
     ["inspection.headers"],
