@@ -30,9 +30,9 @@ def cues(transcript: Transcript) -> list[Cue]:
     """A transcript in cues that can be read: parted at pauses, and where one would be too long or shown too long."""
     space = " " if " " in transcript.text else ""  # of a script without spaces each character is a word of its own
     groups = [part for spoken in _between_pauses(transcript.words) for part in _fitting(spoken, space)]
-    ends = [group[0].start for group in groups[1:]] + [max(transcript.seconds, groups[-1][-1].end) if groups else 0.0]
+    ends = [*(group[0].start for group in groups[1:]), max([transcript.seconds, *(word.end for word in transcript.words[-1:])])]
     made = []
-    for group, limit in zip(groups, ends, strict=True):
+    for group, limit in zip(groups, ends, strict=False):
         first, last = group[0].start, group[-1].end
         end = max(last, min(max(last + LINGER, first + SHORTEST), limit))
         made.append(Cue(first, round(end, 3), "\n".join(_lines(_text(group, space))), group))

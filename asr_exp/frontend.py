@@ -39,16 +39,16 @@ class Moments:
         first, second = np.zeros(kernel), np.zeros((kernel, kernel))
         for start in range(0, len(samples), BLOCK):
             piece = samples[start : start + BLOCK] / 32768
-            total, square = total + piece.sum(), square + piece @ piece
+            total, square = total + float(piece.sum()), square + float(piece @ piece)
         steps = BLOCK // stride
         for step in range(0, count, steps):
             end = min(step + steps, count)
             piece = samples[step * stride : (end - 1) * stride + kernel] / 32768
             seen = np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(piece, kernel)[::stride])
             first, second = first + seen.sum(0), second + seen.T @ seen
-        mean, window_mean = float(total / len(samples)), first / count
+        mean, window_mean = total / len(samples), first / count
         covariance = second / count - np.outer(window_mean, window_mean)
-        return cls(mean, max(0.0, float(square / len(samples)) - mean**2), torch.from_numpy(window_mean), torch.from_numpy(covariance))
+        return cls(mean, max(0.0, square / len(samples) - mean**2), torch.from_numpy(window_mean), torch.from_numpy(covariance))
 
     def normalised(self, deviation: float) -> "Moments":
         """Those of the recording once its mean is taken away and it is divided by `deviation`."""

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 import torch
 import torchaudio
-from harness import run
+from harness import call
 from torchaudio.models import wav2vec2_model
 from torchaudio.pipelines import Wav2Vec2ASRBundle
 
@@ -63,7 +63,7 @@ def test_the_same_logits(bundle):
 @torch.inference_mode()
 def test_transcribe_a_bundle(bundle, tmp_path, capsys):
     soundfile.write(tmp_path / "a.wav", noise(3), 16000)
-    run("transcribe", "a.wav", "run=torchaudio:SMALL", "trainer.device=cpu", cwd=tmp_path)
+    call("transcribe", "a.wav", "run=torchaudio:SMALL", "trainer.device=cpu", cwd=tmp_path)
     emission, _ = bundle.get_model()(torch.from_numpy(noise(3) / np.float32(32768))[None])
     path = torch.unique_consecutive(emission[0].argmax(-1)).tolist()
     want = "".join(bundle.get_labels()[i] for i in path if i).replace("|", " ").strip()

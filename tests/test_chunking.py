@@ -84,6 +84,7 @@ def transcriber(folder, chunking: Chunking, local: bool, **extractor) -> Transcr
         setattr(features, name, value)
     with torch.no_grad():
         network.lm_head.weight.mul_(20)
+        network.lm_head.bias[TOKENIZER.unknown] = -100.0  # what is written [UNK] cannot be aligned
         for name, parameter in network.named_parameters():
             if local and ("attention.out_proj" in name or "attention.output.dense" in name):
                 parameter.zero_()
@@ -102,9 +103,10 @@ def recording(seconds: float) -> np.ndarray:
 @pytest.mark.parametrize("normalised", [True, False])
 def test_chunks_are_heard_as_parts_of_the_whole(backbone, name, normalised):
     """Every family's front end, whose norm may run over the whole recording, and everything else but attention."""
-    clip = recording(9.337)
-    whole = transcriber(backbone(name), Chunking(whole=100), True, do_normalize=normalised)
-    cut = transcriber(backbone(name), Chunking(whole=1, length=3, overlap=1.5), True, do_normalize=normalised)
+    clip = recording(13.337)
+    folder = backbone(name, num_conv_pos_embeddings=3) if name.startswith("data2vec") else backbone(name)  # there it counts layers
+    whole = transcriber(folder, Chunking(whole=100), True, do_normalize=normalised)
+    cut = transcriber(folder, Chunking(whole=1, length=8, overlap=4), True, do_normalize=normalised)
     (want,), (got,) = whole.emissions([clip]), cut.emissions([clip])
     assert got.shape == want.shape == (whole.model.frames(len(clip)), len(TOKENIZER))
     assert (got.exp() - want.exp()).abs().max() < 1e-3
@@ -118,11 +120,12 @@ def test_a_piece_alone_would_be_heard_otherwise(backbone):
     clip = recording(9)
     piece = Batch(np.zeros(1, int), torch.from_numpy(clip[None, 32000:64000]), [32000], torch.empty(0), [0])
     alone, part = one.model(piece).logits, one.model(piece, one.model.moments(clip)).logits
-    assert (alone - part).abs().max() > 0.1 * part.abs().max()
+    assert (alone.softmax(-1) - part.softmax(-1)).abs().max() > 0.05
 
 
 def test_seconds_heard_add_up(backbone):
     one = transcriber(backbone("wav2vec2-layer"), Chunking(whole=4, length=3, overlap=1), False)
+    one.device_seconds = 6.0
     heard: list[float] = []
     clips = [recording(2.5), recording(11), recording(1.25)]
     one(clips, heard.append)

@@ -68,7 +68,7 @@ def test_subtitles_that_can_be_read(style, parse):
 
 def test_the_lines_of_a_cue_are_about_equally_long():
     (cue,) = cues(said(LONG[:10], each=0.1))
-    assert cue.text == "in the beginning there was\na very long sentence without"
+    assert cue.text == "in the beginning there was a\nvery long sentence without"
 
 
 def test_a_short_cue_stays_a_second_unless_another_comes():

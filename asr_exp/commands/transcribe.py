@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
 from omegaconf import DictConfig, ListConfig
 from tqdm import tqdm
 
@@ -93,7 +94,7 @@ def _transcripts(transcriber: Transcriber, files: Sequence[str], bar: tqdm) -> I
     charged = 0.0
     for name, samples in map(read, files) if STDIN in files else prefetch(files, read):  # a thread that waits for input cannot be ended
         window.append((name, samples))
-        charged += 0.0 if isinstance(samples, UserError) else float(cost(len(samples) / transcriber.rate))
+        charged += 0.0 if isinstance(samples, UserError) else float(cost(np.array(len(samples) / transcriber.rate)))
         if charged >= PASSES * transcriber.device_seconds:
             yield from _together(transcriber, window, bar)
             window, charged = [], 0.0

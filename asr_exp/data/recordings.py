@@ -181,14 +181,14 @@ def _by_ffmpeg(audio: FileAudio | _Bytes, rate: int, name: str, longest: float) 
     if program is None:
         told = "libsndfile finds no audio that it can read in it, and there is no ffmpeg on the PATH, which reads more (M4A, video)"
         raise UserError(f"{name}: {told}.")
-    with tempfile.NamedTemporaryFile(prefix="asr_exp-") as copy, tempfile.TemporaryFile() as told:
+    with tempfile.NamedTemporaryFile(prefix="asr_exp-") as copy, tempfile.TemporaryFile() as errors:
         path = audio.path if isinstance(audio, FileAudio) else copy.name
         if isinstance(audio, _Bytes):
             copy.write(audio.data)
             copy.flush()
         inward = ["-protocol_whitelist", "file", "-format_whitelist", CONTAINERS, "-i", f"file:{path}", "-map", "0:a:0"]
         command = [program, "-nostdin", "-v", "error", *inward, "-ac", "1", "-ar", str(rate), "-f", "s16le", "-"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=told)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
         assert process.stdout is not None
         left = longest * rate
         try:
