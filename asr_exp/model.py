@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from asr_exp.data.batching import Batch, Masks
+from asr_exp.data.clips import Samples
 from asr_exp.dropout import speed_up_dropout
 from asr_exp.errors import UserError, nearest
 from asr_exp.features import FeatureCache, open_cache
-from asr_exp.frontend import extract_features, frame_positions
+from asr_exp.frontend import Moments, extract_features, frame_positions
 from asr_exp.packed import Layout, PackedEncoder, can_pack
 
 
@@ -50,6 +51,7 @@ class Recogniser(nn.Module):
         packed = padding == "exact" and can_pack(network.config)
         self.one_by_one = padding == "exact" and not packed  # utterances go through the encoder each alone
         self._dropped: set[int] = set()
+        self._whole: Moments | None = None
         self._masks: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
         self._packed = PackedEncoder(self.backbone) if packed else None
         self._take_over()
@@ -106,21 +108,25 @@ class Recogniser(nn.Module):
 
     def _features(self, audio: torch.Tensor) -> torch.Tensor:
         """The convolutional front end, (batch, samples) -> (batch, channels, frames); (1, channels, all frames) where packed."""
+        layers = self.backbone.feature_extractor.conv_layers
         with torch.no_grad() if self.front_end_frozen else contextlib.nullcontext():
-            if self._packed is None:
-                return self._front_end(audio)
-            if self.front_end_frozen and audio.device.type == "cpu":
+            if self._packed and self.front_end_frozen and audio.device.type == "cpu":  # one at a time: what is at hand stays in the cache
                 return torch.cat([self._features_of(self._batch, row, audio) for row in range(len(audio))]).T[None]
-            layers, positions = self.backbone.feature_extractor.conv_layers, self._packed.layout.positions
-            return extract_features(layers, audio, self._batch.lengths, positions).T[None]
+            if self._packed:
+                return extract_features(layers, audio, self._batch.lengths, self._packed.layout.positions, self._whole).T[None]
+            if self._whole and getattr(self.network.config, "feat_extract_norm", "layer") == "group":
+                lengths = [audio.shape[1]]
+                positions = frame_positions(layers, lengths, [self.frames(lengths[0])]).to(audio.device)
+                return extract_features(layers, audio, lengths, positions, self._whole).T[None]
+            return self._front_end(audio)
 
     def _features_of(self, batch: Batch, row: int, audio: torch.Tensor) -> torch.Tensor:
         """Features of one utterance, (frames, channels): those that are known, or else made of it alone, and kept."""
         if batch.features and (known := batch.features[row]) is not None:
             return known
-        samples = batch.lengths[row]
+        layers, samples = self.backbone.feature_extractor.conv_layers, batch.lengths[row]
         positions = torch.arange(self.frames(samples))
-        made = extract_features(self.backbone.feature_extractor.conv_layers, audio[row : row + 1], [samples], positions)
+        made = extract_features(layers, audio[row : row + 1], [samples], positions, self._whole)
         if self.cache and self.training:
             self.cache.write(int(batch.indices[row]), batch.audio[row, :samples], made)
         return made
@@ -133,11 +139,20 @@ class Recogniser(nn.Module):
             samples = (samples - kernel) // stride + 1
         return samples if samples >= getattr(self.network.config, "squeeze_factor", 1) else 0
 
-    def forward(self, batch: Batch) -> Emissions:
-        """Emissions of a batch (int16 audio as stored). Masks and layerdrop act in training mode only."""
+    def moments(self, samples: Samples) -> Moments:
+        """Of a recording what its pieces need to be heard as parts of it."""
+        config = self.network.config
+        return Moments.of(samples, config.conv_kernel[0], config.conv_stride[0])
+
+    def forward(self, batch: Batch, whole: Moments | None = None) -> Emissions:
+        """Emissions of a batch (int16 audio as stored). Masks and layerdrop act in training mode only.
+
+        whole: of the recording that all rows are pieces of, where they are: they are normalised as it is.
+        """
         lengths, device = batch.lengths, batch.audio.device
         valid = torch.arange(batch.audio.shape[1], device=device)[None, :] < torch.tensor(lengths)[:, None].to(device, non_blocking=True)
-        audio = self._normalise(batch.audio, valid)
+        audio = self._normalise(batch.audio, valid, whole)
+        self._whole = whole.normalised(self._deviation(whole.variance)) if whole and self.extractor.do_normalize else whole
         masks = (batch.time_mask, batch.feature_mask) if self.training else (None, None)
         frames = [self.frames(n) for n in lengths]
         if self._packed:
@@ -168,16 +183,21 @@ class Recogniser(nn.Module):
         self._masks = masks
         return self.backbone(audio, attention_mask=attention_mask)[0]
 
-    def _normalise(self, audio: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    def _normalise(self, audio: torch.Tensor, valid: torch.Tensor, whole: Moments | None) -> torch.Tensor:
         """int16 to float; to zero mean and unit variance per utterance where the checkpoint's feature extractor does so."""
         x = audio.float() / 32768.0
         if not self.extractor.do_normalize:
             return x
+        if whole:
+            return (x - whole.mean) * valid / self._deviation(whole.variance)
         count = valid.sum(1, keepdim=True)
         mean = x.sum(1, keepdim=True) / count  # padding is zero
         centred = (x - mean) * valid
         variance = centred.square().sum(1, keepdim=True) / count
-        return centred / torch.sqrt(variance + 1e-7)
+        return centred / self._deviation(variance)
+
+    def _deviation(self, variance: Any) -> Any:
+        return (variance + getattr(self.extractor, "variance_epsilon", 1e-7)) ** 0.5  # transformers adds 1e-7, torchaudio 1e-5
 
     # -- what is trained, what is saved -----------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from asr_exp.keys import Check, Sweep, Table, key
+from asr_exp.keys import Check, Sweep, Table, Transcribe, key
 
 # ---------------------------------------------------------------------------------------------------------------------
 # the sections
@@ -210,13 +210,15 @@ class Config:
     rehearsal: bool = key(False, "set by debug=rehearsal: the run's own way with tiny weights and a few utterances")
     table: Table = field(default_factory=Table)
     check: Check = field(default_factory=Check)
+    transcribe: Transcribe = field(default_factory=Transcribe)
     plugins: list[str] = key([], "Python modules to import first; they register readers, rules, decoders, optimizers")
     output_root: str = key("outputs", "where run folders go, relative to where you stand")
     cache_root: str | None = key(None, "where decoded audio is kept (null: $ASR_EXP_CACHE, else ~/.cache/asr_exp)")
-    run: str | None = key(None, "evaluate, transcribe: the run folder to use (null: the folder these settings lead to)")
+    run: str | None = key(None, "evaluate, transcribe: the run folder to use (null: the folder these settings lead to). transcribe takes "
+                          "a fine-tuned CTC checkpoint too, a folder or a hub id, or torchaudio:NAME")
     files: Any = key(None, "transcribe: recordings: files, folders, globs, or - for standard input")
-    format: str | None = key(None, "transcribe: what comes out: text, jsonl")
-    out: str | None = key(None, "transcribe: where it goes (null: standard output)")
+    format: str | None = key(None, "transcribe: what comes out: text, jsonl, srt, vtt, ctm (null: by the ending of out, else text)")
+    out: str | None = key(None, "transcribe: file or folder that it goes to (null: standard output)")
     split: str = key("test", "evaluate, compare: the split to score", choices=("train", "dev", "test"))
     a: Any = key(None, "compare: a run folder, or a list of them that differ by their seed")
     b: Any = key(None, "compare: the run folder, or list of them, to set against a")
@@ -228,7 +230,9 @@ class Config:
 
 # Keys that cannot change what is learned or scored: they are no part of a run's signature.
 NOT_IN_SIGNATURE = (
-    "tracking", "check", "output_root", "cache_root", "run", "files", "format", "out", "split", "dataset.only", "a", "b", "resamples",
+    "tracking", "published", "table", "model.facts", "sweeper", "sweep", "output_root", "cache_root", "dataset.only",
+    "run", "split", "a", "b", "resamples", "files", "format", "out",
+    "check", "transcribe",
     "trainer.devices", "trainer.strategy", "trainer.device", "trainer.log_every", "trainer.examples", "trainer.workers",
-    "trainer.feature_cache_gb", "trainer.profile", "published", "table", "model.facts", "sweeper", "sweep",
+    "trainer.feature_cache_gb", "trainer.profile",
 )

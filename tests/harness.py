@@ -125,14 +125,19 @@ def cli(*arguments: Any, cwd: Path, status: int | None = 0, timeout: float = 300
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def run(*arguments: Any, cwd: Path, status: int = 0) -> Path:
-    """The same in this process: quicker, where neither a crash nor a signal is what is tested -> the run's folder."""
+def call(*arguments: Any, cwd: Path, status: int = 0) -> None:
+    """The same in this process: quicker, where neither a crash nor a signal is what is tested."""
     before = Path.cwd()
     os.chdir(cwd)
     try:
         assert main(latest(arguments)) == status
     finally:
         os.chdir(before)
+
+
+def run(*arguments: Any, cwd: Path, status: int = 0) -> Path:
+    """The same of what makes a run, or uses one of its folder -> the run's folder."""
+    call(*arguments, cwd=cwd, status=status)
     root = dict(word.split("=", 1) for word in map(str, arguments) if "=" in word).get("output_root")
     return run_folder(Path(root or cwd)) if status == 0 else cwd
 

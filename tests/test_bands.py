@@ -34,12 +34,12 @@ ROWS = [
     ["data.corpora"],
     ["data.tokenizer"],
     ["data.clips"],
-    ["data.store"],
+    ["data.recordings", "data.store"],
     ["data.batching"],
     ["data.prepare"],
     ["dropout", "features", "frontend", "posconv"],
     ["packed"],
-    ["alignment", "backbone", "checkpoint", "decoding", "intervals", "model", "optim", "plateau"],  # band 3
+    ["alignment", "backbone", "bundles", "checkpoint", "chunking", "decoding", "intervals", "model", "optim", "plateau"],  # band 3
     ["results", "scoring", "significance", "standins", "tracking"],
     ["tables"],
     ["tables.scores"],
@@ -53,6 +53,7 @@ ROWS = [
     ["assembly", "evaluation", "pairing", "training"],
     ["plan"],
     ["transcriber"],
+    ["formats"],
     ["inspection"],
     ["inspection.findings"],
     ["inspection.headers"],
