@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # The keys that bare words after a command stand for.
 WORDS = {"compare": ("a", "b"), "evaluate": ("run",)}
+# The key whose list they make up, however many they are.
+LISTED = {"transcribe": "files", "align": "files"}
 # Commands of many runs: they take the overrides as they are, and compose each of the runs themselves.
 OF_MANY_RUNS = ("table",)
 # Commands whose run= may also name a CTC checkpoint, a folder's or the hub's, that no run of ours made.
@@ -146,11 +148,18 @@ def parse(arguments: list[str]) -> tuple[Namespace, str]:
         groups = [f"{group}={command}" for group, names in choices(conf_folders(options.config_dir)).items() if command in names]
         hint = f" Did you mean {' or '.join(groups)}?" if groups else nearest(command, known)
         raise UserError(f"There is no command {command!r}.{hint} The commands: {', '.join(known)}; a setting is key=value.")
-    bare = [index for index, word in enumerate(options.overrides) if _is_bare(word)]
-    for index, name in zip(bare, WORDS.get(command, ()), strict=False):
-        quoted = options.overrides[index].replace("'", "\\'")  # a folder's name may read as a number
-        options.overrides[index] = f"{name}='{quoted}'"
+    options.overrides = _named(options.overrides, command)
     return options, command
+
+
+def _named(words: list[str], command: str) -> list[str]:
+    """The words after a command, the bare ones as the keys that they stand for, in quotes: a name may read as a number."""
+    quoted = {index: "'" + word.replace("'", "\\'") + "'" for index, word in enumerate(words) if _is_bare(word)}
+    if command in LISTED and quoted:
+        listed = f"{LISTED[command]}=[{','.join(quoted.values())}]"
+        return [listed, *(word for index, word in enumerate(words) if index not in quoted)]
+    keys = dict(zip(quoted, WORDS.get(command, ()), strict=False))
+    return [f"{keys[index]}={quoted[index]}" if index in keys else word for index, word in enumerate(words)]
 
 
 def _parser() -> ArgumentParser:
@@ -166,7 +175,7 @@ def _parser() -> ArgumentParser:
 
 
 def _is_bare(word: str) -> bool:
-    return "=" not in word and not word.startswith(("-", "+", "~"))
+    return word == "-" or "=" not in word and not word.startswith(("-", "+", "~"))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

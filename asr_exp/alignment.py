@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from asr_exp.data.batching import frames_needed
@@ -74,11 +75,26 @@ def _scored(span: Span, wildcard: int) -> Span:
     return Span(wildcard, span.start, span.end, 0.0) if span.label == wildcard else span
 
 
+def best_path(labels: torch.Tensor, scores: torch.Tensor, blank: int) -> list[Span]:
+    """The spans of the best path itself: labels, (frames,), the likeliest of each frame; scores, (frames,), their posteriors."""
+    if not len(labels):
+        return []
+    starts = torch.cat([torch.ones(1, dtype=torch.bool), labels[1:] != labels[:-1]]).nonzero()[:, 0].numpy()
+    ends = np.append(starts[1:], len(labels))
+    means = np.add.reduceat(scores.double().numpy(), starts) / (ends - starts)
+    runs = zip(labels.numpy()[starts].tolist(), starts.tolist(), ends.tolist(), means.tolist(), strict=True)
+    return [Span(*run) for run in runs if run[0] != blank]
+
+
 def words_of(spans: Sequence[Span], tokenizer: "Tokenizer", frame: float) -> list[Word]:
-    """Spans gathered into words at the tokenizer's space, or each a phone of its own. frame: seconds from one frame to the next."""
+    """Spans gathered into words at the tokenizer's space; each alone where it is a phone, or a character of a script without spaces.
+
+    frame: seconds from one frame to the next.
+    """
+    apart = tokenizer.unit == "phone" or tokenizer.space not in tokenizer.ids
     gathered: list[list[Span]] = [[]]
     for span in spans:
-        if tokenizer.unit == "phone":
+        if apart:
             gathered.append([span])
         elif tokenizer.tokens[span.label] == tokenizer.space:
             gathered.append([])

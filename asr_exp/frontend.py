@@ -6,18 +6,63 @@ utterances lie between them and are left out.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
+from asr_exp.data.clips import Samples
 
-def extract_features(layers: Sequence[Any], audio: torch.Tensor, lengths: Sequence[int], positions: torch.Tensor) -> torch.Tensor:
+BLOCK = 2**20  # samples looked at together
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of a recording what the norms over time need, for pieces of it to be normalised as the whole is.
+
+    mean, variance: of the samples, full scale at 1. window_mean, (kernel,), window_covariance, (kernel, kernel): of what the first
+    convolution sees of them at each of its steps. All in double precision.
+    """
+
+    mean: float
+    variance: float
+    window_mean: torch.Tensor
+    window_covariance: torch.Tensor
+
+    @classmethod
+    def of(cls, samples: Samples, kernel: int, stride: int) -> "Moments":
+        """Those of a recording, which is read once, a block after the other."""
+        count, total, square = (len(samples) - kernel) // stride + 1, 0.0, 0.0
+        first, second = np.zeros(kernel), np.zeros((kernel, kernel))
+        for start in range(0, len(samples), BLOCK):
+            piece = samples[start : start + BLOCK] / 32768
+            total, square = total + float(piece.sum()), square + float(piece @ piece)
+        steps = BLOCK // stride
+        for step in range(0, count, steps):
+            end = min(step + steps, count)
+            piece = samples[step * stride : (end - 1) * stride + kernel] / 32768
+            seen = np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(piece, kernel)[::stride])
+            first, second = first + seen.sum(0), second + seen.T @ seen
+        mean, window_mean = total / len(samples), first / count
+        covariance = second / count - np.outer(window_mean, window_mean)
+        return cls(mean, max(0.0, square / len(samples) - mean**2), torch.from_numpy(window_mean), torch.from_numpy(covariance))
+
+    def normalised(self, deviation: float) -> "Moments":
+        """Those of the recording once its mean is taken away and it is divided by `deviation`."""
+        squared = deviation**2
+        return Moments(0.0, self.variance / squared, (self.window_mean - self.mean) / deviation, self.window_covariance / squared)
+
+
+def extract_features(layers: Sequence[Any], audio: torch.Tensor, lengths: Sequence[int], positions: torch.Tensor,
+                     whole: Moments | None = None) -> torch.Tensor:
     """Features of the frames at `positions` (see `frame_positions`), shape (frames, channels).
 
     layers: transformers' `feature_extractor.conv_layers`: all with a layer norm, or the first with a group norm, the others without.
     audio: (batch, samples), normalised; lengths: samples of each row.
+    whole: of the recording, as normalised, that the rows are pieces of, where they are.
     """
     stride = _total_stride(layers)
     clips = [F.pad(row[:n], (0, -n % stride)) for row, n in zip(audio, lengths, strict=True)]
@@ -25,7 +70,7 @@ def extract_features(layers: Sequence[Any], audio: torch.Tensor, lengths: Sequen
     x = flat[:, None]
     for layer in layers:
         if isinstance(getattr(layer, "layer_norm", None), torch.nn.GroupNorm):
-            x = _grouped(layer, flat, lengths, stride)
+            x = _grouped(layer, flat, lengths, stride, whole)
         elif getattr(layer, "gradient_checkpointing", False) and torch.is_grad_enabled():
             x = checkpoint(_convolved, layer, x, use_reentrant=False)  # type: ignore[assignment]
         else:
@@ -67,8 +112,9 @@ def _convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, 
     return y  # type: ignore[return-value]
 
 
-def _grouped(layer: Any, flat: torch.Tensor, lengths: Sequence[int], aligned: int) -> torch.Tensor:
-    """The first layer where its norm runs over time (a group is a channel): each utterance normalised by its own frames.
+def _grouped(layer: Any, flat: torch.Tensor, lengths: Sequence[int], aligned: int, whole: Moments | None) -> torch.Tensor:
+    """The first layer where its norm runs over time (a group is a channel): each utterance normalised by its own frames, or by
+    those of the whole it is a piece of.
 
     Mean and variance of a linear map of the samples follow from the samples' mean and covariance, so the norm becomes part
     of the weights, without a pass over what the layer puts out.
@@ -77,9 +123,12 @@ def _grouped(layer: Any, flat: torch.Tensor, lengths: Sequence[int], aligned: in
     weight, made, start = layer.conv.weight[:, 0].double(), [], 0
     for samples in lengths:
         end = start + samples + -samples % aligned
-        heard = flat[start : start + samples].unfold(0, kernel, stride).double()
-        mean = heard.mean(0)
-        covariance = (heard - mean).T @ (heard - mean) / len(heard)
+        if whole:
+            mean, covariance = whole.window_mean.to(flat.device), whole.window_covariance.to(flat.device)
+        else:
+            heard = flat[start : start + samples].unfold(0, kernel, stride).double()
+            mean = heard.mean(0)
+            covariance = (heard - mean).T @ (heard - mean) / len(heard)
         factor = norm.weight.double() / torch.sqrt(((weight @ covariance) * weight).sum(1) + norm.eps)
         bias = norm.bias.double() - weight @ mean * factor  # a bias of the convolution's own would cancel
         windows = flat[start : end + kernel - stride].unfold(0, kernel, stride)

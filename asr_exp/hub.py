@@ -16,15 +16,22 @@ PATIENCE = 5.0  # seconds for a connection
 _SETTINGS = ("huggingface_hub.constants", "datasets.config")
 
 
-@functools.cache
-def offline_where_unreachable() -> None:
-    """Have the hub's libraries go by their cache alone, here and in the processes to come, where the hub cannot be reached."""
-    url = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+def reachable(address: str) -> bool:
+    """Whether a server answers, or a proxy may know the way to it."""
+    url = urlsplit(address)
     if urllib.request.getproxies().get(url.scheme):
-        return  # the proxy knows the way
+        return True
     try:
         socket.create_connection((url.hostname or "", url.port or (443 if url.scheme == "https" else 80)), PATIENCE).close()
     except OSError:
+        return False
+    return True
+
+
+@functools.cache
+def offline_where_unreachable() -> None:
+    """Have the hub's libraries go by their cache alone, here and in the processes to come, where the hub cannot be reached."""
+    if not reachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co")):
         os.environ["HF_HUB_OFFLINE"] = "1"
         for name in _SETTINGS:
             if name in sys.modules:

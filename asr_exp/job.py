@@ -3,7 +3,9 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 
@@ -51,8 +53,12 @@ class Job:
         self.gradients = GradientSum(self.trained, 1 if self.sharded else self.runtime.world)  # FSDP has its own
 
 
-def build_job(config: DictConfig, split: Split, tokenizer: Tokenizer, model: Recogniser, runtime: Runtime) -> Job:
-    """The parts of the training loop, from their config sections: with `plan` and `total`, all that is known of a run before step 1."""
+def build_job(config: DictConfig, split: Split, tokenizer: Tokenizer, model: Recogniser, runtime: Runtime,
+              cache: Path | None = None) -> Job:
+    """The parts of the training loop, from their config sections: with `plan` and `total`, all that is known of a run before step 1.
+
+    cache: the folder where what a frozen front end makes of the utterances is kept, on a CPU, where it takes a good part of the time.
+    """
     t, o, s = config.trainer, config.optimizer, config.schedule
     sharded = t.strategy == "fsdp" and runtime.world > 1
     if sharded:
@@ -66,6 +72,9 @@ def build_job(config: DictConfig, split: Split, tokenizer: Tokenizer, model: Rec
     optimizer = make_optimizer(model.network, **{k: v for k, v in o.items() if k != "clip_norm"})
     factors = list(config.augment.speed)
     speed = SpeedPerturbation(factors, model.extractor.sampling_rate, model.frames, config.seed) if factors else None
+    if cache and runtime.device.type == "cpu" and t.feature_cache_gb and not factors and not sharded:
+        samples = np.rint(split.seconds * model.extractor.sampling_rate).astype(np.int64)
+        model.keep_features(cache / "features", samples, runtime.precision, t.feature_cache_gb * 1e9, runtime.world)
     factor = make_schedule(s.name, total, s.warmup_steps, s.warmup_ratio, s.hold_ratio, s.final_scale)
     peak = max(range(1, total + 1), key=factor, default=1)
     recipe = Recipe(

@@ -49,6 +49,13 @@ class Export:
 
 
 @dataclass
+class Transcribe:
+    whole_seconds: float = key(120.0, "recordings up to this long go through the network in one piece", above=0)
+    chunk_seconds: float = key(30.0, "longer ones go through it in chunks this long", minimum=4)
+    overlap_seconds: float = key(10.0, "what a chunk has in common with the one before it, heard twice", minimum=1)
+
+
+@dataclass
 class Sweep:
     name: str | None = key(None, "folder of the record, under sweeps/ (null: made from the command, so that the same one goes on)")
     trials: int = key(20, "optuna, random: trials of the study, all workers and resumptions together", minimum=1)

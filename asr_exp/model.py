@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from asr_exp.data.batching import Batch, Masks
+from asr_exp.data.clips import Samples
 from asr_exp.dropout import speed_up_dropout
 from asr_exp.errors import UserError, nearest
-from asr_exp.frontend import extract_features, frame_positions
+from asr_exp.features import FeatureCache, open_cache
+from asr_exp.frontend import Moments, extract_features, frame_positions
 from asr_exp.packed import Layout, PackedEncoder, can_pack
 
 
@@ -38,6 +40,9 @@ class Recogniser(nn.Module):
     way transformers' feature extractor does, so that group-norm backbones see the padding.
     """
 
+    cache: FeatureCache | None = None  # of the training utterances' features
+    _batch: Batch  # the one in hand, where it is packed
+
     def __init__(self, network: Any, extractor: Any, padding: str = "exact"):
         super().__init__()
         self.network, self.extractor, self.padding = network, extractor, padding
@@ -46,7 +51,7 @@ class Recogniser(nn.Module):
         packed = padding == "exact" and can_pack(network.config)
         self.one_by_one = padding == "exact" and not packed  # utterances go through the encoder each alone
         self._dropped: set[int] = set()
-        self._lengths: list[int] = []
+        self._whole: Moments | None = None
         self._masks: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
         self._packed = PackedEncoder(self.backbone) if packed else None
         self._take_over()
@@ -103,12 +108,28 @@ class Recogniser(nn.Module):
 
     def _features(self, audio: torch.Tensor) -> torch.Tensor:
         """The convolutional front end, (batch, samples) -> (batch, channels, frames); (1, channels, all frames) where packed."""
-        frozen = not any(p.requires_grad for p in self.backbone.feature_extractor.parameters())
-        with torch.no_grad() if frozen else contextlib.nullcontext():
-            if self._packed is None:
-                return self._front_end(audio)
-            layers, positions = self.backbone.feature_extractor.conv_layers, self._packed.layout.positions
-            return extract_features(layers, audio, self._lengths, positions).T[None]
+        layers = self.backbone.feature_extractor.conv_layers
+        with torch.no_grad() if self.front_end_frozen else contextlib.nullcontext():
+            if self._packed and self.front_end_frozen and audio.device.type == "cpu":  # one at a time: what is at hand stays in the cache
+                return torch.cat([self._features_of(self._batch, row, audio) for row in range(len(audio))]).T[None]
+            if self._packed:
+                return extract_features(layers, audio, self._batch.lengths, self._packed.layout.positions, self._whole).T[None]
+            if self._whole and getattr(self.network.config, "feat_extract_norm", "layer") == "group":
+                lengths = [audio.shape[1]]
+                positions = frame_positions(layers, lengths, [self.frames(lengths[0])]).to(audio.device)
+                return extract_features(layers, audio, lengths, positions, self._whole).T[None]
+            return self._front_end(audio)
+
+    def _features_of(self, batch: Batch, row: int, audio: torch.Tensor) -> torch.Tensor:
+        """Features of one utterance, (frames, channels): those that are known, or else made of it alone, and kept."""
+        if batch.features and (known := batch.features[row]) is not None:
+            return known
+        layers, samples = self.backbone.feature_extractor.conv_layers, batch.lengths[row]
+        positions = torch.arange(self.frames(samples))
+        made = extract_features(layers, audio[row : row + 1], [samples], positions, self._whole)
+        if self.cache and self.training:
+            self.cache.write(int(batch.indices[row]), batch.audio[row, :samples], made)
+        return made
 
     # -- forward ----------------------------------------------------------------------------------------------------------
 
@@ -118,15 +139,24 @@ class Recogniser(nn.Module):
             samples = (samples - kernel) // stride + 1
         return samples if samples >= getattr(self.network.config, "squeeze_factor", 1) else 0
 
-    def forward(self, batch: Batch) -> Emissions:
-        """Emissions of a batch (int16 audio as stored). Masks and layerdrop act in training mode only."""
+    def moments(self, samples: Samples) -> Moments:
+        """Of a recording what its pieces need to be heard as parts of it."""
+        config = self.network.config
+        return Moments.of(samples, config.conv_kernel[0], config.conv_stride[0])
+
+    def forward(self, batch: Batch, whole: Moments | None = None) -> Emissions:
+        """Emissions of a batch (int16 audio as stored). Masks and layerdrop act in training mode only.
+
+        whole: of the recording that all rows are pieces of, where they are: they are normalised as it is.
+        """
         lengths, device = batch.lengths, batch.audio.device
         valid = torch.arange(batch.audio.shape[1], device=device)[None, :] < torch.tensor(lengths)[:, None].to(device, non_blocking=True)
-        audio = self._normalise(batch.audio, valid)
+        audio = self._normalise(batch.audio, valid, whole)
+        self._whole = whole.normalised(self._deviation(whole.variance)) if whole and self.extractor.do_normalize else whole
         masks = (batch.time_mask, batch.feature_mask) if self.training else (None, None)
         frames = [self.frames(n) for n in lengths]
         if self._packed:
-            return Emissions(self._forward_packed(self._packed, audio, lengths, frames, masks), frames)
+            return Emissions(self._forward_packed(self._packed, batch, audio, frames, masks), frames)
         if self.padding == "hf_compat":
             sees_mask = self.extractor.return_attention_mask
             hidden = self._encode(audio, masks, valid.long() if sees_mask else None)
@@ -136,12 +166,11 @@ class Recogniser(nn.Module):
             hidden = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         return Emissions(self._classify(hidden), frames)
 
-    def _forward_packed(self, packed: PackedEncoder, audio: torch.Tensor, lengths: list[int], frames: list[int],
-                        masks: tuple) -> torch.Tensor:
+    def _forward_packed(self, packed: PackedEncoder, batch: Batch, audio: torch.Tensor, frames: list[int], masks: tuple) -> torch.Tensor:
         """Logits, (batch, frames, vocabulary), of a batch that goes through the network as one long utterance."""
-        positions = frame_positions(self.backbone.feature_extractor.conv_layers, lengths, frames)
+        positions = frame_positions(self.backbone.feature_extractor.conv_layers, batch.lengths, frames)
         packed.layout = layout = Layout(frames, packed.gap, positions, audio.device)
-        self._lengths = lengths
+        self._batch = batch
         time, feature = masks
         time = None if time is None else layout.pack(time)[None]
         feature = None if feature is None else feature.index_select(0, layout.row)[None]
@@ -154,16 +183,21 @@ class Recogniser(nn.Module):
         self._masks = masks
         return self.backbone(audio, attention_mask=attention_mask)[0]
 
-    def _normalise(self, audio: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    def _normalise(self, audio: torch.Tensor, valid: torch.Tensor, whole: Moments | None) -> torch.Tensor:
         """int16 to float; to zero mean and unit variance per utterance where the checkpoint's feature extractor does so."""
         x = audio.float() / 32768.0
         if not self.extractor.do_normalize:
             return x
+        if whole:
+            return (x - whole.mean) * valid / self._deviation(whole.variance)
         count = valid.sum(1, keepdim=True)
         mean = x.sum(1, keepdim=True) / count  # padding is zero
         centred = (x - mean) * valid
         variance = centred.square().sum(1, keepdim=True) / count
-        return centred / torch.sqrt(variance + 1e-7)
+        return centred / self._deviation(variance)
+
+    def _deviation(self, variance: Any) -> Any:
+        return (variance + getattr(self.extractor, "variance_epsilon", 1e-7)) ** 0.5  # transformers adds 1e-7, torchaudio 1e-5
 
     # -- what is trained, what is saved -----------------------------------------------------------------------------------
 
@@ -178,6 +212,19 @@ class Recogniser(nn.Module):
                 raise UserError(f"model.freeze: no parameter is named like {pattern!r}.{nearest(pattern, names)}")
             for name in matched:
                 names[name].requires_grad_(False)
+
+    @property
+    def front_end_frozen(self) -> bool:
+        return not any(p.requires_grad for p in self.backbone.feature_extractor.parameters())
+
+    def keep_features(self, folder: Path, samples: np.ndarray, precision: str, budget: float, processes: int = 1) -> None:
+        """Keep what a frozen front end makes of utterances of so many samples each, in a cache of so many bytes; if it can be."""
+        if self._packed is None or not self.front_end_frozen:
+            return
+        c, front_end = self.network.config, self.backbone.feature_extractor
+        made_by = [c.conv_stride, c.feat_extract_norm, c.feat_extract_activation, c.layer_norm_eps, self.extractor.do_normalize, precision]
+        frames = np.array([self.frames(int(n)) for n in samples])
+        self.cache = open_cache(folder, front_end.state_dict(), str(made_by), samples, frames, c.conv_dim[-1], budget, processes)
 
     def blocks(self) -> Iterable[nn.Module]:
         """The encoder's layers: the list of modules with the most parameters."""

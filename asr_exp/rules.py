@@ -67,6 +67,9 @@ def _rules_across_keys(c: Any) -> Iterator[str]:
     yield from _rules_of_phones(c)
     if d.dev_fraction + d.test_fraction >= 1:
         yield "dataset.dev_fraction and dataset.test_fraction add up to 1 or more and leave nothing to train on; lower one of them."
+    if c.transcribe.overlap_seconds > c.transcribe.chunk_seconds / 2:
+        yield (f"transcribe.overlap_seconds={c.transcribe.overlap_seconds:g} is more than half of transcribe.chunk_seconds="
+               f"{c.transcribe.chunk_seconds:g}; lower it, or make the chunks longer.")
     if d.min_seconds >= d.max_seconds:
         yield f"dataset.min_seconds={d.min_seconds} is not below dataset.max_seconds={d.max_seconds}; no clip would fit between them."
     if not m.checkpoint and not m.architecture:

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from asr_exp.keys import Align, Check, Export, Sweep, Table, key
+from asr_exp.keys import Align, Check, Export, Sweep, Table, Transcribe, key
 
 # ---------------------------------------------------------------------------------------------------------------------
 # the sections
@@ -154,6 +154,8 @@ class Trainer:
     shortest_first: bool = key(False, "first epoch from short to long utterances (SortaGrad)")
     examples: int = key(3, "hypotheses shown at each evaluation", minimum=0)
     profile: int = key(0, "profile so many steps, from the fourth on: profile.txt and profile.json in the run folder", minimum=0)
+    feature_cache_gb: float = key(10.0, "CPU: room on the disk for what a frozen front end makes of the clips, reused from the second "
+                                        "epoch on and by other runs (0: none)", minimum=0)
     workers: int | None = key(None, "threads that decode audio (null: one a core)", minimum=1)
 
 
@@ -208,15 +210,19 @@ class Config:
     rehearsal: bool = key(False, "set by debug=rehearsal: the run's own way with tiny weights and a few utterances")
     table: Table = field(default_factory=Table)
     check: Check = field(default_factory=Check)
+    transcribe: Transcribe = field(default_factory=Transcribe)
     align: Align = field(default_factory=Align)
     export: Export = field(default_factory=Export)
     plugins: list[str] = key([], "Python modules to import first; they register readers, rules, decoders, optimizers")
     output_root: str = key("outputs", "where run folders go, relative to where you stand")
     cache_root: str | None = key(None, "where decoded audio is kept (null: $ASR_EXP_CACHE, else ~/.cache/asr_exp)")
-    run: str | None = key(None, "evaluate, transcribe, align, export: the run folder to use (null: the folder these settings lead to)")
+    run: str | None = key(None, "evaluate, transcribe, align, export: the run folder to use (null: the folder these settings lead to). All "
+                          "but evaluate take a fine-tuned CTC checkpoint too, a folder or a hub id; transcribe, align: torchaudio:NAME")
     files: Any = key(None, "transcribe, align: recordings: files, folders, globs, or - for standard input")
-    format: str | None = key(None, "transcribe, align: what comes out: text, jsonl; textgrid, ctm, json, all")
-    out: str | None = key(None, "transcribe, align, export: where it goes (null: standard output; align of a split: the run's folder)")
+    format: str | None = key(None, "transcribe, align: what comes out: text, jsonl, srt, vtt, ctm (null: by the ending of out, else text); "
+                             "of align textgrid, ctm, json, all (null: textgrid, on standard output ctm)")
+    out: str | None = key(None, "transcribe, align, export: file or folder that it goes to (null: standard output; align of a split: "
+                          "alignments/SPLIT in the run's folder)")
     split: str = key("test", "evaluate, compare, align: the split to score or align", choices=("train", "dev", "test"))
     a: Any = key(None, "compare: a run folder, or a list of them that differ by their seed")
     b: Any = key(None, "compare: the run folder, or list of them, to set against a")
@@ -228,8 +234,9 @@ class Config:
 
 # Keys that cannot change what is learned or scored: they are no part of a run's signature.
 NOT_IN_SIGNATURE = (
-    "tracking", "check", "output_root", "cache_root", "run", "files", "format", "out", "split", "dataset.only", "a", "b", "resamples",
-    "align", "export",
+    "tracking", "published", "table", "model.facts", "sweeper", "sweep", "output_root", "cache_root", "dataset.only",
+    "run", "split", "a", "b", "resamples", "files", "format", "out",
+    "check", "transcribe", "align", "export",
     "trainer.devices", "trainer.strategy", "trainer.device", "trainer.log_every", "trainer.examples", "trainer.workers",
-    "trainer.profile", "published", "table", "model.facts", "sweeper", "sweep",
+    "trainer.feature_cache_gb", "trainer.profile",
 )

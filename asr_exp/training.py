@@ -211,8 +211,10 @@ def _keep_company(job: Job, step: int, made: int) -> None:
 def _batches(job: Job, step: int) -> list[Batch]:
     """This rank's forward passes of a step."""
     passes = job.plan.passes(step, job.runtime.rank, job.runtime.world)
-    made = (collate(job.split, indices, job.masks, step, job.speed) for indices in passes)
-    return [batch.pinned() if job.runtime.device.type == "cuda" else batch for batch in made if batch]
+    made = [batch for indices in passes if (batch := collate(job.split, indices, job.masks, step, job.speed))]
+    if cache := job.model.cache:
+        made = [cache.attach(batch) for batch in made]
+    return [batch.pinned() if job.runtime.device.type == "cuda" else batch for batch in made]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,14 @@ def main(arguments: Sequence[str]) -> int:
     try:
         asked = parse(arguments)
         rows = chosen(asked)
+        from benchmarks import probe
+
+        probe.versions()
     except ValueError as why:
         print(f"error: {why}", file=sys.stderr)
+        return 2
+    except PackageNotFoundError as missing:
+        print(f"error: {missing.name} is not installed, which the comparison needs; type pip install -e '.[benchmark]'.", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves no process and no folder behind
     with tempfile.TemporaryDirectory(prefix="asr-exp-benchmarks-", dir=asked["scratch"] or None) as scratch:

@@ -136,7 +136,7 @@ def call(*arguments: Any, cwd: Path, status: int = 0) -> None:
 
 
 def run(*arguments: Any, cwd: Path, status: int = 0) -> Path:
-    """The same, of a command that leaves one run -> its folder."""
+    """The same of what makes a run, or uses one of its folder -> the run's folder."""
     call(*arguments, cwd=cwd, status=status)
     root = dict(word.split("=", 1) for word in map(str, arguments) if "=" in word).get("output_root")
     return run_folder(Path(root or cwd)) if status == 0 else cwd

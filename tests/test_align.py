@@ -35,7 +35,7 @@ def recordings(tmp_path):
 def test_files_in_every_format(trained, recordings, capsys):
     folder = recordings(one="Ba, DI! 7 go.", two="lu \u2013 me")
     (folder / "none.wav").write_bytes((folder / "one.wav").read_bytes())
-    call("align", f"run={trained}", f"files=[{folder}]", "format=all", "out=aligned", *QUIET, cwd=folder)
+    call("align", folder, f"run={trained}", "format=all", "out=aligned", *QUIET, cwd=folder)
     told, out = capsys.readouterr().out, folder / "aligned"
     assert max(map(len, told.splitlines())) <= 80 or "left out" in told
     assert "2 recordings aligned: aligned" in told and "7 (1)" in told and "\u2013 (1)" in told and "it has no transcript" in told
@@ -97,7 +97,8 @@ def test_the_phones_of_timit(tmp_path, shared_data, capsys):
 
 
 @pytest.mark.parametrize(("settings", "words"), [
-    (["files=[gone.wav]"], "files=['gone.wav'] names no recording"),
+    (["files=['gone*.wav']"], "gone*.wav: no file fits this pattern"), (["files=[gone.wav]"], "gone.wav: no such file"),
+    (["-"], "not standard input"),
     (["files=[one.wav,two.wav]", "align.text='ba'"], "align.text is what one recording says"),
     (["files=[one.wav]", "format=srt"], "format=srt is no form of an alignment"),
     (["files=[one.wav]", "align.text='7'"], "the vocabulary has no unit of its transcript"),

@@ -34,12 +34,12 @@ ROWS = [
     ["data.corpora"],
     ["data.tokenizer"],
     ["data.clips"],
-    ["data.store"],
+    ["data.recordings", "data.store"],
     ["data.batching"],
     ["data.prepare"],
-    ["dropout", "frontend", "posconv"],
+    ["dropout", "features", "frontend", "posconv"],
     ["packed"],
-    ["alignment", "backbone", "checkpoint", "decoding", "intervals", "model", "optim", "plateau"],  # band 3
+    ["alignment", "backbone", "bundles", "checkpoint", "chunking", "decoding", "intervals", "model", "optim", "plateau"],  # band 3
     ["card", "onnx_file", "results", "scoring", "script", "significance", "standins", "tiers", "timit_times", "tracking"],
     ["tables"],
     ["tables.scores"],
@@ -51,7 +51,9 @@ ROWS = [
     ["sweeps.pictures", "sweeps.study", "sweeps.wandb_file"],
     ["job"],  # band 4
     ["assembly", "evaluation", "pairing", "training"],
+    ["plan"],
     ["transcriber"],
+    ["formats"],
     ["inspection"],
     ["inspection.findings"],
     ["inspection.headers"],

@@ -1,6 +1,6 @@
-"""Say when each word is spoken: align run=FOLDER files=[a.wav] format=textgrid out=FOLDER.
+"""Say when each word is spoken: align a.wav run=FOLDER format=textgrid out=FOLDER.
 
-The transcript of a.wav stands beside it, in a.txt or a.lab, or is given: align.text='she had your suit'. Without files=, a split of the
+The transcript of a.wav stands beside it, in a.txt or a.lab, or is given: align.text='she had your suit'. Without recordings, a split of the
 run's dataset is aligned (split=dev), or of another (dataset=csv dataset.test=x.csv). Transcripts go through the run's text rules; the
 words come back as they are written, with their characters (with phones, where the model emits phones).
 
@@ -15,16 +15,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from asr_exp.assembly import build_data
 from asr_exp.config import is_run
 from asr_exp.console import counted
-from asr_exp.data.clips import decode
+from asr_exp.data.clips import Samples, decode
 from asr_exp.data.corpora import FileAudio, Utterance
 from asr_exp.data.phones import INVENTORIES
+from asr_exp.data.recordings import STDIN, named_files, read_recording
 from asr_exp.data.text import TextRules, build_rules
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.errors import UserError
@@ -35,7 +35,6 @@ from asr_exp.tiers import FORMATS, Sheets
 from asr_exp.timit_times import TimitTimes, beside, read_times, table
 from asr_exp.transcriber import Transcriber, load_transcriber
 
-AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".sph")
 TOGETHER = 16  # recordings decoded and recognised at a time
 
 
@@ -143,28 +142,15 @@ def _recordings(config: DictConfig, tokenizer: Tokenizer) -> Iterator[Utterance]
         raw = build_data(config, keep_raw=True).raw
         assert raw is not None
         return iter(raw.splits[config.split][: config.dataset.max_utterances])
-    files = _files(config.files)
+    files, complaints = named_files(map(str, config.files) if isinstance(config.files, ListConfig) else [str(config.files)])
+    if complaints or STDIN in files:
+        raise UserError(f"{complaints[0]}." if complaints else "align reads files, not standard input; name the recording.")
     if config.align.text is not None and len(files) > 1:
         raise UserError(f"align.text is what one recording says, and files= names {len(files)}; put a transcript beside each, as a.txt.")
-    return iter([Utterance(path.stem, FileAudio(str(path)), _transcript(path, config.align.text, tokenizer)) for path in files])
+    return iter([Utterance(Path(name).stem, FileAudio(name), _transcript(name, config.align.text, tokenizer)) for name in files])
 
 
-def _files(asked: Any) -> list[Path]:
-    found: list[Path] = []
-    for name in asked if isinstance(asked, ListConfig) else [asked]:
-        path = Path(str(name)).expanduser()
-        if path.is_dir():
-            found += sorted(one for one in path.rglob("*") if one.suffix.lower() in AUDIO)
-        elif path.exists():
-            found.append(path)
-        else:
-            found += sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
-    if not found:
-        raise UserError(f"files={asked} names no recording; give audio files, folders of them, or patterns such as 'wav/*.wav'.")
-    return found
-
-
-def _transcript(path: Path, given: str | None, tokenizer: Tokenizer) -> str:
+def _transcript(path: str, given: str | None, tokenizer: Tokenizer) -> str:
     """What a recording says, as written; '' where that is nowhere to be found."""
     if given is not None:
         return given
@@ -186,17 +172,31 @@ def _aligned(recordings: Iterator[Utterance], transcriber: Transcriber, rules: T
              report: Report) -> Iterator[tuple[Utterance, Alignment, float]]:
     """What can be aligned, with its length in seconds; the rest is named in the report."""
     while some := list(islice(recordings, TOGETHER)):
-        clips = [decode(one.audio, transcriber.rate) for one in some]
-        samples = {i: clip.samples for i, clip in enumerate(clips) if clip.samples is not None}
+        clips = [_samples(one, transcriber.rate) for one in some]
+        samples = {i: clip for i, clip in enumerate(clips) if not isinstance(clip, str)}
         emissions = dict(zip(samples, transcriber.emissions(list(samples.values())), strict=True))
         for i, (utterance, clip) in enumerate(zip(some, clips, strict=True)):
             script = make_script(utterance.text, rules, transcriber.tokenizer)
             try:
-                if clip.reason or not utterance.text.strip():
-                    raise ValueError(clip.reason or "it has no transcript; write it beside the recording, as .txt or .lab")
+                if isinstance(clip, str):
+                    raise ValueError(clip)
+                if not utterance.text.strip():
+                    raise ValueError("it has no transcript; write it beside the recording, as .txt or .lab")
                 found = align_script(emissions[i], script, transcriber.tokenizer, transcriber.frame)
             except ValueError as why:
                 report.left_out.append({"id": utterance.id, "file": str(utterance.audio), "reason": str(why)})
                 continue
             report.add(script)
-            yield utterance, found, clip.seconds
+            yield utterance, found, len(clip) / transcriber.rate
+
+
+def _samples(utterance: Utterance, rate: int) -> Samples | str:
+    """The samples of a recording at that rate, or why there are none."""
+    audio = utterance.audio
+    if isinstance(audio, FileAudio) and audio.start is None and audio.end is None:
+        try:
+            return read_recording(audio.path, rate)
+        except UserError as why:
+            return str(why).removeprefix(f"{audio.path}: ").rstrip(".")
+    clip = decode(audio, rate)
+    return clip.reason if clip.samples is None else clip.samples

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from asr_exp import console
 from asr_exp.assembly import build_data
 from asr_exp.backbone import load_backbone
+from asr_exp.bundles import PREFIX
 from asr_exp.card import Facts, card
 from asr_exp.config import is_run, run_folder, signature
 from asr_exp.data.clips import decode
@@ -36,11 +37,13 @@ ONNX, INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"
 def run(config: DictConfig) -> Path:
     """Write the folder, and send it to the hub where that is asked for -> the folder. Raises UserError where that cannot be."""
     out = _place(config)
+    if (config.run or "").startswith(PREFIX):
+        raise UserError(f"run={config.run} is torchaudio's; export takes a run's folder, or a checkpoint of transformers.")
     if config.export.push:
         require_token(config.export.push)
     if config.export.onnx or config.export.int8:
         require_onnx()
-    checkpoint, beside = checkpoint_of(config), out.with_name(f"{out.name}.new")
+    checkpoint, beside = os.path.expanduser(checkpoint_of(config)), out.with_name(f"{out.name}.new")
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
@@ -87,11 +90,10 @@ def _fill(config: DictConfig, checkpoint: str, name: str, folder: Path) -> dict[
     import transformers
 
     t, ours = config.tokenizer, Path(config.run).expanduser() if config.run else run_folder(config)
-    revision = None if Path(checkpoint).is_dir() else config.model.revision
-    tokenizer = Tokenizer.from_checkpoint(checkpoint, revision, t.unit, t.inventory, t.score_inventory)
-    network, extractor = load_backbone(checkpoint, len(tokenizer), tokenizer.blank, revision=revision, keep_head=True, attention="eager")
+    tokenizer = Tokenizer.from_checkpoint(checkpoint, None, t.unit, t.inventory, t.score_inventory)
+    network, extractor = load_backbone(checkpoint, len(tokenizer), tokenizer.blank, keep_head=True, attention="eager")
     network.save_pretrained(folder)
-    theirs = transformers.AutoTokenizer.from_pretrained(checkpoint, revision=revision or "main")
+    theirs = transformers.AutoTokenizer.from_pretrained(checkpoint)
     transformers.Wav2Vec2Processor(extractor, theirs).save_pretrained(folder)
     extractor.save_pretrained(folder)  # preprocessor_config.json, which other programs look for
     told = {"size": console.size(sum(path.stat().st_size for path in folder.iterdir()))}

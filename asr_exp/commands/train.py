@@ -4,7 +4,6 @@ The same settings lead to the same run folder: a run that was stopped or killed 
 """
 
 import logging
-import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -14,7 +13,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from asr_exp import console
-from asr_exp.assembly import Data, at_work, build_data, build_protocol, build_recogniser, build_split, build_tokenizer, model_arguments
+from asr_exp.assembly import (
+    at_work,
+    build_data,
+    build_protocol,
+    build_recogniser,
+    build_split,
+    build_tokenizer,
+    cache_folder,
+    model_arguments,
+)  # fmt: skip
 from asr_exp.backbone import read_config
 from asr_exp.checkpoint import average_recent, keep_recent, load_state, load_weights, recover, save_state, write_folder
 from asr_exp.config import resolve, run_folder, signature
@@ -24,9 +32,9 @@ from asr_exp.decoding import make_decoder
 from asr_exp.errors import Pruned, Stopped, UserError
 from asr_exp.evaluation import Evaluation, Hypothesis, evaluate
 from asr_exp.job import Job, build_job
+from asr_exp.plan import announce
 from asr_exp.results import read_result, write_quarantine, write_result, write_text
 from asr_exp.runtime import Runtime, environment, is_main, launch, peer_lost, task_overrides, under_torchrun, versions
-from asr_exp.scoring import READ_CER, unspaced
 from asr_exp.sharding import gathered, shard_like, shard_optimizer_state, whole
 from asr_exp.sweeps.study import Judge
 from asr_exp.tracking import MetricsFile, NoTracker, Profile, Tracker, make_tracker
@@ -91,11 +99,11 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
     tokenizer = build_tokenizer(config, data)
     model = build_recogniser(config, tokenizer, runtime)
     splits = {name: build_split(config, data, name, tokenizer, model, runtime.main, name == "train") for name in ("train", "dev", "test")}
-    job = build_job(config, splits["train"], tokenizer, model, runtime)
+    job = build_job(config, splits["train"], tokenizer, model, runtime, cache_folder(config))
     state = _resume(folder, job)
     if runtime.main:
         _quarantine(folder, splits)
-        _plan_page(config, folder, data, splits, tokenizer, job)
+        announce(config, folder, data, splits, tokenizer, job)
     decoder = make_decoder(config.decode.name, tokenizer, config.decode.settings)
 
     def scored(split: Split, path: Path | None, step: int, examples: int) -> Evaluation:
@@ -224,54 +232,6 @@ def _resume(folder: Path, job: Job) -> State:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # what the user sees
-
-
-def _plan_page(config: DictConfig, folder: Path, data: Data, splits: dict[str, Split], tokenizer: Tokenizer, job: Job) -> None:
-    """Every number that was derived, before step 1."""
-    runtime, plan, network = job.runtime, job.plan, job.model.network
-    parameters = sum(p.numel() for p in network.parameters())
-    trained = sum(p.numel() for p in job.trained)
-    passes, epochs = plan.passes(1, 0, runtime.world), job.total / plan.steps_per_epoch
-    share = float(plan.costs[plan.step(1)].sum()) / runtime.world
-    memory = console.size(_expected_memory(job, min(share, config.trainer.device_seconds)))
-    rows = [("run", str(folder))]
-    for name, split in splits.items():
-        left_out = f"; {len(split.rejected)} left out, see quarantine.jsonl" if split.rejected else ""
-        subsets = "+".join(data.corpus.subsets.get(name, [name]))
-        rows.append((name, f"{console.counted(len(split), 'utterance')}, {console.duration(split.seconds.sum())} ({subsets}){left_out}"))
-    unit = "phones" if tokenizer.unit == "phone" else "characters"
-    shown = " ".join(t.strip() for t in tokenizer.tokens[:16]) + (" ..." if len(tokenizer) > 16 else "")
-    rows += [
-        ("vocabulary", f"{len(tokenizer)} tokens ({unit}): {shown}"),
-        ("model", f"{network.config.model_type}, {parameters / 1e6:.2f} M parameters: {trained / 1e6:.2f} M trained, "
-                  f"{(parameters - trained) / 1e6:.2f} M frozen"),
-        ("batch", f"{_step_size(config)} a step; step 1: {console.counted(len(plan.step(1)), 'utterance')}, "
-                  f"{len(passes)} forward pass{'es' * (len(passes) > 1)} a rank"),
-        ("steps", f"{job.total:,} = {epochs:.1f} epochs of {plan.steps_per_epoch:,}; dev every {job.eval_every:,}"),
-        ("device", f"{runtime.world} x {runtime.device.type}, {runtime.precision}" + ", fsdp" * job.sharded),
-        ("memory", f"about {memory} a device, by formula"),
-    ]
-    console.page(f"{config.dataset.name} x {config.model.name}", rows)
-    log.info("")
-    if unspaced(splits["test"].references(first=1000)):
-        log.warning(READ_CER)
-
-
-def _step_size(config: DictConfig) -> str:
-    seconds, utterances = config.trainer.batch_seconds, config.trainer.batch_utterances
-    return console.counted(utterances, "utterance") if seconds is None else f"{seconds:g} s of audio"
-
-
-def _expected_memory(job: Job, seconds: float) -> float:
-    """A rough forecast, in bytes: fp32 weights, gradients and two moments, and the activations of the largest forward pass."""
-    c, wide = job.model.network.config, 4 if job.runtime.precision == "fp32" else 2
-    fixed = 4 * sum(p.numel() for p in job.model.parameters()) + 12 * sum(p.numel() for p in job.trained)
-    fixed /= job.runtime.world if job.sharded else 1
-    frames = job.model.frames(int(seconds * job.model.extractor.sampling_rate))
-    encoder = c.num_hidden_layers * frames * (14 * c.hidden_size + 3 * c.intermediate_size) * wide
-    rates = [math.prod(c.conv_stride[: i + 1]) for i in range(len(c.conv_stride))]
-    front = sum(2 * seconds * job.model.extractor.sampling_rate / r * d * wide for r, d in zip(rates, c.conv_dim, strict=True))
-    return fixed + encoder + front
 
 
 def _rows(examples: list[Hypothesis], split: Split, audible: int) -> list[dict[str, Any]]:

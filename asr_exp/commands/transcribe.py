@@ -1,24 +1,166 @@
-"""Say what is said in recordings: transcribe run=FOLDER files=[a.wav,b.flac] format=jsonl."""
+"""Say what is said in recordings: transcribe a.wav talks/ 'b/*.flac' run=FOLDER.
 
-import json
+Recordings are files, folders, globs, or - for standard input, of any format, rate and length; words after the command or files=.
+run= is the folder of a run, a fine-tuned CTC checkpoint (a folder or a hub id), or torchaudio:NAME of torchaudio.pipelines.
+format= is text (a line a recording), jsonl (with word times and confidences), srt, vtt or ctm. What is said goes to standard output
+or to out=, a file or a folder; progress and complaints go to standard error. A recording that cannot be used does not stop the
+others; the exit status is then 1.
+"""
+
+import os
 import sys
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TextIO
 
+import numpy as np
 from omegaconf import DictConfig, ListConfig
+from tqdm import tqdm
 
-from asr_exp.data.clips import decode
-from asr_exp.data.corpora import FileAudio
+from asr_exp.console import counted
+from asr_exp.data.batching import cost, prefetch
+from asr_exp.data.clips import Samples
+from asr_exp.data.recordings import STDIN, named_files, read_recording, seconds_of
+from asr_exp.endings import say
+from asr_exp.errors import UserError, nearest
+from asr_exp.formats import ENDINGS, FORMATS, ONE_RECORDING
 from asr_exp.runtime import started
-from asr_exp.transcriber import load_transcriber
+from asr_exp.transcriber import Transcriber, Transcript, load_transcriber
+
+PASSES = 8  # forward passes' worth of recordings that are sorted by length together
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]"
 
 
 def run(config: DictConfig) -> int:
-    files = list(config.files) if isinstance(config.files, ListConfig) else [config.files]
+    """Transcribe the recordings of `files=` -> 0, or 1 where some could not be used. Raises UserError where none can be, as asked."""
+    files, complaints = named_files(_asked(config))
+    for complaint in complaints:
+        say("error: ", f"{complaint}.")
+    style, failed = _format(config, files), len(complaints)
     with started(config.trainer.device, "fp32") as runtime:
         transcriber = load_transcriber(config, runtime)
-        for file in files:
-            clip = decode(FileAudio(file), transcriber.rate)
-            (transcript,) = transcriber([clip.samples])
-            line = transcript.text if config.format != "jsonl" else json.dumps({"file": file, **asdict(transcript)}, ensure_ascii=False)
-            sys.stdout.write(line + "\n")
-    return 0
+        with _outlet(config.out, style, files) as write, _bar(files) as bar:
+            for name, transcript in _transcripts(transcriber, files, bar):
+                with tqdm.external_write_mode(file=sys.stderr):
+                    if isinstance(transcript, Transcript):
+                        write(name, FORMATS[style](transcript, name))
+                    else:
+                        say("error: ", str(transcript))
+                        failed += 1
+    if failed:
+        say("", f"{counted(failed, 'recording')} could not be transcribed.")
+    return int(failed > 0)
+
+
+def _asked(config: DictConfig) -> list[str]:
+    asked = config.files if isinstance(config.files, ListConfig) else [] if config.files is None else [config.files]
+    if not asked:
+        raise UserError("transcribe needs recordings: python -m asr_exp transcribe a.wav b/ run=FOLDER, or files=[a.wav,b/], or - for "
+                        "standard input.")
+    return [str(one) for one in asked]
+
+
+def _format(config: DictConfig, files: Sequence[str]) -> str:
+    """The format asked for, or the one that the ending of `out` says, or text. Raises UserError where it cannot be had."""
+    by_ending = {ending: style for style, ending in ENDINGS.items()}
+    style = config.format or by_ending.get(Path(config.out or "").suffix.lower(), "text")
+    if style not in FORMATS:
+        raise UserError(f"format={style} is not one of {', '.join(FORMATS)}.{nearest(style, FORMATS)}")
+    if style in ONE_RECORDING and len(files) > 1 and not _is_folder(config.out):
+        raise UserError(f"format={style} of {len(files)} recordings needs a folder, for a file each: out=FOLDER/.")
+    return style
+
+
+def _is_folder(out: str | None) -> bool:
+    return out is not None and (out.endswith(os.sep) or Path(out).expanduser().is_dir())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# from recordings to transcripts
+
+
+def _transcripts(transcriber: Transcriber, files: Sequence[str], bar: tqdm) -> Iterator[tuple[str, Transcript | UserError]]:
+    """What is said in each recording, or why it cannot be told, in the order given; short ones in batches by length."""
+
+    def read(name: str) -> tuple[str, Samples | UserError]:
+        try:
+            return name, read_recording(name, transcriber.rate)
+        except UserError as why:
+            return name, why
+
+    window: list[tuple[str, Samples | UserError]] = []
+    charged = 0.0
+    for name, samples in map(read, files) if STDIN in files else prefetch(files, read):  # a thread that waits for input cannot be ended
+        window.append((name, samples))
+        charged += 0.0 if isinstance(samples, UserError) else float(cost(np.array(len(samples) / transcriber.rate)))
+        if charged >= PASSES * transcriber.device_seconds:
+            yield from _together(transcriber, window, bar)
+            window, charged = [], 0.0
+    yield from _together(transcriber, window, bar)
+
+
+def _together(transcriber: Transcriber, window: Sequence[tuple[str, Samples | UserError]],
+              bar: tqdm) -> Iterator[tuple[str, Transcript | UserError]]:
+    clips = [samples for _, samples in window if not isinstance(samples, UserError)]
+    transcripts = iter(transcriber(clips, bar.update))
+    for name, samples in window:
+        yield name, samples if isinstance(samples, UserError) else next(transcripts)
+
+
+def _bar(files: Sequence[str]) -> tqdm:
+    """Progress in seconds of audio; silent where standard error is no terminal."""
+    shown = sys.stderr.isatty()
+    total = sum(map(seconds_of, files)) if shown else 0.0
+    return tqdm(total=total, desc="transcribing", bar_format=BAR if total else None, disable=not shown, leave=False, dynamic_ncols=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# where it goes
+
+
+@contextmanager
+def _outlet(out: str | None, style: str, files: Sequence[str]) -> Iterator[Callable[[str, str], object]]:
+    """write(name of a recording, text): to standard output, to one file, or to a file a recording in a folder.
+
+    What was begun is written beside, and takes its name when it is whole. Raises UserError where nothing can be written there.
+    """
+    with ExitStack() as stack:
+        if out is None:
+            yield lambda name, text: (sys.stdout.write(text), sys.stdout.flush())
+        elif not _is_folder(out):
+            file = stack.enter_context(_beside(Path(out).expanduser()))
+            yield lambda name, text: file.write(text)
+        else:
+            places = _places(files, Path(out).expanduser(), ENDINGS[style])
+
+            def write(name: str, text: str) -> None:
+                with _beside(places[name]) as file:
+                    file.write(text)
+
+            yield write
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[TextIO]:
+    new = path.with_name(f"{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = new.open("w", encoding="utf-8")
+    except OSError as why:
+        raise UserError(f"out={path} cannot be written: {why.strerror or why}.") from why
+    with file:
+        yield file
+    new.replace(path)
+
+
+def _places(files: Sequence[str], folder: Path, ending: str) -> dict[str, Path]:
+    """The file of each recording: its name with another ending, below the folder as it lies below what all have in common."""
+    paths = {name: os.path.abspath("stdin" if name == STDIN else name) for name in files}
+    common = os.path.commonpath([os.path.dirname(path) for path in paths.values()]) if paths else ""
+    inside = {name: os.path.relpath(path, common) for name, path in paths.items()}
+    stems = {name: os.path.splitext(path)[0] for name, path in inside.items()}
+    stems = {name: os.path.splitext(path)[0] for name, path in inside.items()}
+    taken = Counter(stems.values())  # a.wav and a.flac keep their endings
+    return {name: folder / f"{inside[name] if taken[stem] > 1 else stem}{ending}" for name, stem in stems.items()}

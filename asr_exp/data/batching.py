@@ -120,7 +120,8 @@ class Batch:
     """One forward pass. Audio is int16 as stored; it becomes float, and is normalised, on the device.
 
     audio: (batch, samples) int16, zero-padded; lengths: samples of each row; labels: all labels in a row, label_lengths of
-    each; time_mask: (batch, frames) and feature_mask: (batch, channels), bool, True where masked, None where nothing is.
+    each; time_mask: (batch, frames) and feature_mask: (batch, channels), bool, True where masked, None where nothing is; features:
+    what the front end makes of each row, (frames, channels), where that is known.
     """
 
     indices: np.ndarray
@@ -130,6 +131,7 @@ class Batch:
     label_lengths: list[int]
     time_mask: torch.Tensor | None = None
     feature_mask: torch.Tensor | None = None
+    features: list[torch.Tensor | None] | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import soundfile
@@ -17,6 +18,13 @@ EXACT = {f"{container} {subtype}" for container in ("WAV", "WAVEX", "RF64", "NIS
          for subtype in ("PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "ULAW", "ALAW")}
 
 Audio = FileAudio | TableAudio
+
+
+class Samples(Protocol):
+    """int16 samples, mono: an array, or what reads them when a slice is asked for."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, span: slice, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -47,16 +55,16 @@ class Clip:
         return (2 * self.frames * rate + self.rate) // (2 * self.rate)
 
 
-def read_clip(audio: Audio, header_only: bool = False, plain: int | None = None) -> Clip:
+def read_clip(audio: Audio, header_only: bool = False, plain: int | None = None, longest: float = LONGEST) -> Clip:
     """A clip as its file holds it. Its header (of a FLAC file, the end too) tells all but whether what is compressed is undamaged,
     and an MP3 or Ogg file whole.
 
-    plain: a rate; the samples of a clip that has it, is mono and of 16 bits come as they are, (frames,) int16.
+    plain: a rate; the samples of a clip that has it, is mono and of 16 bits come as they are, (frames,) int16. longest: seconds.
     """
     clip = None
     try:
         with soundfile.SoundFile(audio.open()) as file:
-            clip = _header(audio, file)
+            clip = _header(audio, file, longest)
             if clip.reason or header_only:
                 return clip
             as_is = (clip.rate, clip.channels, file.subtype) == (plain, 1, "PCM_16")
@@ -79,14 +87,24 @@ def decode(audio: Audio, rate: int) -> Clip:
     clip = read_clip(audio, plain=rate)
     if clip.samples is None or clip.samples.dtype == np.int16:
         return clip
-    mono = clip.samples[:, 0] if clip.channels == 1 else clip.samples.mean(axis=1)
+    mono = mixed_down(clip.samples)
     if clip.rate != rate:
         mono = soxr.resample(mono, clip.rate, rate)
-    scaled = mono * np.float32(32768)
-    return replace(clip, samples=np.clip(np.rint(scaled, out=scaled), -32768, 32767, out=scaled).astype(np.int16))
+    return replace(clip, samples=as_int16(mono))
 
 
-def _header(audio: Audio, file: soundfile.SoundFile) -> Clip:
+def mixed_down(samples: np.ndarray) -> np.ndarray:
+    """The mean of the channels, (frames, channels) -> (frames,)."""
+    return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+
+
+def as_int16(samples: np.ndarray) -> np.ndarray:
+    """float32 samples, full scale at 1, as int16."""
+    scaled = samples * np.float32(32768)
+    return np.clip(np.rint(scaled, out=scaled), -32768, 32767, out=scaled).astype(np.int16)
+
+
+def _header(audio: Audio, file: soundfile.SoundFile, longest: float) -> Clip:
     """What the header says, the file moved to the segment's start. Raises ValueError for a segment that lies outside."""
     if file.frames == 0:
         return Clip("empty: the file holds no audio")
@@ -98,7 +116,7 @@ def _header(audio: Audio, file: soundfile.SoundFile) -> Clip:
     clip = Clip("", file.samplerate, frames, file.channels, f"{file.format} {file.subtype}")
     if promised > file.frames:
         return replace(clip, reason=f"truncated: {file.frames} samples where the header promises {promised}")
-    if frames > LONGEST * file.samplerate:
+    if frames > longest * file.samplerate:
         return replace(clip, reason=f"{clip.seconds:.0f} s long; cut it into segments first")
     return clip
 

@@ -1,0 +1,234 @@
+"""`transcribe`: what a run says of its own test files, whatever else is asked for; formats, folders, broken files, checkpoints."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import transformers
+from harness import NAMES, QUIET, call, cli, environment, lines, make_corpus, run, spoken
+
+from asr_exp.config import compose
+from asr_exp.data.tokenizer import Tokenizer
+from asr_exp.runtime import started
+from asr_exp.transcriber import load_transcriber
+
+TOKENS = ["[PAD]", "[UNK]", "|", *"abdegilmou"]
+CPU = "trainer.device=cpu"
+
+
+@pytest.fixture(scope="module")
+def tuned(backbone, tmp_path_factory):
+    """tuned("wavlm-layer") -> the folder of a fine-tuned recogniser of that family, with a head of random weights that says a lot."""
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("tuned") / name
+            torch.manual_seed(3)
+            head = {"vocab_size": len(TOKENS), "pad_token_id": 0, "ignore_mismatched_sizes": True}
+            network = transformers.AutoModelForCTC.from_pretrained(backbone(name), **head)
+            with torch.no_grad():
+                network.lm_head.weight.mul_(50)
+                network.lm_head.bias[1] = -1e4  # what is written [UNK] cannot be aligned
+            network.save_pretrained(made[name])
+            Tokenizer(TOKENS).save(made[name])
+            transformers.AutoFeatureExtractor.from_pretrained(backbone(name)).save_pretrained(made[name])
+        return made[name]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """A folder of five recordings, at 8 kHz: 0.wav to 4.wav."""
+    folder, rng = tmp_path_factory.mktemp("clips"), np.random.default_rng(1)
+    for number in range(5):
+        soundfile.write(folder / f"{number}.wav", spoken(rng.choice(["ba", "di", "go"], 1 + number), rng, 8000), 8000)
+    return folder
+
+
+def said(capsys) -> list[dict]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_runs_own_test_files(tuned, tmp_path, cache, capsys, name):
+    """Every family: the hypotheses of the run, and those of transformers' pipeline from the checkpoint itself."""
+    corpus = make_corpus(tmp_path / "data")
+    keep = ["model=hf", f"model.checkpoint={tuned(name)}", "model.head=keep", "trainer.max_steps=0", *QUIET]
+    folder = run(*corpus, *keep, cwd=tmp_path)
+    hypotheses = lines(folder / "hypotheses.test.jsonl")
+    want = {f"data/{one['id']}": one["hypothesis"] for one in hypotheses}
+    assert len(set(want.values())) == 5 and all(len(text) > 3 for text in want.values())
+    capsys.readouterr()
+    pipe = transformers.pipeline("automatic-speech-recognition", model=str(tuned(name)), device="cpu")
+    for asked in (folder, tuned(name)):
+        call("transcribe", "data/test*.wav", f"run={asked}", "format=jsonl", CPU, cwd=tmp_path)
+        found = said(capsys)
+        assert {one["file"]: one["text"] for one in found} == want
+        for one in found:
+            assert one["text"] == pipe(soundfile.read(tmp_path / one["file"])[0])["text"].strip()
+            assert " ".join(word["text"] for word in one["words"]).split() == one["text"].split()
+            check_words(one)
+
+
+def check_words(one: dict) -> None:
+    times = [time for word in one["words"] for time in (word["start"], word["end"])]
+    assert times == sorted(times) and times[0] >= 0 and times[-1] <= one["seconds"]
+    assert all(0 < word["confidence"] <= 1 and word["start"] < word["end"] for word in one["words"])
+
+
+def test_words_of_the_best_path_are_those_of_the_aligner(tuned, clips):
+    """torchaudio's forced alignment of the text to the same emissions finds the same places."""
+    config = compose([f"run={tuned('hubert-layer')}", CPU])
+    with started("cpu", "fp32") as runtime:
+        one = load_transcriber(config, runtime)
+        samples = [spoken(["ba", "di", "go", "lu"], np.random.default_rng(n)) for n in range(4)]
+        for clip in ((samples * 32767).astype(np.int16) for samples in samples):
+            (transcript,), (emissions,) = one([clip]), one.emissions([clip])
+            aligned = one.words(emissions, transcript.text)
+            assert [w.text for w in aligned] == [w.text for w in transcript.words]
+            for ours, theirs in zip(transcript.words, aligned, strict=True):
+                assert abs(ours.start - theirs.start) <= 0.021 and abs(ours.end - theirs.end) <= 0.021
+                assert ours.confidence == pytest.approx(theirs.confidence, abs=0.2)
+
+
+def test_bad_files_among_good_ones(tuned, clips, tmp_path, capsys):
+    (tmp_path / "bad.wav").write_bytes(b"no audio")
+    (tmp_path / "short.wav").parent.mkdir(exist_ok=True)
+    soundfile.write(tmp_path / "short.wav", np.zeros(100), 16000)
+    asked = [clips / "3.wav", tmp_path / "bad.wav", "gone.flac", clips / "0.wav", "none*", tmp_path / "short.wav"]
+    call("transcribe", *asked, f"run={tuned('wav2vec2-group')}", "format=jsonl", CPU, cwd=tmp_path, status=1)
+    out, err = capsys.readouterr()
+    assert [Path(json.loads(line)["file"]).name for line in out.splitlines()] == ["3.wav", "0.wav", "short.wav"]
+    told = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(told) == 3 and all(any(name in line for line in told) for name in ("bad.wav", "gone.flac", "none*"))
+    assert "3 recordings could not be transcribed." in err and "Traceback" not in err
+
+
+def test_text_a_line_a_recording_in_the_order_asked(tuned, clips, tmp_path, capsys):
+    """Whatever is batched together, and in batches however small."""
+    asked = [clips / f"{n}.wav" for n in (4, 0, 3, 1, 2)]
+    call("transcribe", *asked, f"run={tuned('sew-group')}", CPU, cwd=tmp_path)
+    together = capsys.readouterr().out.splitlines()
+    call("transcribe", *asked, f"run={tuned('sew-group')}", "trainer.device_seconds=0.1", CPU, cwd=tmp_path)
+    assert capsys.readouterr().out.splitlines() == together
+    for file, text in zip(asked, together, strict=True):
+        call("transcribe", file, f"run={tuned('sew-group')}", CPU, cwd=tmp_path)
+        assert capsys.readouterr().out == f"{text}\n"
+    assert len(set(together)) == 5
+
+
+def test_where_it_goes(tuned, clips, tmp_path, capsys):
+    one = [f"run={tuned('wavlm-layer')}", CPU]
+    call("transcribe", clips / "1.wav", *one, cwd=tmp_path)
+    text = capsys.readouterr().out.strip()
+    call("transcribe", f"files=[{clips}/1.wav,{clips}/2.wav]", "out=new/all.jsonl", *one, cwd=tmp_path)
+    assert [row["text"] for row in lines(tmp_path / "new/all.jsonl")][0] == text
+    call("transcribe", clips, "out=subs/", "format=vtt", *one, cwd=tmp_path)
+    assert sorted(path.name for path in (tmp_path / "subs").iterdir()) == [f"{n}.vtt" for n in range(5)]
+    assert text.split()[0] in (tmp_path / "subs/1.vtt").read_text()
+    call("transcribe", clips / "1.wav", "out=1.srt", *one, cwd=tmp_path)
+    assert (tmp_path / "1.srt").read_text().startswith("1\n00:00:0")
+    assert not capsys.readouterr().out and not list(tmp_path.rglob("*.new"))
+
+
+def test_files_of_the_same_name(tuned, clips, tmp_path):
+    for name in ("a/1.wav", "b/1.wav", "b/1.flac"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name, soundfile.read(clips / "1.wav")[0], 8000)
+    call("transcribe", "a", "b", "out=texts/", f"run={tuned('wavlm-layer')}", CPU, cwd=tmp_path)
+    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.txt"))
+    assert found == ["texts/a/1.txt", "texts/b/1.flac.txt", "texts/b/1.wav.txt"]
+
+
+@pytest.mark.parametrize(("asked", "told"), [
+    ([], "transcribe needs recordings"),
+    (["a.wav", "b.wav", "format=srt"], "format=srt of 2 recordings needs a folder"),
+    (["a.wav", "format=jsonlines"], "format=jsonlines is not one of .* Did you mean 'jsonl'"),
+    (["a.wav", "run=no/such/run"], "run=no/such/run"),
+    (["a.wav", "run=./nothing"], "run=./nothing is not a folder"),
+    (["a.wav", "run=."], "run=."),
+    (["a.wav", "out=/dev/null/x.txt"], "out=/dev/null/x.txt cannot be written"),
+    (["a.wav", "transcribe.overlap_seconds=20"], "transcribe.overlap_seconds=20 is more than half"),
+    (["a.wav", "decode.name=nobodys"], "nobodys"),
+])  # fmt: skip
+def test_what_cannot_be(tuned, tmp_path, capsys, asked, told):
+    model = [] if any(word.startswith("run=") for word in asked) else [f"run={tuned('wavlm-layer')}"]
+    call("transcribe", *asked, *model, CPU, cwd=tmp_path, status=2)
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and "Traceback" not in err and "model.checkpoint" not in err
+    assert re.search(told, err)
+
+
+def test_an_encoder_that_was_never_fine_tuned(backbone, tmp_path, capsys):
+    call("transcribe", "a.wav", f"run={backbone('wavlm-layer')}", CPU, cwd=tmp_path, status=2)
+    assert "vocab" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_in_a_process_of_its_own(tuned, clips, tmp_path):
+    """Standard input in, text alone on standard output; as it is typed, with a model it takes no training for."""
+    command = [sys.executable, "-m", "asr_exp", "transcribe", "-", f"run={tuned('hubert-group')}", CPU]
+    wav = (clips / "2.wav").read_bytes()
+    piped = subprocess.run(command, input=wav, capture_output=True, cwd=tmp_path, env=environment())
+    named = cli("transcribe", f"files={clips}/2.wav", f"run={tuned('hubert-group')}", CPU, cwd=tmp_path)
+    assert piped.returncode == 0 and piped.stdout.decode() == named.stdout and len(named.stdout) > 3
+    assert piped.stderr == b"" and named.stderr == ""
+
+
+LONG_RUN = """
+import resource, sys
+from asr_exp.__main__ import main
+status = main(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+sys.exit(status)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_recording(tuned, tmp_path):
+    """Forty minutes more of audio are 77 MB of samples, and the network's own would be gigabytes."""
+    peaks = []
+    for minutes in (5, 45):
+        path = tmp_path / f"{minutes}.wav"
+        minute = (np.random.default_rng(0).standard_normal(60 * 16000) * 2000).astype(np.int16)
+        with soundfile.SoundFile(path, "w", 16000, 1) as file:
+            for _ in range(minutes):
+                file.write(minute)
+        command = [sys.executable, "-c", LONG_RUN, "transcribe", path, f"run={tuned('wav2vec2-layer')}", CPU, "out=long.jsonl"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment())
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stderr.split()[-1]) / 1024)
+        (row,) = lines(tmp_path / "long.jsonl")
+        assert row["seconds"] == minutes * 60 and row["words"][-1]["end"] > minutes * 60 - 5
+    assert peaks[1] < peaks[0] + 60, peaks
+
+
+@pytest.mark.slow
+def test_a_trained_recogniser_says_the_same_in_chunks(tmp_path, cache, capsys):
+    """A run that has learned its words: a join of speech over and over in one piece and in chunks, and its word times."""
+    corpus = make_corpus(tmp_path / "data", train=300, rest=20)
+    learn = ["model=tiny", "trainer.max_steps=150", "trainer.batch_seconds=20", "optimizer.lr=1e-3", "trainer.eval_every=150", *QUIET]
+    folder = run(*corpus, *learn, cwd=tmp_path)
+    assert json.loads((folder / "result.json").read_text())["splits"]["test"]["wer"] < 0.2
+    rng, parts, words = np.random.default_rng(9), [], []
+    for _ in range(30):
+        words += (some := list(rng.choice(["ba", "di", "go", "lu", "me"], 5)))
+        parts += [spoken(some, rng), 0.01 * rng.standard_normal(8000)]
+    soundfile.write(tmp_path / "long.wav", np.concatenate(parts), 16000)
+    capsys.readouterr()
+    call("transcribe", "long.wav", f"run={folder}", "format=jsonl", CPU, cwd=tmp_path)
+    (whole,) = said(capsys)
+    chunks = ["transcribe.whole_seconds=5", "transcribe.chunk_seconds=8", "transcribe.overlap_seconds=4"]
+    call("transcribe", "long.wav", f"run={folder}", "format=jsonl", *chunks, CPU, cwd=tmp_path)
+    (cut,) = said(capsys)
+    assert cut["text"] == whole["text"] and len(whole["text"].split()) > 100
+    for a, b in zip(whole["words"], cut["words"], strict=True):
+        assert abs(a["start"] - b["start"]) < 0.05 and abs(a["end"] - b["end"]) < 0.05
