@@ -11,6 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig
 
 from asr_exp.config import is_run, load_run, run_folder
+from asr_exp.data.recordings import named_files
 from asr_exp.errors import UserError
 from asr_exp.intervals import Estimate
 from asr_exp.pairing import pair_up, read_runs
@@ -137,9 +138,11 @@ def _pictures(config: DictConfig, configs: Sequence[DictConfig], runtime: Runtim
 def _of_files(config: DictConfig, runtime: Runtime) -> int:
     if config.format != "png":
         raise UserError("report files=... draws pictures of recordings: give format=png, and out=FOLDER.")
-    files = list(config.files) if isinstance(config.files, ListConfig) else [config.files]
+    files, complaints = named_files(str(one) for one in (config.files if isinstance(config.files, ListConfig) else [config.files]))
+    if complaints:
+        raise UserError(f"files: {'; '.join(complaints)}.")
     folder = Path(config.out or ".").expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    for path in draw_files(load_transcriber(config, runtime), [str(one) for one in files], folder, config.report.width):
+    for path in draw_files(load_transcriber(config, runtime), files, folder, config.report.width):
         print(path)
     return 0

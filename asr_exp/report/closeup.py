@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 import torch
 
-from asr_exp.alignment import Span, Word, align_labels, words_of
+from asr_exp.alignment import Span, Word, align_labels, best_path, words_of
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.transcriber import Transcriber
 
@@ -46,15 +46,15 @@ def hear(transcriber: Transcriber, clip: np.ndarray, reference: str | None, hypo
     """clip: int16, at the transcriber's rate; reference: after the text rules; hypothesis: a text, or None for the best path's."""
     (log_probs,) = transcriber.emissions([clip])
     tokenizer = transcriber.tokenizer
-    best = log_probs.argmax(-1) if len(log_probs) else torch.empty(0, dtype=torch.long)
-    path = torch.unique_consecutive(best)
-    said = path[path != tokenizer.blank].tolist()
-    if hypothesis is not None and tokenizer.unit != "phone":  # phones may be folded: then they are not what was emitted
-        said = tokenizer.encode(hypothesis).tolist()
-    labels = [said] if reference is None else [said, tokenizer.encode(tokenizer.target(reference)).tolist()]
-    heard, *spoken = (_aligned(log_probs, one, tokenizer, transcriber.frame) for one in labels)
+    scores, best = log_probs.max(-1)
+    if hypothesis is None or tokenizer.unit == "phone":  # phones may be folded: then they are not what was emitted
+        said = best_path(best, scores.exp(), tokenizer.blank)
+    else:
+        said = _spans(log_probs, tokenizer.encode(hypothesis), tokenizer)
+    spoken = None if reference is None else _spans(log_probs, tokenizer.encode(tokenizer.target(reference)), tokenizer)
     tokens = [label_name(token, tokenizer) for token in tokenizer.tokens]
-    return Heard(log_probs.exp().numpy(), transcriber.frame, tokens, tokenizer.blank, best.tolist(), *(spoken or [None]), heard)
+    return Heard(log_probs.exp().numpy(), transcriber.frame, tokens, tokenizer.blank, best.tolist(),
+                 None if spoken is None else _aligned(spoken, transcriber), _aligned(said, transcriber))
 
 
 def label_name(token: str, tokenizer: Tokenizer) -> str:
@@ -62,16 +62,18 @@ def label_name(token: str, tokenizer: Tokenizer) -> str:
     return "␣" if token == tokenizer.space else "∅" if token == tokenizer.blank_token else token.strip() or token
 
 
-def _aligned(log_probs: torch.Tensor, labels: Sequence[int], tokenizer: Tokenizer, frame: float) -> Aligned:
+def _spans(log_probs: torch.Tensor, labels: np.ndarray, tokenizer: Tokenizer) -> list[Span]:
+    """Where labels stand; none where there are more of them than frames."""
     try:
-        spans = align_labels(log_probs, labels, tokenizer.blank)
-    except ValueError:  # more labels than frames
-        return Aligned([], [])
-    return Aligned([_label(span, tokenizer, frame) for span in spans], words_of(spans, tokenizer, frame))
+        return align_labels(log_probs, labels.tolist(), tokenizer.blank)
+    except ValueError:
+        return []
 
 
-def _label(span: Span, tokenizer: Tokenizer, frame: float) -> Word:
-    return Word(label_name(tokenizer.tokens[span.label], tokenizer), span.start * frame, span.end * frame, span.score)
+def _aligned(spans: Sequence[Span], transcriber: Transcriber) -> Aligned:
+    tokenizer, frame = transcriber.tokenizer, transcriber.frame
+    labels = [Word(label_name(tokenizer.tokens[one.label], tokenizer), one.start * frame, one.end * frame, one.score) for one in spans]
+    return Aligned(labels, words_of(spans, tokenizer, frame))
 
 
 def shown_labels(heard: Heard) -> list[int]:
@@ -133,11 +135,11 @@ def _emissions(heard: Heard) -> dict[str, Any]:
     return {
         "labels": [heard.tokens[label] for label in labels], "frames": len(heard.posteriors), "frame": heard.frame,
         "shades": _base64(shades.tobytes()), "best": [rows.get(label, -1) for label in heard.best],
-        "reference": _spans(heard.reference), "hypothesis": _spans(heard.hypothesis),
+        "reference": _times(heard.reference), "hypothesis": _times(heard.hypothesis),
     }
 
 
-def _spans(aligned: Aligned | None) -> dict[str, Any] | None:
+def _times(aligned: Aligned | None) -> dict[str, Any] | None:
     if aligned is None:
         return None
     return {name: [[one.text, round(one.start, 3), round(one.end, 3), round(one.confidence, 3)] for one in spans]

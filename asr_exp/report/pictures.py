@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from asr_exp.data.clips import decode
-from asr_exp.data.corpora import FileAudio
 from asr_exp.data.prepare import Split
+from asr_exp.data.recordings import read_recording
 from asr_exp.errors import UserError
 from asr_exp.report.closeup import RANGE, Aligned, Heard, hear, shown_labels, spectrogram
 from asr_exp.report.contents import Utterances
@@ -52,15 +51,15 @@ def draw_run(records: Sequence[Record], utterances: Utterances | None, rows: Seq
 def draw_files(transcriber: Transcriber, files: Sequence[str], folder: Path, width: int) -> Iterator[Path]:
     """Of each recording NAME.png (waveform, spectrogram, emissions, transcript) and NAME-layers.png -> their paths.
 
-    Raises UserError for a file that cannot be used.
+    Raises UserError for one that cannot be used, or is longer than what goes through the network in one piece.
     """
     for file in files:
-        clip = decode(FileAudio(file), transcriber.rate)
-        if clip.samples is None or clip.reason or not transcriber.model.frames(len(clip.samples)):
-            raise UserError(f"files: {file} cannot be drawn: {clip.reason or 'it is shorter than one frame'}.")
-        heard, features = hear(transcriber, clip.samples, None, None), layer_features(transcriber, clip.samples)
+        clip = np.array(read_recording(file, transcriber.rate, longest=transcriber.chunking.whole)[:])
+        if not transcriber.model.frames(len(clip)):
+            raise UserError(f"{file}: shorter than one frame, so there is nothing to draw.")
+        heard, features = hear(transcriber, clip, None, None), layer_features(transcriber, clip)
         name = file_name(Path(file).stem)
-        yield save(draw_utterance(clip.samples, transcriber.rate, heard), folder / f"{name}.png", width)
+        yield save(draw_utterance(clip, transcriber.rate, heard), folder / f"{name}.png", width)
         yield save(draw_layers(features, heard.frame), folder / f"{name}-layers.png", width)
 
 
