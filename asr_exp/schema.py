@@ -218,8 +218,8 @@ class Config:
     run: str | None = key(None, "evaluate, transcribe, report: the run folder to use (null: the folder these settings lead to). "
                           "transcribe takes a fine-tuned CTC checkpoint too, a folder or a hub id, or torchaudio:NAME")
     files: Any = key(None, "transcribe, report: recordings: files, folders, globs, or - for standard input")
-    format: str | None = key(None, "transcribe, report: what comes out: text, jsonl, srt, vtt, ctm (null: by the ending of out, else text), "
-                             "of report html (null), png")
+    format: str | None = key(None, "transcribe, report: what comes out: text, jsonl, srt, vtt, ctm (null: by the ending of out, else "
+                             "text); of report html (null), png")
     out: str | None = key(None, "transcribe, report: file or folder that it goes to (null: standard output, of report the run folder)")
     split: str = key("test", "evaluate, compare, report: the split to score", choices=("train", "dev", "test"))
     a: Any = key(None, "compare, report: a run folder, or a list of them that differ by their seed")
