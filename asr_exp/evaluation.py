@@ -22,7 +22,10 @@ from asr_exp.scoring import Tally, character_errors, word_errors
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What the recogniser says of one utterance. counts: edits over words (or phones), and over characters under `characters`."""
+    """What the recogniser says of one utterance. counts: edits over words (or phones), and over characters under `characters`.
+
+    loss: the CTC loss of the reference; None where it cannot be aligned.
+    """
 
     id: str
     reference: str
@@ -30,6 +33,7 @@ class Hypothesis:
     counts: dict[str, Any]
     speaker: str | None
     seconds: float
+    loss: float | None = None
 
 
 @dataclass
@@ -88,7 +92,8 @@ def _passes(model: Recogniser, split: Split, tokenizer: Tokenizer, decoder: Deco
         losses = ctc_losses(emissions, batch.labels.to(runtime.device), batch.label_lengths, tokenizer.blank, reduction).cpu().numpy()
         texts = [tokenizer.scored(text) for text in decoder(emissions.logits, emissions.frames)]
         usable = np.isfinite(losses) & (losses > 0)
-        rows = [(int(i), _hypothesis(split, int(i), text)) for i, text in zip(batch.indices, texts, strict=True)]
+        each = [round(float(loss), 4) if fine else None for loss, fine in zip(losses, usable, strict=True)]
+        rows = [(int(i), _hypothesis(split, int(i), text, loss)) for i, text, loss in zip(batch.indices, texts, each, strict=True)]
         yield rows, np.array([losses[usable].sum(), usable.sum()], dtype=np.float64)
     rounds = -(-len(everything) // runtime.world)
     for _ in range(rounds - len(mine)):  # ranks with a pass less still take part in the last round
@@ -106,10 +111,10 @@ def _gathered(passes: Iterator, runtime: Runtime) -> Iterator:
         yield from everyone or [one]
 
 
-def _hypothesis(split: Split, index: int, text: str) -> Hypothesis:
+def _hypothesis(split: Split, index: int, text: str, loss: float | None) -> Hypothesis:
     utterance, reference = split.utterances[index], split.reference(index)
     counts = {"words": word_errors(reference, text), "characters": character_errors(reference, text)}
-    return Hypothesis(utterance.id, reference, text, counts, utterance.speaker, round(float(split.seconds[index]), 3))
+    return Hypothesis(utterance.id, reference, text, counts, utterance.speaker, round(float(split.seconds[index]), 3), loss)
 
 
 def _line(one: Hypothesis) -> str:

@@ -33,7 +33,7 @@ from asr_exp.errors import Pruned, Stopped, UserError
 from asr_exp.evaluation import Evaluation, Hypothesis, evaluate
 from asr_exp.job import Job, build_job
 from asr_exp.plan import announce
-from asr_exp.results import read_result, write_quarantine, write_result, write_text
+from asr_exp.results import LOSSES, read_result, write_quarantine, write_result, write_text
 from asr_exp.runtime import Runtime, environment, is_main, launch, peer_lost, task_overrides, under_torchrun, versions
 from asr_exp.sharding import gathered, shard_like, shard_optimizer_state, whole
 from asr_exp.sweeps.study import Judge
@@ -122,9 +122,10 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
         console.show_examples(found.examples, config.trainer.examples)
         return found
 
-    metrics = MetricsFile(folder / "metrics.jsonl", state.lines) if runtime.main else None
+    kept = {"metrics.jsonl": state.lines, LOSSES: state.step}  # lines
+    metrics, losses = (MetricsFile(folder / name, lines) if runtime.main else None for name, lines in kept.items())
     hooks = Hooks(on_dev, lambda state, best: _save(folder, job, tokenizer, state, best), metrics, tracker,
-                  Profile(folder, config.trainer.profile if runtime.main else 0), _judge(config, runtime))
+                  Profile(folder, config.trainer.profile if runtime.main else 0), _judge(config, runtime), losses)
     try:
         with splits["train"].filling():
             fit(job, state, hooks)
@@ -139,8 +140,9 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
             save(state, hooks)
     finally:
         hooks.profile.close()
-        if metrics:
-            metrics.close()
+        for file in filter(None, (metrics, losses)):
+            file.close()
+        if runtime.main:
             _quarantine(folder, splits)
     runtime.share(None)  # the best checkpoint is on the disk before another rank reads it
     load_weights(folder / "checkpoints" / "best", model.network)
