@@ -39,8 +39,10 @@ ROWS = [
     ["data.prepare"],
     ["dropout", "features", "frontend", "posconv"],
     ["packed"],
-    ["alignment", "backbone", "bundles", "checkpoint", "chunking", "decoding", "intervals", "model", "optim", "plateau"],  # band 3
-    ["results", "scoring", "significance", "standins", "tracking"],
+    ["alignment", "backbone", "bundles", "checkpoint", "chunking", "decoding", "intervals", "model", "ngram", "optim", "plateau"],  # band 3
+    ["emissions", "hot_words", "results", "scoring", "significance", "standins", "tracking"],
+    ["beam"],
+    ["language", "tuning"],
     ["tables"],
     ["tables.scores"],
     ["tables.rows"],
