@@ -93,8 +93,19 @@ class Model:
 
 @dataclass
 class Decode:
-    name: str = key("greedy", "decoder: greedy, or a plugin's")
+    name: str = key("greedy", "decoder: greedy, beam, or a plugin's")
     settings: dict[str, Any] = key({}, "what a plugin's decoder takes besides the tokenizer: decode.settings.beam=8")
+    lm: str | None = key(None, "beam: language model: train-text (made of the training transcripts), a file .arpa, a text file, or null")
+    order: int | None = key(None, "beam: the n of a language model made from text (null: 3 for words, 6 for characters or phones)",
+                            minimum=2, maximum=6)
+    lexicon: str | None = key("auto", "beam: the words there are: auto (the language model's; any for phones), a file, or null (any)")
+    beam: int = key(100, "beam: texts that are kept from frame to frame", minimum=1)
+    lm_weight: float = key(0.5, "beam: factor of the language model's log probability", minimum=0)
+    word_score: float = key(0.0, "beam: what every word adds to a text's score (below 0: costs)")
+    tune: bool = key(False, "beam: look for the lm_weight and word_score that make the fewest errors on dev")
+    hot_words: list[str] = key([], "beam: words and phrases to find more readily, such as [robot,living room]")
+    hot_word_weight: float = key(5.0, "beam: what each hot word or phrase adds to a text's score", minimum=0)
+    nbest: int = key(1, "beam: hypotheses of each utterance that are written down with their scores", minimum=1)
 
 
 @dataclass
@@ -221,8 +232,9 @@ class Config:
                           "to). All but evaluate take a fine-tuned CTC checkpoint too, a folder or a hub id; transcribe, align: "
                           "torchaudio:NAME")
     files: Any = key(None, "transcribe, align, report: recordings: files, folders, globs, or - for standard input")
-    format: str | None = key(None, "transcribe, align, report: what comes out: text, jsonl, srt, vtt, ctm (null: by the ending of out, else "
-                             "text); of align textgrid, ctm, json, all (null: textgrid, on standard output ctm); of report html (null), png")
+    format: str | None = key(None, "transcribe, align, report: what comes out: text, jsonl, srt, vtt, ctm (null: by the ending of out, "
+                             "else text); of align textgrid, ctm, json, all (null: textgrid, on standard output ctm); of report html "
+                             "(null), png")
     out: str | None = key(None, "transcribe, align, report, export: file or folder that it goes to (null: standard output; align of a "
                           "split: alignments/SPLIT in the run's folder; report: the run's folder)")
     split: str = key("test", "evaluate, compare, align, report: the split to score, align or show", choices=("train", "dev", "test"))
@@ -240,5 +252,5 @@ NOT_IN_SIGNATURE = (
     "run", "split", "a", "b", "resamples", "files", "format", "out",
     "check", "transcribe", "align", "report", "export",
     "trainer.devices", "trainer.strategy", "trainer.device", "trainer.log_every", "trainer.examples", "trainer.workers",
-    "trainer.feature_cache_gb", "trainer.profile",
+    "trainer.feature_cache_gb", "trainer.profile", "decode.nbest",
 )

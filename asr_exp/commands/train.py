@@ -16,6 +16,7 @@ from asr_exp import console
 from asr_exp.assembly import (
     at_work,
     build_data,
+    build_decoder,
     build_protocol,
     build_recogniser,
     build_split,
@@ -24,14 +25,17 @@ from asr_exp.assembly import (
     model_arguments,
 )  # fmt: skip
 from asr_exp.backbone import read_config
+from asr_exp.beam import Beam
 from asr_exp.checkpoint import average_recent, keep_recent, load_state, load_weights, recover, save_state, write_folder
 from asr_exp.config import resolve, run_folder, signature
 from asr_exp.data.prepare import Split
 from asr_exp.data.tokenizer import Tokenizer
-from asr_exp.decoding import make_decoder
+from asr_exp.decoding import Decoder, Greedy
+from asr_exp.emissions import checkpoint_hash
 from asr_exp.errors import Pruned, Stopped, UserError
 from asr_exp.evaluation import Evaluation, Hypothesis, evaluate
 from asr_exp.job import Job, build_job
+from asr_exp.model import Recogniser
 from asr_exp.plan import announce
 from asr_exp.results import LOSSES, read_result, write_quarantine, write_result, write_text
 from asr_exp.runtime import Runtime, environment, is_main, launch, peer_lost, task_overrides, under_torchrun, versions
@@ -39,6 +43,7 @@ from asr_exp.sharding import gathered, shard_like, shard_optimizer_state, whole
 from asr_exp.sweeps.study import Judge
 from asr_exp.tracking import MetricsFile, NoTracker, Profile, Tracker, make_tracker
 from asr_exp.training import Hooks, State, fit, save, score
+from asr_exp.tuning import tune_on_dev
 
 log = logging.getLogger(__name__)
 DEV_CANDIDATE = "hypotheses.dev.candidate.jsonl"
@@ -104,7 +109,8 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
     if runtime.main:
         _quarantine(folder, splits)
         announce(config, folder, data, splits, tokenizer, job)
-    decoder = make_decoder(config.decode.name, tokenizer, config.decode.settings)
+    final = build_decoder(config, tokenizer, runtime, folder, data)
+    decoder = Greedy(tokenizer) if isinstance(final, Beam) else final  # beam search is for the final scores: dev is scored often
 
     def scored(split: Split, path: Path | None, step: int, examples: int) -> Evaluation:
         with whole(model):
@@ -146,21 +152,32 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
             _quarantine(folder, splits)
     runtime.share(None)  # the best checkpoint is on the disk before another rank reads it
     load_weights(folder / "checkpoints" / "best", model.network)
-    test = scored(splits["test"], folder / "hypotheses.test.jsonl", state.step, config.trainer.examples)
+    _tune(config, folder, final, splits["dev"], model, runtime)
+    decoder, again = final, ("dev", "test") if isinstance(final, Beam) else ("test",)
+    scores = {name: scored(splits[name], folder / f"hypotheses.{name}.jsonl", state.step, config.trainer.examples) for name in again}
     return {
-        "protocol": build_protocol(config, data, splits["test"]),
-        "best": {k: state.best[k] for k in ("step", "metric", "value")},
-        "splits": {"dev": state.best["summary"], "test": test.summary},
-        "train": _effort(state, job),
+        "protocol": build_protocol(config, data, splits["test"], final),
+        "splits": {"dev": state.best["summary"], **{name: found.summary for name, found in scores.items()}},
+        **_effort(state, job),
     }
 
 
+def _tune(config: DictConfig, folder: Path, decoder: Decoder, dev: Split, model: Recogniser, runtime: Runtime) -> None:
+    """Give a beam search the weights that suit the best checkpoint, where that is asked for."""
+    if not (isinstance(decoder, Beam) and config.decode.tune):
+        return
+    checkpoint = runtime.share(checkpoint_hash(folder / "checkpoints" / "best") if runtime.main else None)
+    with whole(model):
+        tune_on_dev(decoder, folder, checkpoint, lambda: dev, config.model.padding, config.trainer.device_seconds, runtime, model.eval)
+
+
 def _effort(state: State, job: Job) -> dict[str, Any]:
-    return {
+    train = {
         "steps": state.step, "skipped_steps": state.skipped_steps, "epochs": round(state.step / job.plan.steps_per_epoch, 3),
         "audio_seconds": round(state.audio_seconds, 2), "wall_seconds": round(state.wall_seconds, 2),
         "audio_seconds_per_second": round(state.audio_seconds / max(1e-9, state.wall_seconds), 2),
     }
+    return {"best": {k: state.best[k] for k in ("step", "metric", "value")}, "train": train}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
