@@ -135,15 +135,7 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
     try:
         with splits["train"].filling():
             fit(job, state, hooks)
-        if not state.best:  # no step was asked for: the checkpoint is scored as it is
-            score(job, state, hooks)
-            save(state, hooks)
-        if config.trainer.average > 1 and not state.averaged:
-            runtime.share(None)  # rank 0 has kept the last of them
-            average_recent(folder / RECENT, model.network)
-            state.averaged = True
-            score(job, state, hooks)
-            save(state, hooks)
+        _conclude(config, folder, job, state, hooks)
     finally:
         hooks.profile.close()
         for file in filter(None, (metrics, losses)):
@@ -160,6 +152,19 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
         "splits": {"dev": state.best["summary"], **{name: found.summary for name, found in scores.items()}},
         **_effort(state, job),
     }
+
+
+def _conclude(config: DictConfig, folder: Path, job: Job, state: State, hooks: Hooks) -> None:
+    """Score what no step has scored: the checkpoint as it is, where no step was asked for, and the mean of the last evaluations' weights."""
+    if not state.best:
+        score(job, state, hooks)
+        save(state, hooks)
+    if config.trainer.average > 1 and not state.averaged:
+        job.runtime.share(None)  # rank 0 has kept the last of them
+        average_recent(folder / RECENT, job.model.network)
+        state.averaged = True
+        score(job, state, hooks)
+        save(state, hooks)
 
 
 def _tune(config: DictConfig, folder: Path, decoder: Decoder, dev: Split, model: Recogniser, runtime: Runtime) -> None:
