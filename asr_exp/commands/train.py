@@ -155,7 +155,7 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
 
 
 def _conclude(config: DictConfig, folder: Path, job: Job, state: State, hooks: Hooks) -> None:
-    """Score what no step has scored: the checkpoint as it is, where no step was asked for, and the mean of the last evaluations' weights."""
+    """Score what no step has scored: the checkpoint as it is, where no step was asked for; the mean of the last evaluations' weights."""
     if not state.best:
         score(job, state, hooks)
         save(state, hooks)
