@@ -14,6 +14,7 @@ import torch
 import transformers
 from harness import NAMES, QUIET, call, cli, environment, lines, make_corpus, run, spoken
 
+from asr_exp.__main__ import parse
 from asr_exp.config import compose
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.runtime import started
@@ -79,6 +80,22 @@ def test_a_runs_own_test_files(tuned, tmp_path, cache, capsys, name):
             check_words(one)
 
 
+def test_another_decoder_says_what_evaluate_scores_with_it(tuned, tmp_path, cache, capsys):
+    pytest.importorskip("flashlight.lib.text")
+    corpus = make_corpus(tmp_path / "data")
+    keep = ["model=hf", f"model.checkpoint={tuned('wav2vec2-layer')}", "model.head=keep", "trainer.max_steps=0", *QUIET]
+    folder = run(*corpus, *keep, cwd=tmp_path)
+    beam = ["decode=beam", "decode.word_score=-2"]
+    call("evaluate", folder, *beam, CPU, cwd=tmp_path)
+    (scored,) = folder.glob("evaluations/*/hypotheses.test.jsonl")
+    want = {f"data/{one['id']}": one["hypothesis"] for one in lines(scored)}
+    assert list(want.values()) != [one["hypothesis"] for one in lines(folder / "hypotheses.test.jsonl")]
+    capsys.readouterr()
+    call("transcribe", "data/test*.wav", f"run={folder}", *beam, "format=jsonl", CPU, cwd=tmp_path)
+    found = said(capsys)
+    assert {one["file"]: one["text"] for one in found} == want and all(one["words"] for one in found)
+
+
 def check_words(one: dict) -> None:
     times = [time for word in one["words"] for time in (word["start"], word["end"])]
     assert times == sorted(times) and times[0] >= 0 and times[-1] <= one["seconds"]
@@ -126,6 +143,12 @@ def test_text_a_line_a_recording_in_the_order_asked(tuned, clips, tmp_path, caps
     assert len(set(together)) == 5
 
 
+def test_words_after_the_command_are_recordings():
+    options, command = parse(["transcribe", "a b.wav", "run=x", "it's 1.wav", "-", "007"])
+    assert command == "transcribe" and options.overrides == [r"files=['a b.wav','it\'s 1.wav','-','007']", "run=x"]
+    assert list(compose(options.overrides).files) == ["a b.wav", "it's 1.wav", "-", "007"]
+
+
 def test_where_it_goes(tuned, clips, tmp_path, capsys):
     one = [f"run={tuned('wavlm-layer')}", CPU]
     call("transcribe", clips / "1.wav", *one, cwd=tmp_path)
@@ -170,7 +193,7 @@ def test_what_cannot_be(tuned, tmp_path, capsys, asked, told):
 
 def test_an_encoder_that_was_never_fine_tuned(backbone, tmp_path, capsys):
     call("transcribe", "a.wav", f"run={backbone('wavlm-layer')}", CPU, cwd=tmp_path, status=2)
-    assert "vocab" in capsys.readouterr().err
+    assert "is no fine-tuned recogniser: it has no vocabulary" in capsys.readouterr().err
 
 
 @pytest.mark.slow
