@@ -156,6 +156,8 @@ def test_a_run_whose_final_decoder_is_a_beam(trained, tmp_path, monkeypatch):
     (["decode=beam", "decode.lm=other.txt"], "can spell none of its words, such as 'xyz'"),
     (["decode=beam", "decode.lexicon=other.txt"], "Line 1 of decode.lexicon=other.txt"),
     (["decode=beam", "decode.tune=true"], "there is none; add decode.lm=train-text"),
+    ([*WITH_LM, "decode.hot_words=[qu]"], "decode.hot_words: the model cannot spell 'qu'"),
+    ([*WITH_LM, "decode.hot_words=[ba ba ba ba ba ba ba]"], "a phrase of more than 6 words"),
 ])  # fmt: skip
 def test_what_cannot_be_decoded_with(folder, tmp_path, capsys, settings, words):
     (tmp_path / "empty.txt").write_text("\n ?!\n")
@@ -169,8 +171,10 @@ def test_what_cannot_be_decoded_with(folder, tmp_path, capsys, settings, words):
 def test_a_text_goes_through_the_text_rules(folder, tmp_path):
     (tmp_path / "more.txt").write_text("Ba, DI go!\nme lu.\n")
     run("evaluate", folder, "decode=beam", "decode.lm=more.txt", "decode.order=2", *QUIET, cwd=tmp_path)
-    run("evaluate", folder, "decode=beam", "decode.lm=more.txt", "decode.lexicon=null", *QUIET, cwd=tmp_path)
-    assert len(apart(folder)) == 2 and all(name.startswith("beam(beam=100, lm=file:") for name in apart(folder))
+    run("evaluate", folder, "decode=beam", "decode.lm=more.txt", "decode.lexicon=null", "decode.hot_words=[Go!]", *QUIET, cwd=tmp_path)
+    words, tokens = sorted(apart(folder), key=len)
+    assert all(name.startswith("beam(beam=100, lm=file:") for name in (words, tokens))
+    assert "lexicon=5:" in words and "lexicon" not in tokens and "hot_words=go," in tokens
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -198,7 +202,6 @@ def test_what_is_at_its_default_is_not_in_the_signature(tmp_path, monkeypatch):
     (["decode.hot_words=[robot]"], "add decode=beam"),
     (["decode=beam", "decode.settings.beam=8"], "keys of its own"),
     (["decode=beam", "decode.hot_words=[\" \"]"], "empty word"),
-    (["decode=beam", "decode.hot_words=[a b c d e f g]"], "more than six words"),
     (["dataset=timit-phones", "dataset.root=/d", "decode=beam", "decode.lexicon=a.txt"], "the model emits phones"),
     (["decode=beam", "decode.order=7"], "at most 6"),
 ])  # fmt: skip
