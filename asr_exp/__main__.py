@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from asr_exp.sweeps.record import Cell
 
 # The keys that bare words after a command stand for.
-WORDS = {"compare": ("a", "b"), "evaluate": ("run",)}
+WORDS = {"compare": ("a", "b"), "evaluate": ("run",), "report": ("run", "b")}
 # The key whose list they make up, however many they are.
 LISTED = {"transcribe": "files", "align": "files"}
 # Commands of many runs: they take the overrides as they are, and compose each of the runs themselves.
 OF_MANY_RUNS = ("table",)
 # Commands whose run= may also name a CTC checkpoint, a folder's or the hub's, that no run of ours made.
-OF_CHECKPOINTS = ("transcribe", "align", "export")
+OF_CHECKPOINTS = ("transcribe", "align", "report", "export")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

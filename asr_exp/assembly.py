@@ -12,15 +12,20 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.backbone import load_backbone
+from asr_exp.beam import Beam, Weights, require_flashlight
 from asr_exp.checkpoint import locked
+from asr_exp.config import load_run, resolve
 from asr_exp.console import logging_to_terminal
 from asr_exp.data.corpora import read_corpus
 from asr_exp.data.corpora.base import Corpus
 from asr_exp.data.prepare import Limits, Split, normalise, prepare_split
 from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
+from asr_exp.decoding import Decoder, make_decoder
 from asr_exp.errors import UserError
-from asr_exp.model import Recogniser
+from asr_exp.language import arpa_of, check_tokens, lexicon_of, read_lexicon, text_file
+from asr_exp.model import Outline, Recogniser
+from asr_exp.ngram import vocabulary
 from asr_exp.results import protocol
 from asr_exp.runtime import Runtime, is_main, seed_everything, started
 
@@ -103,7 +108,7 @@ def build_recogniser(config: DictConfig, tokenizer: Tokenizer, runtime: Runtime,
     return model.to(runtime.device)
 
 
-def build_split(config: DictConfig, data: Data, name: str, tokenizer: Tokenizer, model: Recogniser, progress: bool,
+def build_split(config: DictConfig, data: Data, name: str, tokenizer: Tokenizer, model: Recogniser | Outline, progress: bool,
                 lazy: bool = False) -> Split:
     """Label one split, and decode it: all of it, or (lazy) no more than its lengths take."""
     d = config.dataset
@@ -113,18 +118,90 @@ def build_split(config: DictConfig, data: Data, name: str, tokenizer: Tokenizer,
                          config.trainer.workers, progress, lazy)
 
 
-def decoder_name(config: DictConfig) -> str:
+# ---------------------------------------------------------------------------------------------------------------------
+# decoders
+
+
+def build_decoder(config: DictConfig, tokenizer: Tokenizer, runtime: Runtime, folder: Path | None = None,
+                  data: Data | None = None) -> Decoder:
+    """The decoder that `decode` describes, with the weights given there.
+
+    folder: the run's, where a language model of its training transcripts is kept once it is made; data: where they are read already.
+    Raises UserError for a language model or a lexicon that cannot be had.
+    """
+    d = config.decode
+    if d.name != "beam":
+        return make_decoder(d.name, tokenizer, d.settings)
+    require_flashlight()
+    asked = None if d.lm == "none" else d.lm
+    words = tokenizer.unit == "character" and tokenizer.space in tokenizer.ids
+    by_words = d.lexicon is not None and (d.lexicon != "auto" or words and asked is not None)
+    if by_words and not words:
+        raise UserError(f"decode.lexicon={d.lexicon} needs a model that emits spaces between words, and this one does not; drop it.")
+    lm = runtime.share(_language_model(config, tokenizer, folder, data, by_words) if asked and runtime.main else None)
+    lexicon = None
+    if by_words and d.lexicon == "auto":
+        lexicon = lexicon_of([*vocabulary(lm), *" ".join(d.hot_words).split()], tokenizer, f"decode.lm={asked}")
+    elif by_words:
+        lexicon = read_lexicon(Path(d.lexicon).expanduser(), tokenizer)
+        lexicon = {**lexicon, **lexicon_of(" ".join(d.hot_words).split(), tokenizer, "decode.hot_words")} if d.hot_words else lexicon
+    elif lm is not None:
+        check_tokens(lm, tokenizer)
+    return Beam(tokenizer, lm, lexicon, d.beam, Weights(d.lm_weight, d.word_score), list(d.hot_words), d.hot_word_weight, d.nbest,
+                "train-text" if asked == "train-text" else "file")
+
+
+def _language_model(config: DictConfig, tokenizer: Tokenizer, folder: Path | None, data: Data | None, by_words: bool) -> Path:
+    """The ARPA file that `decode.lm` names, or leads to."""
+    d, unit = config.decode, "words" if by_words else "tokens"
+    order = d.order or (3 if by_words else 6)
+    if d.lm == "train-text":
+        if folder is None:
+            raise UserError("decode.lm=train-text is made of the transcripts of a run, and no run of ours is used; give decode.lm=FILE.")
+        path = folder / "lm" / f"train-text.{unit}.{order}.arpa"
+        if not path.exists():
+            data = data or build_data(own_data(config, folder, "train"))
+            arpa_of(data.texts(["train"]), tokenizer, by_words, order, path, d.lm)
+        return path
+    source = Path(d.lm).expanduser()
+    if source.suffix == ".arpa":
+        return source
+    rules = build_rules(OmegaConf.to_container(config.text.rules), config.dataset.language)  # type: ignore[arg-type]
+    made_of = [OmegaConf.to_container(config.text.rules), config.dataset.language, unit, order, tokenizer.tokens, tokenizer.inventory]
+    name, lines = text_file(source, rules.apply_many, made_of)
+    path = cache_folder(config) / "lm" / f"{name}.arpa"
+    if not path.exists():
+        arpa_of(lines(), tokenizer, by_words, order, path, d.lm)
+    return path
+
+
+def own_data(config: DictConfig, folder: Path, split: str) -> DictConfig:
+    """The config of a run, to read one split of the data that it was trained on, wherever that lies now."""
+    own = config.copy() if same_data(config, folder) else load_run(folder)
+    own.dataset.only = split
+    return own
+
+
+def same_data(config: DictConfig, folder: Path) -> bool:
+    """Whether the dataset is the run's own, wherever it lies now. (File names, which ids are made of, are alike in many corpora.)"""
+    read, own = (resolve(one)["dataset"] for one in (config, load_run(folder)))
+    return {**read, "only": None, "root": None} == {**own, "only": None, "root": None}
+
+
+def decoder_name(config: DictConfig, decoder: Decoder) -> str:
     """The decoder with its settings, as a protocol has it: 'greedy', 'my-beam(beam=8)'."""
+    if isinstance(decoder, Beam):
+        return decoder.description
     settings = ", ".join(f"{name}={value}" for name, value in sorted(config.decode.settings.items()))
     return f"{config.decode.name}({settings})" if settings else config.decode.name
 
 
-def build_protocol(config: DictConfig, data: Data, split: Split) -> dict[str, Any]:
+def build_protocol(config: DictConfig, data: Data, split: Split, decoder: Decoder) -> dict[str, Any]:
     """What a score on this split was measured by."""
     d, t = config.dataset, config.tokenizer
     return protocol(
         dataset=d.name, language=d.language, split=data.corpus.subsets.get(split.name, [split.name]), ids=split.all_ids,
         coverage=round(split.coverage, 6), text=config.text.name, rules=OmegaConf.to_container(config.text.rules),
-        metric="per" if t.unit == "phone" else "wer", inventory=t.score_inventory or t.inventory, decoder=decoder_name(config),
+        metric="per" if t.unit == "phone" else "wer", inventory=t.score_inventory or t.inventory, decoder=decoder_name(config, decoder),
         padding=config.model.padding, name=config.protocol.name, select=config.trainer.select,
     )

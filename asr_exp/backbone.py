@@ -45,6 +45,11 @@ def load_backbone(checkpoint: str | None, vocabulary: int, blank: int, *, revisi
     return network, _extractor(source, revision, config)
 
 
+def read_outline(folder: Path) -> tuple[Any, Any]:
+    """(config, feature extractor) of a checkpoint's folder, without its weights. Raises UserError for what cannot be read."""
+    return read_config(str(folder)), _extractor(str(folder), None, None)
+
+
 def read_config(checkpoint: str | None, revision: str | None = None, architecture: str | None = None,
                 settings: dict[str, Any] | None = None, augment: dict[str, Any] | None = None, **_: Any) -> Any:
     """The transformers config with the run's settings. Raises UserError for an unknown type or setting, or no network."""

@@ -18,11 +18,12 @@ from yaml import YAMLError
 from asr_exp.errors import UserError
 from asr_exp.hints import OPTIONAL_GROUPS, composition_problem, in_hydras_words, override_problems, tables
 from asr_exp.rules import problems
-from asr_exp.schema import NOT_IN_SIGNATURE, Config
+from asr_exp.schema import NOT_IN_SIGNATURE, Config, Decode
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
 
+NO_PATHS = {"lm": (None, "train-text"), "lexicon": (None, "auto")}  # values of decode.lm and decode.lexicon that are no file
 PLUGINS = "asr_exp.plugins"  # the group of Python entry points whose modules are imported before a run
 
 
@@ -192,6 +193,9 @@ def resolve(config: DictConfig) -> dict[str, Any]:
         dataset[split] = [_absolute(path) for path in named] if named and dataset["reader"] == "manifest" else named
     dataset["root"] = _absolute(dataset["root"])
     asked["tokenizer"]["vocabulary"] = _absolute(asked["tokenizer"]["vocabulary"])
+    decode = asked["decode"]
+    decode["lm"] = None if decode["lm"] == "none" else decode["lm"]
+    decode.update({key: _absolute(decode[key]) for key, names in NO_PATHS.items() if decode[key] not in names})
     for section, name in ((model, "checkpoint"), (dataset["hub"], "id")):  # a folder, or an id on the hub
         if section[name] and Path(section[name]).expanduser().is_dir():
             section[name] = _absolute(section[name])
@@ -228,11 +232,17 @@ def import_plugins(config: DictConfig) -> None:
 
 
 def signature(config: DictConfig) -> str:
-    """Ten hex digits that tell one ask from another: a hash of the config less what cannot change the result."""
+    """Ten hex digits that tell one ask from another: a hash of the config less what cannot change the result.
+
+    What `decode` leaves at its default is no part of it, so that a key more there leaves the signatures of runs as they are.
+    """
     asked = resolve(config)
     for name in NOT_IN_SIGNATURE:
         section, _, leaf = name.rpartition(".")
         (asked[section] if section else asked).pop(leaf)
+    usual: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(Decode))  # type: ignore[assignment]
+    decode = asked["decode"]
+    asked["decode"] = {key: value for key, value in decode.items() if key in ("name", "settings") or value != usual[key]}
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +15,14 @@ class Decoder(Protocol):
     """logits: (batch, frames, vocabulary); frames: valid frames of each row -> the text of each row."""
 
     def __call__(self, logits: torch.Tensor, frames: Sequence[int]) -> list[str]: ...
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What may have been said, and the natural logarithm of how good it is."""
+
+    text: str
+    score: float
 
 
 DECODERS: Registry[Callable[..., Decoder]] = Registry("decode.name")
@@ -34,6 +43,13 @@ class Greedy:
     def __call__(self, logits: torch.Tensor, frames: Sequence[int]) -> list[str]:
         best = logits.argmax(-1).cpu()
         return [self.tokenizer.decode(torch.unique_consecutive(row[:n]).tolist()) for row, n in zip(best, frames, strict=True)]
+
+
+def candidates(decoder: Decoder, logits: torch.Tensor, frames: Sequence[int]) -> list[list[Candidate]]:
+    """What a decoder finds for each row: as many as it is set to (`nbest`), the best first, where it has several; else its text alone."""
+    if getattr(decoder, "nbest", 1) > 1:
+        return decoder.candidates(logits, frames)  # type: ignore[attr-defined]
+    return [[Candidate(text, 0.0)] for text in decoder(logits, frames)]
 
 
 def make_decoder(name: str, tokenizer: Any, settings: Mapping[str, Any]) -> Decoder:

@@ -11,10 +11,10 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from asr_exp.data.batching import collate, cost, pack, prefetch
 from asr_exp.data.prepare import Split
 from asr_exp.data.tokenizer import Tokenizer
-from asr_exp.decoding import Decoder
+from asr_exp.decoding import Candidate, Decoder, candidates
+from asr_exp.emissions import Kept, emit, passes_of
 from asr_exp.model import Recogniser, ctc_losses
 from asr_exp.runtime import Runtime
 from asr_exp.scoring import Tally, character_errors, word_errors
@@ -22,7 +22,11 @@ from asr_exp.scoring import Tally, character_errors, word_errors
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What the recogniser says of one utterance. counts: edits over words (or phones), and over characters under `characters`."""
+    """What the recogniser says of one utterance. counts: edits over words (or phones), and over characters under `characters`.
+
+    loss: the CTC loss of the reference; None where it cannot be aligned.
+    nbest: what else it may be, {text, score}, the best first, of a decoder that was asked for it.
+    """
 
     id: str
     reference: str
@@ -30,6 +34,8 @@ class Hypothesis:
     counts: dict[str, Any]
     speaker: str | None
     seconds: float
+    loss: float | None = None
+    nbest: list[dict[str, Any]] | None = None
 
 
 @dataclass
@@ -48,25 +54,26 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def evaluate(model: Recogniser, split: Split, tokenizer: Tokenizer, decoder: Decoder, runtime: Runtime, device_seconds: float,
-             reduction: str, path: Path | None = None, examples: int = 0, progress: bool = False) -> Evaluation:
+def evaluate(model: Recogniser | None, split: Split, tokenizer: Tokenizer, decoder: Decoder, runtime: Runtime, device_seconds: float,
+             reduction: str, path: Path | None = None, examples: int = 0, progress: bool = False, kept: Kept | None = None) -> Evaluation:
     """Score a split in fp32, longest utterances first, forward passes dealt to ranks; rank 0 writes `path`, in the split's order.
 
-    The result is the same on every rank.
+    kept: emissions on the disk, read and added to; where they are complete it takes no model. The result is the same on every rank.
     """
-    model.eval()
+    if model is not None:
+        model.eval()
     tally, losses, shown = Tally(tokenizer.unit == "phone"), np.zeros(2), _spread(len(split), examples)
-    kept: dict[int, Hypothesis] = {}
+    picked: dict[int, Hypothesis] = {}
     writer = _InOrder(path, len(split)) if path and runtime.main else None
     silent = None if progress else True  # None: silent where there is no terminal
     with tqdm(total=len(split), desc=f"scoring {split.name}", unit="utt", disable=silent, leave=False, dynamic_ncols=True) as bar:
-        for rows, pair in _gathered(_passes(model, split, tokenizer, decoder, runtime, device_seconds, reduction), runtime):
+        for rows, pair in _gathered(_passes(model, split, tokenizer, decoder, runtime, device_seconds, reduction, kept), runtime):
             losses += pair
             for index, one in rows:
                 words, characters = one.counts["words"], one.counts["characters"]
                 tally.add(words, characters, one.speaker)
                 if index in shown:
-                    kept[index] = one
+                    picked[index] = one
                 if writer:
                     writer.write(index, _line(one))
             bar.update(len(rows))
@@ -75,20 +82,22 @@ def evaluate(model: Recogniser, split: Split, tokenizer: Tokenizer, decoder: Dec
     skipped = len(split.rejected)
     summary = {**tally.summary(), "skipped": skipped, "coverage": split.coverage}
     loss = float(losses[0] / losses[1]) if losses[1] else None
-    return Evaluation(runtime.share(summary), runtime.share(loss), [kept[i] for i in sorted(kept)])
+    return Evaluation(runtime.share(summary), runtime.share(loss), [picked[i] for i in sorted(picked)])
 
 
-def _passes(model: Recogniser, split: Split, tokenizer: Tokenizer, decoder: Decoder, runtime: Runtime, device_seconds: float,
-            reduction: str) -> Iterator[tuple[list[tuple[int, Hypothesis]], np.ndarray]]:
+def _passes(model: Recogniser | None, split: Split, tokenizer: Tokenizer, decoder: Decoder, runtime: Runtime, device_seconds: float,
+            reduction: str, kept: Kept | None) -> Iterator[tuple[list[tuple[int, Hypothesis]], np.ndarray]]:
     """This rank's forward passes, each as its hypotheses and (sum of losses, utterances that have one)."""
-    everything = pack(np.arange(len(split)), cost(split.seconds), device_seconds)
-    mine = everything[runtime.rank :: runtime.world]
-    for batch in prefetch(mine, lambda indices: collate(split, indices)):
-        emissions = model(batch.to(runtime.device))
-        losses = ctc_losses(emissions, batch.labels.to(runtime.device), batch.label_lengths, tokenizer.blank, reduction).cpu().numpy()
-        texts = [tokenizer.scored(text) for text in decoder(emissions.logits, emissions.frames)]
+    everything = passes_of(split, device_seconds)
+    mine = range(runtime.rank, len(everything), runtime.world)
+    for indices, emissions in emit(model, split, everything, mine, runtime.device, kept):
+        labels, lengths = tokenizer.encode_many([tokenizer.target(split.utterances.text(int(i))) for i in indices])
+        target = torch.from_numpy(labels.astype(np.int64)).to(emissions.logits.device)
+        losses = ctc_losses(emissions, target, lengths.tolist(), tokenizer.blank, reduction).cpu().numpy()
         usable = np.isfinite(losses) & (losses > 0)
-        rows = [(int(i), _hypothesis(split, int(i), text)) for i, text in zip(batch.indices, texts, strict=True)]
+        each = [round(float(loss), 4) if fine else None for loss, fine in zip(losses, usable, strict=True)]
+        found = candidates(decoder, emissions.logits, emissions.frames)
+        rows = [(int(i), _hypothesis(split, int(i), several, loss)) for i, several, loss in zip(indices, found, each, strict=True)]
         yield rows, np.array([losses[usable].sum(), usable.sum()], dtype=np.float64)
     rounds = -(-len(everything) // runtime.world)
     for _ in range(rounds - len(mine)):  # ranks with a pass less still take part in the last round
@@ -106,15 +115,17 @@ def _gathered(passes: Iterator, runtime: Runtime) -> Iterator:
         yield from everyone or [one]
 
 
-def _hypothesis(split: Split, index: int, text: str) -> Hypothesis:
-    utterance, reference = split.utterances[index], split.reference(index)
+def _hypothesis(split: Split, index: int, found: list[Candidate], loss: float | None) -> Hypothesis:
+    utterance, reference, text = split.utterances[index], split.reference(index), split.tokenizer.scored(found[0].text)
+    nbest = [{"text": split.tokenizer.scored(one.text), "score": round(one.score, 4)} for one in found] if len(found) > 1 else None
     counts = {"words": word_errors(reference, text), "characters": character_errors(reference, text)}
-    return Hypothesis(utterance.id, reference, text, counts, utterance.speaker, round(float(split.seconds[index]), 3))
+    return Hypothesis(utterance.id, reference, text, counts, utterance.speaker, round(float(split.seconds[index]), 3), loss, nbest)
 
 
 def _line(one: Hypothesis) -> str:
     counts = {**asdict(one.counts["words"]), "characters": asdict(one.counts["characters"])}
-    return json.dumps({**vars(one), "counts": counts}, ensure_ascii=False) + "\n"
+    line = {key: value for key, value in {**vars(one), "counts": counts}.items() if key != "nbest" or value is not None}
+    return json.dumps(line, ensure_ascii=False) + "\n"
 
 
 def _spread(total: int, wanted: int) -> set[int]:

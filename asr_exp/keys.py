@@ -69,3 +69,11 @@ class Sweep:
     workers: int = key(1, "processes that search at once, started by hydra/launcher=joblib, submitit_slurm or submitit_local", minimum=1)
     retry: bool = key(False, "try the trials that failed once more")
     trial: int | None = key(None, "the trial that a run is; set by the sweep")
+
+
+@dataclass
+class Report:
+    audio: int = key(20, "utterances with sound and emissions: those with the most errors, and every fourth at random", minimum=0)
+    utterances: list[str] = key([], "ids of the utterances to have with sound and emissions (format=png: to draw) instead")
+    suspects: int = key(20, "suspected label errors that are listed, those of training with sound", minimum=0)
+    width: int = key(1600, "format=png: width of a picture in pixels", minimum=200, maximum=10000)

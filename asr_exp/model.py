@@ -32,6 +32,19 @@ class Emissions:
     frames: list[int]
 
 
+class Outline:
+    """What is known of a recogniser without its weights. config: transformers' own; extractor: its feature extractor."""
+
+    def __init__(self, config: Any, extractor: Any):
+        self.config, self.extractor = config, extractor
+
+    def frames(self, samples: int) -> int:
+        """Frames the encoder makes of a clip of so many samples (0 for one too short: less than a receptive field, or a squeeze)."""
+        for kernel, stride in zip(self.config.conv_kernel, self.config.conv_stride, strict=True):
+            samples = (samples - kernel) // stride + 1
+        return samples if samples >= getattr(self.config, "squeeze_factor", 1) else 0
+
+
 class Recogniser(nn.Module):
     """A transformers CTC network with its feature extractor's conventions.
 
@@ -46,6 +59,7 @@ class Recogniser(nn.Module):
     def __init__(self, network: Any, extractor: Any, padding: str = "exact"):
         super().__init__()
         self.network, self.extractor, self.padding = network, extractor, padding
+        self.outline = Outline(network.config, extractor)
         self.backbone = getattr(network, network.base_model_prefix)
         self.layerdrop = float(getattr(network.config, "layerdrop", 0.0) or 0.0)
         packed = padding == "exact" and can_pack(network.config)
@@ -134,10 +148,8 @@ class Recogniser(nn.Module):
     # -- forward ----------------------------------------------------------------------------------------------------------
 
     def frames(self, samples: int) -> int:
-        """Frames the encoder makes of a clip of so many samples (0 for one too short: less than a receptive field, or a squeeze)."""
-        for kernel, stride in zip(self.network.config.conv_kernel, self.network.config.conv_stride, strict=True):
-            samples = (samples - kernel) // stride + 1
-        return samples if samples >= getattr(self.network.config, "squeeze_factor", 1) else 0
+        """Frames the encoder makes of a clip of so many samples; see `Outline`."""
+        return self.outline.frames(samples)
 
     def moments(self, samples: Samples) -> Moments:
         """Of a recording what its pieces need to be heard as parts of it."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from asr_exp.errors import UserError
 
+LOSSES = "losses.train.jsonl"  # a line a training step: its utterances, by number, and the loss of each
 
 def protocol(**parts: Any) -> dict[str, Any]:
     """What a score was measured by, and the hash of it: two scores may be set side by side only where the hashes agree."""

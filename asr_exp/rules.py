@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from asr_exp.errors import nearest
-from asr_exp.schema import Config
+from asr_exp.schema import Config, Decode
 
 
 def problems(config: Any) -> list[str]:
@@ -65,6 +65,7 @@ def _rules_across_keys(c: Any) -> Iterator[str]:
     if d.root and d.reader in ("demo", "manifest"):
         yield f"dataset.root={d.root} says where a corpus lies, and dataset={d.name} is none; name the corpus: dataset=timit, ..."
     yield from _rules_of_phones(c)
+    yield from _rules_of_decoding(c.decode, c.tokenizer.unit)
     if d.dev_fraction + d.test_fraction >= 1:
         yield "dataset.dev_fraction and dataset.test_fraction add up to 1 or more and leave nothing to train on; lower one of them."
     if c.transcribe.overlap_seconds > c.transcribe.chunk_seconds / 2:
@@ -98,6 +99,25 @@ def _rules_of_phones(c: Any) -> Iterator[str]:
                "text=phones where the transcripts are phones, or tokenizer=character.")
     if phones and c.dataset.reader == "timit-phones" and named - {"collapse_whitespace"}:
         yield f"text={c.text.name} changes the phones that dataset={c.dataset.name} gives; use text=phones."
+
+
+def _rules_of_decoding(d: Any, unit: str) -> Iterator[str]:
+    usual = {f.name: f.default for f in fields(Decode) if f.metadata["help"].startswith("beam:")}
+    if d.name != "beam":
+        given = [name for name, default in usual.items() if (list(d[name]) if name == "hot_words" else d[name]) != default and d[name]]
+        if given:
+            yield f"decode.{given[0]}={d[given[0]]} is a key of decode=beam, and the decoder is {d.name}; add decode=beam, or drop it."
+        return
+    if d.settings:
+        yield "decode.settings is for a plugin's decoder; beam search has keys of its own: see --help decode."
+    if d.tune and d.lm in (None, "none"):
+        yield "decode.tune=true weighs a language model, and there is none; add decode.lm=train-text (or a file)."
+    if unit == "phone" and d.lexicon not in (None, "auto"):
+        yield f"decode.lexicon={d.lexicon} is of words, and the model emits phones (tokenizer.unit=phone); drop it."
+    if any(not words.strip() for words in d.hot_words):
+        yield "decode.hot_words has an empty word in it; write them as decode.hot_words=[robot,living room]."
+    if longest := [words for words in d.hot_words if len(words.split()) > 6]:
+        yield f"decode.hot_words has a phrase of more than six words ({longest[0]!r}); give a shorter part of it."
 
 
 def _rules_of_steps(t: Any) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from asr_exp.keys import Align, Check, Export, Sweep, Table, Transcribe, key
+from asr_exp.keys import Align, Check, Export, Report, Sweep, Table, Transcribe, key
 
 # ---------------------------------------------------------------------------------------------------------------------
 # the sections
@@ -93,8 +93,19 @@ class Model:
 
 @dataclass
 class Decode:
-    name: str = key("greedy", "decoder: greedy, or a plugin's")
+    name: str = key("greedy", "decoder: greedy, beam, or a plugin's")
     settings: dict[str, Any] = key({}, "what a plugin's decoder takes besides the tokenizer: decode.settings.beam=8")
+    lm: str | None = key(None, "beam: language model: train-text (made of the training transcripts), a file .arpa, a text file, or null")
+    order: int | None = key(None, "beam: the n of a language model made from text (null: 3 for words, 6 for characters or phones)",
+                            minimum=2, maximum=6)
+    lexicon: str | None = key("auto", "beam: the words there are: auto (the language model's; any for phones), a file, or null (any)")
+    beam: int = key(100, "beam: texts that are kept from frame to frame", minimum=1)
+    lm_weight: float = key(0.5, "beam: factor of the language model's log probability", minimum=0)
+    word_score: float = key(0.0, "beam: what every word adds to a text's score (below 0: costs)")
+    tune: bool = key(False, "beam: look for the lm_weight and word_score that make the fewest errors on dev")
+    hot_words: list[str] = key([], "beam: words and phrases to find more readily, such as [robot,living room]")
+    hot_word_weight: float = key(5.0, "beam: what each hot word or phrase adds to a text's score", minimum=0)
+    nbest: int = key(1, "beam: hypotheses of each utterance that are written down with their scores", minimum=1)
 
 
 @dataclass
@@ -210,22 +221,25 @@ class Config:
     rehearsal: bool = key(False, "set by debug=rehearsal: the run's own way with tiny weights and a few utterances")
     table: Table = field(default_factory=Table)
     check: Check = field(default_factory=Check)
+    report: Report = field(default_factory=Report)
     transcribe: Transcribe = field(default_factory=Transcribe)
     align: Align = field(default_factory=Align)
     export: Export = field(default_factory=Export)
     plugins: list[str] = key([], "Python modules to import first; they register readers, rules, decoders, optimizers")
     output_root: str = key("outputs", "where run folders go, relative to where you stand")
     cache_root: str | None = key(None, "where decoded audio is kept (null: $ASR_EXP_CACHE, else ~/.cache/asr_exp)")
-    run: str | None = key(None, "evaluate, transcribe, align, export: the run folder to use (null: the folder these settings lead to). All "
-                          "but evaluate take a fine-tuned CTC checkpoint too, a folder or a hub id; transcribe, align: torchaudio:NAME")
-    files: Any = key(None, "transcribe, align: recordings: files, folders, globs, or - for standard input")
-    format: str | None = key(None, "transcribe, align: what comes out: text, jsonl, srt, vtt, ctm (null: by the ending of out, else text); "
-                             "of align textgrid, ctm, json, all (null: textgrid, on standard output ctm)")
-    out: str | None = key(None, "transcribe, align, export: file or folder that it goes to (null: standard output; align of a split: "
-                          "alignments/SPLIT in the run's folder)")
-    split: str = key("test", "evaluate, compare, align: the split to score or align", choices=("train", "dev", "test"))
-    a: Any = key(None, "compare: a run folder, or a list of them that differ by their seed")
-    b: Any = key(None, "compare: the run folder, or list of them, to set against a")
+    run: str | None = key(None, "evaluate, transcribe, align, report, export: the run folder to use (null: the folder these settings lead "
+                          "to). All but evaluate take a fine-tuned CTC checkpoint too, a folder or a hub id; transcribe, align: "
+                          "torchaudio:NAME")
+    files: Any = key(None, "transcribe, align, report: recordings: files, folders, globs, or - for standard input")
+    format: str | None = key(None, "transcribe, align, report: what comes out: text, jsonl, srt, vtt, ctm (null: by the ending of out, "
+                             "else text); of align textgrid, ctm, json, all (null: textgrid, on standard output ctm); of report html "
+                             "(null), png")
+    out: str | None = key(None, "transcribe, align, report, export: file or folder that it goes to (null: standard output; align of a "
+                          "split: alignments/SPLIT in the run's folder; report: the run's folder)")
+    split: str = key("test", "evaluate, compare, align, report: the split to score, align or show", choices=("train", "dev", "test"))
+    a: Any = key(None, "compare, report: a run folder, or a list of them that differ by their seed")
+    b: Any = key(None, "compare, report: the run folder, or list of them, to set against a")
     resamples: int = key(10_000, "compare: draws of the bootstrap", minimum=100)
     sweeper: str = key("grid", "-m: grid (every combination), optuna or random (search ranges), wandb (write a W&B sweep file)",
                        choices=("grid", "optuna", "random", "wandb"))
@@ -236,7 +250,7 @@ class Config:
 NOT_IN_SIGNATURE = (
     "tracking", "published", "table", "model.facts", "sweeper", "sweep", "output_root", "cache_root", "dataset.only",
     "run", "split", "a", "b", "resamples", "files", "format", "out",
-    "check", "transcribe", "align", "export",
+    "check", "transcribe", "align", "report", "export",
     "trainer.devices", "trainer.strategy", "trainer.device", "trainer.log_every", "trainer.examples", "trainer.workers",
-    "trainer.feature_cache_gb", "trainer.profile",
+    "trainer.feature_cache_gb", "trainer.profile", "decode.nbest",
 )

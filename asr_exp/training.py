@@ -68,6 +68,7 @@ class Hooks:
     tracker: Tracker
     profile: Profile
     judge: Callable[[int, float], str | None] = lambda step, rate: None
+    losses: MetricsFile | None = None  # of the single utterances, a line a step
 
 
 def fit(job: Job, state: State, hooks: Hooks) -> State:
@@ -153,18 +154,18 @@ def train_step(job: Job, step: int, batches: Sequence[Batch]) -> dict[str, torch
     for parameter in job.encoder:
         parameter.requires_grad_(not frozen)
     model.drop_layers(job.seed, step)
-    count = len(job.plan.step(step))
+    count = len(utterances := job.plan.step(step))
     sums = torch.zeros(1 + model.network.lm_head.out_features, device=device)  # loss, frames by their likeliest label
-    doubtful = []
+    each = []  # the utterances of a pass, and their losses
     for number, batch in enumerate(batches, 1):
         if number == len(batches):
             job.gradients.last_pass(model.dropped_parameters())
         seed_everything(job.seed, step, number - 1, job.runtime.rank)
         losses, labels = backward(job, batch.to(device), count)
         sums += torch.cat([losses.sum()[None] / count, labels])
-        doubtful.append((batch.indices, losses))
+        each.append((batch.indices, losses))
     if job.sharded:
-        _keep_company(job, step, len(doubtful))
+        _keep_company(job, step, len(each))
     trained = [p for p in job.trained if p.requires_grad]
     job.gradients.finish()
     if job.scaler.is_enabled():
@@ -180,7 +181,7 @@ def train_step(job: Job, step: int, batches: Sequence[Batch]) -> dict[str, torch
     job.optimizer.zero_grad(set_to_none=True)
     if job.ema:
         job.ema.update(step)
-    return {"sums": sums, "norm": norm, "doubtful": doubtful}  # type: ignore[dict-item]
+    return {"sums": sums, "norm": norm, "utterances": utterances, "each": each}  # type: ignore[dict-item]
 
 
 def backward(job: Job, batch: Batch, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -238,11 +239,13 @@ class Pending:
             return
         sums = self.job.runtime.sum(torch.stack([f["sums"] for _, f in self._steps])).tolist()
         norms = torch.stack([f["norm"] for _, f in self._steps]).tolist()
-        lines = list(self._lines(sums, norms))
+        lines, losses = list(self._lines(sums, norms)), list(self._losses())
         self._name_doubtful()
         self._steps.clear()
         if self.hooks.metrics:
             self.hooks.metrics.write(lines)
+        if self.hooks.losses:
+            self.hooks.losses.write(losses)
         for line in lines:
             speed = {"train/audio_seconds_per_second": self.progress.rate}
             self.hooks.tracker.log({k: v for k, v in {**line, **speed}.items() if k != "step" and v is not None}, line["step"])
@@ -260,10 +263,23 @@ class Pending:
                 "train/blank_ratio": labels[self.job.blank] / frames if (frames := sum(labels)) else None,
             }
 
+    def _losses(self) -> Iterator[Mapping[str, Any]]:
+        """The loss of each utterance of a step, on whichever rank it was; None where it has none."""
+        found = []
+        for _, figures in self._steps:
+            place = {index: number for number, index in enumerate(figures["utterances"].tolist())}
+            found.append(torch.zeros(len(place), device=self.job.runtime.device))
+            for indices, losses in figures["each"]:
+                found[-1][[place[int(i)] for i in indices]] = losses.float()
+        every = iter(self.job.runtime.sum(torch.cat(found)).double().round(decimals=6).tolist())
+        for step, figures in self._steps:
+            utterances = figures["utterances"].tolist()
+            yield {"step": step, "utterances": utterances, "losses": [_finite(next(every) or math.inf) for _ in utterances]}
+
     def _name_doubtful(self) -> None:
         """Name the utterances without a usable loss: infinite (exactly 0 here, see `ctc_losses`) or not a number."""
         for step, figures in self._steps:
-            for indices, losses in figures["doubtful"]:
+            for indices, losses in figures["each"]:
                 bad = ~torch.isfinite(losses) | (losses == 0)
                 if bad.any():
                     names = [self.job.split.utterances[int(i)].id for i in indices[bad.cpu().numpy()]]

@@ -10,19 +10,22 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.alignment import Word, align_labels, best_path, words_of
-from asr_exp.assembly import build_recogniser
+from asr_exp.assembly import build_decoder, build_recogniser
 from asr_exp.backbone import read_config
+from asr_exp.beam import Beam
 from asr_exp.bundles import PREFIX, load_bundle
 from asr_exp.chunking import PIECE, Chunking, at_pauses, joined, spans
-from asr_exp.config import run_folder
+from asr_exp.config import is_run, run_folder
 from asr_exp.data.batching import Batch, cost, pack
 from asr_exp.data.clips import Samples
 from asr_exp.data.tokenizer import Tokenizer
-from asr_exp.decoding import Decoder, Greedy, make_decoder
+from asr_exp.decoding import Decoder, Greedy
+from asr_exp.emissions import checkpoint_hash
 from asr_exp.errors import UserError
 from asr_exp.frontend import Moments
 from asr_exp.model import Emissions, Recogniser
 from asr_exp.runtime import Runtime
+from asr_exp.tuning import use_tuned
 
 Heard = Callable[[float], object]  # is told how many more seconds have gone through the network
 
@@ -192,7 +195,10 @@ def load_transcriber(config: DictConfig, runtime: Runtime) -> Transcriber:
             model = build_recogniser(exact, tokenizer, runtime, checkpoint=checkpoint)
         except UserError as why:  # what it was given as
             raise UserError(str(why).replace("model.checkpoint=", "run=") if config.run else str(why)) from why
-    decoder = make_decoder(config.decode.name, tokenizer, config.decode.settings)
+    folder = Path(config.run).expanduser() if config.run else run_folder(config)
+    decoder = build_decoder(config, tokenizer, runtime, folder if is_run(folder) else None)
+    if isinstance(decoder, Beam) and config.decode.tune:
+        use_tuned(decoder, folder, checkpoint_hash(folder / "checkpoints" / "best"))
     how = Chunking(chunking.whole_seconds, chunking.chunk_seconds, chunking.overlap_seconds)
     return Transcriber(model, tokenizer, decoder, runtime.device, config.trainer.device_seconds, how)
 

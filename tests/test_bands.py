@@ -39,8 +39,15 @@ ROWS = [
     ["data.prepare"],
     ["dropout", "features", "frontend", "posconv"],
     ["packed"],
-    ["alignment", "backbone", "bundles", "checkpoint", "chunking", "decoding", "intervals", "model", "optim", "plateau"],  # band 3
-    ["card", "onnx_file", "results", "scoring", "script", "significance", "standins", "tiers", "timit_times", "tracking"],
+    [
+        "alignment", "backbone", "bundles", "checkpoint", "chunking", "decoding", "intervals", "model", "ngram", "optim", "plateau",
+    ],  # band 3
+    [
+        "card", "emissions", "hot_words", "onnx_file", "results", "scoring", "script", "significance", "standins", "tiers", "timit_times",
+        "tracking",
+    ],
+    ["beam"],
+    ["language", "tuning"],
     ["tables"],
     ["tables.scores"],
     ["tables.rows"],
@@ -54,6 +61,10 @@ ROWS = [
     ["plan"],
     ["transcriber"],
     ["formats"],
+    ["report"],
+    ["report.breakdown", "report.closeup", "report.page", "report.record"],
+    ["report.contents", "report.suspects"],
+    ["report.pictures", "report.sound"],
     ["inspection"],
     ["inspection.findings"],
     ["inspection.headers"],

@@ -157,6 +157,11 @@ def test_learning_that_shows_nothing_does_not_pass(wers, why):
     assert not found["passed"] and why in found["says"]
 
 
+@pytest.mark.parametrize("ours, passed", [([0.2, 0.3, 0.1], True), ([0.2, 0.31, 0.1], False)])
+def test_noise_hides_nothing_where_our_worst_is_no_worse_than_their_best(ours, passed):
+    assert gates.judge({"hf": [0.3, 0.9, 0.6], "hf-tuned": [0.3, 1.0, 0.7], "ours": ours})["passed"] is passed
+
+
 def test_gradients_that_differ_are_told_apart():
     theirs = {"a": np.array([3.0, 4.0]), "b": np.array([0.0])}
     assert gates._differences(theirs, theirs) == {"gradient": 0.0, "tensor": 0.0}

@@ -18,7 +18,7 @@ PROMISED = {
              "wavlm-base-plus wavlm-large sew-small-100k sew-mid-100k sew-d-base unispeech-large-1500h-cv unispeech-sat-base "
              "data2vec-audio-base hf tiny tiny-random",
     "text": "standard hf_compat",
-    "decode": "greedy",
+    "decode": "greedy beam",
     "augment": "none default",
     "optimizer": "adamw sgd",
     "schedule": "linear cosine constant tri-stage",
@@ -26,7 +26,7 @@ PROMISED = {
     "protocol": "standard hf_compat",
     "debug": "overfit one-step rehearsal",
 }  # fmt: skip
-COUNTS = {"dataset": 15, "model": 20, "decode": 1, "augment": 6, "schedule": 4, "tracking": 3, "debug": 4}
+COUNTS = {"dataset": 15, "model": 20, "decode": 2, "augment": 6, "schedule": 4, "tracking": 3, "debug": 4}
 
 # What a choice cannot do without.
 NEEDS = {

@@ -61,6 +61,8 @@ def same_curve(one: Path, two: Path) -> None:
         assert a.keys() == b.keys()
         for name in {"train/loss", "dev/loss", "train/grad_norm"} & a.keys():
             assert a[name] == pytest.approx(b[name], rel=1e-3 if name == "train/grad_norm" else 1e-5), (name, a["step"])
+    for a, b in zip(lines(one / "losses.train.jsonl"), lines(two / "losses.train.jsonl"), strict=True):
+        assert a["utterances"] == b["utterances"] and a["losses"] == pytest.approx(b["losses"], rel=1e-4, abs=2e-4)
     assert result(one)["splits"]["test"] == result(two)["splits"]["test"]
 
 

@@ -34,7 +34,7 @@ def whole(corpus, tmp_path_factory):
 
 def same(one: Path, two: Path) -> None:
     assert (one / "metrics.jsonl").read_bytes() == (two / "metrics.jsonl").read_bytes()
-    for name in ("hypotheses.test.jsonl", "hypotheses.dev.jsonl", "checkpoints/best/model.safetensors"):
+    for name in ("hypotheses.test.jsonl", "hypotheses.dev.jsonl", "losses.train.jsonl", "checkpoints/best/model.safetensors"):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
     a, b = result(one), result(two)
     assert a["status"] == b["status"] == "finished"

@@ -7,22 +7,28 @@ processes may score one run at once: each holds the run's folder while it reads 
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from asr_exp import console
-from asr_exp.assembly import at_work, build_data, build_protocol, build_recogniser, build_split
+from asr_exp.assembly import at_work, build_data, build_decoder, build_protocol, build_recogniser, build_split, own_data, same_data
+from asr_exp.backbone import read_outline
+from asr_exp.beam import Beam
 from asr_exp.checkpoint import locked, recover
-from asr_exp.config import load_run, resolve, run_folder
+from asr_exp.config import run_folder
+from asr_exp.data.prepare import Split
 from asr_exp.data.tokenizer import Tokenizer
-from asr_exp.decoding import make_decoder
+from asr_exp.emissions import Kept, checkpoint_hash, passes_of
 from asr_exp.errors import UserError
 from asr_exp.evaluation import evaluate
+from asr_exp.model import Outline, Recogniser
 from asr_exp.results import read_result, write_quarantine, write_result
 from asr_exp.runtime import Runtime, launch, task_overrides, under_torchrun, versions
 from asr_exp.scoring import READ_CER, unspaced
+from asr_exp.tuning import tune_on_dev
 
 log = logging.getLogger(__name__)
 
@@ -52,16 +58,37 @@ def _evaluate(config: DictConfig, folder: Path, runtime: Runtime) -> Path:
         if not runtime.share(best.is_dir()):
             raise UserError(f"{folder} has no checkpoints/best yet; its training has not come to its first evaluation.")
         tokenizer = Tokenizer.from_checkpoint(str(best), None, t.unit, t.inventory, t.score_inventory)
-        model = build_recogniser(config, tokenizer, runtime, checkpoint=best)
-        runtime.share(None)  # every rank has read it
-    split = build_split(config, data, config.split, tokenizer, model, runtime.main)
-    protocol = build_protocol(config, data, split)
-    same = _same_protocol((read_result(folder) or {}).get("protocol", {}), protocol) and _same_data(config, folder)
+        outline = Outline(*read_outline(best))
+        checkpoint = runtime.share(checkpoint_hash(best) if runtime.main else None)
+        decoder = build_decoder(config, tokenizer, runtime, folder)
+    split = build_split(config, data, config.split, tokenizer, outline, runtime.main)
+
+    @cache
+    def network() -> Recogniser:
+        """The run's network, for what it has not said before; every rank calls it."""
+        with _held(folder, folder, runtime):
+            if checkpoint != runtime.share(checkpoint_hash(best) if runtime.main else None):
+                raise UserError(f"The training of {folder} has gone on meanwhile, to another best checkpoint; give the command again.")
+            model = build_recogniser(config, tokenizer, runtime, checkpoint=best).eval()
+            runtime.share(None)  # every rank has read it
+        return model
+
+    def dev() -> Split:
+        if split.name == "dev" and same_data(config, folder):
+            return split
+        own = own_data(config, folder, "dev")
+        return build_split(own, build_data(own), "dev", tokenizer, outline, runtime.main)
+
+    if isinstance(decoder, Beam) and config.decode.tune:
+        tune_on_dev(decoder, folder, checkpoint, dev, config.model.padding, config.trainer.device_seconds, runtime, network)
+    kept = Kept(folder, checkpoint, split, config.model.padding, passes_of(split, config.trainer.device_seconds))
+    model = None if runtime.share(kept.complete) else network()
+    protocol = build_protocol(config, data, split, decoder)
+    same = _same_protocol((read_result(folder) or {}).get("protocol", {}), protocol) and same_data(config, folder)
     place = folder if same else folder / "evaluations" / protocol["hash"]
-    decoder = make_decoder(config.decode.name, tokenizer, config.decode.settings)
     with _held(place, folder, runtime):
         found = evaluate(model, split, tokenizer, decoder, runtime, config.trainer.device_seconds, config.trainer.loss_reduction,
-                         place / f"hypotheses.{split.name}.jsonl", config.trainer.examples, runtime.main)
+                         place / f"hypotheses.{split.name}.jsonl", config.trainer.examples, runtime.main, kept)
         before = read_result(folder) or {}
         if runtime.main and same:
             write_result(folder, {**before, "splits": {**before.get("splits", {}), split.name: found.summary}})
@@ -81,12 +108,6 @@ def _held(place: Path, folder: Path, runtime: Runtime) -> AbstractContextManager
     """Hold a folder (rank 0). Of a finished run only other scores are at work there, which are waited for; else it is its training."""
     finished = (read_result(folder) or {}).get("status") == "finished"
     return locked(place, patience=-1 if finished else 0) if runtime.main else nullcontext()
-
-
-def _same_data(config: DictConfig, folder: Path) -> bool:
-    """Whether the dataset is the run's own, wherever it lies now. (File names, which ids are made of, are alike in many corpora.)"""
-    read, own = (resolve(one)["dataset"] for one in (config, load_run(folder)))
-    return {**read, "only": None, "root": None} == {**own, "root": None}
 
 
 def _same_protocol(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:

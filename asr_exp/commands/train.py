@@ -16,6 +16,7 @@ from asr_exp import console
 from asr_exp.assembly import (
     at_work,
     build_data,
+    build_decoder,
     build_protocol,
     build_recogniser,
     build_split,
@@ -24,21 +25,25 @@ from asr_exp.assembly import (
     model_arguments,
 )  # fmt: skip
 from asr_exp.backbone import read_config
+from asr_exp.beam import Beam
 from asr_exp.checkpoint import average_recent, keep_recent, load_state, load_weights, recover, save_state, write_folder
 from asr_exp.config import resolve, run_folder, signature
 from asr_exp.data.prepare import Split
 from asr_exp.data.tokenizer import Tokenizer
-from asr_exp.decoding import make_decoder
+from asr_exp.decoding import Decoder, Greedy
+from asr_exp.emissions import checkpoint_hash
 from asr_exp.errors import Pruned, Stopped, UserError
 from asr_exp.evaluation import Evaluation, Hypothesis, evaluate
 from asr_exp.job import Job, build_job
+from asr_exp.model import Recogniser
 from asr_exp.plan import announce
-from asr_exp.results import read_result, write_quarantine, write_result, write_text
+from asr_exp.results import LOSSES, read_result, write_quarantine, write_result, write_text
 from asr_exp.runtime import Runtime, environment, is_main, launch, peer_lost, task_overrides, under_torchrun, versions
 from asr_exp.sharding import gathered, shard_like, shard_optimizer_state, whole
 from asr_exp.sweeps.study import Judge
 from asr_exp.tracking import MetricsFile, NoTracker, Profile, Tracker, make_tracker
 from asr_exp.training import Hooks, State, fit, save, score
+from asr_exp.tuning import tune_on_dev
 
 log = logging.getLogger(__name__)
 DEV_CANDIDATE = "hypotheses.dev.candidate.jsonl"
@@ -104,7 +109,8 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
     if runtime.main:
         _quarantine(folder, splits)
         announce(config, folder, data, splits, tokenizer, job)
-    decoder = make_decoder(config.decode.name, tokenizer, config.decode.settings)
+    final = build_decoder(config, tokenizer, runtime, folder, data)
+    decoder = Greedy(tokenizer) if isinstance(final, Beam) else final  # beam search is for the final scores: dev is scored often
 
     def scored(split: Split, path: Path | None, step: int, examples: int) -> Evaluation:
         with whole(model):
@@ -122,43 +128,61 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
         console.show_examples(found.examples, config.trainer.examples)
         return found
 
-    metrics = MetricsFile(folder / "metrics.jsonl", state.lines) if runtime.main else None
+    kept = {"metrics.jsonl": state.lines, LOSSES: state.step}  # lines
+    metrics, losses = (MetricsFile(folder / name, lines) if runtime.main else None for name, lines in kept.items())
     hooks = Hooks(on_dev, lambda state, best: _save(folder, job, tokenizer, state, best), metrics, tracker,
-                  Profile(folder, config.trainer.profile if runtime.main else 0), _judge(config, runtime))
+                  Profile(folder, config.trainer.profile if runtime.main else 0), _judge(config, runtime), losses)
     try:
         with splits["train"].filling():
             fit(job, state, hooks)
-        if not state.best:  # no step was asked for: the checkpoint is scored as it is
-            score(job, state, hooks)
-            save(state, hooks)
-        if config.trainer.average > 1 and not state.averaged:
-            runtime.share(None)  # rank 0 has kept the last of them
-            average_recent(folder / RECENT, model.network)
-            state.averaged = True
-            score(job, state, hooks)
-            save(state, hooks)
+        _conclude(config, folder, job, state, hooks)
     finally:
         hooks.profile.close()
-        if metrics:
-            metrics.close()
+        for file in filter(None, (metrics, losses)):
+            file.close()
+        if runtime.main:
             _quarantine(folder, splits)
     runtime.share(None)  # the best checkpoint is on the disk before another rank reads it
     load_weights(folder / "checkpoints" / "best", model.network)
-    test = scored(splits["test"], folder / "hypotheses.test.jsonl", state.step, config.trainer.examples)
+    _tune(config, folder, final, splits["dev"], model, runtime)
+    decoder, again = final, ("dev", "test") if isinstance(final, Beam) else ("test",)
+    scores = {name: scored(splits[name], folder / f"hypotheses.{name}.jsonl", state.step, config.trainer.examples) for name in again}
     return {
-        "protocol": build_protocol(config, data, splits["test"]),
-        "best": {k: state.best[k] for k in ("step", "metric", "value")},
-        "splits": {"dev": state.best["summary"], "test": test.summary},
-        "train": _effort(state, job),
+        "protocol": build_protocol(config, data, splits["test"], final),
+        "splits": {"dev": state.best["summary"], **{name: found.summary for name, found in scores.items()}},
+        **_effort(state, job),
     }
 
 
+def _conclude(config: DictConfig, folder: Path, job: Job, state: State, hooks: Hooks) -> None:
+    """Score what no step has scored: the checkpoint as it is, where no step was asked for; the mean of the last evaluations' weights."""
+    if not state.best:
+        score(job, state, hooks)
+        save(state, hooks)
+    if config.trainer.average > 1 and not state.averaged:
+        job.runtime.share(None)  # rank 0 has kept the last of them
+        average_recent(folder / RECENT, job.model.network)
+        state.averaged = True
+        score(job, state, hooks)
+        save(state, hooks)
+
+
+def _tune(config: DictConfig, folder: Path, decoder: Decoder, dev: Split, model: Recogniser, runtime: Runtime) -> None:
+    """Give a beam search the weights that suit the best checkpoint, where that is asked for."""
+    if not (isinstance(decoder, Beam) and config.decode.tune):
+        return
+    checkpoint = runtime.share(checkpoint_hash(folder / "checkpoints" / "best") if runtime.main else None)
+    with whole(model):
+        tune_on_dev(decoder, folder, checkpoint, lambda: dev, config.model.padding, config.trainer.device_seconds, runtime, model.eval)
+
+
 def _effort(state: State, job: Job) -> dict[str, Any]:
-    return {
+    train = {
         "steps": state.step, "skipped_steps": state.skipped_steps, "epochs": round(state.step / job.plan.steps_per_epoch, 3),
         "audio_seconds": round(state.audio_seconds, 2), "wall_seconds": round(state.wall_seconds, 2),
         "audio_seconds_per_second": round(state.audio_seconds / max(1e-9, state.wall_seconds), 2),
     }
+    return {"best": {k: state.best[k] for k in ("step", "metric", "value")}, "train": train}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -91,6 +91,14 @@ class Split:
         every = sorted(chain(self.utterances.ids(), (one.id for one in self.rejected)))
         return hashlib.blake2b("\n".join(every).encode(), digest_size=8).hexdigest()
 
+    @property
+    def audio_hash(self) -> str:
+        """A hash of the recordings: what they are, at which rate, and which of them are used."""
+        digest = hashlib.blake2b(self._rows.tobytes(), digest_size=8)
+        for shard in self._store.shards:
+            digest.update(shard.name.encode())
+        return digest.hexdigest()
+
     def fingerprint(self) -> str:
         """A hash of what would be learned from: ids, labels and lengths. A resumed run must find the same."""
         digest = hashlib.blake2b(self.seconds.tobytes(), digest_size=8)

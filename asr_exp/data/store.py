@@ -44,7 +44,7 @@ class AudioStore:
         self.reasons: dict[int, str] = {}
         self.late: dict[int, str] = {}
         self.silent: set[int] = set()
-        self._utterances, self._shards, self._workers = utterances, shards, workers
+        self.shards, self._utterances, self._workers = list(shards), utterances, workers
         self._held = np.zeros(len(utterances), dtype=np.int32)  # samples that the shard has of each
         self._made = np.zeros(len(shards), dtype=bool)
         self._pool: ThreadPoolExecutor | None = None
@@ -63,7 +63,7 @@ class AudioStore:
         if not self._held[index]:
             return np.zeros(0, dtype=np.int16)
         start = self._held[shard * SHARD : index].sum(dtype=np.int64)
-        return np.fromfile(self._shards[shard], np.int16, self._held[index], offset=2 * int(start))
+        return np.fromfile(self.shards[shard], np.int16, self._held[index], offset=2 * int(start))
 
     def read(self, indices: Iterable[int]) -> list[np.ndarray]:
         """Samples of several utterances; those that have to be decoded are, side by side."""
@@ -81,7 +81,7 @@ class AudioStore:
     def look(self, shard: int) -> bool:
         """Whether a shard is there; what its index says is known from then on."""
         try:
-            index = json.loads(self._shards[shard].with_suffix(".json").read_text(encoding="utf-8"))
+            index = json.loads(self.shards[shard].with_suffix(".json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return False
         self.take(shard, index)
@@ -132,7 +132,7 @@ class AudioStore:
                 if shard is None:
                     return
                 with suppress(Timeout, OSError):  # another process is at it; what cannot be kept is decoded when it is asked for
-                    _make_shard(self._shards[shard], _group(self._utterances, shard), self.rate, lambda done: None, wait=False)
+                    _make_shard(self.shards[shard], _group(self._utterances, shard), self.rate, lambda done: None, wait=False)
 
         threads = [threading.Thread(target=work, daemon=True) for _ in range(min(self._workers, len(shards)))]
         for thread in threads:

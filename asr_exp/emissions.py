@@ -1,0 +1,117 @@
+"""What a checkpoint says of a split, kept on the disk: scoring by another decoder, and tuning one, need no network.
+
+A file of `emissions/KEY/` in the run folder is one forward pass. The key is a hash of the weights, the audio, the padding and the way
+the utterances are dealt to passes, so what is kept is never stale. Logits are kept in fp32, to the last bit.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from asr_exp.data.batching import collate, cost, pack, prefetch
+from asr_exp.data.prepare import Split
+from asr_exp.errors import UserError
+from asr_exp.model import Emissions, Recogniser
+
+ROOM = 4 * 2**30  # bytes that the emissions of a run may take
+FILES = ("model.safetensors", "config.json", "preprocessor_config.json")  # of a checkpoint: all that its emissions depend on
+
+
+def passes_of(split: Split, device_seconds: float, only: np.ndarray | None = None) -> list[np.ndarray]:
+    """The forward passes of a split, or of some of its utterances: indices, the longest utterances first."""
+    indices = np.arange(len(split)) if only is None else only
+    return pack(indices, cost(split.seconds), device_seconds)
+
+
+class Kept:
+    """The emissions of some passes, as far as they are on the disk; those that come later are added, unless they would take too much."""
+
+    def __init__(self, run: Path, checkpoint: str, split: Split, padding: str, passes: Sequence[np.ndarray]):
+        digest = hashlib.blake2b(f"{checkpoint} {split.audio_hash} {padding}".encode(), digest_size=8)
+        for indices in passes:
+            digest.update(indices.tobytes() + b"/")
+        self.folder = run / "emissions" / f"{split.name}-{digest.hexdigest()}"
+        self.passes = passes
+
+    def has(self, number: int) -> bool:
+        return self._path(number).is_file()
+
+    @property
+    def complete(self) -> bool:
+        return all(map(self.has, range(len(self.passes))))
+
+    def read(self, number: int) -> tuple[np.ndarray, Emissions]:
+        """Indices of a pass and their emissions, on the CPU. Raises UserError where the file is damaged or gone."""
+        path = self._path(number)
+        try:
+            found = load_file(path)
+            frames = found["frames"].tolist()
+            rows = found["logits"].split(frames)
+            return found["indices"].numpy(), Emissions(torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True), frames)
+        except Exception as why:
+            reason = str(why).splitlines()[0]
+            raise UserError(f"{path} cannot be read ({reason}); delete {path.parent} and give the command again.") from why
+
+    def write(self, number: int, indices: np.ndarray, emissions: Emissions) -> None:
+        """Keep a pass, if there is room for all of them."""
+        rows = [row[:n] for row, n in zip(emissions.logits.cpu(), emissions.frames, strict=True)]
+        logits = torch.cat(rows).contiguous()
+        if number == 0:
+            self._make_room()
+        if logits.nbytes * len(self.passes) > ROOM:
+            return
+        path = self._path(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f"{path.name}.{os.getpid()}.new")
+        save_file({"indices": torch.from_numpy(indices), "frames": torch.tensor(emissions.frames), "logits": logits}, beside)
+        os.replace(beside, path)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.safetensors"
+
+    def _make_room(self) -> None:
+        """Delete what was used the longest ago of the run's emissions, until half of the room is free."""
+        others = [one for one in self.folder.parent.glob("*") if one.is_dir() and one != self.folder]
+        sizes = {one: sum(file.stat().st_size for file in one.iterdir()) for one in others}
+        for one in sorted(others, key=lambda one: one.stat().st_mtime):
+            if sum(sizes.values()) <= ROOM // 2:
+                return
+            shutil.rmtree(one, ignore_errors=True)
+            del sizes[one]
+
+
+def checkpoint_hash(folder: Path) -> str:
+    """A hash of all that the emissions of a checkpoint depend on."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name in FILES:
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "blake2b").digest())
+    return digest.hexdigest()
+
+
+@torch.inference_mode()
+def emit(model: Recogniser | None, split: Split, passes: Sequence[np.ndarray], numbers: Sequence[int], device: torch.device,
+         kept: Kept | None = None) -> Iterator[tuple[np.ndarray, Emissions]]:
+    """The emissions of those passes that have these numbers, each with the indices of its utterances; in fp32.
+
+    What is kept is read; for the rest it takes a model. Memory does not grow with the split.
+    """
+    there = {number for number in numbers if kept and kept.has(number)}
+    batches = prefetch([number for number in numbers if number not in there], lambda number: collate(split, passes[number]))
+    for number in numbers:
+        if kept and number in there:
+            yield kept.read(number)
+            continue
+        batch = next(batches)
+        assert model is not None, "there are passes that are not kept"
+        emissions = model(batch.to(device))
+        if kept:
+            kept.write(number, batch.indices, emissions)
+        yield batch.indices, emissions
