@@ -118,6 +118,14 @@ def test_text_that_the_rules_make_unlike_the_model(tmp_path, trained, recordings
     assert "text rules" in capsys.readouterr().err
 
 
+def test_a_split_of_another_dataset(trained, tmp_path, capsys):
+    other = [word for word in make_corpus(tmp_path / "other", train=1, rest=2) if not word.startswith(("dataset.train", "dataset.dev"))]
+    call("align", f"run={trained}", *other, *QUIET, cwd=tmp_path, status=2)
+    assert "for another one give out=FOLDER" in capsys.readouterr().err
+    call("align", f"run={trained}", *other, "out=x", *QUIET, cwd=tmp_path)
+    assert json.loads((tmp_path / "x/alignment.json").read_text())["aligned"] == 2
+
+
 def test_a_split_of_a_checkpoint_needs_a_place(trained, tmp_path, capsys):
     call("align", f"run={trained}/checkpoints/best", *QUIET, cwd=tmp_path, status=2)
     assert "give out=FOLDER" in capsys.readouterr().err

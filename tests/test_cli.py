@@ -195,7 +195,9 @@ def test_help_is_readable(ran, capsys, monkeypatch, tmp_path):
 @pytest.mark.parametrize(("topic", "words"), [
     ("trainer", ["trainer.gradient_checkpointing", "default"]), ("dataset", ["dataset.hub.id", "timit"]), ("experiment", []),
     ("evaluate", ["--help", "the run folder to use", "split  "]), ("optimizer.lr", ["peak learning rate [0.0001]"]),
-    ("compare", ["set against a", "split  "]), ("check", ["check.clips", "[200]"]), ("timit", ["reader: timit", "--help dataset"]),
+    ("compare", ["set against a", "split  "]), ("check", ["check.clips", "[200]"]),
+    ("align", ["align.against", "Without recordings"]), ("export", ["export.int8", "export.push"]),
+    ("timit", ["reader: timit", "--help dataset"]),
     ("tiny-random", ["architecture: wav2vec2"]), ("model=tiny", ["checkpoint: builtin:tiny"]),
 ])  # fmt: skip
 def test_help_on_a_topic(ran, capsys, topic, words):

@@ -19,7 +19,7 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from asr_exp.assembly import build_data
-from asr_exp.config import is_run
+from asr_exp.config import is_run, load_run
 from asr_exp.console import counted
 from asr_exp.data.clips import Samples, decode
 from asr_exp.data.corpora import FileAudio, Utterance
@@ -125,6 +125,9 @@ def _place(config: DictConfig) -> Path | None:
         return None
     if not config.run or not is_run(config.run):
         raise UserError("align has nowhere to put the alignments of a whole split; give out=FOLDER, or files=[a.wav] for some recordings.")
+    asked, own = ({**one.dataset, "root": None} for one in (config, load_run(config.run)))
+    if asked != own:
+        raise UserError(f"align keeps the alignments of {config.run}'s own dataset there; for another one give out=FOLDER.")
     return Path(config.run).expanduser() / "alignments" / config.split
 
 

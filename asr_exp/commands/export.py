@@ -57,7 +57,7 @@ def run(config: DictConfig) -> Path:
         message = f"Export of run {(told.get('run') or checkpoint)} by asr_exp"
         told["hub"] = push(out, files, config.export.push, config.export.private, message)
     print("Exported")
-    for name, text in {"folder": str(out), **told}.items():
+    for name, text in {"folder": config.out, **told}.items():
         print(textwrap.fill(text, 80, initial_indent=f"  {name:<8}", subsequent_indent=" " * 10, break_long_words=False))
     return out
 
@@ -65,13 +65,13 @@ def run(config: DictConfig) -> Path:
 def _place(config: DictConfig) -> Path:
     if not config.out:
         raise UserError("export needs out=FOLDER, where the exported model goes.")
-    out = Path(config.out).expanduser()
+    out = Path(os.path.abspath(os.path.expanduser(config.out)))
     there = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if out.exists() and not out.is_dir():
         raise UserError(f"out={config.out} is a file; give a folder.")
     if there - {".git", ".gitattributes"} and not {"config.json", "README.md"} <= there:
         raise UserError(f"out={config.out} holds other things than an exported model; give a new folder.")
-    if any((folder / "config.yaml").is_file() for folder in (out, *out.absolute().parents[:2])):
+    if any((folder / "config.yaml").is_file() for folder in (out, *out.parents[:2])):
         raise UserError(f"out={config.out} is inside a run's folder; give one of its own.")
     return out
 
@@ -171,9 +171,11 @@ def _dev_clips(config: DictConfig, plain: _Plain) -> list[tuple[np.ndarray, str]
         split = build_data(config).corpus.splits["dev"][: config.export.clips]
     except UserError:
         return []
-    clips = ((decode(one.audio, plain.extractor.sampling_rate).samples, one.text) for one in split)
-    scored = plain.tokenizer.scored
-    return [(plain.values(samples), scored(plain.tokenizer.target(text))) for samples, text in clips if samples is not None]
+    rate, scored = plain.extractor.sampling_rate, plain.tokenizer.scored
+    clips = ((decode(one.audio, rate).samples, one.text) for one in split)
+    longest = config.dataset.max_eval_seconds
+    return [(plain.values(samples), scored(plain.tokenizer.target(text))) for samples, text in clips
+            if samples is not None and 0.1 <= len(samples) / rate <= longest]
 
 
 def _compared(path: Path, plain: _Plain, clips: list[tuple[np.ndarray, str]]) -> str:
