@@ -32,7 +32,6 @@ def run(config: DictConfig) -> int:
     s = config.serve
     limits = Limits(int(s.max_megabytes * 2**20), s.max_seconds, s.queue, s.queue_seconds, s.streams, s.timeout)
     with bound(s.host, s.port) as at, started(config.trainer.device, "fp32") as runtime:
-        config.model.padding = "exact"  # what is recognised together must not be seen in the answers
         transcriber = load_transcriber(config, runtime)
         name = _name(config)
         language = config.dataset.language

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import prometheus_client
@@ -18,12 +18,13 @@ from starlette.exceptions import HTTPException as StarletteError
 from starlette.requests import ClientDisconnect
 
 from asr_exp import __version__
+from asr_exp.formats import FORMATS
 from asr_exp.serving import answers
 from asr_exp.serving.intake import Intake, knows, while_there
 from asr_exp.serving.limits import Refused, error_body, error_response
 from asr_exp.serving.service import Service
 from asr_exp.serving.stream import serve_stream
-from asr_exp.serving.uploads import Upload, from_json
+from asr_exp.serving.uploads import from_json
 
 PAGE = Path(__file__).parent / "page"
 MEDIA = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -60,14 +61,14 @@ def _add_recognition(app: FastAPI, service: Service) -> None:
     ) -> Response:
         if stream:
             raise Refused(400, "Partial results come over the WebSocket /v1/stream; stream=true is not served.")
-        said = await while_there(request, service.transcript(file.file, _whole))
+        said = await while_there(request, service.transcript(file.file.read))
         match response_format:
             case "text":
                 return PlainTextResponse(said.text + "\n")
             case "srt":
-                return PlainTextResponse(answers.srt(said), media_type="application/x-subrip")
+                return PlainTextResponse(FORMATS["srt"](said, ""), media_type="application/x-subrip")
             case "vtt":
-                return PlainTextResponse(answers.vtt(said), media_type="text/vtt")
+                return PlainTextResponse(FORMATS["vtt"](said, ""), media_type="text/vtt")
             case "verbose_json":
                 return JSONResponse(answers.verbose(said, language or service.language or "und", granularities))
         return JSONResponse({"text": said.text})
@@ -81,10 +82,10 @@ def _add_recognition(app: FastAPI, service: Service) -> None:
                 file = form.get("file")
                 if not isinstance(file, StarletteUpload):
                     raise Refused(400, "The form has no file named 'file'.")
-                said = await while_there(request, service.transcript(file.file, _whole))
+                said = await while_there(request, service.transcript(file.file.read))
         elif kind in ("application/json", ""):
             async with _spooled(request) as body:
-                said = await while_there(request, service.transcript(body, from_json))
+                said = await while_there(request, service.transcript(lambda: from_json(body)))
         else:
             raise Refused(415, f'Send a form (multipart/form-data) with file=..., not {kind}, or JSON {{"file": BASE64}}.')
         return JSONResponse({"text": said.text, "words": answers.words(said), "seconds": round(said.seconds, 3)})
@@ -150,15 +151,11 @@ def _add_errors(app: FastAPI) -> None:
         return JSONResponse(error_body(500, "The server failed; this is not your fault. Its log says why."), 500)
 
 
-def _whole(file: BinaryIO) -> Upload:
-    file.seek(0)
-    return Upload(file.read())
-
-
 @asynccontextmanager
 async def _spooled(request: Request) -> AsyncIterator[Any]:
     """The body of a request as a file."""
     with SpooledTemporaryFile(IN_MEMORY) as file:
         async for part in request.stream():
             file.write(part)
+        file.seek(0)
         yield file

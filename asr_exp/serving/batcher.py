@@ -11,16 +11,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from asr_exp.data.clips import Samples
 from asr_exp.serving.limits import Refused
 from asr_exp.serving.metrics import Metrics
 from asr_exp.transcriber import Transcript
 
-Transcribe = Callable[[Sequence[np.ndarray]], list[Transcript]]
+Transcribe = Callable[[Sequence[Samples]], list[Transcript]]
 
 
 @dataclass(eq=False)
 class Job:
-    clip: np.ndarray
+    clip: Samples
     seconds: float
     done: Future = field(default_factory=Future)
 
@@ -57,8 +58,8 @@ class Batcher:
         """Seconds after which what is held now should be done; 1 at the least, 60 at the most."""
         return float(np.clip(sum(self._held) * self._busy / self._audio if self._audio else 1.0, 1.0, 60.0))
 
-    async def recognise(self, clip: np.ndarray) -> Transcript:
-        """The transcript of a clip, (samples,) int16. When the caller is cancelled before its turn has come, the clip is dropped.
+    async def recognise(self, clip: Samples) -> Transcript:
+        """The transcript of a clip, int16. When the caller is cancelled before its turn has come, the clip is dropped.
 
         Raises Refused (503) when the server is stopping, and whatever the model fails with on this clip.
         """

@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from asr_exp.serving.batcher import Batcher, Transcribe
 from asr_exp.serving.limits import Limits
 from asr_exp.serving.metrics import Metrics
-from asr_exp.serving.uploads import Upload, header, samples
+from asr_exp.serving.uploads import samples
 from asr_exp.transcriber import Transcript
 
 R = TypeVar("R")
@@ -32,14 +32,14 @@ class Service:
         self.batcher.close()
         self.pool.shutdown(cancel_futures=True)
 
-    async def transcript(self, file: BinaryIO, read: Callable[[BinaryIO], Upload]) -> Transcript:
-        """What is said in a recording that was sent. Raises Refused where it cannot be had.
+    async def transcript(self, read: Callable[[], bytes]) -> Transcript:
+        """What is said in a recording that was sent; `read` gives its bytes. Raises Refused where it cannot be had.
 
-        The file is read twice, and not kept: as many recordings are in memory undecoded as there are threads to decode them.
+        As many recordings are in memory undecoded as there are threads to decode them.
         """
-        clip = await self.aside(lambda: header(read(file), self.limits))
-        with self.batcher.held(clip.seconds):
-            return await self.batcher.recognise(await self.aside(lambda: samples(read(file), self.rate)))
+        clip = await self.aside(lambda: samples(read(), self.rate, self.limits))
+        with self.batcher.held(len(clip) / self.rate):
+            return await self.batcher.recognise(clip)
 
     async def aside(self, work: Callable[[], R]) -> R:
         """Have one of the decoding threads do it, so that the event loop goes on."""
