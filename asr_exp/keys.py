@@ -66,7 +66,7 @@ class Serve:
     queue_seconds: float = key(3600.0, "audio that waits at once, in seconds (115 MB an hour); more is told to come again (503)", above=0)
     streams: int = key(16, "WebSocket sessions at once", minimum=1)
     timeout: float = key(60.0, "seconds from a request's head to its answer", above=0)
-    batch_seconds: float = key(100.0, "audio recognised together", above=0)
+    batch_seconds: float = key(30.0, "audio recognised together; more takes more memory, and is faster on a GPU", above=0)
     window: float = key(0.01, "seconds that the first recording of a batch waits for company", minimum=0, maximum=10)
     decoders: int = key(2, "threads that decode what is sent", minimum=1)
 

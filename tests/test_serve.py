@@ -160,10 +160,11 @@ def test_a_crowd(model, clips, tmp_path):
             assert [one.status_code for one in answers] == [200] * 140
             assert [one.json()["text"] for one in answers] == [clips[i % len(clips)][1].text for i in range(140)]
             wait_for(lambda: metric("asr_exp_requests_under_way") == 0, 20)
+            time.sleep(2)  # idle, it gives back what it does not need
             memory.append(resident(process))
         wait_for(lambda: len(os.listdir(f"/proc/{process.pid}/fd")) < 40, 20)
         assert metric("asr_exp_waiting_seconds") == pytest.approx(0, abs=1e-6) and metric("asr_exp_clients_vanished_total") > 0
-        assert memory[2] - memory[1] < 30 and memory[2] - memory[0] < 80, memory
+        assert max(memory) - memory[0] < 60, memory
         assert metric("asr_exp_batch_clips_sum") / metric("asr_exp_batch_clips_count") > 1.5
     assert "Traceback" not in (tmp_path / "server.txt").read_text()
 

@@ -1,12 +1,13 @@
 """Recordings of many requests, recognised together by the one thread that owns the model."""
 
 import asyncio
+import ctypes
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,8 @@ from asr_exp.data.clips import Samples
 from asr_exp.serving.limits import Refused
 from asr_exp.serving.metrics import Metrics
 from asr_exp.transcriber import Transcript
+
+QUIET = 1.0  # seconds without work
 
 Transcribe = Callable[[Sequence[Samples]], list[Transcript]]
 
@@ -117,27 +120,50 @@ class Batcher:
 
     def _gather(self) -> list[Job]:
         """The next batch, waited for; none when the server is closing."""
+        while True:
+            self._wait()
+            with self._change:
+                if (taken := self._batch()) or self._closing:
+                    return taken
+
+    def _wait(self) -> None:
+        """Until there is a job, or the end. When none comes for a while, memory that is free goes back to the system."""
         with self._change:
-            taken: list[Job] = []
-            while not taken and not self._closing:
-                self._change.wait_for(lambda: self._jobs or self._closing)
-                deadline = time.monotonic() + self.window
-                while not self._closing and sum(job.seconds for job in self._jobs) < self.batch_seconds:
-                    if not self._change.wait(deadline - time.monotonic()):
-                        break
-                room = self.batch_seconds
-                while self._jobs and not self._closing and (not taken or self._jobs[0].seconds <= room):
-                    job = self._taken_out(self._jobs[0])
-                    if job.done.set_running_or_notify_cancel():  # else its client has gone
-                        taken.append(job)
-                        room -= job.seconds
-            while self._jobs and not taken:
-                job = self._taken_out(self._jobs[0])
-                if job.done.set_running_or_notify_cancel():
-                    job.done.set_exception(Refused(503, "The server is stopping.", 5))
-            return taken
+            if self._change.wait_for(self._due, QUIET):
+                return
+        _give_back()
+        with self._change:
+            self._change.wait_for(self._due)
+
+    def _due(self) -> bool:
+        return bool(self._jobs) or self._closing
+
+    def _batch(self) -> list[Job]:
+        """What waits and goes together, in its order; when the server is closing, all are told."""
+        deadline = time.monotonic() + self.window
+        while not self._closing and sum(job.seconds for job in self._jobs) < self.batch_seconds:
+            if not self._change.wait(deadline - time.monotonic()):
+                break
+        taken: list[Job] = []
+        room = self.batch_seconds
+        while self._jobs and (not taken or self._jobs[0].seconds <= room):
+            job = self._taken_out(self._jobs[0])
+            if not job.done.set_running_or_notify_cancel():
+                continue  # its client has gone
+            if self._closing:
+                job.done.set_exception(Refused(503, "The server is stopping.", 5))
+            else:
+                taken.append(job)
+                room -= job.seconds
+        return taken
 
     def _taken_out(self, job: Job) -> Job:
         self._jobs.remove(job)
         self.metrics.waiting.dec(job.seconds)
         return job
+
+
+def _give_back() -> None:
+    """Have the C library return the memory it keeps; glibc does not by itself what lies below something in use."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
