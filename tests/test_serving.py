@@ -470,11 +470,13 @@ def test_health_models_and_metrics(client):
     post(here, encoded(recording(2)))
     post(here, b"x")
     here.get("/nowhere/else")
+    here.get("/")
     counted = {(s.name, *sorted(s.labels.values())): s.value
                for family in text_string_to_metric_families(here.get("/metrics").text) for s in family.samples}
     assert counted["asr_exp_requests_total", "/v1/audio/transcriptions", "200"] == 1
     assert counted["asr_exp_requests_total", "/v1/audio/transcriptions", "400"] == 1
     assert counted["asr_exp_requests_total", "404", "other"] == 1  # one name for all that is not there
+    assert counted["asr_exp_requests_total", "/", "200"] == 1 and counted["asr_exp_clients_vanished_total",] == 0
     assert counted["asr_exp_audio_seconds_total",] == 2 and counted["asr_exp_waiting_seconds",] == 0
 
 

@@ -25,7 +25,7 @@ def run(config: DictConfig) -> int:
         from asr_exp.serving.limits import Limits
         from asr_exp.serving.server import bound, let_in, serve, url
         from asr_exp.serving.service import Service
-    except ImportError as why:
+    except ModuleNotFoundError as why:
         raise UserError(f"serve needs {why.name}: pip install 'asr_exp[serve]'.") from None
     # oneDNN keeps what it has made for every shape it has met, and each batch is another: by its own bound (1024), half a gigabyte.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
@@ -50,6 +50,6 @@ def _name(config: DictConfig) -> str:
     """What the model is called: DATASET/MODEL/SIGNATURE of a run, the name of a checkpoint."""
     folder = Path(config.run).expanduser() if config.run else run_folder(config)
     if is_run(folder):
-        return "/".join(folder.resolve().parts[-3:])
+        return f"{config.dataset.name}/{config.model.name}/{folder.resolve().name}"
     return folder.name if folder.is_dir() else config.run or config.model.checkpoint
 

@@ -54,10 +54,11 @@ class Intake:
             if not answer.status:
                 await error_response(Refused(503, "The server is stopping.", 5))(scope, receive, send)
         finally:
-            self.metrics.vanished.inc(body.gone)
+            gone = body.gone and not answer.complete
+            self.metrics.vanished.inc(gone)
             self.bytes_held -= body.size
             path = route.path if (route := scope.get("route")) else "other"
-            self.metrics.requests.labels(path, "gone" if body.gone else answer.status).inc()
+            self.metrics.requests.labels(path, "gone" if gone else answer.status).inc()
             self.metrics.latency.labels(path).observe(time.perf_counter() - begun)
 
     def _check(self, scope: Scope, body: "Body") -> None:
@@ -140,11 +141,11 @@ class Body:
 
 
 class Answer:
-    """What goes back. status: 0 until it has begun."""
+    """What goes back. status: 0 until it has begun; complete: whether all of it went to someone."""
 
     def __init__(self, body: Body, send: Send, headers: list[tuple[bytes, bytes]]):
         self._body, self._send, self._headers = body, send, headers
-        self.status = 0
+        self.status, self.complete = 0, False
 
     async def send(self, message: Message) -> None:
         """Pass a message on; before the first, what is left of the request is read."""
@@ -154,6 +155,7 @@ class Answer:
             more: list[Any] = [] if self._body.whole else [(b"connection", b"close")]
             message = {**message, "headers": [*message.get("headers", []), *self._headers, *more]}
         await self._send(message)
+        self.complete |= message["type"] == "http.response.body" and not message.get("more_body") and not self._body.gone
 
 
 def knows(token: str | None, connection: HTTPConnection, given: str = "") -> bool:
