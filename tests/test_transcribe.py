@@ -22,6 +22,7 @@ from asr_exp.transcriber import load_transcriber
 
 TOKENS = ["[PAD]", "[UNK]", "|", *"abdegilmou"]
 CPU = "trainer.device=cpu"
+QUICK = ("wav2vec2-group", "sew-group")  # one that is fed packed, one that is not
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def said(capsys) -> list[dict]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES])
 def test_a_runs_own_test_files(tuned, tmp_path, cache, capsys, name):
     """Every family: the hypotheses of the run, and those of transformers' pipeline from the checkpoint itself."""
     corpus = make_corpus(tmp_path / "data")

@@ -24,7 +24,7 @@ from asr_exp.errors import UserError
 STDIN = "-"
 # What a folder is searched for: what libsndfile reads, and what ffmpeg does.
 ENDINGS = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".sph", ".nist", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64")
-FOREIGN = (".m4a", ".mp4", ".aac", ".wma", ".webm", ".mkv", ".mov", ".avi", ".3gp", ".amr", ".m4b", ".mka", ".ts")
+FOREIGN = (".m4a", ".mp4", ".aac", ".wma", ".webm", ".mkv", ".mov", ".avi", ".3gp", ".amr", ".m4b", ".mka")
 IN_MEMORY = 600.0  # seconds; a longer recording is kept in a temporary file
 BLOCK = 2**20  # samples read at a time
 # Containers that ffmpeg may open. Not playlists: an uploaded one could name other files.
