@@ -44,8 +44,10 @@ def card(facts: Facts) -> str:
     return f"---\n{head}---\n\n# {facts.name}\n\n" + "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _finished(facts: Facts) -> bool:
-    return bool(facts.result) and facts.result["status"] == "finished" and not facts.result.get("rehearsal")  # type: ignore[index]
+def _finished(facts: Facts) -> Mapping[str, Any] | None:
+    """The result of a finished run, whose scores may be claimed."""
+    result = facts.result or {}
+    return result if result.get("status") == "finished" and not result.get("rehearsal") else None
 
 
 def _is_id(checkpoint: str | None) -> bool:
@@ -69,10 +71,11 @@ def _metadata(facts: Facts) -> dict[str, Any]:
         metadata["base_model"] = checkpoint
     if facts.result and dataset["hub"]["id"]:
         metadata["datasets"] = [dataset["hub"]["id"]]
-    test = facts.result["splits"].get("test") if facts.result and _finished(facts) else None
-    rates = {name: test[name] for name in ("wer", "cer", "per") if test[name] is not None} if test else {}
-    if test and rates:
-        subset = "+".join(facts.result["protocol"]["split"])  # type: ignore[index]
+    finished = _finished(facts) or {"splits": {}}
+    test = finished["splits"].get("test") or {}
+    rates = {name: test[name] for name in ("wer", "cer", "per") if test.get(name) is not None}
+    if rates:
+        subset = "+".join(finished["protocol"]["split"])
         metadata["metrics"] = list(rates)
         metadata["model-index"] = [{"name": facts.name, "results": [{
             "task": {"type": "automatic-speech-recognition", "name": "Automatic Speech Recognition"},

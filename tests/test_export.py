@@ -132,9 +132,12 @@ def test_what_cannot_be(folder, tmp_path, capsys, settings, words):
 
 def test_what_else_stands_in_a_clone_stays(trained, tmp_path):
     (tmp_path / "out/.git").mkdir(parents=True)
-    for _ in range(2):
-        call("export", f"run={trained}", "out=out", *QUIET, cwd=tmp_path)
-    assert (tmp_path / "out/.git").is_dir()
+    call("export", f"run={trained}", "out=out", *QUIET, cwd=tmp_path)
+    (tmp_path / "out/onnx").mkdir()
+    (tmp_path / "out/onnx/model.onnx").write_text("of the model before")
+    call("export", f"run={trained}", "out=out", "dataset.language=xx", *QUIET, cwd=tmp_path)
+    assert (tmp_path / "out/.git").is_dir() and not (tmp_path / "out/onnx/model.onnx").exists()
+    assert "xx" not in front_matter((tmp_path / "out/README.md").read_text()).get("language", [])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
