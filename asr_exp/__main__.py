@@ -33,7 +33,7 @@ LISTED = {"transcribe": "files", "align": "files"}
 # Commands of many runs: they take the overrides as they are, and compose each of the runs themselves.
 OF_MANY_RUNS = ("table",)
 # Commands whose run= may also name a CTC checkpoint, a folder's or the hub's, that no run of ours made.
-OF_CHECKPOINTS = ("transcribe", "align", "report", "export")
+OF_CHECKPOINTS = ("transcribe", "align", "report", "export", "serve")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

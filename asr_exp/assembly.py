@@ -19,11 +19,11 @@ from asr_exp.console import logging_to_terminal
 from asr_exp.data.corpora import read_corpus
 from asr_exp.data.corpora.base import Corpus
 from asr_exp.data.prepare import Limits, Split, normalise, prepare_split
-from asr_exp.data.text import build_rules
+from asr_exp.data.text import TextRules, build_rules
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import Decoder, make_decoder
 from asr_exp.errors import UserError
-from asr_exp.language import arpa_of, check_tokens, lexicon_of, read_lexicon, text_file
+from asr_exp.language import arpa_of, check_tokens, lexicon_of, lexicon_of_hot, read_lexicon, text_file
 from asr_exp.model import Outline, Recogniser
 from asr_exp.ngram import vocabulary
 from asr_exp.results import protocol
@@ -73,8 +73,7 @@ def at_work(config: DictConfig, folder: Path | None = None) -> Iterator[Runtime]
 def build_data(config: DictConfig, keep_raw: bool = False) -> Data:
     """Read the corpus and apply the text rules."""
     raw = read_corpus(config.dataset, cache_folder(config))
-    rules = build_rules(OmegaConf.to_container(config.text.rules), config.dataset.language)  # type: ignore[arg-type]
-    return Data(normalise(raw, rules), raw if keep_raw else None)
+    return Data(normalise(raw, _text_rules(config)), raw if keep_raw else None)
 
 
 def build_tokenizer(config: DictConfig, data: Data) -> Tokenizer:
@@ -134,21 +133,24 @@ def build_decoder(config: DictConfig, tokenizer: Tokenizer, runtime: Runtime, fo
         return make_decoder(d.name, tokenizer, d.settings)
     require_flashlight()
     asked = None if d.lm == "none" else d.lm
+    hot_words = [tokenizer.target(text) for text in _text_rules(config).apply_many(list(d.hot_words))]
     words = tokenizer.unit == "character" and tokenizer.space in tokenizer.ids
     by_words = d.lexicon is not None and (d.lexicon != "auto" or words and asked is not None)
     if by_words and not words:
         raise UserError(f"decode.lexicon={d.lexicon} needs a model that emits spaces between words, and this one does not; drop it.")
     lm = runtime.share(_language_model(config, tokenizer, folder, data, by_words) if asked and runtime.main else None)
     lexicon = None
-    if by_words and d.lexicon == "auto":
-        lexicon = lexicon_of([*vocabulary(lm), *" ".join(d.hot_words).split()], tokenizer, f"decode.lm={asked}")
-    elif by_words:
-        lexicon = read_lexicon(Path(d.lexicon).expanduser(), tokenizer)
-        lexicon = {**lexicon, **lexicon_of(" ".join(d.hot_words).split(), tokenizer, "decode.hot_words")} if d.hot_words else lexicon
+    if by_words:
+        known = lexicon_of(vocabulary(lm), tokenizer, f"decode.lm={asked}") if d.lexicon == "auto" else read_lexicon(d.lexicon, tokenizer)
+        lexicon = {**known, **lexicon_of_hot(hot_words, tokenizer)}
     elif lm is not None:
         check_tokens(lm, tokenizer)
-    return Beam(tokenizer, lm, lexicon, d.beam, Weights(d.lm_weight, d.word_score), list(d.hot_words), d.hot_word_weight, d.nbest,
+    return Beam(tokenizer, lm, lexicon, d.beam, Weights(d.lm_weight, d.word_score), hot_words, d.hot_word_weight, d.nbest,
                 "train-text" if asked == "train-text" else "file")
+
+
+def _text_rules(config: DictConfig) -> TextRules:
+    return build_rules(OmegaConf.to_container(config.text.rules), config.dataset.language)  # type: ignore[arg-type]
 
 
 def _language_model(config: DictConfig, tokenizer: Tokenizer, folder: Path | None, data: Data | None, by_words: bool) -> Path:
@@ -159,16 +161,15 @@ def _language_model(config: DictConfig, tokenizer: Tokenizer, folder: Path | Non
         if folder is None:
             raise UserError("decode.lm=train-text is made of the transcripts of a run, and no run of ours is used; give decode.lm=FILE.")
         path = folder / "lm" / f"train-text.{unit}.{order}.arpa"
-        if not path.exists():
+        if data or not path.exists():
             data = data or build_data(own_data(config, folder, "train"))
             arpa_of(data.texts(["train"]), tokenizer, by_words, order, path, d.lm)
         return path
     source = Path(d.lm).expanduser()
     if source.suffix == ".arpa":
         return source
-    rules = build_rules(OmegaConf.to_container(config.text.rules), config.dataset.language)  # type: ignore[arg-type]
     made_of = [OmegaConf.to_container(config.text.rules), config.dataset.language, unit, order, tokenizer.tokens, tokenizer.inventory]
-    name, lines = text_file(source, rules.apply_many, made_of)
+    name, lines = text_file(source, _text_rules(config).apply_many, made_of)
     path = cache_folder(config) / "lm" / f"{name}.arpa"
     if not path.exists():
         arpa_of(lines(), tokenizer, by_words, order, path, d.lm)

@@ -82,6 +82,9 @@ def read_config(checkpoint: str | None, revision: str | None = None, architectur
             setattr(config, name, value)
         except Exception as why:  # transformers knows of what type it is, and has exceptions of its own for that
             raise UserError(f"model.config.{name}={value} is of the wrong kind: {str(why.__cause__ or why).partition('. ')[0]}.") from None
+    for name in ("conv_stride", "conv_kernel"):
+        if min(getattr(config, name), default=0) < 1:
+            raise UserError(f"model.config.{name}={list(getattr(config, name))} must be numbers of at least 1, one for each layer.")
     for name in vars(config):
         asked = (augment or {}).get("dropout" if name.endswith("dropout") else name)
         if asked is not None:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -119,14 +120,20 @@ class Beam:
         best = sorted((Candidate(text, score) for text, score in scores.items()), key=lambda one: -one.score)
         return best[: self.nbest] or [Candidate("", NEVER)]
 
+    @cached_property
+    def _lm_hash(self) -> str:
+        with open(self.lm or os.devnull, "rb") as file:
+            return hashlib.file_digest(file, "blake2b").hexdigest()[:8]
+
     @property
     def description(self) -> str:
         """What a protocol says of it: all that its texts depend on, the language model and the lexicon by a hash of their content."""
         said = {"beam": str(self.beam)}
         if self.lm:
-            said |= {"lm": f"{self.origin}:{_hash(self.lm.read_bytes())}", "lm_weight": f"{self.weights.lm:g}"}
+            said |= {"lm": f"{self.origin}:{self._lm_hash}", "lm_weight": f"{self.weights.lm:g}"}
         if self.lexicon is not None:
-            said["lexicon"] = f"{len(self.lexicon)}:{_hash(repr(sorted(self.lexicon.items())).encode())}"
+            spelled_out = repr(sorted(self.lexicon.items())).encode()
+            said["lexicon"] = f"{len(self.lexicon)}:{hashlib.blake2b(spelled_out, digest_size=4).hexdigest()}"
         if self.weights.word:
             said["word_score"] = f"{self.weights.word:g}"
         if self.tuned_on:
@@ -157,10 +164,6 @@ def _silence() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=4).hexdigest()
 
 
 def _kenlm(path: Path, words: Any) -> Any:

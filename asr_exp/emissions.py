@@ -5,6 +5,7 @@ the utterances are dealt to passes, so what is kept is never stale. Logits are k
 """
 
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from asr_exp.data.batching import collate, cost, pack, prefetch
@@ -19,6 +21,7 @@ from asr_exp.data.prepare import Split
 from asr_exp.errors import UserError
 from asr_exp.model import Emissions, Recogniser
 
+log = logging.getLogger(__name__)
 ROOM = 4 * 2**30  # bytes that the emissions of a run may take
 FILES = ("model.safetensors", "config.json", "preprocessor_config.json")  # of a checkpoint: all that its emissions depend on
 
@@ -69,8 +72,12 @@ class Kept:
         path = self._path(number)
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f"{path.name}.{os.getpid()}.new")
-        save_file({"indices": torch.from_numpy(indices), "frames": torch.tensor(emissions.frames), "logits": logits}, beside)
-        os.replace(beside, path)
+        try:
+            save_file({"indices": torch.from_numpy(indices), "frames": torch.tensor(emissions.frames), "logits": logits}, beside)
+            os.replace(beside, path)
+        except (OSError, SafetensorError) as why:  # a full disk: the scores need it not
+            beside.unlink(missing_ok=True)
+            log.warning("What the network says is not kept in %s: %s", self.folder, why)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.safetensors"

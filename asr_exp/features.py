@@ -110,4 +110,4 @@ def _bytes(tensor: torch.Tensor) -> bytes:
 
 
 def _checksum(data: bytes | bytearray, clip: torch.Tensor) -> int:
-    return zlib.crc32(data, zlib.crc32(clip.contiguous().numpy()))
+    return zlib.crc32(data, zlib.crc32(_bytes(clip)))

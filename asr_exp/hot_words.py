@@ -38,10 +38,12 @@ def boost(source: Path | None, target: Path, phrases: set[Phrase], bonus: float)
         added[len(words)].append(NGram(words, _conditional(words, known), 0.0))
     sizes = [(sizes[n - 1] if n <= len(sizes) else 0) + len(more) for n, more in added.items()]
 
+    last = {phrase[-1] for phrase in phrases}
+
     def moved() -> Iterator[NGram]:
         for words, log10, backoff in _in_order(_grams(source), added):
-            shift = 0.0 if words[-1] in (BEGIN, END) or completes(words, phrases) else bonus
-            yield NGram(words, log10 - shift, backoff)
+            stays = words[-1] in (BEGIN, END) or words[-1] in last and completes(words, phrases)
+            yield NGram(words, log10 if stays else log10 - bonus, backoff)
 
     write_arpa(target, sizes, moved())
 

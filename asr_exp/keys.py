@@ -56,6 +56,22 @@ class Transcribe:
 
 
 @dataclass
+class Serve:
+    host: str = key("127.0.0.1", "address to listen on; 0.0.0.0 lets other machines in")
+    port: int = key(8000, "port to listen on (0: any that is free)", minimum=0, maximum=65535)
+    token: str | None = key(None, "what requests must bear: 'Authorization: Bearer TOKEN'; ${oc.env:NAME} takes it from the environment")
+    max_megabytes: float = key(25.0, "larger recordings are refused (413)", above=0)
+    max_seconds: float = key(600.0, "longer recordings and sessions are refused (413)", above=0)
+    queue: int = key(256, "requests under way at once, from their first byte to their answer; more are told to come again (503)", minimum=1)
+    queue_seconds: float = key(3600.0, "audio that waits at once, in seconds (115 MB an hour); more is told to come again (503)", above=0)
+    streams: int = key(16, "WebSocket sessions at once", minimum=1)
+    timeout: float = key(60.0, "seconds from a request's head to its answer", above=0)
+    batch_seconds: float = key(30.0, "audio recognised together; more takes more memory, and is faster on a GPU", above=0)
+    window: float = key(0.01, "seconds that the first recording of a batch waits for company", minimum=0, maximum=10)
+    decoders: int = key(2, "threads that decode what is sent", minimum=1)
+
+
+@dataclass
 class Sweep:
     name: str | None = key(None, "folder of the record, under sweeps/ (null: made from the command, so that the same one goes on)")
     trials: int = key(20, "optuna, random: trials of the study, all workers and resumptions together", minimum=1)

@@ -9,7 +9,7 @@ from typing import Any
 from asr_exp.beam import Lexicon, spelled, token_names
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.errors import UserError
-from asr_exp.ngram import UNKNOWN, estimate, vocabulary, write_arpa
+from asr_exp.ngram import MAX_ORDER, UNKNOWN, estimate, vocabulary, write_arpa
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +56,22 @@ def lexicon_of(words: Sequence[str], tokenizer: Tokenizer, source: str) -> Lexic
     return lexicon
 
 
-def read_lexicon(path: Path, tokenizer: Tokenizer) -> Lexicon:
+def lexicon_of_hot(phrases: Sequence[str], tokenizer: Tokenizer) -> Lexicon:
+    """The words of hot words, spelled. Raises UserError for one the model cannot spell, and for a phrase of too many words."""
+    lexicon, foreign = spelled(" ".join(phrases).split(), tokenizer)
+    if foreign:
+        raise UserError(f"decode.hot_words: the model cannot spell {foreign[0]!r}; its characters are {_shown(tokenizer)}.")
+    if longer := [phrase for phrase in phrases if len(phrase.split()) > MAX_ORDER]:
+        raise UserError(f"decode.hot_words has a phrase of more than {MAX_ORDER} words ({longer[0]!r}); give a shorter part of it.")
+    return lexicon
+
+
+def read_lexicon(file: str, tokenizer: Tokenizer) -> Lexicon:
     """A lexicon file: a word a line, and what follows it (as torchaudio's have it: its spelling) is not looked at.
 
     Raises UserError where the file cannot be read, has no words, or has a word with a character that the model does not emit.
     """
+    path = Path(file).expanduser()
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as why:

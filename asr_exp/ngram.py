@@ -33,9 +33,10 @@ class Model:
     backoff: list[np.ndarray]
 
     def __iter__(self) -> Iterator[NGram]:
-        for grams, log10, backoff in zip(self.grams, self.log10, self.backoff, strict=True):
-            for row, probability, weight in zip(grams.tolist(), log10.tolist(), backoff.tolist(), strict=True):
-                yield NGram(tuple(self.words[i] for i in row), probability, weight)
+        for parts in zip(self.grams, self.log10, self.backoff, strict=True):
+            for first in range(0, len(parts[0]), 10_000):  # as Python's numbers, they take ten times the room
+                for row, log10, backoff in zip(*(part[first : first + 10_000].tolist() for part in parts), strict=True):
+                    yield NGram(tuple(self.words[i] for i in row), log10, backoff)
 
 
 def estimate(sentences: Iterable[Sequence[str]], order: int) -> Model:

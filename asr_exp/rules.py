@@ -116,8 +116,6 @@ def _rules_of_decoding(d: Any, unit: str) -> Iterator[str]:
         yield f"decode.lexicon={d.lexicon} is of words, and the model emits phones (tokenizer.unit=phone); drop it."
     if any(not words.strip() for words in d.hot_words):
         yield "decode.hot_words has an empty word in it; write them as decode.hot_words=[robot,living room]."
-    if longest := [words for words in d.hot_words if len(words.split()) > 6]:
-        yield f"decode.hot_words has a phrase of more than six words ({longest[0]!r}); give a shorter part of it."
 
 
 def _rules_of_steps(t: Any) -> Iterator[str]:

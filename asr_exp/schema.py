@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from asr_exp.keys import Align, Check, Export, Report, Sweep, Table, Transcribe, key
+from asr_exp.keys import Align, Check, Export, Report, Serve, Sweep, Table, Transcribe, key
 
 # ---------------------------------------------------------------------------------------------------------------------
 # the sections
@@ -222,15 +222,16 @@ class Config:
     table: Table = field(default_factory=Table)
     check: Check = field(default_factory=Check)
     report: Report = field(default_factory=Report)
+    serve: Serve = field(default_factory=Serve)
     transcribe: Transcribe = field(default_factory=Transcribe)
     align: Align = field(default_factory=Align)
     export: Export = field(default_factory=Export)
     plugins: list[str] = key([], "Python modules to import first; they register readers, rules, decoders, optimizers")
     output_root: str = key("outputs", "where run folders go, relative to where you stand")
     cache_root: str | None = key(None, "where decoded audio is kept (null: $ASR_EXP_CACHE, else ~/.cache/asr_exp)")
-    run: str | None = key(None, "evaluate, transcribe, align, report, export: the run folder to use (null: the folder these settings lead "
-                          "to). All but evaluate take a fine-tuned CTC checkpoint too, a folder or a hub id; transcribe, align: "
-                          "torchaudio:NAME")
+    run: str | None = key(None, "evaluate, transcribe, align, report, export, serve: the run folder to use (null: the folder these "
+                          "settings lead to). All but evaluate take a fine-tuned CTC checkpoint too, a folder or a hub id; transcribe, "
+                          "align, serve: torchaudio:NAME")
     files: Any = key(None, "transcribe, align, report: recordings: files, folders, globs, or - for standard input")
     format: str | None = key(None, "transcribe, align, report: what comes out: text, jsonl, srt, vtt, ctm (null: by the ending of out, "
                              "else text); of align textgrid, ctm, json, all (null: textgrid, on standard output ctm); of report html "
@@ -250,7 +251,7 @@ class Config:
 NOT_IN_SIGNATURE = (
     "tracking", "published", "table", "model.facts", "sweeper", "sweep", "output_root", "cache_root", "dataset.only",
     "run", "split", "a", "b", "resamples", "files", "format", "out",
-    "check", "transcribe", "align", "report", "export",
+    "check", "transcribe", "align", "report", "export", "serve",
     "trainer.devices", "trainer.strategy", "trainer.device", "trainer.log_every", "trainer.examples", "trainer.workers",
     "trainer.feature_cache_gb", "trainer.profile", "decode.nbest",
 )

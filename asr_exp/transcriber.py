@@ -193,14 +193,23 @@ def load_transcriber(config: DictConfig, runtime: Runtime) -> Transcriber:
             read_config(checkpoint)
             tokenizer = Tokenizer.from_checkpoint(checkpoint, None, t.unit, t.inventory, t.score_inventory)
             model = build_recogniser(exact, tokenizer, runtime, checkpoint=checkpoint)
-        except UserError as why:  # what it was given as
-            raise UserError(str(why).replace("model.checkpoint=", "run=") if config.run else str(why)) from why
+        except UserError as why:
+            raise _as_asked(why, config.run) from why
     folder = Path(config.run).expanduser() if config.run else run_folder(config)
     decoder = build_decoder(config, tokenizer, runtime, folder if is_run(folder) else None)
     if isinstance(decoder, Beam) and config.decode.tune:
         use_tuned(decoder, folder, checkpoint_hash(folder / "checkpoints" / "best"))
     how = Chunking(chunking.whole_seconds, chunking.chunk_seconds, chunking.overlap_seconds)
     return Transcriber(model, tokenizer, decoder, runtime.device, config.trainer.device_seconds, how)
+
+
+def _as_asked(error: UserError, run: str | None) -> UserError:
+    """What is wrong with a checkpoint, by the key that it was given as."""
+    told = str(error)
+    if run and told.startswith("model.head="):
+        return UserError(f"run={run} is no fine-tuned recogniser: it has no vocabulary with a blank (vocab.json, tokenizer_config.json). "
+                         "Fine-tune it first (model=hf model.checkpoint=...), or give another.")
+    return UserError(told.replace("model.checkpoint=", "run=")) if run else error
 
 
 def checkpoint_of(config: DictConfig) -> str:

@@ -55,8 +55,8 @@ def use_tuned(decoder: Beam, run: Path, checkpoint: str) -> None:
     """Give a decoder the weights that were found for it before. Raises UserError where there are none."""
     found = read_tuned(run).get(_key(decoder, checkpoint))
     if not found:
-        raise UserError(f"decode.tune=true: no weights have been found for this decoder yet; run evaluate {run} with the same decode keys "
-                        "first, or give decode.lm_weight and decode.word_score.")
+        raise UserError(f"decode.tune=true: no weights have been found for this decoder yet; give `evaluate {run}` with the same "
+                        "decode keys first, or give decode.lm_weight and decode.word_score.")
     set_tuned(decoder, found)
 
 

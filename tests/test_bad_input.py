@@ -112,6 +112,7 @@ def test_nothing_that_can_be_used(clips, tmp_path, capsys):
     (["model.config.num_attention_heads=7"], "must be divisible by num_heads"),
     (["model.config.hidden_size=many"], "expected int, got str"),
     (["model.config.hidden_act=gulp"], "gulp"),
+    (["model.config.conv_stride=[0,0,0,0]"], "must be numbers of at least 1"),
 ])  # fmt: skip
 def test_sizes_that_a_checkpoint_cannot_have(corpus, backbone, tmp_path, capsys, settings, words):
     run(*corpus, "model=hf", f"model.checkpoint={backbone('wav2vec2-group')}", *settings, *QUIET, cwd=tmp_path, status=2)

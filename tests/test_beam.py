@@ -230,16 +230,16 @@ def test_a_broken_model_names_the_line(tmp_path):
 def test_lexicons(tmp_path, caplog):
     path = tmp_path / "words.txt"
     path.write_text("ab\nba\tb a |\n\nab\n")
-    assert list(read_lexicon(path, LETTERS)) == ["ab", "ba"]
+    assert list(read_lexicon(str(path), LETTERS)) == ["ab", "ba"]
     path.write_text("ab\nabc\n")
     with pytest.raises(UserError, match=r"Line 2 of decode.lexicon=.*cannot emit the 'c' of 'abc'; its characters are a b"):
-        read_lexicon(path, LETTERS)
+        read_lexicon(str(path), LETTERS)
     for content, words in (("", "no words"), (None, "cannot be read")):
         path.unlink()
         if content is not None:
             path.write_text(content)
         with pytest.raises(UserError, match=words):
-            read_lexicon(path, LETTERS)
+            read_lexicon(str(path), LETTERS)
         path.touch()
     assert list(lexicon_of(["ab", "xyz", "a|b"], LETTERS, "lm")) == ["ab"] and "2 of 3 words of lm" in caplog.text
     with pytest.raises(UserError, match="none of its words, such as 'AB'"):

@@ -1,5 +1,7 @@
 """Long recordings in chunks: which, where their seams are, and that what local layers make of the chunks is what they make of the whole."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -130,6 +132,16 @@ def test_seconds_heard_add_up(backbone):
     clips = [recording(2.5), recording(11), recording(1.25)]
     one(clips, heard.append)
     assert sum(heard) == pytest.approx(14.75) and len(heard) > 4
+
+
+def test_several_threads_use_one_transcriber(backbone):
+    """What a server does: each gets what it gets alone, though the network keeps what it is at."""
+    one = transcriber(backbone("wavlm-group"), Chunking(whole=4, length=3, overlap=1), False)
+    clips = [recording(seconds)[offset:] for offset, seconds in enumerate((1.0, 5.0, 2.2, 0.7, 4.5, 3.1))]
+    alone = [one([clip])[0] for clip in clips]
+    with ThreadPoolExecutor(6) as pool:
+        assert [found for (found,) in pool.map(lambda clip: one([clip]), clips)] == alone
+    assert len({found.text for found in alone}) == 6
 
 
 class Spaced:

@@ -148,13 +148,29 @@ def test_what_is_said_cannot_become_markup(tmp_path, capsys, monkeypatch):
     (["r", "report.utterances=[utt-0001]"], "report.utterances"),
     (["empty"], "nothing to show yet"),
     (["r", "files=[a.wav]"], "format=png"),
+    (["torn"], "Line 2 of torn/metrics.jsonl"),
 ])  # fmt: skip
 def test_mistakes_are_told_in_a_sentence(tmp_path, capsys, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "r", sentences(5))
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/config.yaml").write_text((tmp_path / "r/config.yaml").read_text())
+    write_run(tmp_path / "torn", sentences(5))
+    (tmp_path / "torn/metrics.jsonl").write_text('{"step": 1, "train/loss": 1}\n{"step": 2, "trai\n{"step": 3}\n')
     assert words in asked(capsys, *arguments, status=2)
+
+
+def test_a_run_at_work_shows_what_it_has(tmp_path, capsys, monkeypatch):
+    """Its curves to the last whole line, and what it said of dev; no result yet."""
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "r", pairs := sentences(9), steps=4, split="dev")
+    (tmp_path / "r/result.json").unlink()
+    with (tmp_path / "r/metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "train/lo')
+    assert "test has not been scored yet" in asked(capsys, "r", "report.audio=0", "report.suspects=0")
+    data = data_of(tmp_path / "r/report.html")
+    assert len(data["runs"][0]["curves"]["train/loss"]) == 4 and data["split"] == "dev"
+    assert data["runs"][0]["summary"]["wer"] == pytest.approx(jiwer.wer(*map(list, zip(*pairs, strict=True))))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ of the emissions and layer features of any checkpoint, run=CHECKPOINT, and recor
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
@@ -17,7 +18,7 @@ from asr_exp.intervals import Estimate
 from asr_exp.pairing import pair_up, read_runs
 from asr_exp.report.contents import Utterances, contents, unit_of
 from asr_exp.report.page import html
-from asr_exp.report.pictures import draw_files, draw_run
+from asr_exp.report.pictures import draw_files, draw_rows, draw_run
 from asr_exp.report.record import Record, read_record, training_losses
 from asr_exp.report.sound import Closeups, chosen_rows, heard_rows, read_split, split_suspects, train_suspects
 from asr_exp.results import write_text
@@ -55,7 +56,8 @@ def _records(config: DictConfig, configs: Sequence[DictConfig]) -> tuple[list[Re
     records = [read_record(one, config.split) for one in configs]
     if len(records) == 1:
         return records, None
-    pair = pair_up(*(read_runs(side, one.run, config.split) for side, one in zip("ab", configs, strict=True)), config.split)
+    a, b = (read_runs(side, one.run, config.split) for side, one in zip("ab", configs, strict=True))
+    pair = pair_up(a, b, config.split)
     found = compare_rates(*pair.counts[pair.metric], pair.clusters, False)
     return records, _difference(found.difference, pair.metric, pair.basis)
 
@@ -72,14 +74,17 @@ def _difference(found: Estimate, metric: str, basis: str) -> str:
 
 def _page(config: DictConfig, configs: Sequence[DictConfig], runtime: Runtime) -> int:
     records, comparison = _records(config, configs)
-    notes = [f"{config.split} has not been scored yet: this is what was said of {records[0].split}."] * (records[0].split != config.split)
+    notes = []
+    if records[0].split != config.split:
+        shown = f"what was said of {records[0].split}" if records[0].split else "the training so far"
+        notes.append(f"{config.split} has not been scored yet: this is {shown}.")
     utterances = Utterances(records, unit_of(records, configs[0].tokenizer.unit)) if records[0].lines else None
     rows, count = _chosen(config, utterances), config.report.suspects
     closeups, heard, suspected = Closeups([]), {}, []
     if rows or count:
         try:
             closeups = Closeups([load_transcriber(one, runtime) for one in configs])
-            if rows:
+            if rows and utterances:
                 heard = heard_rows(read_split(configs[0], str(records[0].split), closeups.transcribers[0]), utterances, rows, closeups)
             if count and (found := training_losses(records[0].folder)):
                 split = read_split(configs[0], "train", closeups.transcribers[0])
@@ -91,7 +96,7 @@ def _page(config: DictConfig, configs: Sequence[DictConfig], runtime: Runtime) -
             notes.append(f"Not every utterance can be heard here. {why}")
     if count and utterances and (of_split := split_suspects(str(records[0].split), utterances, count, heard)):
         suspected.append(of_split)
-    path = _place(config, configs, "report.html")
+    path = _place(config, configs)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, html(contents(records, utterances, comparison, heard, suspected, notes), closeups.made))
     for note in notes:
@@ -108,14 +113,11 @@ def _chosen(config: DictConfig, utterances: Utterances | None) -> list[int]:
     return chosen_rows(utterances.ids, asked) if asked else utterances.worst(config.report.audio)
 
 
-def _place(config: DictConfig, configs: Sequence[DictConfig], name: str) -> Path:
-    """Where the page goes: out=FILE, a file `name` in out=FOLDER, or beside the (first) run."""
-    if config.out:
-        out = Path(config.out).expanduser()
-        return out / name if out.is_dir() or out.suffix.lower() not in (".html", ".htm") else out
-    stem, dot, ending = name.partition(".")
-    against = f"-against-{Path(configs[1].run).resolve().name}" if len(configs) > 1 else ""
-    return Path(configs[0].run).expanduser() / f"{stem}{against}{dot}{ending}"
+def _place(config: DictConfig, configs: Sequence[DictConfig]) -> Path:
+    """Where the page goes: out=FILE.html, out=FOLDER, or the folder of the (first) run."""
+    name = f"report-against-{Path(configs[1].run).resolve().name}.html" if len(configs) > 1 else "report.html"
+    out = Path(config.out or configs[0].run).expanduser()
+    return out if config.out and out.suffix.lower() in (".html", ".htm") else out / name
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -127,10 +129,12 @@ def _pictures(config: DictConfig, configs: Sequence[DictConfig], runtime: Runtim
     utterances = Utterances(records, unit_of(records, configs[0].tokenizer.unit)) if records[0].lines else None
     folder = Path(config.out or Path(configs[0].run) / "pictures").expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    rows = _chosen(config, utterances) if config.report.utterances else []
-    transcribers = [load_transcriber(one, runtime) for one in configs] if rows else []
-    split = read_split(configs[0], str(records[0].split), transcribers[0]) if rows else None
-    for path in draw_run(records, utterances, rows, split, transcribers, folder, config.report.width):
+    drawn = [draw_run(records, utterances, folder, config.report.width)]
+    if utterances and config.report.utterances:
+        rows, transcribers = _chosen(config, utterances), [load_transcriber(one, runtime) for one in configs]
+        split = read_split(configs[0], str(records[0].split), transcribers[0])
+        drawn.append(draw_rows(utterances, rows, split, transcribers, folder, config.report.width))
+    for path in chain.from_iterable(drawn):
         print(path)
     return 0
 

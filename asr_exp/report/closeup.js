@@ -60,12 +60,15 @@ function lane(name, spans, steps, [other] = "") {
   const letters = steps ? [...steps].filter((one) => one !== other) : [], boxed = other !== undefined;
   return { names: [name], height: LANE, draw: (c, w, x) => {
     c.textAlign = "center";
+    let free = 0; // from where on a label is not written over the one before it
     spans.forEach(([text, start, end], number) => {
       const letter = letters.length === spans.length && letters[number] !== "=" ? { S: "sub", D: "del", I: "ins" }[letters[number]] : null;
       if (boxed) { c.fillStyle = letter ? colour(`${letter}-bg`) : colour("fill"); c.fillRect(x(start) + 0.5, 1.5, Math.max(1, x(end) - x(start) - 1), LANE - 3); }
       else { c.fillStyle = colour("line"); c.fillRect(x(start), 0, 1, LANE); }
       c.fillStyle = letter ? colour(letter) : colour("ink");
-      if (boxed || x(end) - x(start) > 2) c.fillText(text, (x(start) + x(end)) / 2, LANE - 6, boxed ? Math.max(14, x(end) - x(start)) : undefined);
+      const middle = (x(start) + x(end)) / 2, half = c.measureText(text).width / 2;
+      if (boxed) c.fillText(text, middle, LANE - 6, Math.max(14, x(end) - x(start)));
+      else if (middle - half >= free) { c.fillText(text, middle, LANE - 6); free = middle + half; }
     });
     c.textAlign = "left";
   } };

@@ -29,23 +29,28 @@ COLOURS = ("#1f5fbf", "#c2620f")
 MOST_BARS, FEWEST_BARS, MOST_LAYERS = 12, 6, 6
 
 
-def draw_run(records: Sequence[Record], utterances: Utterances | None, rows: Sequence[int], split: Split | None,
-             transcribers: Sequence[Transcriber], folder: Path, width: int) -> Iterator[Path]:
-    """Write curves.png, errors.png, groups.png, and a picture of each of the rows -> their paths. width: pixels."""
+def draw_run(records: Sequence[Record], utterances: Utterances | None, folder: Path, width: int) -> Iterator[Path]:
+    """Write curves.png, errors.png and groups.png, as far as there is something to draw -> their paths. width: pixels."""
     if any(record.curves for record in records):
         yield save(draw_curves(records), folder / "curves.png", width)
     if utterances:
         yield save(draw_errors(utterances), folder / "errors.png", width)
         yield save(draw_groups(utterances), folder / "groups.png", width)
-    index = {id: number for number, id in enumerate(split.utterances.ids())} if split else {}
+
+
+def draw_rows(utterances: Utterances, rows: Sequence[int], split: Split, transcribers: Sequence[Transcriber], folder: Path,
+              width: int) -> Iterator[Path]:
+    """Write ID.png of each of these utterances (ID-a.png and ID-b.png of two runs) -> their paths."""
+    index = {id: number for number, id in enumerate(split.utterances.ids())}
     for row in rows:
-        if split is None or (number := index.get(utterances.ids[row] if utterances else "")) is None:
+        id = utterances.ids[row]
+        if id not in index:
             continue
-        clip, text = split.samples(number), split.utterances.text(number)
+        clip, text = split.samples(index[id]), split.utterances.text(index[id])
         for side, transcriber in enumerate(transcribers):
-            heard = hear(transcriber, clip, text, utterances.hypotheses[side][row] if utterances else None)
+            heard = hear(transcriber, clip, text, utterances.hypotheses[side][row])
             mark = f"-{'ab'[side]}" if len(transcribers) > 1 else ""
-            yield save(draw_utterance(clip, transcriber.rate, heard), folder / f"{file_name(utterances.ids[row])}{mark}.png", width)
+            yield save(draw_utterance(clip, transcriber.rate, heard), folder / f"{file_name(id)}{mark}.png", width)
 
 
 def draw_files(transcriber: Transcriber, files: Sequence[str], folder: Path, width: int) -> Iterator[Path]:
@@ -171,8 +176,7 @@ def draw_utterance(clip: np.ndarray, rate: int, heard: Heard) -> "Figure":
     """Waveform, spectrogram, emissions and the alignment of reference and hypothesis over one time axis."""
     labels = shown_labels(heard)
     tall = max(1.6, 0.13 * len(labels))
-    lanes = [("ref", heard.reference), ("hyp", heard.hypothesis)]
-    lanes = [(name, one) for name, one in lanes if one is not None]
+    lanes = [*([("ref", heard.reference)] if heard.reference else []), ("hyp", heard.hypothesis)]
     ratios = [0.8, 1.5, tall, *([0.5] * len(lanes))]
     figure, axes = _figure(sum(ratios) + 0.6, 3 + len(lanes), 1, sharex=True, height_ratios=ratios)
     wave, mel, emissions, *texts = axes[:, 0]

@@ -52,12 +52,19 @@ def read_record(config: DictConfig, split: str) -> Record:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON Lines file; a line torn off at the end, of a run that is at work, is left out."""
+    """The objects of a JSON Lines file that has steps; a line torn off at the end, of a run that is at work, is left out.
+
+    Raises UserError for another that is none.
+    """
     if path.is_file():
         with path.open(encoding="utf-8") as file:
-            for text in file:
+            for number, text in enumerate(file, 1):
                 if text.endswith("\n"):
-                    yield json.loads(text)
+                    try:
+                        line = json.loads(text)
+                        yield {"step": line["step"], **line}
+                    except (ValueError, KeyError, TypeError) as why:
+                        raise UserError(f"Line {number} of {path} is no line of a run ({why!r}); mend it or move the file away.") from why
 
 
 def curves(path: Path) -> dict[str, Curve]:

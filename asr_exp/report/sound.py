@@ -94,7 +94,10 @@ def train_suspects(folder: Path, found: TrainingLosses, split: Split, count: int
             "losses": [round(loss, 4) for loss in one.losses], "usual": [round(loss, 4) for loss in one.usual],
             "closeup": closeups.add(clip, utterance.text, [None]),
         })
-    return {"title": "Of the training split", "basis": OF_TRAINING, "rows": rows}
+    _, usual = above_usual(found.losses)
+    fell = f" The usual loss went from {usual.max():.2g} to {usual[-1]:.2g}; as long as it stays high, this tells little."
+    whose = " of A" if len(closeups.transcribers) > 1 else ""
+    return {"title": f"Of the training split{whose}", "basis": OF_TRAINING + fell, "rows": rows}
 
 
 def split_suspects(split: str, utterances: Utterances, count: int, heard: Mapping[int, int]) -> dict[str, Any] | None:

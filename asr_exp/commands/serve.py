@@ -1,0 +1,55 @@
+"""Answer over HTTP with what a run has learned: serve run=FOLDER, then open the address it names in a browser.
+
+POST /v1/audio/transcriptions takes what OpenAI's clients send, /predict a form with file=... or JSON {"file": BASE64}, and the
+WebSocket /v1/stream speech as it is spoken. Requests that come together are recognised together. GET /healthz and /metrics
+(Prometheus) tell how it fares. SIGTERM and Ctrl-C stop it when what is under way is answered. Needs the extra `serve`.
+"""
+
+import os
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from asr_exp.config import is_run, run_folder
+from asr_exp.errors import Stopped, UserError
+from asr_exp.runtime import started
+from asr_exp.transcriber import load_transcriber
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def run(config: DictConfig) -> int:
+    """Serve until a signal comes. Raises Stopped then, UserError where the address or the model cannot be had."""
+    try:
+        from asr_exp.serving.app import make_app
+        from asr_exp.serving.limits import Limits
+        from asr_exp.serving.server import bound, let_in, serve, url
+        from asr_exp.serving.service import Service
+    except ModuleNotFoundError as why:
+        raise UserError(f"serve needs {why.name}: pip install 'asr_exp[serve]'.") from None
+    # oneDNN keeps what it has made for every shape it has met, and each batch is another: by its own bound (1024), half a gigabyte.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+    s = config.serve
+    limits = Limits(int(s.max_megabytes * 2**20), s.max_seconds, s.queue, s.queue_seconds, s.streams, s.timeout)
+    with bound(s.host, s.port) as at, started(config.trainer.device, "fp32") as runtime:
+        transcriber = load_transcriber(config, runtime)
+        name = _name(config)
+        language = config.dataset.language
+        with Service(transcriber, transcriber.rate, name, language, limits, s.batch_seconds, s.window, s.decoders) as service:
+            let_in(at)
+            print(f"{name} answers at {url(at)} (Ctrl-C stops it)", flush=True)
+            if s.host not in LOCAL and not s.token:
+                print(f"Whoever reaches {s.host} may use it; serve.token=WORD asks for a word.", flush=True)
+            asked = serve(make_app(service, s.token), at)
+    if asked:
+        raise Stopped("The server has answered what was under way, and stopped.", asked)
+    return 0
+
+
+def _name(config: DictConfig) -> str:
+    """What the model is called: DATASET/MODEL/SIGNATURE of a run, the name of a checkpoint."""
+    folder = Path(config.run).expanduser() if config.run else run_folder(config)
+    if is_run(folder):
+        return f"{config.dataset.name}/{config.model.name}/{folder.resolve().name}"
+    return folder.name if folder.is_dir() else config.run or config.model.checkpoint
+

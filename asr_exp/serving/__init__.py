@@ -1,0 +1,1 @@
+"""A trained recogniser over HTTP: what may come in, batches of what waits, the answers, and the web page."""
