@@ -100,11 +100,13 @@ def test_a_card_of_phones_a_hub_dataset_and_many_seeds(trained):
     config["model"]["checkpoint"], config["dataset"]["language"], config["dataset"]["hub"]["id"] = "facebook/x", "german", "org/data"
     score = result(trained)["splits"]["test"] | {"wer": None, "cer": None, "per": 0.25, "ci95": [0.2, 0.3]}
     found = result(trained) | {"splits": {"test": score}}
+    found["protocol"] |= {"decoder": "beam(size=8)"}
     other = {"protocol": {"dataset": "far", "hash": "cafe", "split": ["x"]}, "splits": {"test": score | {"per": 0.5}}}
     text = card(Facts("n", "n", "hubert", 95_000_000, 16000, True, ["a ", "[UNK] ", "[PAD]"], config, found, {}, [other]))
     head = front_matter(text)
     assert (head["base_model"], head["language"], head["datasets"], head["metrics"]) == ("facebook/x", ["de"], ["org/data"], ["per"])
     assert "| csv test | 25.00 % | 20.00 % to 30.00 % |" in text and "| far test | 50.00 % |" in text and "`cafe`" in text
+    assert "the decoder beam(size=8); transformers takes the best label" in text
     assert "one at a time" not in text and "fine-tuned from `facebook/x`" in text
 
 
