@@ -134,7 +134,7 @@ def _scores(facts: Facts) -> str:
     if "dev" in splits and facts.config["trainer"]["select"] == "best":
         notes.append("The checkpoint was chosen by its score on dev, so that score flatters it.")
     if protocol and protocol["decoder"] != "greedy":
-        notes.append(f"They are those of the decoder {protocol['decoder']}; transformers takes the best label of each frame, and will differ.")
+        notes.append(f"They are those of the decoder {protocol['decoder']}; transformers takes the best label of each frame.")
     inventory = f", phones of {protocol['inventory']}" if protocol.get("inventory") else ""
     how = (f"Protocol `{protocol.get('hash')}` ({protocol.get('name')}): text rules {_code(protocol.get('rules'))}{inventory}, "
            f"decoder {protocol.get('decoder')}, padding {protocol.get('padding')}.")
