@@ -44,8 +44,10 @@ def card(facts: Facts) -> str:
     return f"---\n{head}---\n\n# {facts.name}\n\n" + "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _finished(facts: Facts) -> bool:
-    return bool(facts.result) and facts.result["status"] == "finished" and not facts.result.get("rehearsal")  # type: ignore[index]
+def _finished(facts: Facts) -> Mapping[str, Any] | None:
+    """The result of a finished run, whose scores may be claimed."""
+    result = facts.result or {}
+    return result if result.get("status") == "finished" and not result.get("rehearsal") else None
 
 
 def _is_id(checkpoint: str | None) -> bool:
@@ -69,10 +71,11 @@ def _metadata(facts: Facts) -> dict[str, Any]:
         metadata["base_model"] = checkpoint
     if facts.result and dataset["hub"]["id"]:
         metadata["datasets"] = [dataset["hub"]["id"]]
-    test = facts.result["splits"].get("test") if facts.result and _finished(facts) else None
-    rates = {name: test[name] for name in ("wer", "cer", "per") if test[name] is not None} if test else {}
-    if test and rates:
-        subset = "+".join(facts.result["protocol"]["split"])  # type: ignore[index]
+    finished = _finished(facts) or {"splits": {}}
+    test = finished["splits"].get("test") or {}
+    rates = {name: test[name] for name in ("wer", "cer", "per") if test.get(name) is not None}
+    if rates:
+        subset = "+".join(finished["protocol"]["split"])
         metadata["metrics"] = list(rates)
         metadata["model-index"] = [{"name": facts.name, "results": [{
             "task": {"type": "automatic-speech-recognition", "name": "Automatic Speech Recognition"},
@@ -130,6 +133,8 @@ def _scores(facts: Facts) -> str:
              "(utterances, where speakers are not known); a dash is where nothing tells how far to trust the score."]
     if "dev" in splits and facts.config["trainer"]["select"] == "best":
         notes.append("The checkpoint was chosen by its score on dev, so that score flatters it.")
+    if protocol and protocol["decoder"] != "greedy":
+        notes.append(f"They are those of the decoder {protocol['decoder']}; transformers takes the best label of each frame.")
     inventory = f", phones of {protocol['inventory']}" if protocol.get("inventory") else ""
     how = (f"Protocol `{protocol.get('hash')}` ({protocol.get('name')}): text rules {_code(protocol.get('rules'))}{inventory}, "
            f"decoder {protocol.get('decoder')}, padding {protocol.get('padding')}.")

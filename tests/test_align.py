@@ -96,6 +96,15 @@ def test_the_phones_of_timit(tmp_path, shared_data, capsys):
     assert found["paired"] == found["of"] == sum(label not in ("h#", "pau", "epi", "q") for _, _, label in lines)
 
 
+def test_a_file_that_only_looks_like_timits(trained, recordings, capsys):
+    folder = recordings(one="10 20 ba di")
+    (folder / "one.wrd").write_text("ba 0.1 di 0.3\n")
+    call("align", f"run={trained}", "files=[one.wav]", "out=x", *QUIET, cwd=folder)
+    assert "TIMIT" not in capsys.readouterr().out
+    call("align", f"run={trained}", "files=[one.wav]", "out=x", "align.against=timit", *QUIET, cwd=folder, status=2)
+    assert "Line 1 of one.wrd is not START END LABEL" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("settings", "words"), [
     (["files=['gone*.wav']"], "gone*.wav: no file fits this pattern"), (["files=[gone.wav]"], "gone.wav: no such file"),
     (["-"], "not standard input"),

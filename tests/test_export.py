@@ -100,11 +100,13 @@ def test_a_card_of_phones_a_hub_dataset_and_many_seeds(trained):
     config["model"]["checkpoint"], config["dataset"]["language"], config["dataset"]["hub"]["id"] = "facebook/x", "german", "org/data"
     score = result(trained)["splits"]["test"] | {"wer": None, "cer": None, "per": 0.25, "ci95": [0.2, 0.3]}
     found = result(trained) | {"splits": {"test": score}}
+    found["protocol"] |= {"decoder": "beam(size=8)"}
     other = {"protocol": {"dataset": "far", "hash": "cafe", "split": ["x"]}, "splits": {"test": score | {"per": 0.5}}}
     text = card(Facts("n", "n", "hubert", 95_000_000, 16000, True, ["a ", "[UNK] ", "[PAD]"], config, found, {}, [other]))
     head = front_matter(text)
     assert (head["base_model"], head["language"], head["datasets"], head["metrics"]) == ("facebook/x", ["de"], ["org/data"], ["per"])
     assert "| csv test | 25.00 % | 20.00 % to 30.00 % |" in text and "| far test | 50.00 % |" in text and "`cafe`" in text
+    assert "the decoder beam(size=8); transformers takes the best label" in text
     assert "one at a time" not in text and "fine-tuned from `facebook/x`" in text
 
 
@@ -132,9 +134,12 @@ def test_what_cannot_be(folder, tmp_path, capsys, settings, words):
 
 def test_what_else_stands_in_a_clone_stays(trained, tmp_path):
     (tmp_path / "out/.git").mkdir(parents=True)
-    for _ in range(2):
-        call("export", f"run={trained}", "out=out", *QUIET, cwd=tmp_path)
-    assert (tmp_path / "out/.git").is_dir()
+    call("export", f"run={trained}", "out=out", *QUIET, cwd=tmp_path)
+    (tmp_path / "out/onnx").mkdir()
+    (tmp_path / "out/onnx/model.onnx").write_text("of the model before")
+    call("export", f"run={trained}", "out=out", "dataset.language=xx", *QUIET, cwd=tmp_path)
+    assert (tmp_path / "out/.git").is_dir() and not (tmp_path / "out/onnx/model.onnx").exists()
+    assert "xx" not in front_matter((tmp_path / "out/README.md").read_text()).get("language", [])
 
 
 # ---------------------------------------------------------------------------------------------------------------------

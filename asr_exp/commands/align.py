@@ -9,9 +9,11 @@ alignments, tells the score, and what was left out and why.
 """
 
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -72,7 +74,8 @@ def run(config: DictConfig) -> Path | int:
             facts = {"id": utterance.id, "file": str(utterance.audio), "text": utterance.text, "confidence": found.confidence}
             sheets.write(utterance.id, tiers, seconds, facts)
             if config.align.against != "none" and isinstance(utterance.audio, FileAudio):
-                timit.add(utterance.audio.path, found.words, found.units if units == "phones" else [], inventory)
+                with suppress(*([] if config.align.against == "timit" else [UserError])):  # a .wrd of the user's own
+                    timit.add(utterance.audio.path, found.words, found.units if units == "phones" else [], inventory)
     _check(report, timit, config)
     against = timit.summary()
     if out:
@@ -164,7 +167,7 @@ def _transcript(path: str, given: str | None, tokenizer: Tokenizer) -> str:
     if not found:
         return ""
     text = found.read_text(encoding="utf-8-sig", errors="replace").strip()
-    return text.split(maxsplit=2)[-1] if phones or beside(path, ".wrd") else text  # TIMIT's begins with its first and last sample
+    return re.sub(r"^\d+\s+\d+\s+", "", text) if phones or beside(path, ".wrd") else text  # TIMIT's begins with first and last sample
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from asr_exp.assembly import build_data
 from asr_exp.backbone import load_backbone
 from asr_exp.bundles import PREFIX
 from asr_exp.card import Facts, card
-from asr_exp.config import is_run, run_folder, signature
+from asr_exp.config import is_run, load_run, run_folder, signature
 from asr_exp.data.clips import decode
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.errors import UserError
@@ -77,8 +77,11 @@ def _place(config: DictConfig) -> Path:
 
 
 def _move(beside: Path, out: Path) -> list[str]:
-    """Put each file in its place -> their paths in the folder. What else is there (.git) stays."""
+    """Put each file in its place -> their paths in the folder. Models of an export before go; what else is there (.git) stays."""
     files = sorted(path.relative_to(beside).as_posix() for path in beside.rglob("*") if path.is_file())
+    for pattern in ("*.safetensors*", "onnx/model*.onnx*"):
+        for old in out.glob(pattern):
+            old.unlink()
     for name in files:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(beside / name, out / name)
@@ -98,11 +101,12 @@ def _fill(config: DictConfig, checkpoint: str, name: str, folder: Path) -> dict[
     extractor.save_pretrained(folder)  # preprocessor_config.json, which other programs look for
     told = {"size": console.size(sum(path.stat().st_size for path in folder.iterdir()))}
     onnx = _onnx(config, _Plain(network, extractor, tokenizer), folder) if config.export.onnx or config.export.int8 else {}
-    result = read_result(ours) or _unfinished(config, ours)
+    settings = load_run(ours) if is_run(ours) else config  # what it was trained with, whatever is laid over it now
+    result = read_result(ours) or _unfinished(settings, ours)
     facts = Facts(
         (config.export.push or name).rpartition("/")[2], config.export.push or name, network.config.model_type,
         sum(parameter.numel() for parameter in network.parameters()), extractor.sampling_rate, bool(extractor.return_attention_mask),
-        tokenizer.tokens, OmegaConf.to_container(config, resolve=True), result, read_json(ours / "environment.json") or {},  # type: ignore[arg-type]
+        tokenizer.tokens, OmegaConf.to_container(settings, resolve=True), result, read_json(ours / "environment.json") or {},  # type: ignore[arg-type]
         [one for path in sorted(ours.glob("evaluations/*")) if (one := read_result(path))], onnx,
     )
     (folder / "README.md").write_text(card(facts), encoding="utf-8")
