@@ -185,6 +185,17 @@ def test_a_hot_word_adds_its_weight_and_nothing_else(tmp_path, hot, with_model):
         assert one.score - before[one.text] == pytest.approx(3.0 * occurrences(one.text.split(), phrases), abs=2e-3)
 
 
+def test_a_hot_word_in_a_model_that_knows_no_other_words(tmp_path):
+    lm = model_of(tmp_path / "lm.arpa", KNOWN)
+    sizes = next(iter(read_arpa(lm)))
+    lines = [line for line in lm.read_text().splitlines() if "<unk>" not in line]
+    lm.write_text("\n".join(lines).replace(f"ngram 1={sizes[0]}", f"ngram 1={sizes[0] - 1}") + "\n")
+    logits = blurred()
+    settings = {"lm": lm, "lexicon": spelled([*" ".join(KNOWN).split(), "pup"], COMMANDS)[0], "weights": Weights(0.5)}
+    assert Beam(COMMANDS, **settings)(logits, [logits.shape[1]]) == ["find my red cup"]
+    assert Beam(COMMANDS, **settings, hot_words=["pup"], hot_weight=8.0)(logits, [logits.shape[1]]) == ["find my red pup"]
+
+
 def test_where_phrases_are_complete():
     phrases = {("red", "cup"), ("cup",), ("door",)}
     assert occurrences(["red", "cup"], phrases) == 1  # at one place, whichever of them it is
