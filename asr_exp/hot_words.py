@@ -27,12 +27,18 @@ def boost(source: Path | None, target: Path, phrases: set[Phrase], bonus: float)
     KenLM wants, in any case. Raises UserError for a broken file.
     """
     parts = {phrase[i:j] for phrase in {*phrases, (BEGIN, END)} for i in range(len(phrase)) for j in range(i + 1, len(phrase) + 1)}
-    sizes, known = [], {}
+    sizes: list[int] = []
+    known: dict[Phrase, NGram] = {}
+    rarest = 0.0
     for gram in _grams(source):
         if isinstance(gram, list):
             sizes = gram
-        elif gram.words in parts or gram.words == (UNKNOWN,):
+            continue
+        if gram.words in parts or gram.words == (UNKNOWN,):
             known[gram.words] = gram
+        if len(gram.words) == 1 and gram.log10 > NEVER:
+            rarest = min(rarest, gram.log10)
+    known.setdefault((UNKNOWN,), NGram((UNKNOWN,), rarest, 0.0))  # a model of no other words: a new one is as likely as its rarest
     added: dict[int, list[NGram]] = {n: [] for n in range(1, max(len(sizes), *map(len, parts)) + 1)}
     for words in sorted(parts - known.keys()):
         added[len(words)].append(NGram(words, _conditional(words, known), 0.0))
@@ -74,5 +80,5 @@ def _conditional(words: Phrase, known: dict[Phrase, NGram]) -> float:
     if words in known:
         return known[words].log10
     if len(words) == 1:
-        return known[(UNKNOWN,)].log10 if (UNKNOWN,) in known else NEVER
+        return known[(UNKNOWN,)].log10
     return (known[words[:-1]].backoff if words[:-1] in known else 0.0) + _conditional(words[1:], known)

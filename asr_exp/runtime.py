@@ -268,7 +268,8 @@ class Signals:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that can move a number."""
-    names = ("asr_exp", "torch", "torchaudio", "transformers", "datasets", "numpy", "soundfile", "soxr", "jiwer", "hydra-core")
+    names = ("asr_exp", "torch", "torchaudio", "transformers", "datasets", "numpy", "soundfile", "soxr", "jiwer", "hydra-core",
+             "flashlight-text")
     found = {"python": platform.python_version()}
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -1,4 +1,4 @@
-"""The weights of a beam search that make the fewest errors on dev: a coarse grid, then a finer one around its best point."""
+"""The weights of a beam search that make the fewest errors on dev: a coarse grid, then from its best point on in small steps."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -22,6 +22,7 @@ from asr_exp.scoring import ErrorCounts, word_errors
 SECONDS = 1800.0  # of audio, of a larger dev split: enough to tell weights apart
 LM_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 WORD_SCORES = (-1.0, 0.0, 1.0, 2.0)
+STEPS = ((0.25, 1.0), (0.125, 0.5))
 Table = dict[Weights, float]  # error rate by weights
 
 
@@ -99,10 +100,15 @@ def tune(decoder: Beam, split: Split, kept: Kept, runtime: Runtime, model: Recog
                 bar.update()
 
     silent = None if runtime.main else True  # None: silent where there is no terminal
-    with tqdm(total=len(LM_WEIGHTS) * len(WORD_SCORES) + 8, desc="tuning", unit="point", disable=silent, leave=False) as bar:
+    with tqdm(desc="tuning", unit="point", disable=silent, leave=False) as bar:
         measure([Weights(lm, word) for lm, word in product(LM_WEIGHTS, WORD_SCORES)])
-        best = _best(table)
-        measure([Weights(max(0.0, best.lm + lm), best.word + word) for lm, word in product((-0.125, 0.0, 0.125), (-0.5, 0.0, 0.5))])
+        for lm_step, word_step in STEPS:
+            for _ in range(4):  # the best may lie beyond the grid
+                best = _best(table)
+                around = product((-lm_step, 0.0, lm_step), (-word_step, 0.0, word_step))
+                measure([Weights(max(0.0, best.lm + lm), best.word + word) for lm, word in around])
+                if _best(table) == best:
+                    break
     decoder.hot_words, decoder.tuned_on = hot_words, split.name
     decoder.set_weights(_best(table))
     return table

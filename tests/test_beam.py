@@ -16,7 +16,11 @@ from asr_exp.decoding import candidates, make_decoder
 from asr_exp.errors import UserError
 from asr_exp.hot_words import boost, occurrences
 from asr_exp.language import arpa_of, check_tokens, lexicon_of, read_lexicon
+from asr_exp.model import Emissions
 from asr_exp.ngram import estimate, read_arpa, vocabulary, write_arpa
+from asr_exp.runtime import Runtime
+from asr_exp.scoring import word_errors
+from asr_exp.tuning import tune
 
 pytest.importorskip("flashlight.lib.text")
 
@@ -185,6 +189,17 @@ def test_a_hot_word_adds_its_weight_and_nothing_else(tmp_path, hot, with_model):
         assert one.score - before[one.text] == pytest.approx(3.0 * occurrences(one.text.split(), phrases), abs=2e-3)
 
 
+def test_a_hot_word_in_a_model_that_knows_no_other_words(tmp_path):
+    lm = model_of(tmp_path / "lm.arpa", KNOWN)
+    sizes = next(iter(read_arpa(lm)))
+    lines = [line for line in lm.read_text().splitlines() if "<unk>" not in line]
+    lm.write_text("\n".join(lines).replace(f"ngram 1={sizes[0]}", f"ngram 1={sizes[0] - 1}") + "\n")
+    logits = blurred()
+    settings = {"lm": lm, "lexicon": spelled([*" ".join(KNOWN).split(), "pup"], COMMANDS)[0], "weights": Weights(0.5)}
+    assert Beam(COMMANDS, **settings)(logits, [logits.shape[1]]) == ["find my red cup"]
+    assert Beam(COMMANDS, **settings, hot_words=["pup"], hot_weight=8.0)(logits, [logits.shape[1]]) == ["find my red pup"]
+
+
 def test_where_phrases_are_complete():
     phrases = {("red", "cup"), ("cup",), ("door",)}
     assert occurrences(["red", "cup"], phrases) == 1  # at one place, whichever of them it is
@@ -265,3 +280,46 @@ def test_the_description_tells_models_and_lexicons_apart(tmp_path):
     moved = lm.rename(tmp_path / "moved.arpa")
     assert Beam(LETTERS, moved, lexicon, nbest=7).description == descriptions[2]
     assert np.isfinite(Beam(LETTERS, moved, lexicon).candidates(emissions(), [5])[0][0].score)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# tuning
+
+
+class Pieces:
+    """A dev split, and what is kept of it, of one utterance a pass."""
+
+    name, tokenizer = "dev", COMMANDS
+
+    def __init__(self, texts):
+        self.texts, self.passes = texts, [np.array([i]) for i in range(len(texts))]
+
+    def reference(self, index):
+        return self.texts[index]
+
+    def has(self, number):
+        return True
+
+    def read(self, number):
+        logits = said(self.texts[number], COMMANDS, noise=3.0, seed=number)
+        return self.passes[number], Emissions(logits, [logits.shape[1]])
+
+
+def test_tuning_ends_at_weights_as_good_as_any_of_the_grid(tmp_path):
+    """Checked by decoding with each point of the grid anew; the weights found make no more errors than any."""
+    lm = tmp_path / "lm.arpa"
+    arpa_of(KNOWN, COMMANDS, False, 3, lm, "it")
+    dev = Pieces(KNOWN)
+    decoder = Beam(COMMANDS, lm, beam=20, hot_words=["door"])
+    table = tune(decoder, dev, dev, Runtime(0, 0, 1, torch.device("cpu"), "fp32"))
+
+    def rate(weights: Weights) -> float:
+        fresh = Beam(COMMANDS, lm, beam=20, weights=weights)
+        errors = [word_errors(text, *fresh(dev.read(i)[1].logits, dev.read(i)[1].frames)) for i, text in enumerate(KNOWN)]
+        return sum(one.errors for one in errors) / sum(one.reference_length for one in errors)
+
+    points = [Weights(lm, word) for lm in (0.0, 0.5, 2.0) for word in (-1.0, 2.0)]
+    assert [table[point] for point in points] == pytest.approx([rate(point) for point in points])
+    assert len({table[point] for point in points}) > 2
+    assert table[decoder.weights] == min(table.values()) == pytest.approx(rate(decoder.weights))
+    assert decoder.hot_words == {("door",)} and decoder.tuned_on == "dev" and "tuned_on=dev" in decoder.description

@@ -90,6 +90,7 @@ def test_damage_is_told_of(folder, tmp_path, capsys):
     assert f"{file.name} cannot be read" in (told := capsys.readouterr().err) and "delete" in told
 
 
+@pytest.mark.slow
 def test_the_least_recent_make_room(folder, tmp_path, monkeypatch):
     run("evaluate", folder, *QUIET, cwd=tmp_path)
     run("evaluate", folder, "split=dev", *QUIET, cwd=tmp_path)
@@ -102,6 +103,7 @@ def test_the_least_recent_make_room(folder, tmp_path, monkeypatch):
     assert not list((folder / "emissions").iterdir()) or all(not list(path.iterdir()) for path in (folder / "emissions").iterdir())
 
 
+@pytest.mark.slow
 def test_weights_are_looked_for_on_dev_once(folder, trained, tmp_path, capsys, monkeypatch, no_network):
     for name in ("LM_WEIGHTS", "WORD_SCORES"):
         monkeypatch.setattr(f"asr_exp.tuning.{name}", (0.0, 1.0))
@@ -124,6 +126,7 @@ def test_weights_are_looked_for_on_dev_once(folder, trained, tmp_path, capsys, m
     assert score["splits"]["dev"]["wer"] is not None
 
 
+@pytest.mark.slow
 def test_a_run_whose_final_decoder_is_a_beam(trained, tmp_path, monkeypatch):
     for name in ("LM_WEIGHTS", "WORD_SCORES"):
         monkeypatch.setattr(f"asr_exp.tuning.{name}", (0.0, 1.0))
@@ -167,6 +170,7 @@ def test_what_cannot_be_decoded_with(folder, tmp_path, capsys, settings, words):
     assert words in told and "Traceback" not in told
 
 
+@pytest.mark.slow
 def test_without_its_training_transcripts(folder, trained, tmp_path, capsys):
     """A model of them that was made before is enough; one that was not cannot be."""
     gone = (trained[1] / "train.csv").rename(trained[1] / "train.gone")

@@ -1,8 +1,10 @@
 """Score the best checkpoint of a run on any split, or on another dataset (evaluate RUN split=dev dataset=...).
 
-Of a dataset, only the split that is scored is read (split=test, unless another is asked for). The score of a split of the run's own,
-measured by the run's own protocol, joins its result.json; any other is kept apart, under evaluations/ in the run folder. Several
-processes may score one run at once: each holds the run's folder while it reads the checkpoint, then the folder its own score goes to.
+decode=beam decode.lm=train-text scores it by another decoder (--help decode): what the network says of a split is kept in the run
+folder, and said once. Of a dataset, only the split that is scored is read (split=test, unless another is asked for). The score of a
+split of the run's own, measured by the run's own protocol, joins its result.json; any other is kept apart, under evaluations/ in the
+run folder. Several processes may score one run at once: each holds the run's folder while it reads the checkpoint, then the folder its
+own score goes to.
 """
 
 import logging
