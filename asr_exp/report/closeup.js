@@ -44,13 +44,14 @@ function tracks(one, steps) {
   ];
   one.heard.forEach((heard, side) => {
     const mark = two && one.heard.length > 1 ? `${SIDES[side].toUpperCase()} ` : "";
-    if (heard.reference && (side === 0)) found.push(lane(`${mark}ref`, heard.reference.words, steps[side], "ID"), lane("", heard.reference.labels));
+    const phones = data.unit === "phone"; // each is a word of its own
+    if (heard.reference && side === 0) found.push(lane(`${mark}ref`, heard.reference.words, steps[side], "ID"), ...(phones ? [] : [lane("", heard.reference.labels)]));
     const high = Math.max(9, Math.min(15, Math.round(240 / heard.labels.length)));
     found.push({ names: heard.labels, height: high * heard.labels.length, draw: (c, w, x) => {
       c.imageSmoothingEnabled = false;
       c.drawImage(shaded(bytes(heard.shades), heard.labels.length, heard.frames, colours, false), 0, 0, x(heard.frames * heard.frame), high * heard.labels.length);
     } });
-    found.push(lane("", heard.hypothesis.labels), lane(`${mark}hyp`, heard.hypothesis.words, steps[side], "DI"));
+    found.push(...(phones ? [] : [lane("", heard.hypothesis.labels)]), lane(`${mark}hyp`, heard.hypothesis.words, steps[side], "DI"));
   });
   return found;
 }
@@ -60,15 +61,16 @@ function lane(name, spans, steps, [other] = "") {
   const letters = steps ? [...steps].filter((one) => one !== other) : [], boxed = other !== undefined;
   return { names: [name], height: LANE, draw: (c, w, x) => {
     c.textAlign = "center";
-    let free = 0; // from where on a label is not written over the one before it
+    let free = 0; // from where on a text is not written over the one before it
     spans.forEach(([text, start, end], number) => {
       const letter = letters.length === spans.length && letters[number] !== "=" ? { S: "sub", D: "del", I: "ins" }[letters[number]] : null;
       if (boxed) { c.fillStyle = letter ? colour(`${letter}-bg`) : colour("fill"); c.fillRect(x(start) + 0.5, 1.5, Math.max(1, x(end) - x(start) - 1), LANE - 3); }
       else { c.fillStyle = colour("line"); c.fillRect(x(start), 0, 1, LANE); }
       c.fillStyle = letter ? colour(letter) : colour("ink");
-      const middle = (x(start) + x(end)) / 2, half = c.measureText(text).width / 2;
-      if (boxed) c.fillText(text, middle, LANE - 6, Math.max(14, x(end) - x(start)));
-      else if (middle - half >= free) { c.fillText(text, middle, LANE - 6); free = middle + half; }
+      const most = boxed ? Math.max(14, x(end) - x(start)) : Infinity, middle = (x(start) + x(end)) / 2, half = Math.min(most, c.measureText(text).width) / 2;
+      if (middle - half < free) return;
+      c.fillText(text, middle, LANE - 6, 2 * half);
+      free = middle + half;
     });
     c.textAlign = "left";
   } };

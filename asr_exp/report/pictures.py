@@ -165,7 +165,7 @@ def _bars(axes: "Axes", names: Sequence[str], values: np.ndarray, spreads: np.nd
     axes.set_ylim(max(len(names), FEWEST_BARS) - 0.5, -0.5)
     axes.set_xlim(left=0, right=None if len(names) else 1)
     if len(values) > 1 and len(names):
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
