@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from asr_exp.sweeps.record import Cell
 
 # The keys that bare words after a command stand for.
-WORDS = {"compare": ("a", "b"), "evaluate": ("run",), "report": ("run", "b")}
+WORDS = {"compare": ("a", "b"), "evaluate": ("run",), "report": ("run", "b"), "serve": ("run",)}
 # The key whose list they make up, however many they are.
 LISTED = {"transcribe": "files", "align": "files"}
 # Commands of many runs: they take the overrides as they are, and compose each of the runs themselves.

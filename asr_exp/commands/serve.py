@@ -1,4 +1,4 @@
-"""Answer over HTTP with what a run has learned: serve run=FOLDER, then open the address it names in a browser.
+"""Answer over HTTP with what a run has learned: serve RUN, then open the address it names in a browser.
 
 POST /v1/audio/transcriptions takes what OpenAI's clients send, /predict a form with file=... or JSON {"file": BASE64}, and the
 WebSocket /v1/stream speech as it is spoken. Requests that come together are recognised together. GET /healthz and /metrics

@@ -47,9 +47,9 @@ class Intake:
         except TimeoutError:
             if answer.status:
                 raise
-            why = Refused(503, f"The recording was not recognised within {self.limits.timeout:g} s; the server is busy.", 5)
+            late = Refused(503, f"The recording was not recognised within {self.limits.timeout:g} s; the server is busy.", 5)
             slow = Refused(408, f"The request was not sent within {self.limits.timeout:g} s.")
-            await error_response(why if body.whole else slow)(scope, receive, answer.send)
+            await error_response(late if body.whole else slow)(scope, receive, answer.send)
         except asyncio.CancelledError:  # the server has been asked to stop, and waits no longer
             if not answer.status:
                 await error_response(Refused(503, "The server is stopping.", 5))(scope, receive, send)
@@ -167,7 +167,7 @@ def knows(token: str | None, connection: HTTPConnection, given: str = "") -> boo
 
 async def while_there(request: Request, work: Coroutine[Any, Any, R]) -> R:
     """What the work gives; it is cancelled when the client goes away (its request has been read). Raises ClientDisconnect then."""
-    task, gone = asyncio.create_task(work), asyncio.create_task(request.receive())
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
