@@ -149,7 +149,7 @@ class Beam:
 def require_flashlight() -> None:
     """Raise UserError where flashlight-text is not installed."""
     if importlib.util.find_spec("flashlight") is None:
-        raise UserError("decode=beam needs flashlight-text, which is not installed: pip install 'asr_exp[beam]'.")
+        raise UserError("decode=beam needs flashlight-text, which is not installed: pip install 'asr_exp[beam]' (Python 3.11 or 3.12).")
 
 
 @contextlib.contextmanager
