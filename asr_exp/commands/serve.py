@@ -30,6 +30,8 @@ def run(config: DictConfig) -> int:
     # oneDNN keeps what it has made for every shape it has met, and each batch is another: by its own bound (1024), half a gigabyte.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     s = config.serve
+    if s.token == "":
+        raise UserError("serve.token is empty; give a word, or leave it out.")
     limits = Limits(int(s.max_megabytes * 2**20), s.max_seconds, s.queue, s.queue_seconds, s.streams, s.timeout)
     with bound(s.host, s.port) as at, started(config.trainer.device, "fp32") as runtime:
         transcriber = load_transcriber(config, runtime)

@@ -9,6 +9,7 @@ import asyncio
 import json
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from fastapi import WebSocket, WebSocketDisconnect
@@ -193,5 +194,6 @@ async def serve_stream(socket: WebSocket, service: Service, token: Any) -> None:
 
 async def refuse(socket: WebSocket, why: Refused) -> None:
     """Say why, and close: 1008 (policy), 1011 (our failure) or 1013 (try again later)."""
-    await socket.send_json(error_body(why.status_code, str(why.detail)))
-    await socket.close({500: 1011, 503: 1013}.get(why.status_code, 1008))
+    with suppress(WebSocketDisconnect, RuntimeError):  # who has gone need not be told
+        await socket.send_json(error_body(why.status_code, str(why.detail)))
+        await socket.close({500: 1011, 503: 1013}.get(why.status_code, 1008))

@@ -159,21 +159,23 @@ async function record() {
     failed(sentence) { ended(mine, sentence); },
   });
   busy(true);
+  $("record").disabled = true;
   try {
     await mine.start();
     wave.show({ live: true });
     say("Recording: words appear as you speak.");
+    $("record").disabled = false;
   } catch (error) {
-    recording = null;
-    busy(false);
+    if (mine.over) return; // it has been told why
+    mine.end(error.message);
     $("result").hidden = true;
-    say(error.message, true);
   }
 }
 
 function ended(mine, sentence) {
   recording = null;
   busy(false);
+  $("record").disabled = false;
   wave.show({ live: false });
   if (mine.parts.length) load(mine.wav());
   if (sentence.includes("wants its token")) return wantToken(record);
@@ -189,6 +191,7 @@ function busy(on) {
 $("record").addEventListener("click", async () => {
   if (!recording) return record();
   $("verb").textContent = "Stopping";
+  $("record").disabled = true;
   say("Listening to the last words …");
   await recording.stop();
 });

@@ -73,13 +73,13 @@ export class Recording {
     this.over = true;
     clearTimeout(this.timer);
     this.release();
-    this.socket.close();
+    this.socket?.close();
     this.failed(sentence);
   }
 
   release() {
-    this.microphone.getTracks().forEach((track) => track.stop());
-    if (this.context.state !== "closed") this.context.close();
+    this.microphone?.getTracks().forEach((track) => track.stop());
+    if (this.context && this.context.state !== "closed") this.context.close();
   }
 
   wav() {
