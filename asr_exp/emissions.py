@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ class Kept:
             digest.update(indices.tobytes() + b"/")
         self.folder = run / "emissions" / f"{split.name}-{digest.hexdigest()}"
         self.passes = passes
+        self._fits: bool | None = None
 
     def has(self, number: int) -> bool:
         return self._path(number).is_file()
@@ -62,35 +64,40 @@ class Kept:
             raise UserError(f"{path} cannot be read ({reason}); delete {path.parent} and give the command again.") from why
 
     def write(self, number: int, indices: np.ndarray, emissions: Emissions) -> None:
-        """Keep a pass, if there is room for all of them."""
+        """Keep a pass, if there is room for as many of its size."""
         rows = [row[:n] for row, n in zip(emissions.logits.cpu(), emissions.frames, strict=True)]
         logits = torch.cat(rows).contiguous()
-        if number == 0:
-            self._make_room()
-        if logits.nbytes * len(self.passes) > ROOM:
+        if self._fits is None:
+            self._fits = self._make_room(logits.nbytes * len(self.passes))
+        if not self._fits:
             return
         path = self._path(number)
-        path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f"{path.name}.{os.getpid()}.new")
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             save_file({"indices": torch.from_numpy(indices), "frames": torch.tensor(emissions.frames), "logits": logits}, beside)
             os.replace(beside, path)
         except (OSError, SafetensorError) as why:  # a full disk: the scores need it not
-            beside.unlink(missing_ok=True)
+            self._fits = False
+            with suppress(OSError):
+                beside.unlink()
             log.warning("What the network says is not kept in %s: %s", self.folder, why)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.safetensors"
 
-    def _make_room(self) -> None:
-        """Delete what was used the longest ago of the run's emissions, until half of the room is free."""
+    def _make_room(self, wanted: int) -> bool:
+        """Delete the oldest of the run's other emissions until there is room for so many bytes -> whether there can be."""
+        if wanted > ROOM:
+            return False
         others = [one for one in self.folder.parent.glob("*") if one.is_dir() and one != self.folder]
         sizes = {one: sum(file.stat().st_size for file in one.iterdir()) for one in others}
         for one in sorted(others, key=lambda one: one.stat().st_mtime):
-            if sum(sizes.values()) <= ROOM // 2:
-                return
+            if sum(sizes.values()) + wanted <= ROOM:
+                break
             shutil.rmtree(one, ignore_errors=True)
             del sizes[one]
+        return True
 
 
 def checkpoint_hash(folder: Path) -> str:

@@ -94,13 +94,18 @@ def test_damage_is_told_of(folder, tmp_path, capsys):
 def test_the_least_recent_make_room(folder, tmp_path, monkeypatch):
     run("evaluate", folder, *QUIET, cwd=tmp_path)
     run("evaluate", folder, "split=dev", *QUIET, cwd=tmp_path)
-    one = sum(file.stat().st_size for file in (folder / "emissions").rglob("*.safetensors")) // 2
-    monkeypatch.setattr("asr_exp.emissions.ROOM", 2 * one)
+    sizes = [sum(file.stat().st_size for file in (folder / "emissions").rglob("*.safetensors"))]
+    monkeypatch.setattr("asr_exp.emissions.ROOM", 1.25 * sizes[0])
+
+    def kept() -> list[str]:
+        sizes.append(sum(file.stat().st_size for file in (folder / "emissions").rglob("*.safetensors")))
+        return sorted(path.name.partition("-")[0] for path in (folder / "emissions").iterdir())
+
     run("evaluate", folder, "split=train", "dataset.max_utterances=5", *QUIET, cwd=tmp_path)
-    assert sorted(path.name.partition("-")[0] for path in (folder / "emissions").iterdir()) == ["dev", "train"]
+    assert kept() == ["dev", "train"] and sizes[-1] <= 1.25 * sizes[0]
     monkeypatch.setattr("asr_exp.emissions.ROOM", 10)
     run("evaluate", folder, "split=train", *QUIET, cwd=tmp_path)  # too much to be kept: scored all the same
-    assert not list((folder / "emissions").iterdir()) or all(not list(path.iterdir()) for path in (folder / "emissions").iterdir())
+    assert kept() == ["dev", "train"] and result(folder)["splits"]["train"]["utterances"] == 20
 
 
 @pytest.mark.slow
