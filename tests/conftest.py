@@ -1,5 +1,6 @@
 """Fixtures that any test may use."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -8,6 +9,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny 
 import harness
 import numpy as np
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_handler_left():
+    """What a library adds to the root logger would write to this test's captured terminal in the tests to come, when it is closed."""
+    yield
+    for handler in [one for one in logging.root.handlers if type(one) is logging.StreamHandler]:
+        logging.root.removeHandler(handler)
 
 
 @pytest.fixture
