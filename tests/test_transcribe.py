@@ -68,7 +68,7 @@ def test_a_runs_own_test_files(tuned, tmp_path, cache, capsys, name):
     folder = run(*corpus, *keep, cwd=tmp_path)
     hypotheses = lines(folder / "hypotheses.test.jsonl")
     want = {f"data/{one['id']}": one["hypothesis"] for one in hypotheses}
-    assert len(set(want.values())) == 5 and all(len(text) > 3 for text in want.values())
+    assert len(set(want.values())) == 5 and all(len(text) > 1 for text in want.values())
     capsys.readouterr()
     pipe = transformers.pipeline("automatic-speech-recognition", model=str(tuned(name)), device="cpu")
     for asked in (folder, tuned(name)):
