@@ -6,6 +6,7 @@ Whatever happens ends in an exit status: 0 done, 1 a crash of ours or a failed c
 
 import importlib
 import os
+import re
 import shlex
 import signal
 import sys
@@ -154,7 +155,8 @@ def parse(arguments: list[str]) -> tuple[Namespace, str]:
 
 def _named(words: list[str], command: str) -> list[str]:
     """The words after a command, the bare ones as the keys that they stand for, in quotes: a name may read as a number."""
-    quoted = {index: "'" + word.replace("'", "\\'") + "'" for index, word in enumerate(words) if _is_bare(word)}
+    bare = _is_recording if command in LISTED else _is_bare
+    quoted = {index: _literal(word) for index, word in enumerate(words) if bare(word)}
     if command in LISTED and quoted:
         listed = f"{LISTED[command]}=[{','.join(quoted.values())}]"
         return [listed, *(word for index, word in enumerate(words) if index not in quoted)]
@@ -176,6 +178,23 @@ def _parser() -> ArgumentParser:
 
 def _is_bare(word: str) -> bool:
     return word == "-" or "=" not in word and not word.startswith(("-", "+", "~"))
+
+
+def _is_recording(word: str) -> bool:
+    """Whether a word is a bare one, or a file's name all the same: `a=b.wav`, where there is one, or `talks/a=b.wav`."""
+    from asr_exp.hints import OPTIONAL_GROUPS, key_field
+
+    key = word.partition("=")[0].strip("+~ ")
+    if _is_bare(word) or word.startswith("-") or key in OPTIONAL_GROUPS or key_field(key):
+        return _is_bare(word)
+    return os.path.exists(word) or any(sign in key for sign in "/ [") and not key.startswith("hydra/")
+
+
+def _literal(word: str) -> str:
+    """A word as a value that Hydra and OmegaConf take for the text that it is."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(re.sub(r"(\\*)\$\{", r"\1\1\\${", word), Quote.single).with_quotes()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -230,8 +249,11 @@ class Job:
         except Pruned as error:
             print(f"Pruned: {error}", flush=True)
             return self._noted(ended(cell, Path(cell.folder), config.split, 0))
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             self._noted(replace(cell, status="stopped", reason="interrupted"))
+            if self.command == "train":
+                told = "Interrupted. A run goes on from its last checkpoint when it is given the same command."
+                raise KeyboardInterrupt(told) from error
             raise
         except BrokenPipeError:
             raise

@@ -48,7 +48,7 @@ def align_labels(log_probs: torch.Tensor, labels: Sequence[int], blank: int) -> 
     if not len(targets):
         return []
     if (needed := frames_needed(targets.numpy())) > len(log_probs):
-        raise ValueError(f"{len(targets)} labels need {needed} frames, and there are {len(log_probs)}")
+        raise ValueError(f"too short for its transcript: {len(targets)} labels need {needed} frames, and there are {len(log_probs)}")
     if len(log_probs) * (2 * len(targets) + 1) > LARGEST:
         raise ValueError(f"{len(targets)} labels and {len(log_probs)} frames are too many to align in one go; cut it into segments")
     path, scores = forced_align(log_probs[None].float().cpu(), targets[None], blank=blank)

@@ -23,7 +23,7 @@ def status_of(error: BaseException, where: str = "", quiet: bool = False) -> int
             time.sleep(HEAD_START)  # where rank 0 has found the same, this process is ended meanwhile
     elif isinstance(error, Stopped | KeyboardInterrupt):
         status = 128 + error.signal if isinstance(error, Stopped) else 130
-        message = str(error) or "Interrupted. A run goes on from its last checkpoint when it is given the same command."
+        message = str(error) or "Interrupted."
         quiet = quiet or rank() > 0
     elif isinstance(error, RankLost):
         status, message, quiet = 1, str(error), quiet or rank() > 0  # the rank that ended first has told why, if it could

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePath
 
 from asr_exp.alignment import Word
+from asr_exp.tiers import ctm, unused
 from asr_exp.transcriber import Transcript
 
 # A cue of subtitles: what broadcasters' guides agree on.
@@ -105,10 +106,14 @@ def _as_vtt(transcript: Transcript, name: str) -> str:
 
 
 def _as_ctm(transcript: Transcript, name: str) -> str:
-    """recording, channel, start, duration, word, confidence (NIST's sctk, `ctm` format)."""
-    recording = "_".join(PurePath(name).stem.split()) or "-"
-    rows = (f"{recording} 1 {w.start:.3f} {w.end - w.start:.3f} {w.text} {w.confidence:.4f}\n" for w in transcript.words)
-    return "".join(rows)
+    return ctm(name, transcript.words)
+
+
+def names_in_ctm(recordings: Sequence[str]) -> dict[str, str]:
+    """What a CTM calls each recording: its file without folder and ending, with a number where another is called that; `stdin` for `-`."""
+    taken: set[str] = set()
+    stems = ("stdin" if one == "-" else "_".join(PurePath(one).stem.split()) or "-" for one in recordings)
+    return {one: unused(stem, taken) for one, stem in zip(recordings, stems, strict=True)}
 
 
 def _timed(cue: Cue, point: str) -> str:

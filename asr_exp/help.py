@@ -107,7 +107,8 @@ def command_page(command: str, path: Path) -> str:
         elif name.startswith(f"{command}."):
             rows[name] = _key_line(name, one, {})
     own = f"Keys:\n{_table(rows)}\n" if rows else ""
-    return f"{docstring(path)}\n\n{own}All settings, and the other commands: python -m asr_exp --help\n"
+    told = "\n\n".join(part if part.startswith(" ") else _wrap(" ".join(part.split())) for part in docstring(path).split("\n\n"))
+    return f"{told}\n\n{own}All settings, and the other commands: python -m asr_exp --help\n"
 
 
 def choice_page(group: str, name: str) -> str:

@@ -57,13 +57,23 @@ def ctm(name: str, words: Sequence[Word]) -> str:
     return "".join(f"{name} 1 {w.start:.3f} {w.end - w.start:.3f} {w.text} {w.confidence:.4f}\n" for w in words)
 
 
+def unused(name: str, taken: set[str]) -> str:
+    """A name, with a number where it is among those taken; it then is."""
+    found, number = name, 1
+    while found in taken:
+        number += 1
+        found = f"{name}_{number}"
+    taken.add(found)
+    return found
+
+
 class Sheets:
     """Where alignments go: to a folder, a file each (as CTM, a file for each tier), or to standard output."""
 
     def __init__(self, folder: Path | None, formats: Sequence[str]):
         """Raises UserError where the folder cannot be written."""
         self.folder, self.formats = folder, formats
-        self._names: set[str] = set()
+        self._names: set[str] = {"alignment"} if folder and "json" in formats else set()  # alignment.json tells of them all
         self._begun: set[str] = set()  # files of many recordings that have some already
         try:
             if folder:
@@ -71,9 +81,10 @@ class Sheets:
         except OSError as why:
             raise UserError(f"Nothing can be written to out={folder} ({why.strerror}); give another folder.") from None
 
-    def write(self, name: str, tiers: Tiers, seconds: float, facts: Mapping[str, Any]) -> None:
-        """Write one recording's tiers, in every format. facts: what JSON says besides."""
-        name = self._unused(name)
+    def write(self, name: str, tiers: Tiers, seconds: float, facts: Mapping[str, Any]) -> str:
+        """Write one recording's tiers, in every format -> what it is called there. facts: what JSON says besides."""
+        plain = re.sub(r"[^\w.+-]+", "_", _ENDING.sub("", name)).strip("._") or "recording"
+        name = unused(plain, self._names)
         for format in self.formats:
             if format == "textgrid":
                 self._put(f"{name}.TextGrid", textgrid(tiers, seconds))
@@ -83,6 +94,7 @@ class Sheets:
             else:
                 for tier, words in tiers.items() if self.folder else list(tiers.items())[:1]:
                     self._put(f"{tier}.ctm", ctm(name, words))
+        return name
 
     def _put(self, name: str, text: str) -> None:
         if self.folder is None:
@@ -91,13 +103,3 @@ class Sheets:
         with (self.folder / name).open("a" if name in self._begun else "w", encoding="utf-8") as file:
             file.write(text)
         self._begun.add(name)
-
-    def _unused(self, name: str) -> str:
-        """A name for files, made of an utterance's (less the ending of its audio); with a number where it was there before."""
-        plain = re.sub(r"[^\w.+-]+", "_", _ENDING.sub("", name)).strip("._") or "recording"
-        unused, number = plain, 1
-        while unused in self._names:
-            number += 1
-            unused = f"{plain}_{number}"
-        self._names.add(unused)
-        return unused

@@ -5,12 +5,13 @@ run's dataset is aligned (split=dev), or of another (dataset=csv dataset.test=x.
 words come back as they are written, with their characters (with phones, where the model emits phones).
 
 Where TIMIT's own .WRD or .PHN stands beside a recording, the alignment is scored against it. alignment.json, in the folder of the
-alignments, tells the score, and what was left out and why.
+alignments, tells the score, and what was left out and why. Where recordings were named and some are left out, the exit status is 1.
 """
 
 import json
 import re
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -59,7 +60,10 @@ class Report:
 
 
 def run(config: DictConfig) -> Path | int:
-    """Align what is asked for -> the folder of the alignments, or exit status 0. Raises UserError where nothing could be aligned."""
+    """Align what is asked for -> the folder of the alignments, or the exit status: 1 where a recording that was named is left out.
+
+    Raises UserError where nothing could be aligned.
+    """
     out, formats = _place(config), _formats(config)
     with started(config.trainer.device, "fp32") as runtime:
         transcriber = load_transcriber(config, runtime)
@@ -68,11 +72,12 @@ def run(config: DictConfig) -> Path | int:
         rules = build_rules(OmegaConf.to_container(config.text.rules), config.dataset.language)  # type: ignore[arg-type]
         sheets, report, timit = Sheets(out, formats), Report(), TimitTimes()
         inventory = tokenizer.inventory if tokenizer.inventory in INVENTORIES else None
+        files: dict[str, str] = {}
         units = "phones" if tokenizer.unit == "phone" else "characters"
         for utterance, found, seconds in _aligned(recordings, transcriber, rules, report):
             tiers = {"words": found.words, units: found.units} if found.words else {units: found.units}
             facts = {"id": utterance.id, "file": str(utterance.audio), "text": utterance.text, "confidence": found.confidence}
-            sheets.write(utterance.id, tiers, seconds, facts)
+            files[sheets.write(utterance.id, tiers, seconds, facts)] = str(utterance.audio)
             if config.align.against != "none" and isinstance(utterance.audio, FileAudio):
                 with suppress(*([] if config.align.against == "timit" else [UserError])):  # a .wrd of the user's own
                     timit.add(utterance.audio.path, found.words, found.units if units == "phones" else [], inventory)
@@ -81,11 +86,11 @@ def run(config: DictConfig) -> Path | int:
     if out:
         written = {"run": config.run, "formats": formats, "frame_ms": round(1000 * transcriber.frame, 3), "aligned": report.aligned,
                    "left_out": report.left_out, "unknown_units": report.unknown, "words_of_no_sound": report.silent,
-                   "not_as_written": report.rewritten, "against_timit": against}  # fmt: skip
+                   "not_as_written": report.rewritten, "against_timit": against, "files": files}  # fmt: skip
         write_text(out / "alignment.json", json.dumps(written, indent=2, ensure_ascii=False) + "\n")
     for line in [*_told(report, out), *(table(against) if against else [])]:
         print(line, file=sys.stdout if out else sys.stderr)
-    return out or 0
+    return 1 if report.left_out and config.files else out or 0
 
 
 def _check(report: Report, timit: TimitTimes, config: DictConfig) -> None:
@@ -108,7 +113,7 @@ def _told(report: Report, out: Path | None) -> list[str]:
         lines.append(f"  of no sound by the text rules, and without a time: {_most(report.silent)}")
     if report.rewritten:
         lines.append(f"  {counted(report.rewritten, 'recording')} whose words are those of the text rules, not of the writer")
-    return lines
+    return [textwrap.fill(line, 80, subsequent_indent="      ", break_long_words=False, break_on_hyphens=False) for line in lines]
 
 
 def _most(counts: Counter[str]) -> str:
@@ -128,7 +133,7 @@ def _place(config: DictConfig) -> Path | None:
         return None
     if not config.run or not is_run(config.run):
         raise UserError("align has nowhere to put the alignments of a whole split; give out=FOLDER, or files=[a.wav] for some recordings.")
-    asked, own = ({**one.dataset, "root": None} for one in (config, load_run(config.run)))
+    asked, own = ({**one.dataset, "root": None, "max_utterances": None} for one in (config, load_run(config.run)))
     if asked != own:
         raise UserError(f"align keeps the alignments of {config.run}'s own dataset there; for another one give out=FOLDER.")
     return Path(config.run).expanduser() / "alignments" / config.split
@@ -188,6 +193,8 @@ def _aligned(recordings: Iterator[Utterance], transcriber: Transcriber, rules: T
                     raise ValueError(clip)
                 if not utterance.text.strip():
                     raise ValueError("it has no transcript; write it beside the recording, as .txt or .lab")
+                if not len(emissions[i]):
+                    raise ValueError(f"too short ({len(clip) / transcriber.rate:.2f} s) for its transcript")
                 found = align_script(emissions[i], script, transcriber.tokenizer, transcriber.frame)
             except ValueError as why:
                 report.left_out.append({"id": utterance.id, "file": str(utterance.audio), "reason": str(why)})

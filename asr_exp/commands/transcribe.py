@@ -4,14 +4,14 @@ Recordings are files, folders, globs, or - for standard input, of any format, ra
 run= is the folder of a run, a fine-tuned CTC checkpoint (a folder or a hub id), or torchaudio:NAME of torchaudio.pipelines.
 format= is text (a line a recording), jsonl (with word times and confidences), srt, vtt or ctm. What is said goes to standard output
 or to out=, a file or a folder; progress and complaints go to standard error. A recording that cannot be used does not stop the
-others; the exit status is then 1.
+others (in text, its line is empty); the exit status is then 1.
 """
 
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -25,12 +25,14 @@ from asr_exp.data.clips import Samples
 from asr_exp.data.recordings import STDIN, named_files, read_recording, seconds_of
 from asr_exp.endings import say
 from asr_exp.errors import UserError, nearest
-from asr_exp.formats import ENDINGS, FORMATS, ONE_RECORDING
+from asr_exp.formats import ENDINGS, FORMATS, ONE_RECORDING, names_in_ctm
 from asr_exp.runtime import started
 from asr_exp.transcriber import Transcriber, Transcript, load_transcriber
 
 PASSES = 8  # forward passes' worth of recordings that are sorted by length together
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]"
+
+Write = Callable[[str, str | None], object]  # name of a recording, what is written of it (None: it cannot be transcribed)
 
 
 def run(config: DictConfig) -> int:
@@ -39,19 +41,33 @@ def run(config: DictConfig) -> int:
     for complaint in complaints:
         say("error: ", f"{complaint}.")
     style, failed = _format(config, files), len(complaints)
-    with started(config.trainer.device, "fp32") as runtime:
-        transcriber = load_transcriber(config, runtime)
-        with _outlet(config.out, style, files) as write, _bar(files) as bar:
-            for name, transcript in _transcripts(transcriber, files, bar):
-                with tqdm.external_write_mode(file=sys.stderr):
-                    if isinstance(transcript, Transcript):
-                        write(name, FORMATS[style](transcript, name))
-                    else:
-                        say("error: ", str(transcript))
-                        failed += 1
+    targets = _targets(config.out, style, files)
+    lost = "\n" if style == "text" and len(files) > 1 else ""  # a line a recording, so that they can be told apart
+    if files:
+        with started(config.trainer.device, "fp32") as runtime:
+            transcriber = load_transcriber(config, runtime)
+            with _outlet(config.out, lost, targets) as write, _bar(files) as bar:
+                failed += _written(_transcripts(transcriber, files, bar), style, files, write)
     if failed:
         say("", f"{counted(failed, 'recording')} could not be transcribed.")
     return int(failed > 0)
+
+
+def _written(found: Iterator[tuple[str, Transcript | UserError]], style: str, files: Sequence[str], write: Write) -> int:
+    """Write what is found, and tell of the recordings that could not be transcribed -> their number."""
+    names = names_in_ctm(files) if style == "ctm" else {name: name for name in files}
+    failed = 0
+    for name, transcript in found:
+        with tqdm.external_write_mode(file=sys.stderr):
+            try:
+                if isinstance(transcript, UserError):
+                    write(name, None)
+                    raise transcript
+                write(name, FORMATS[style](transcript, names[name]))
+            except UserError as why:
+                say("error: ", str(why))
+                failed += 1
+    return failed
 
 
 def _asked(config: DictConfig) -> list[str]:
@@ -120,39 +136,76 @@ def _bar(files: Sequence[str]) -> tqdm:
 # where it goes
 
 
-@contextmanager
-def _outlet(out: str | None, style: str, files: Sequence[str]) -> Iterator[Callable[[str, str], object]]:
-    """write(name of a recording, text): to standard output, to one file, or to a file a recording in a folder.
+def _targets(out: str | None, style: str, files: Sequence[str]) -> dict[str, Path]:
+    """The file that what is said in each recording goes to: one for all, or in a folder one each; none for standard output.
 
-    What was begun is written beside, and takes its name when it is whole. Raises UserError where nothing can be written there.
+    Raises UserError where that file is a recording, or may be a recording's reference transcript.
     """
-    with ExitStack() as stack:
-        if out is None:
-            yield lambda name, text: (sys.stdout.write(text), sys.stdout.flush())
-        elif not _is_folder(out):
-            file = stack.enter_context(_beside(Path(out).expanduser()))
-            yield lambda name, text: file.write(text)
-        else:
-            places = _places(files, Path(out).expanduser(), ENDINGS[style])
+    if out is None:
+        return {}
+    place, apart, recordings = Path(out).expanduser(), _is_folder(out), {os.path.realpath(name) for name in files if name != STDIN}
+    targets = _places(files, place, ENDINGS[style]) if apart else dict.fromkeys(files, place)
+    for name, path in targets.items():
+        if os.path.realpath(path) in recordings:
+            raise UserError(f"out={out} would overwrite {path}, which is one of the recordings; give another out=.")
+        beside = name != STDIN and os.path.realpath(path.parent) == os.path.realpath(os.path.dirname(name))
+        if apart and style == "text" and beside and path.is_file():
+            raise UserError(f"out={out} would overwrite {path}, which may be the reference transcript of the recording beside it; "
+                            "give another out=.")
+    return targets
 
-            def write(name: str, text: str) -> None:
-                with _beside(places[name]) as file:
+
+@contextmanager
+def _outlet(out: str | None, lost: str, targets: Mapping[str, Path]) -> Iterator[Write]:
+    """Where what is written of a recording goes: to standard output, to one file, or to a file a recording in a folder.
+
+    lost: what stands for a recording that cannot be transcribed, where several share a file. A file is left as it was where none of its
+    recordings could be. Raises UserError where nothing can be written there.
+    """
+    if out is None:
+        yield lambda name, text: (sys.stdout.write(lost if text is None else text), sys.stdout.flush())
+    elif _is_folder(out):
+
+        def write(name: str, text: str | None) -> None:
+            if text is not None:
+                with _beside(targets[name]) as file:
                     file.write(text)
+
+        yield write
+    else:
+        told: list[str] = []
+        with _beside(Path(out).expanduser(), told) as file:
+
+            def write(name: str, text: str | None) -> None:
+                file.write(lost if text is None else text)
+                told.extend([] if text is None else [name])
 
             yield write
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[TextIO]:
-    new = path.with_name(f"{path.name}.new")
-    try:
+def _beside(path: Path, wanted: Sequence | None = None) -> Iterator[TextIO]:
+    """A file to write, which takes its name when it is whole and, of `wanted`, there is something; else nothing is left of it."""
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")  # two processes may write one file: the last one's is kept
+    with _refused(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = new.open("w", encoding="utf-8")
+    try:
+        with file:
+            yield file
+        if wanted is None or wanted:
+            with _refused(path):
+                new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as why:
         raise UserError(f"out={path} cannot be written: {why.strerror or why}.") from why
-    with file:
-        yield file
-    new.replace(path)
 
 
 def _places(files: Sequence[str], folder: Path, ending: str) -> dict[str, Path]:
@@ -160,7 +213,6 @@ def _places(files: Sequence[str], folder: Path, ending: str) -> dict[str, Path]:
     paths = {name: os.path.abspath("stdin" if name == STDIN else name) for name in files}
     common = os.path.commonpath([os.path.dirname(path) for path in paths.values()]) if paths else ""
     inside = {name: os.path.relpath(path, common) for name, path in paths.items()}
-    stems = {name: os.path.splitext(path)[0] for name, path in inside.items()}
     stems = {name: os.path.splitext(path)[0] for name, path in inside.items()}
     taken = Counter(stems.values())  # a.wav and a.flac keep their endings
     return {name: folder / f"{inside[name] if taken[stem] > 1 else stem}{ending}" for name, stem in stems.items()}

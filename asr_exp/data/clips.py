@@ -72,7 +72,7 @@ def read_clip(audio: Audio, header_only: bool = False, plain: int | None = None,
     except (soundfile.LibsndfileError, OSError, RuntimeError, ValueError, TypeError) as why:
         if clip is not None:  # what libsndfile says of it depends on what it was asked before
             return replace(clip, reason="unreadable: its audio is damaged", late=True)
-        reason = f"unreadable: {getattr(why, 'error_string', why)}"
+        reason = f"unreadable: {getattr(why, 'error_string', why)}".rstrip(".")
         return Clip("no such file" if isinstance(audio, FileAudio) and not os.path.exists(audio.path) else reason)
     missing = clip.frames - len(samples)
     if missing > (0 if clip.exact else TOLERANCE * clip.rate):

@@ -94,6 +94,8 @@ def read_recording(source: str | os.PathLike | bytes, rate: int, name: str = "",
             return read_recording(path, rate, name or "standard input", longest)
     audio = _Bytes(source) if isinstance(source, bytes) else FileAudio(os.fspath(source))
     name = name or (audio.path if isinstance(audio, FileAudio) else "the recording")
+    if _is_empty(audio):
+        raise UserError(f"{name}: empty: the file holds no audio.")
     clip = read_clip(audio, header_only=True, longest=math.inf)  # type: ignore[arg-type]
     if _is_foreign(audio, clip):
         samples: Samples = _spooled(_by_ffmpeg(audio, rate, name, longest), rate)
@@ -155,8 +157,12 @@ def _decoded(audio: FileAudio | _Bytes, rate: int, name: str, clip: Clip) -> Ite
 
 def _is_foreign(audio: FileAudio | _Bytes, clip: Clip) -> bool:
     """Whether a file that libsndfile makes nothing of may be something all the same."""
-    empty = not audio.data if isinstance(audio, _Bytes) else not (os.path.isfile(audio.path) and os.path.getsize(audio.path))
-    return clip.reason.startswith("unreadable") and not clip.late and not empty
+    there = isinstance(audio, _Bytes) or os.path.isfile(audio.path)
+    return clip.reason.startswith("unreadable") and not clip.late and there
+
+
+def _is_empty(audio: FileAudio | _Bytes) -> bool:
+    return not audio.data if isinstance(audio, _Bytes) else os.path.isfile(audio.path) and not os.path.getsize(audio.path)
 
 
 def _spooled(blocks: Iterator[np.ndarray], rate: int) -> Samples:
