@@ -35,10 +35,13 @@ def recordings(tmp_path):
 def test_files_in_every_format(trained, recordings, capsys):
     folder = recordings(one="Ba, DI! 7 go.", two="lu \u2013 me")
     (folder / "none.wav").write_bytes((folder / "one.wav").read_bytes())
-    call("align", folder, f"run={trained}", "format=all", "out=aligned", *QUIET, cwd=folder)
+    soundfile.write(folder / "short.wav", np.zeros(160), 16000)
+    (folder / "short.txt").write_text("ba")
+    call("align", ".", f"run={trained}", "format=all", "out=aligned", *QUIET, cwd=folder, status=1)
     told, out = capsys.readouterr().out, folder / "aligned"
-    assert max(map(len, told.splitlines())) <= 80 or "left out" in told
-    assert "2 recordings aligned: aligned" in told and "7 (1)" in told and "\u2013 (1)" in told and "it has no transcript" in told
+    assert max(map(len, told.splitlines())) <= 80
+    assert "2 recordings aligned: aligned" in told and "7 (1)" in told and "\u2013 (1)" in told
+    assert "left out  none.wav: it has no transcript" in told
     assert sorted(path.name for path in out.iterdir()) == [
         "alignment.json", "characters.ctm", "one.TextGrid", "one.json", "two.TextGrid", "two.json", "words.ctm"]
     found = intervals((out / "one.TextGrid").read_text(), "words")
@@ -52,7 +55,9 @@ def test_files_in_every_format(trained, recordings, capsys):
     assert said["words"][2]["confidence"] == 0 < said["words"][0]["confidence"]
     record = json.loads((out / "alignment.json").read_text())
     assert record["aligned"] == 2 and record["unknown_units"] == {"7": 1} and record["against_timit"] is None
-    assert [one["id"] for one in record["left_out"]] == ["none"]
+    assert {one["id"]: one["reason"] for one in record["left_out"]} == {
+        "none": "it has no transcript; write it beside the recording, as .txt or .lab", "short": "too short (0.01 s) for its transcript"}
+    assert record["files"] == {"one": "one.wav", "two": "two.wav"}
 
 
 def test_one_recording_to_standard_output(trained, recordings, capsys):
@@ -68,6 +73,8 @@ def test_a_split_of_the_runs_own_data(trained, tmp_path, capsys):
     call("align", f"run={trained}", "split=dev", *QUIET, cwd=tmp_path)
     out = trained / "alignments/dev"
     assert len(list(out.glob("*.TextGrid"))) == 5 and json.loads((out / "alignment.json").read_text())["aligned"] == 5
+    call("align", f"run={trained}", "dataset.max_utterances=2", *QUIET, cwd=tmp_path)
+    assert json.loads((trained / "alignments/test/alignment.json").read_text())["aligned"] == 2
 
 
 def test_times_of_timit_beside_the_audio(trained, recordings, capsys):

@@ -185,6 +185,11 @@ def test_files_of_utterances_of_one_name(tmp_path):
     assert said["id"] == "dir/a" and said["words"][2] == {"text": "y\u00e9", "start": 0.62, "end": 0.9, "confidence": 1.0}
 
 
+def test_alignment_json_is_no_recordings(tmp_path):
+    assert Sheets(tmp_path, ("json",)).write("alignment.flac", {"words": WORDS}, 1.0, {}) == "alignment_2"
+    assert [path.name for path in tmp_path.iterdir()] == ["alignment_2.json"]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # TIMIT's times
 

@@ -105,6 +105,13 @@ def test_how_a_run_ends(ran, capsys, seed, status, words):
     assert words in err and ("Traceback" in err) == (seed == 6)
 
 
+def test_only_training_goes_on_after_ctrl_c(ran, capsys):
+    assert cli.main(["seed=9"]) == 130
+    assert "A run goes on from its last checkpoint" in capsys.readouterr().err
+    assert cli.main(["evaluate", "seed=9"]) == 130
+    assert capsys.readouterr().err == "stopped: Interrupted.\n"
+
+
 def test_a_run_that_was_asked_to_leave(ran, capsys):
     with pytest.raises(SystemExit) as left:
         cli.main(["seed=7"])
@@ -204,6 +211,12 @@ def test_help_on_a_topic(ran, capsys, topic, words):
     assert cli.main(["--help", topic]) == 0 and cli.main([topic, "-h"]) == 0
     out = capsys.readouterr().out
     assert out and [word for word in words if out.count(word) < 2] == []
+
+
+@pytest.mark.parametrize("command", cli.commands())
+def test_help_on_a_command_fits_a_terminal(ran, capsys, command):
+    assert cli.main(["--help", command]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
 def test_a_name_too_long_for_its_column_has_a_line_of_its_own(ran, capsys):

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from asr_exp.alignment import Word
-from asr_exp.formats import FORMATS, cues
+from asr_exp.formats import FORMATS, cues, names_in_ctm
 from asr_exp.transcriber import Transcript
 
 TEXT = ("in the beginning there was a very long sentence without so much as a comma which went on and on until nobody who had begun to "
@@ -105,8 +105,13 @@ def test_json_lines():
 
 def test_ctm():
     """By the rules of sctk: six fields, the recording without spaces; times and durations in seconds."""
-    rows = [row.split(" ") for row in FORMATS["ctm"](said(["a", "b"]), "x/my talk.flac").splitlines()]
+    rows = [row.split(" ") for row in FORMATS["ctm"](said(["a", "b"]), "my_talk").splitlines()]
     assert rows == [["my_talk", "1", "0.600", "0.300", "a", "0.9000"], ["my_talk", "1", "1.000", "0.300", "b", "0.9000"]]
+
+
+def test_what_a_ctm_calls_recordings():
+    found = names_in_ctm(["x/my talk.flac", "y/my talk.wav", "my_talk_2.wav", "-"])
+    assert list(found.values()) == ["my_talk", "my_talk_2", "my_talk_2_2", "stdin"]
 
 
 def test_hours():

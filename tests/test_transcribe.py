@@ -15,6 +15,7 @@ import transformers
 from harness import NAMES, QUIET, call, cli, environment, lines, make_corpus, run, spoken
 
 from asr_exp.__main__ import parse
+from asr_exp.commands.transcribe import _beside
 from asr_exp.config import compose
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.runtime import started
@@ -150,6 +151,30 @@ def test_words_after_the_command_are_recordings():
     assert list(compose(options.overrides).files) == ["a b.wav", "it's 1.wav", "-", "007"]
 
 
+def test_a_recordings_name_is_taken_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x=1.wav").touch()
+    names = ["in/a b [1]=x,y.wav", "x=1.wav", "~/a.wav", "nm/a${b}.flac", "a\\${b.flac", "nm\\", "a\\'b\\\\", "it's", "\\\\x\\y", "$a,{b}"]
+    settings = ["run=x=1", "dataset.root=a/b", "hydra/launcher=joblib", "dataset=csv"]
+    options, _ = parse(["transcribe", *names, *settings])
+    assert options.overrides[1:] == settings and list(compose([options.overrides[0]]).files) == names
+
+
+def test_a_recording_that_cannot_be_transcribed_has_an_empty_line(tuned, clips, tmp_path, capsys):
+    asked = [clips / "0.wav", "gone.wav", clips / "1.wav"]
+    call("transcribe", *asked, f"run={tuned('wavlm-layer')}", CPU, cwd=tmp_path, status=1)
+    first, lost, last = capsys.readouterr().out.splitlines()
+    assert first and last and not lost
+
+
+def test_recordings_of_one_name_in_a_ctm(tuned, clips, tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.wav").write_bytes((clips / "1.wav").read_bytes())
+    call("transcribe", "a/1.wav", "b/1.wav", "format=ctm", f"run={tuned('wavlm-layer')}", CPU, cwd=tmp_path)
+    assert list(dict.fromkeys(line.split()[0] for line in capsys.readouterr().out.splitlines())) == ["1", "1_2"]
+
+
 def test_where_it_goes(tuned, clips, tmp_path, capsys):
     one = [f"run={tuned('wavlm-layer')}", CPU]
     call("transcribe", clips / "1.wav", *one, cwd=tmp_path)
@@ -162,6 +187,41 @@ def test_where_it_goes(tuned, clips, tmp_path, capsys):
     call("transcribe", clips / "1.wav", "out=1.srt", *one, cwd=tmp_path)
     assert (tmp_path / "1.srt").read_text().startswith("1\n00:00:0")
     assert not capsys.readouterr().out and not list(tmp_path.rglob("*.new"))
+
+
+def test_what_was_there_stays_where_nothing_comes_in_its_place(tuned, tmp_path):
+    (tmp_path / "good.txt").write_text("before")
+    call("transcribe", "gone.wav", "lost.wav", "out=good.txt", f"run={tuned('wavlm-layer')}", CPU, cwd=tmp_path, status=1)
+    call("transcribe", "none*", "out=good.txt", "run=./nothing", CPU, cwd=tmp_path, status=1)  # no model for no recordings
+    with pytest.raises(KeyboardInterrupt), _beside(tmp_path / "good.txt") as file:
+        file.write("half")
+        raise KeyboardInterrupt
+    assert (tmp_path / "good.txt").read_text() == "before" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_reference_transcript_is_not_overwritten(tmp_path, capsys):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/1.txt").write_text("by hand")
+    call("transcribe", "a/1.wav", "a/2.wav", "out=a/", "run=./nothing", CPU, cwd=tmp_path, status=2)
+    assert "would overwrite a/1.txt, which may be the reference transcript" in capsys.readouterr().err
+    assert (tmp_path / "a/1.txt").read_text() == "by hand"
+
+
+def test_a_file_that_cannot_be_written_is_that_recordings_failure(tuned, clips, tmp_path, capsys):
+    (tmp_path / "texts/1.txt").mkdir(parents=True)
+    call("transcribe", clips / "1.wav", clips / "2.wav", "out=texts/", f"run={tuned('wavlm-layer')}", CPU, cwd=tmp_path, status=1)
+    assert "out=texts/1.txt cannot be written: Is a directory." in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "texts").iterdir()) == ["1.txt", "2.txt"] and (tmp_path / "texts/2.txt").read_text()
+
+
+def test_two_that_write_one_file(tmp_path, monkeypatch):
+    with _beside(tmp_path / "a.txt") as first:
+        first.write("first")
+        monkeypatch.setattr("os.getpid", lambda: 1)
+        with _beside(tmp_path / "a.txt") as second:
+            second.write("second")
+        assert (tmp_path / "a.txt").read_text() == "second"
+    assert (tmp_path / "a.txt").read_text() == "first" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_files_of_the_same_name(tuned, clips, tmp_path):
@@ -180,6 +240,8 @@ def test_files_of_the_same_name(tuned, clips, tmp_path):
     (["a.wav", "run=no/such/run"], "run=no/such/run"),
     (["a.wav", "run=./nothing"], "run=./nothing is not a folder"),
     (["a.wav", "run=."], "run=."),
+    (["a.wav", "b.wav", "out=./b.wav"], "out=./b.wav would overwrite b.wav, which is one of the recordings"),
+    (["a.txt", "out=./"], "would overwrite a.txt, which is one of the recordings"),
     (["a.wav", "out=/dev/null/x.txt"], "out=/dev/null/x.txt cannot be written"),
     (["a.wav", "transcribe.overlap_seconds=20"], "transcribe.overlap_seconds=20 is more than half"),
     (["a.wav", "decode.name=nobodys"], "nobodys"),

@@ -1,6 +1,6 @@
 """Make a table of runs: published beside ours, with intervals, verdicts, protocols and the commands to reproduce them.
 
-  python -m asr_exp table experiment=hf-timit dataset.root=/data/TIMIT
+  python -m asr_exp table experiment=hf-timit dataset.root=/data/TIMIT seed=0,1
   python -m asr_exp table rows=model columns=dataset model=a,b dataset=x,y
   python -m asr_exp table rows=model columns=dataset \\
       experiment=hf-timit,hf-librispeech
