@@ -462,41 +462,42 @@ def test_the_limits_of_streams(client):
 
 
 def test_who_shows_no_token_takes_no_session(client, monkeypatch):
-    monkeypatch.setattr(stream, "FIRST", 1.0)
-    monkeypatch.setattr(stream, "NEWCOMERS", 3)
+    monkeypatch.setattr(stream, "NEWCOMERS", 2)
     here = client(token="sesame")
     begin = lambda **headers: here.websocket_connect("/v1/stream", headers=headers)  # noqa: E731
-    with begin() as one, begin() as two, begin():
-        wait_until(lambda: here.service.newcomers == 3)
+    with begin() as one, begin():
+        wait_until(lambda: here.service.newcomers == 2)
         assert here.service.streams == 0
         with pytest.raises(WebSocketDenialResponse) as told, begin():
             pass
-        assert refused(told.value, 503).headers["Retry-After"] == "1"
+        assert refused(told.value, 503).headers["Retry-After"] == "5"
         with begin(Authorization="Bearer sesame") as known:
             known.send_json({"rate": 16000})
             assert finish(known)[-1]["final"]
-        two.send_json({"rate": 16000, "token": "\ud800"})
-        assert "token" in two.receive_json()["error"]["message"]
-        assert "for 1 s" in one.receive_json()["error"]["message"] and one.receive()["code"] == 1008
+        one.send_json({"rate": 16000, "token": "\ud800"})
+        assert "token" in one.receive_json()["error"]["message"]
     wait_until(lambda: here.service.newcomers == 0)
+    monkeypatch.setattr(stream, "FIRST", 0.2)
+    with begin() as silent:
+        assert "0.2 s" in silent.receive_json()["error"]["message"] and silent.receive()["code"] == 1008
 
 
 def test_a_session_is_not_held_by_saying_nothing(client, monkeypatch):
-    monkeypatch.setattr(stream, "QUIET", 0.4)
-    here = client(max_seconds=0.4)
+    monkeypatch.setattr(stream, "QUIET", 0.2)
+    here = client(max_seconds=0.2)
 
-    def told(part, pause):
+    def told(part):
         """What comes of parts sent for up to two seconds."""
         with here.websocket_connect("/v1/stream") as socket:
             socket.send_json({"rate": 16000})
-            for _ in range(int(2 / pause)):
+            for _ in range(40):
                 socket.send_bytes(part)
-                time.sleep(pause)
+                time.sleep(0.05)
                 if not here.service.streams:
                     break
             return socket.receive_json()["error"]["message"]
 
-    assert "0.4 s" in told(b"", 0.1) and "1.2 s" in told(b"\0\0", 0.1)
+    assert "0.2 s" in told(b"") and "0.6 s" in told(b"\0\0")
 
 
 def test_pages_of_other_sites_are_not_served(client):
