@@ -81,8 +81,8 @@ class Intake:
             raise body.too_large()
 
     def _check_head(self, scope: Scope) -> None:
-        """Raises Refused where a page of another site has its reader's browser send this (403), also by a name of its own that it lets
-        lead here (421), and where a stream bears another token than the server's (401)."""
+        """Raises Refused for what a page of another site has its reader's browser send (403), also by a name of that site which leads here
+        (421), and for a stream with another token than the server's (401)."""
         connection = HTTPConnection(scope)
         headers, stream = connection.headers, scope["type"] == "websocket"
         host, origin = headers.get("host", ""), headers.get("origin")
