@@ -177,7 +177,7 @@ def _bars(axes: "Axes", names: Sequence[str], values: np.ndarray, spreads: np.nd
     axes.set_ylim(max(len(names), FEWEST_BARS) - 0.5, -0.5)
     axes.set_xlim(left=0, right=None if len(names) else 1)
     if spreads is None:
-        axes.xaxis.get_major_locator().set_params(integer=True)  # these are counts
+        axes.locator_params(axis="x", integer=True)  # these are counts
     if not len(names):
         axes.set_xticks([])
         axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center", va="center", fontsize=9, color="#555")
