@@ -11,6 +11,9 @@ from typing import Any
 from asr_exp.errors import UserError
 
 LOSSES = "losses.train.jsonl"  # a line a training step: its utterances, by number, and the loss of each
+KINDS: dict[str, Any] = {"id": str, "reference": str, "hypothesis": str, "counts": dict, "speaker": str | None, "seconds": int | float,
+                         "loss": int | float | None}  # of what stands in a line of hypotheses
+
 
 def protocol(**parts: Any) -> dict[str, Any]:
     """What a score was measured by, and the hash of it: two scores may be set side by side only where the hashes agree."""
@@ -42,12 +45,24 @@ def read_hypotheses(path: Path) -> dict[str, dict[str, Any]]:
         for number, text in enumerate(file, 1):
             try:
                 line = json.loads(text)
-                lines[line["id"]] = {"speaker": None, **line, **{key: line[key] for key in ("reference", "hypothesis", "counts")}}
+                lines[line["id"]] = _checked({"speaker": None, "seconds": 0.0, "loss": None, **line})
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(f"Line {number} of {path} is no line of hypotheses ({error!r}); score the run again.") from error
             if len(lines) < number:
                 raise UserError(f"Line {number} of {path} is of {line['id']}, which was there before; score the run again.")
     return lines
+
+
+def _checked(line: dict[str, Any]) -> dict[str, Any]:
+    """A line of hypotheses. Raises KeyError or TypeError where something is missing or of another type."""
+    for key, kind in KINDS.items():
+        if not isinstance(line[key], kind):
+            raise TypeError(f"{key} is {line[key]!r}")
+    for counts in (line["counts"], line["counts"]["characters"]):
+        for key in ("substitutions", "deletions", "insertions", "reference_length"):
+            if not isinstance(counts[key], int):
+                raise TypeError(f"{key} is {counts[key]!r}")
+    return line
 
 
 def write_quarantine(folder: Path, rejected: Mapping[str, Iterable[Any]]) -> None:

@@ -3,7 +3,9 @@
 import csv
 import itertools
 import json
+import math
 import random
+import re
 import struct
 from collections import Counter
 from html.parser import HTMLParser
@@ -17,10 +19,15 @@ from harness import QUIET, SMALL, lines, make_corpus, run
 from reporting import data_of, write_run
 
 from asr_exp.__main__ import main
+from asr_exp.alignment import Word
+from asr_exp.config import load_run
 from asr_exp.data.corpora import demo
 from asr_exp.report.breakdown import Confusions, binned, grouped, operations
-from asr_exp.report.closeup import flac, peaks, spectrogram
-from asr_exp.report.record import TrainingLosses, thinned
+from asr_exp.report.closeup import Aligned, Heard, flac, peaks, spectrogram
+from asr_exp.report.contents import Utterances
+from asr_exp.report.page import HERE
+from asr_exp.report.pictures import draw_errors, draw_utterance, file_names, save
+from asr_exp.report.record import TrainingLosses, read_record, thinned
 from asr_exp.report.suspects import suspects
 from asr_exp.scoring import count_errors
 
@@ -160,6 +167,41 @@ def test_mistakes_are_told_in_a_sentence(tmp_path, capsys, monkeypatch, argument
     assert words in asked(capsys, *arguments, status=2)
 
 
+def test_odd_numbers_and_letters_are_no_hindrance(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "r", [("ba", "ba"), ("di", "go")], steps=3, losses=[math.nan, 1.0])
+    said = tmp_path / "r/hypotheses.test.jsonl"
+    said.write_text(said.read_text().replace('"go"', '"\\ud800"'))
+    with (tmp_path / "r/metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "train/loss": NaN}\n{"step": 5, "train/loss": Infinity}\n')
+    asked(capsys, "r", "report.audio=0", "report.suspects=0")
+    data = data_of(tmp_path / "r/report.html")
+    assert data["utterances"]["hypothesis"] == [["ba", "?"]] and data["utterances"]["loss"] == [[None, 1.0]]
+    assert [step for step, _ in data["runs"][0]["curves"]["train/loss"]] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("odd", [{"counts": {}}, {"reference": None}, {"hypothesis": 3}, {"seconds": "1"}, {"loss": "low"}, {"id": []}])
+def test_a_line_of_another_kind_is_told(tmp_path, capsys, monkeypatch, odd):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "r", sentences(3))
+    first, *others = (tmp_path / "r/hypotheses.test.jsonl").read_text().splitlines()
+    changed = json.dumps({**json.loads(first), **odd})
+    (tmp_path / "r/hypotheses.test.jsonl").write_text("\n".join([changed, *others, ""]))
+    assert "Line 1 of r/hypotheses.test.jsonl is no line of hypotheses" in asked(capsys, "r", "report.audio=0", status=2)
+
+
+def test_a_run_without_a_score_says_nothing_of_utterances(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "r", sentences(3), steps=4)
+    (tmp_path / "r/hypotheses.test.jsonl").unlink()
+    assert "Not every utterance" not in asked(capsys, "r")
+
+
+def test_the_page_parts_words_as_python_does():
+    said = re.search(r'const SPACE = "(.+?)"', (HERE / "page.js").read_text())[1].replace("\\\\", "\\")
+    assert [chr(n) for n in range(0x10000) if re.fullmatch(said, chr(n))] == [chr(n) for n in range(0x10000) if not chr(n).split()]
+
+
 def test_a_run_at_work_shows_what_it_has(tmp_path, capsys, monkeypatch):
     """Its curves to the last whole line, and what it said of dev; no result yet."""
     monkeypatch.chdir(tmp_path)
@@ -274,6 +316,30 @@ def test_pictures_of_a_run_have_the_size_asked_for(tmp_path, capsys, monkeypatch
         assert matplotlib.imread(tmp_path / "pictures" / name)[..., :3].std() > 0.05  # something is drawn
 
 
+def test_dollars_in_words_are_no_mathematics(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib", reason="the extra report is not installed")
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "r", [("$\\frac$ ba", "$_$ ba"), ("ba $_$", "ba")], speakers=("$\\left$", "$_$"))
+    asked(capsys, "r", "format=png", "out=pictures")
+    spoken = Aligned([Word("$_$", 0.0, 0.1, 1.0)], [Word("$\\frac$", 0.0, 0.1, 1.0)])
+    heard = Heard(np.full((10, 3), 1 / 3, np.float32), 0.02, ["$_$", "$\\left$", "∅"], 2, [0] * 10, None, spoken)
+    assert size(save(draw_utterance(np.ones(3200, np.int16), 16000, heard), tmp_path / "a.png", 400))[0] == 400
+
+
+def test_counts_are_drawn_as_counts(tmp_path):
+    pytest.importorskip("matplotlib", reason="the extra report is not installed")
+    config = load_run(str(write_run(tmp_path / "r", [("ba di", "ba go")])))
+    config.run = str(tmp_path / "r")
+    substitutions, deletions, _ = draw_errors(Utterances([read_record(config, "test")], "word")).axes
+    ticks = substitutions.get_xticks()
+    assert len(ticks) > 1 and np.array_equal(ticks, ticks.round())
+    assert deletions.texts[0].get_text() == "none" and not len(deletions.get_xticks())
+
+
+def test_no_two_pictures_have_one_name():
+    assert file_names(["a/b", "a_b", "a_b-2", "x"]) == ["a_b", "a_b-2", "a_b-2-2", "x"]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A tiny run on a corpus of tones, not much trained."""
@@ -308,3 +374,10 @@ def test_pictures_of_an_utterance_and_of_a_file(trained, tmp_path, capsys):
     wave = folder.parents[3] / "corpus" / first["file"]
     asked(capsys, f"run={folder}/checkpoints/best", f"files=[{wave}]", "format=png", f"out={tmp_path}", "report.width=700")
     assert size(tmp_path / f"{wave.stem}.png")[0] == size(tmp_path / f"{wave.stem}-layers.png")[0] == 700
+    (tmp_path / "twin").mkdir()
+    for name, content in ((wave.name, wave.read_bytes()), ("bad.wav", b"no sound")):
+        (tmp_path / "twin" / name).write_bytes(content)
+    files = f"files=[{tmp_path}/twin/bad.wav,{tmp_path}/gone.wav,{wave},{tmp_path}/twin/{wave.name}]"
+    told = asked(capsys, f"run={folder}/checkpoints/best", files, "format=png", f"out={tmp_path / 'both'}", status=1)
+    assert "bad.wav" in told and "gone.wav" in told and "2 recordings could not be drawn" in told
+    assert {path.name for path in (tmp_path / "both").iterdir()} == {f"{wave.stem}{end}.png" for end in ("", "-layers", "-2", "-2-layers")}

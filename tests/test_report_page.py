@@ -98,6 +98,15 @@ def test_what_is_said_is_shown_as_it_is(opened, capsys, tmp_path, width):
     assert "</script><img" in page.locator("#utterances .list").inner_text()
 
 
+def test_words_from_right_to_left(opened, capsys, tmp_path):
+    write_run(tmp_path / "r", [("שלום עולם", "שלום עולם"), ("one two", "one two")])
+    asked(capsys, tmp_path / "r", "report.audio=0")
+    rows = opened(tmp_path / "r/report.html").locator("#utterances .list > li")
+    for row, leftwards in ((rows.filter(has_text="שלום"), True), (rows.filter(has_text="one"), False)):
+        first, second = (pair.bounding_box()["x"] for pair in row.locator(".pair").all())
+        assert (first > second) == leftwards
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_two_runs_side_by_side(opened, capsys, tmp_path, width):
     pairs = sentences(80)

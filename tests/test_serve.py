@@ -133,8 +133,8 @@ def crowd(address, clips):
     """200 clients at once: 130 that ask properly, the rest hang, send garbage or vanish -> the answers of the proper ones."""
     random.seed(0)
     garbage = [b"\x16\x03\x01\x02\0" + os.urandom(300), b"GET /\r\n\r\n\r\n", b"POST /predict HTTP/1.1\r\nContent-Length: x\r\n\r\n",
-               b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\n{{{{"]
-    head = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n"
+               b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\n{{{{"]
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n"
     part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
     tail = b"\r\n--b--\r\n"
 
@@ -201,20 +201,21 @@ def test_a_signal_waits_for_what_is_under_way(model, clips, tmp_path, number):
         with pytest.raises(OSError):
             socket.create_connection((urlsplit(address).hostname, urlsplit(address).port), 1)
     told = (tmp_path / "server.txt").read_text()
-    assert told.startswith("stopped: ") and "Traceback" not in told
+    assert told.startswith("stopped: The server has answered") and "Traceback" not in told
 
 
 def test_a_hanging_client_does_not_keep_it(model, tmp_path):
     with server(f"run={model}", cwd=tmp_path) as (address, process):
-        head = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+        head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
         hanging = threading.Thread(target=raw, args=(address, head, 30))
         hanging.start()
         time.sleep(0.5)
         began = time.monotonic()
         process.terminate()
-        assert process.wait(20) == 128 + signal.SIGTERM and time.monotonic() - began < 10
+        assert process.wait(20) == 128 + signal.SIGTERM and time.monotonic() - began < 7.5
         hanging.join(20)
-    assert "Traceback" not in (tmp_path / "server.txt").read_text()
+    told = (tmp_path / "server.txt").read_text()
+    assert "cut 1 request short" in told and "Traceback" not in told
 
 
 def test_mistakes_of_whoever_starts_it(model, address, tmp_path):
@@ -222,6 +223,7 @@ def test_mistakes_of_whoever_starts_it(model, address, tmp_path):
     assert "serve.port" in taken and "in use" in taken
     assert "nowhere" in one_sentence(cli("serve", "run=./nowhere", "serve.port=0", cwd=tmp_path, status=2))
     assert "serve.token" in one_sentence(cli("serve", f"run={model}", "serve.token=''", cwd=tmp_path, status=2))
+    assert "serve.token" in one_sentence(cli("serve", f"run={model}", "serve.token='café'", cwd=tmp_path, status=2))
     unset = one_sentence(cli("serve", f"run={model}", "serve.token=${oc.env:NO_SUCH_WORD}", cwd=tmp_path, status=2))
     assert "NO_SUCH_WORD" in unset
     assert "serve.queue" in one_sentence(cli("serve", f"run={model}", "serve.queue=0", cwd=tmp_path, status=2))

@@ -18,6 +18,7 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 from fastapi.testclient import TestClient  # noqa: E402
 from prometheus_client.parser import text_string_to_metric_families  # noqa: E402
 from serving import encoded, recording, save_recogniser  # noqa: E402
+from starlette.testclient import WebSocketDenialResponse  # noqa: E402
 
 from asr_exp import config as configs  # noqa: E402
 from asr_exp.alignment import Word  # noqa: E402
@@ -49,9 +50,9 @@ def client():
     """client(transcribe, limits..., token=...) -> a client of an application that uses this to transcribe."""
     services = []
 
-    def make(transcribe=lambda clips: [SAID] * len(clips), rate=16000, token=None, window=0.01, **limits) -> TestClient:
+    def make(transcribe=lambda clips: [SAID] * len(clips), rate=16000, token=None, window=0.01, local=False, **limits) -> TestClient:
         services.append(Service(transcribe, rate, "mine", None, replace(LIMITS, **limits), window=window))
-        made = TestClient(make_app(services[-1], token), raise_server_exceptions=False)
+        made = TestClient(make_app(services[-1], token, local), raise_server_exceptions=False)
         made.service = services[-1]
         return made
 
@@ -107,7 +108,8 @@ def test_every_way_to_send_a_recording_gives_what_transcribe_gives(client, trans
     form = post(here, audio, "/predict").json()
     plain = here.post("/predict", json={"file": base64.b64encode(audio).decode()})
     inline = here.post("/predict", json={"file": "data:audio/wav;base64," + base64.b64encode(audio).decode()})
-    assert form == plain.json() == inline.json()
+    in_lines = here.post("/predict", json={"file": base64.encodebytes(audio).decode()})
+    assert form == plain.json() == inline.json() == in_lines.json()
     assert form["text"] == expected.text == post(here, audio).json()["text"] and form["seconds"] == pytest.approx(2, abs=0.1)
     assert [(w["word"], w["start"], w["end"]) for w in form["words"]] == [(w.text, w.start, w.end) for w in expected.words]
 
@@ -142,9 +144,12 @@ def test_what_is_no_recording(client):
     refused(here.post("/v1/audio/transcriptions", content=b"junk", headers={"content-type": "multipart/form-data; boundary=a"}), 400)
     refused(post(here, audio, response_format="xml"), 400, "response_format", "verbose_json")
     refused(post(here, audio, stream="true"), 400, "/v1/stream")
-    for body in (b"", b"{", b"[]", b"3", b"{}", b'{"file": 3}', b'{"file": "%%"}', b'{"file": null}', b"[" * 100_000):
+    for body in (b"", b"{", b"[]", b"3", b"{}", b'{"file": 3}', b'{"file": null}', b"[" * 100_000):
         refused(here.post("/predict", content=body, headers={"content-type": "application/json"}), 400, '{"file": "BASE64')
+    refused(here.post("/predict", json={"file": "%%"}), 400, "base64")
     refused(here.post("/predict", files={"other": b"1"}), 400, "'file'")
+    refused(here.post("/predict", content=b'{"file": ""}'), 415, "application/json")
+    refused(here.get("/predict/", follow_redirects=False), 404)
     refused(here.post("/predict", content=audio, headers={"content-type": "audio/wav"}), 415, "audio/wav")
     refused(here.get("/nowhere"), 404, "/nowhere")
     refused(here.get("/predict"), 405, "GET /predict")
@@ -414,7 +419,9 @@ def test_a_long_stream_keeps_little_and_loses_nothing(client, monkeypatch):
 
 @pytest.mark.parametrize(("first", "then", "words"), [
     ("no", None, "rate"), ("{}", None, "rate"), ("[]", None, "rate"), ('{"rate": 3}', None, "4000"), (b"\0\0", None, "rate"),
+    ('{"rate": 1e999}', None, "rate"), ("[" * 100_000, None, "rate"), ('{"rate": 16000}', "[" * 100_000, '{"end": true}'),
     ('{"rate": 16000}', b"\0", "odd"), ('{"rate": 16000}', "what", '{"end": true}'), ('{"rate": 16000}', "[1]", '{"end": true}'),
+    ('{"rate": 16000}', '"bend"', '{"end": true}'),
 ])  # fmt: skip
 def test_a_stream_of_something_else(client, first, then, words):
     here = client()
@@ -429,6 +436,10 @@ def test_a_stream_of_something_else(client, first, then, words):
 
 def test_the_limits_of_streams(client):
     here = client(max_seconds=2, token="sesame")
+    wrong = {"Authorization": "Bearer open"}
+    with pytest.raises(WebSocketDenialResponse) as told, here.websocket_connect("/v1/stream", headers=wrong):
+        pass
+    refused(told.value, 401, "token")
     for first, code in (({"rate": 16000}, 1008), ({"rate": 16000, "token": "x"}, 1008)):
         with here.websocket_connect("/v1/stream") as socket:
             socket.send_json(first)
@@ -443,20 +454,76 @@ def test_the_limits_of_streams(client):
     with here.websocket_connect("/v1/stream") as one, here.websocket_connect("/v1/stream") as two:
         for socket in (one, two):
             socket.send_json({"rate": 16000, "token": "sesame"})
+        wait_until(lambda: here.service.streams == 2)
         with here.websocket_connect("/v1/stream") as third:
+            third.send_json({"rate": 16000, "token": "sesame"})
             assert "2 sessions" in third.receive_json()["error"]["message"] and third.receive()["code"] == 1013
     wait_until(lambda: here.service.streams == 0)
 
 
-def test_pages_of_other_sites_do_not_listen(client):
-    from starlette.websockets import WebSocketDisconnect
+def test_who_shows_no_token_takes_no_session(client, monkeypatch):
+    monkeypatch.setattr(stream, "NEWCOMERS", 2)
+    here = client(token="sesame")
+    begin = lambda **headers: here.websocket_connect("/v1/stream", headers=headers)  # noqa: E731
+    with begin() as one, begin():
+        wait_until(lambda: here.service.newcomers == 2)
+        assert here.service.streams == 0
+        with pytest.raises(WebSocketDenialResponse) as told, begin():
+            pass
+        assert refused(told.value, 503).headers["Retry-After"] == "5"
+        with begin(Authorization="Bearer sesame") as known:
+            known.send_json({"rate": 16000})
+            assert finish(known)[-1]["final"]
+        one.send_json({"rate": 16000, "token": "\ud800"})
+        assert "token" in one.receive_json()["error"]["message"]
+    wait_until(lambda: here.service.newcomers == 0)
+    monkeypatch.setattr(stream, "FIRST", 0.2)
+    with begin() as silent:
+        assert "0.2 s" in silent.receive_json()["error"]["message"] and silent.receive()["code"] == 1008
 
-    here = client()
-    with pytest.raises(WebSocketDisconnect), here.websocket_connect("/v1/stream", headers={"Origin": "http://elsewhere"}):
-        pass
-    with here.websocket_connect("/v1/stream", headers={"Origin": "http://testserver"}) as socket:
+
+def test_a_session_is_not_held_by_saying_nothing(client, monkeypatch):
+    monkeypatch.setattr(stream, "QUIET", 0.2)
+    here = client(max_seconds=0.2)
+
+    def told(part):
+        """What comes of parts sent for up to two seconds."""
+        with here.websocket_connect("/v1/stream") as socket:
+            socket.send_json({"rate": 16000})
+            for _ in range(40):
+                socket.send_bytes(part)
+                time.sleep(0.05)
+                if not here.service.streams:
+                    break
+            return socket.receive_json()["error"]["message"]
+
+    assert "0.2 s" in told(b"") and "0.6 s" in told(b"\0\0")
+
+
+def test_pages_of_other_sites_are_not_served(client):
+    here, audio = client(), encoded(recording(1))
+    foreign = [{"Origin": "http://elsewhere"}, {"Origin": "null"}, {"Origin": "http://[::1"}, {"Sec-Fetch-Site": "cross-site"}]
+    for headers in foreign:
+        with pytest.raises(WebSocketDenialResponse) as told, here.websocket_connect("/v1/stream", headers=headers):
+            pass
+        refused(told.value, 403, "another site")
+        refused(here.post("/predict", files={"file": audio}, headers=headers), 403, "another site")
+    assert here.get("/", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200  # a link
+    own = {"Origin": "http://testserver", "Sec-Fetch-Site": "same-origin"}
+    assert here.post("/predict", files={"file": audio}, headers=own).status_code == 200
+    with here.websocket_connect("/v1/stream", headers=own) as socket:
         socket.send_json({"rate": 16000})
         assert finish(socket)[-1]["final"]
+
+
+def test_another_name_that_leads_to_this_machine(client):
+    here = client(local=True)
+    for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", ""):
+        refused(here.get("/healthz", headers={"Host": host}), 421, "localhost")
+        with pytest.raises(WebSocketDenialResponse), here.websocket_connect("/v1/stream", headers={"Host": host}):
+            pass
+    for host in ("127.0.0.1", "127.0.0.1:8000", "localhost:80", "LocalHost", "[::1]", "[::1]:8000"):
+        assert here.get("/healthz", headers={"Host": host}).status_code == 200
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -467,17 +534,21 @@ def test_health_models_and_metrics(client):
     here = client()
     assert here.get("/healthz").json() == {"status": "ok", "model": "mine", "token": False, "limits": {"megabytes": 1.0, "seconds": 60}}
     assert here.get("/v1/models").json()["data"][0]["id"] == "mine"
+    assert here.get("/v1/models/mine").json()["id"] == "mine" and refused(here.get("/v1/models/o/ther"), 404, "o/ther")
     post(here, encoded(recording(2)))
     post(here, b"x")
+    post(here, b"0" * (2**20 + 2**17), "/predict")
     here.get("/nowhere/else")
     here.get("/")
     counted = {(s.name, *sorted(s.labels.values())): s.value
                for family in text_string_to_metric_families(here.get("/metrics").text) for s in family.samples}
     assert counted["asr_exp_requests_total", "/v1/audio/transcriptions", "200"] == 1
     assert counted["asr_exp_requests_total", "/v1/audio/transcriptions", "400"] == 1
+    assert counted["asr_exp_requests_total", "/predict", "413"] == 1  # refused before it is known where it leads
     assert counted["asr_exp_requests_total", "404", "other"] == 1  # one name for all that is not there
     assert counted["asr_exp_requests_total", "/", "200"] == 1 and counted["asr_exp_clients_vanished_total",] == 0
     assert counted["asr_exp_audio_seconds_total",] == 2 and counted["asr_exp_waiting_seconds",] == 0
+    assert here.head("/").status_code == here.head("/healthz").status_code == 200
 
 
 def test_the_page_needs_no_other_address(client):

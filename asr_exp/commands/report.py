@@ -2,7 +2,8 @@
 
 The page is FOLDER/report.html, or out=PAGE.html; it needs no network and nothing beside it. report.audio utterances carry
 their sound, spectrogram and emissions. format=png out=FOLDER writes pictures of the same for papers; with files=[a.wav],
-of the emissions and layer features of any checkpoint, run=CHECKPOINT, and recording.
+of the emissions and layer features of any checkpoint, run=CHECKPOINT, and recording; one that cannot be used does not stop
+the others, and the exit status is then 1.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,9 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig
 
 from asr_exp.config import is_run, load_run, run_folder
+from asr_exp.console import counted
 from asr_exp.data.recordings import named_files
+from asr_exp.endings import say
 from asr_exp.errors import UserError
 from asr_exp.intervals import Estimate
 from asr_exp.pairing import pair_up, read_runs
@@ -93,7 +96,7 @@ def _page(config: DictConfig, configs: Sequence[DictConfig], runtime: Runtime) -
         except UserError as why:
             if config.report.utterances:
                 raise
-            notes.append(f"Not every utterance can be heard here. {why}")
+            notes += [f"Not every utterance can be heard here. {why}"] * bool(utterances)
     if count and utterances and (of_split := split_suspects(str(records[0].split), utterances, count, heard)):
         suspected.append(of_split)
     path = _place(config, configs)
@@ -143,10 +146,17 @@ def _of_files(config: DictConfig, runtime: Runtime) -> int:
     if config.format != "png":
         raise UserError("report files=... draws pictures of recordings: give format=png, and out=FOLDER.")
     files, complaints = named_files(str(one) for one in (config.files if isinstance(config.files, ListConfig) else [config.files]))
-    if complaints:
-        raise UserError(f"files: {'; '.join(complaints)}.")
+    for complaint in complaints:
+        say("error: ", f"{complaint}.")
     folder = Path(config.out or ".").expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    for path in draw_files(load_transcriber(config, runtime), files, folder, config.report.width):
-        print(path)
-    return 0
+    failed = len(complaints)
+    for one in draw_files(load_transcriber(config, runtime), files, folder, config.report.width):
+        if isinstance(one, UserError):
+            say("error: ", str(one))
+            failed += 1
+        else:
+            print(one)
+    if failed:
+        say("", f"{counted(failed, 'recording')} could not be drawn.")
+    return int(failed > 0)

@@ -6,11 +6,13 @@ WebSocket /v1/stream speech as it is spoken. Requests that come together are rec
 """
 
 import os
+import re
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from asr_exp.config import is_run, run_folder
+from asr_exp.console import counted
 from asr_exp.errors import Stopped, UserError
 from asr_exp.runtime import started
 from asr_exp.transcriber import load_transcriber
@@ -30,8 +32,9 @@ def run(config: DictConfig) -> int:
     # oneDNN keeps what it has made for every shape it has met, and each batch is another: by its own bound (1024), half a gigabyte.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     s = config.serve
-    if s.token == "":
-        raise UserError("serve.token is empty; give a word, or leave it out.")
+    if s.token is not None and not re.fullmatch(r"[\x21-\x7e]+", s.token):
+        found = "has characters that no header carries" if s.token else "is empty"
+        raise UserError(f"serve.token {found}; give a word of ASCII letters, digits and signs, or leave it out.")
     limits = Limits(int(s.max_megabytes * 2**20), s.max_seconds, s.queue, s.queue_seconds, s.streams, s.timeout)
     with bound(s.host, s.port) as at, started(config.trainer.device, "fp32") as runtime:
         transcriber = load_transcriber(config, runtime)
@@ -42,9 +45,10 @@ def run(config: DictConfig) -> int:
             print(f"{name} answers at {url(at)} (Ctrl-C stops it)", flush=True)
             if s.host not in LOCAL and not s.token:
                 print(f"Whoever reaches {s.host} may use it; serve.token=WORD asks for a word.", flush=True)
-            asked = serve(make_app(service, s.token), at)
+            asked, cut = serve(make_app(service, s.token, local=s.host in LOCAL and not s.token), at)
     if asked:
-        raise Stopped("The server has answered what was under way, and stopped.", asked)
+        done = f"cut {counted(cut, 'request')} short" if cut else "answered what was under way"
+        raise Stopped(f"The server has {done}, and stopped.", asked)
     return 0
 
 

@@ -1,5 +1,6 @@
 """What a report says, gathered from the records of one run or two, as JSON that the page draws."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -33,10 +34,10 @@ class Utterances:
         self.unit, self.ids = unit, list(records[0].lines)
         first = [records[0].lines[id] for id in self.ids]
         self.speakers = [line["speaker"] for line in first]
-        self.seconds = np.array([line.get("seconds", 0.0) for line in first])
+        self.seconds = np.nan_to_num([line["seconds"] for line in first], posinf=0.0, neginf=0.0)
         self.references = [line["reference"] for line in first]
         self.hypotheses = [[record.lines[id]["hypothesis"] for id in self.ids] for record in records]
-        self.losses = [[record.lines[id].get("loss") for id in self.ids] for record in records]
+        self.losses = [[_finite(record.lines[id]["loss"]) for id in self.ids] for record in records]
         cut = [units(text, unit) for text in self.references]
         self.confusions = [Confusions() for _ in records]
         self.steps: list[list[str]] = []
@@ -96,6 +97,10 @@ class Utterances:
                     rows[-1].append(self.confusions[0].spoken[what])
             found[name] = {"rows": rows, "kinds": len(every), "totals": [one.total() for one in counters]}
         return found
+
+
+def _finite(loss: float | None) -> float | None:
+    return loss if loss is not None and math.isfinite(loss) else None
 
 
 def contents(records: Sequence[Record], utterances: Utterances | None, comparison: str | None, heard: Mapping[int, int],

@@ -30,7 +30,9 @@ const percent = (rate, digits = 2) => (rate === null || rate === undefined ? "�
 const counted = (number, noun) => `${whole(number)} ${noun}${number === 1 ? "" : "s"}`;
 const within = (ends) => (ends ? `${percent(ends[0])} to ${percent(ends[1])}` : "");
 const short = (number) => (number === 0 ? "0" : Math.abs(number) >= 1e4 || Math.abs(number) < 1e-3 ? number.toExponential(1) : String(+number.toPrecision(3)));
-const units = (text) => (data.unit === "character" ? [...text.trim()] : text.split(/\s+/).filter(Boolean));
+// Python's white space, so that a text falls into the words that its errors were counted in.
+const SPACE = "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]+", SPACES = new RegExp(SPACE), ENDS = new RegExp(`^${SPACE}|${SPACE}$`, "g");
+const units = (text) => (data.unit === "character" ? [...text.replace(ENDS, "")] : text.split(SPACES).filter(Boolean));
 const bytes = (text) => Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
 
 function duration(seconds) {
@@ -108,9 +110,9 @@ function confusions() {
   const place = section("errors");
   place.querySelector(".lead").textContent = `The ${NOUN}s most often confused on ${data.split}. Choose one to see the utterances that it is in.`;
   const parts = [
-    ["substitutions", "Substitutions", (row) => [row[0], " → ", el("b", {}, row[1])], (row) => ({ kind: "S", reference: row[0], hypothesis: row[1] }), 2],
-    ["deletions", "Deleted", (row) => [el("del", {}, row[0])], (row) => ({ kind: "D", reference: row[0] }), 1],
-    ["insertions", "Inserted", (row) => [row[0]], (row) => ({ kind: "I", hypothesis: row[0] }), 1],
+    ["substitutions", "Substitutions", (row) => [el("bdi", {}, row[0]), " → ", el("b", { dir: "auto" }, row[1])], (row) => ({ kind: "S", reference: row[0], hypothesis: row[1] }), 2],
+    ["deletions", "Deleted", (row) => [el("del", { dir: "auto" }, row[0])], (row) => ({ kind: "D", reference: row[0] }), 1],
+    ["insertions", "Inserted", (row) => [el("bdi", {}, row[0])], (row) => ({ kind: "I", hypothesis: row[0] }), 1],
   ];
   for (const [key, title, name, filter, words] of parts) {
     const rows = found[key].rows, most = Math.max(1, ...rows.flatMap((row) => row.slice(words, words + data.runs.length)));
@@ -132,7 +134,7 @@ function groups() {
   for (const [key, rows] of Object.entries(data.groups)) {
     if (!rows.length) continue;
     const most = Math.max(1e-9, ...rows.flatMap((row) => row.rates.map((rate) => rate || 0))) * 1.25;
-    const list = rows.map((row) => bar(row.name, `${row.rates.map((rate) => percent(rate, 1)).join(" · ")}, ${counted(row.utterances, "utterance")}`, row.rates.map((rate) => (rate || 0) / most),
+    const list = rows.map((row) => bar(el("bdi", {}, row.name), `${row.rates.map((rate) => percent(rate, 1)).join(" · ")}, ${counted(row.utterances, "utterance")}`, row.rates.map((rate) => (rate || 0) / most),
       row.intervals.map((ends) => ends && ends.map((end) => end / most)), key === "speaker" ? (event) => choose({ speaker: row.name }, event.currentTarget) : null));
     place.querySelector(".columns").append(el("div", { class: "card" }, el("h3", {}, titles[key]), el("ul", { class: "bars", tabindex: "0", "aria-label": titles[key] }, list)));
   }

@@ -25,7 +25,8 @@ def html(contents: dict[str, Any], closeups: Sequence[dict[str, Any]]) -> str:
         "hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(), "data": "\n".join(blocks),
     }
     template = (HERE / "page.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
+    page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
+    return page.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be written
 
 
 def _block(name: str, value: Any) -> str:

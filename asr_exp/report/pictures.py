@@ -42,7 +42,7 @@ def draw_rows(utterances: Utterances, rows: Sequence[int], split: Split, transcr
               width: int) -> Iterator[Path]:
     """Write ID.png of each of these utterances (ID-a.png and ID-b.png of two runs) -> their paths."""
     index = {id: number for number, id in enumerate(split.utterances.ids())}
-    for row in rows:
+    for row, name in zip(rows, file_names([utterances.ids[row] for row in rows]), strict=True):
         id = utterances.ids[row]
         if id not in index:
             continue
@@ -50,27 +50,39 @@ def draw_rows(utterances: Utterances, rows: Sequence[int], split: Split, transcr
         for side, transcriber in enumerate(transcribers):
             heard = hear(transcriber, clip, text, utterances.hypotheses[side][row])
             mark = f"-{'ab'[side]}" if len(transcribers) > 1 else ""
-            yield save(draw_utterance(clip, transcriber.rate, heard), folder / f"{file_name(id)}{mark}.png", width)
+            yield save(draw_utterance(clip, transcriber.rate, heard), folder / f"{name}{mark}.png", width)
 
 
-def draw_files(transcriber: Transcriber, files: Sequence[str], folder: Path, width: int) -> Iterator[Path]:
+def draw_files(transcriber: Transcriber, files: Sequence[str], folder: Path, width: int) -> Iterator[Path | UserError]:
     """Of each recording NAME.png (waveform, spectrogram, emissions, transcript) and NAME-layers.png -> their paths.
 
-    Raises UserError for one that cannot be used, or is longer than what goes through the network in one piece.
+    In the place of one that cannot be used, or is longer than what goes through the network in one piece, comes why.
     """
-    for file in files:
-        clip = np.array(read_recording(file, transcriber.rate, longest=transcriber.chunking.whole)[:])
+    for file, name in zip(files, file_names([Path(file).stem for file in files]), strict=True):
+        try:
+            clip = np.array(read_recording(file, transcriber.rate, longest=transcriber.chunking.whole)[:])
+        except UserError as why:
+            yield why
+            continue
         if not transcriber.model.frames(len(clip)):
-            raise UserError(f"{file}: shorter than one frame, so there is nothing to draw.")
+            yield UserError(f"{file}: shorter than one frame, so there is nothing to draw.")
+            continue
         heard, features = hear(transcriber, clip, None, None), layer_features(transcriber, clip)
-        name = file_name(Path(file).stem)
         yield save(draw_utterance(clip, transcriber.rate, heard), folder / f"{name}.png", width)
         yield save(draw_layers(features, heard.frame), folder / f"{name}-layers.png", width)
 
 
-def file_name(id: str) -> str:
-    """An utterance's id as the name of a file."""
-    return re.sub(r"[^\w.-]+", "_", id).strip("._") or "utterance"
+def file_names(ids: Sequence[str]) -> list[str]:
+    """Ids of utterances as names of files, no two the same: those that would be are numbered."""
+    names: list[str] = []
+    for id in ids:
+        name = first = re.sub(r"[^\w.-]+", "_", id).strip("._") or "utterance"
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{first}-{number}"
+        names.append(name)
+    return names
 
 
 def save(figure: "Figure", path: Path, width: int) -> Path:
@@ -161,9 +173,14 @@ def _bars(axes: "Axes", names: Sequence[str], values: np.ndarray, spreads: np.nd
         places = np.arange(len(names)) + (side - (len(values) - 1) / 2) * thick
         axes.barh(places, one, thick * 0.9, color=COLOURS[side], label="AB"[side],
                   xerr=None if spreads is None else spreads[side], error_kw={"elinewidth": 0.8, "ecolor": "#333"})
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)  # a dollar in a word is one
     axes.set_ylim(max(len(names), FEWEST_BARS) - 0.5, -0.5)
     axes.set_xlim(left=0, right=None if len(names) else 1)
+    if spreads is None:
+        axes.locator_params(axis="x", integer=True)  # these are counts
+    if not len(names):
+        axes.set_xticks([])
+        axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center", va="center", fontsize=9, color="#555")
     if len(values) > 1 and len(names):
         axes.legend(frameon=False, fontsize=8, loc="lower right")
 
@@ -190,7 +207,7 @@ def draw_utterance(clip: np.ndarray, rate: int, heard: Heard) -> "Figure":
     shades = heard.posteriors[:, labels].T
     emissions.imshow(shades, aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="nearest",
                      extent=(0, len(heard.posteriors) * heard.frame, len(labels) - 0.5, -0.5))
-    emissions.set_yticks(range(len(labels)), [heard.tokens[label] for label in labels], fontsize=6.5)
+    emissions.set_yticks(range(len(labels)), [heard.tokens[label] for label in labels], fontsize=6.5, parse_math=False)
     for one, (name, aligned) in zip(texts, lanes, strict=True):
         _lane(one, name, aligned)
     axes[-1, 0].set_xlabel("seconds", fontsize=9)
@@ -202,9 +219,9 @@ def _lane(axes: "Axes", name: str, aligned: Aligned) -> None:
     """Words above their labels, where they are said."""
     for word in aligned.words:
         axes.axvspan(word.start, word.end, 0.5, 1, facecolor="#e8edf5", edgecolor="#8aa4cc", linewidth=0.6)
-        axes.text((word.start + word.end) / 2, 0.75, word.text, ha="center", va="center", fontsize=8, clip_on=True)
+        axes.text((word.start + word.end) / 2, 0.75, word.text, ha="center", va="center", fontsize=8, clip_on=True, parse_math=False)
     for label in aligned.labels:
-        axes.text((label.start + label.end) / 2, 0.25, label.text, ha="center", va="center", fontsize=6.5, clip_on=True)
+        axes.text((label.start + label.end) / 2, 0.25, label.text, ha="center", va="center", fontsize=6.5, clip_on=True, parse_math=False)
     axes.set_ylim(0, 1)
     axes.set_yticks([0.5], [name], fontsize=8)
     axes.spines[["left", "bottom"]].set_visible(False)

@@ -1,6 +1,7 @@
 """What a run's folder tells: its result, its curves, what it said of a split."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +63,11 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
                 if text.endswith("\n"):
                     try:
                         line = json.loads(text)
-                        yield {"step": line["step"], **line}
+                        if not isinstance(line["step"], int):
+                            raise TypeError(f"step is {line['step']!r}")
                     except (ValueError, KeyError, TypeError) as why:
                         raise UserError(f"Line {number} of {path} is no line of a run ({why!r}); mend it or move the file away.") from why
+                    yield line
 
 
 def curves(path: Path) -> dict[str, Curve]:
@@ -72,7 +75,7 @@ def curves(path: Path) -> dict[str, Curve]:
     found: dict[str, Curve] = {}
     for line in _lines(path):
         for name, value in line.items():
-            if name not in ("step", "epoch") and isinstance(value, int | float):
+            if name not in ("step", "epoch") and isinstance(value, int | float) and math.isfinite(value):
                 found.setdefault(name, []).append((line["step"], value))
     return {name: thinned(curve) for name, curve in found.items()}
 

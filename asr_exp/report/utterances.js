@@ -7,7 +7,7 @@ let pressed = null;
 // Words of reference and hypothesis in columns, coloured by the letters of the alignment.
 function aligned(reference, hypothesis, steps) {
   const r = units(reference), h = units(hypothesis), tight = data.unit === "character";
-  const box = el("div", { class: `alignment${tight ? " tight" : ""}`, "aria-hidden": "true" });
+  const box = el("div", { class: `alignment${tight ? " tight" : ""}`, dir: "auto", "aria-hidden": "true" });
   let i = 0, j = 0;
   for (const step of steps || "=".repeat(r.length)) {
     const said = step === "I" ? "\u00a0" : r[i], heard = step === "D" ? "\u00a0" : h[j];
@@ -90,7 +90,7 @@ function item(one) {
     Number.isFinite(one.loss) ? `loss ${short(one.loss)}` : null];
   const bodies = data.runs.map((_, side) => aligned(all.reference[row], all.hypothesis[side][row], all.steps[side][row]));
   const who = (side) => el("div", { class: "who", "aria-hidden": "true" }, el("span", {}, "ref"), el("span", { class: two ? SIDES[side] : null }, two ? SIDES[side].toUpperCase() : "hyp"));
-  return el("li", {}, el("div", { class: "meta" }, el("span", { class: "id" }, all.id[row]), facts.filter(Boolean).map((fact) => el("span", {}, fact)),
+  return el("li", {}, el("div", { class: "meta" }, el("span", { class: "id", dir: "auto" }, all.id[row]), facts.filter(Boolean).map((fact) => el("span", {}, fact)),
     closeup === undefined ? null : opener(place, closeup, all.id[row], data.runs.map((_, side) => all.steps[side][row]))),
     bodies.map((body, side) => el("div", { class: "rows" }, who(side), ...body)), place);
 }
@@ -140,8 +140,8 @@ function suspects() {
 
 function suspect(one, number) {
   const under = el("div", { class: "under" }), facts = [one.speaker, `${one.seconds.toFixed(1)} s`, `score ${one.score.toFixed(1)}`];
-  const meta = el("div", { class: "meta" }, el("span", {}, `${number + 1}.`), el("span", { class: "id" }, one.id), facts.filter(Boolean).map((fact) => el("span", {}, fact)),
+  const meta = el("div", { class: "meta" }, el("span", {}, `${number + 1}.`), el("span", { class: "id", dir: "auto" }, one.id), facts.filter(Boolean).map((fact) => el("span", {}, fact)),
     one.closeup === null ? null : opener(under, one.closeup, one.id, [null]));
-  const said = el("dl", { class: "said" }, el("dt", {}, "transcript"), el("dd", {}, one.reference), el("dt", {}, "recognised"), el("dd", {}, one.hypothesis || "nothing"));
+  const said = el("dl", { class: "said" }, el("dt", {}, "transcript"), el("dd", { dir: "auto" }, one.reference), el("dt", {}, "recognised"), el("dd", { dir: "auto" }, one.hypothesis || "nothing"));
   return el("li", { class: "suspect" }, meta, said, spark(one.losses, one.usual), under);
 }

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import prometheus_client
 from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile, WebSocket
@@ -36,10 +35,12 @@ HEADERS = {
 }  # fmt: skip
 
 
-def make_app(service: Service, token: str | None = None) -> FastAPI:
-    """The ASGI application of a service. token: what requests must bear, but for the page and the health check."""
-    app = FastAPI(title="asr_exp", version=__version__, docs_url=None, redoc_url=None)  # FastAPI's pages load from elsewhere
-    app.add_middleware(Intake, limits=service.limits, token=token, metrics=service.metrics, headers=HEADERS)
+def make_app(service: Service, token: str | None = None, local: bool = False) -> FastAPI:
+    """The ASGI application of a service. token: what requests must bear, but for the page and the health check; local: whether it
+    answers to the names of this machine alone."""
+    # FastAPI's pages of the API load from elsewhere.
+    app = FastAPI(title="asr_exp", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.add_middleware(Intake, limits=service.limits, token=token, metrics=service.metrics, headers=HEADERS, local=local)
     _add_errors(app)
     _add_recognition(app, service)
     _add_rest(app, service, token)
@@ -83,11 +84,12 @@ def _add_recognition(app: FastAPI, service: Service) -> None:
                 if not isinstance(file, StarletteUpload):
                     raise Refused(400, "The form has no file named 'file'.")
                 said = await while_there(request, service.transcript(file.file.read))
-        elif kind in ("application/json", ""):
+        elif kind == "application/json":
             async with _spooled(request) as body:
                 said = await while_there(request, service.transcript(lambda: from_json(body)))
         else:
-            raise Refused(415, f'Send a form (multipart/form-data) with file=..., not {kind}, or JSON {{"file": BASE64}}.')
+            sent = kind or "a body without a content type"
+            raise Refused(415, f'Send a form (multipart/form-data) with file=..., or application/json with {{"file": BASE64}}, not {sent}.')
         return JSONResponse({"text": said.text, "words": answers.words(said), "seconds": round(said.seconds, 3)})
 
 
@@ -96,16 +98,13 @@ def _add_rest(app: FastAPI, service: Service, token: str | None) -> None:
 
     @app.websocket("/v1/stream")
     async def stream(socket: WebSocket) -> None:
-        origin = socket.headers.get("origin")
-        if origin and urlsplit(origin).netloc != socket.headers.get("host"):
-            return await socket.close(1008)  # a page of another site must not listen through this one
-
         def may(connection: HTTPConnection, given: str) -> bool:
             return knows(token, connection, given)
 
         await serve_stream(socket, service, may)
 
     @app.get("/healthz")
+    @app.head("/healthz", include_in_schema=False)
     async def health() -> dict[str, Any]:
         limits = {"megabytes": service.limits.max_bytes / 2**20, "seconds": service.limits.max_seconds}
         return {"status": "ok", "model": service.model, "token": token is not None, "limits": limits}
@@ -114,11 +113,20 @@ def _add_rest(app: FastAPI, service: Service, token: str | None) -> None:
     async def metrics() -> Response:
         return Response(service.metrics.page(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
+    model = {"id": service.model, "object": "model", "created": started, "owned_by": "asr_exp"}
+
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [{"id": service.model, "object": "model", "created": started, "owned_by": "asr_exp"}]}
+        return {"object": "list", "data": [model]}
+
+    @app.get("/v1/models/{id:path}")
+    async def one_model(id: str) -> dict[str, Any]:
+        if id != service.model:
+            raise Refused(404, f"There is no model {id}; this server has {service.model}.")
+        return model
 
     @app.get("/", response_model=None)
+    @app.head("/", response_model=None, include_in_schema=False)
     @app.get("/page/{name}", response_model=None)
     async def page(name: str = "index.html") -> Response:
         if name not in {path.name for path in PAGE.iterdir() if path.suffix in MEDIA}:

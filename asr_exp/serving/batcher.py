@@ -71,7 +71,7 @@ class Batcher:
             if self._closing:
                 raise Refused(503, "The server is stopping.", 5)
             self._jobs.append(job)
-            self.metrics.waiting.inc(job.seconds)
+            self._count()
             self._change.notify()
         try:
             return await asyncio.wrap_future(job.done)
@@ -80,7 +80,7 @@ class Batcher:
                 if job in self._jobs:
                     self._taken_out(job)
 
-    def close(self, patience: float = 5.0) -> None:
+    def close(self, patience: float = 1.0) -> None:
         """Let the batch at hand be finished, drop the rest, and end the thread, within `patience` seconds."""
         with self._change:
             self._closing = True
@@ -159,8 +159,11 @@ class Batcher:
 
     def _taken_out(self, job: Job) -> Job:
         self._jobs.remove(job)
-        self.metrics.waiting.dec(job.seconds)
+        self._count()
         return job
+
+    def _count(self) -> None:
+        self.metrics.waiting.set(sum(job.seconds for job in self._jobs))
 
 
 def _give_back() -> None:

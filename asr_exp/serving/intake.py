@@ -2,10 +2,12 @@
 
 import asyncio
 import hmac
+import re
 import time
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from fastapi.requests import HTTPConnection
 from starlette.requests import ClientDisconnect, Request
@@ -19,20 +21,29 @@ LINGER = 5.0  # seconds in which the rest of a refused body is read, so that its
 ENVELOPE = 64 * 1024  # bytes of a body beside the recording: the form's fields, JSON's braces
 HELD = 32  # recordings of the largest size that may be under way at once, in bytes
 OPEN = ("/", "/healthz")  # paths that ask for no token, as does what is below /page
+KNOWN = (*OPEN, "/predict", "/v1/audio/transcriptions", "/v1/models", "/metrics")  # paths that are counted by their name
+LOCAL = ("127.0.0.1", "localhost", "[::1]")  # what this machine is called on itself
+WANTED = "This server wants its token: send the header 'Authorization: Bearer TOKEN'."
 
 R = TypeVar("R")
 
 
 class Intake:
-    """The outermost part of the application (ASGI). token: what requests must bear, if anything."""
+    """The outermost part of the application (ASGI). token: what requests must bear, if anything; local: whether it answers to the names
+    of this machine alone."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, token: str | None, metrics: Metrics, headers: Mapping[str, str]):
-        self.app, self.limits, self.token, self.metrics = app, limits, token, metrics
+    def __init__(self, app: ASGIApp, limits: Limits, token: str | None, metrics: Metrics, headers: Mapping[str, str], local: bool):
+        self.app, self.limits, self.token, self.metrics, self.local = app, limits, token, metrics, local
         self.headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         self.under_way = 0
         self.bytes_held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            try:
+                self._check_head(scope)
+            except Refused as why:
+                return await error_response(why)(scope, receive, send)
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         begun, body = time.perf_counter(), Body(self, scope, receive)
@@ -57,16 +68,34 @@ class Intake:
             gone = body.gone and not answer.complete
             self.metrics.vanished.inc(gone)
             self.bytes_held -= body.size
-            path = route.path if (route := scope.get("route")) else "other"
+            path = route.path if (route := scope.get("route")) else scope["path"] if scope["path"] in KNOWN else "other"
             self.metrics.requests.labels(path, "gone" if gone else answer.status).inc()
             self.metrics.latency.labels(path).observe(time.perf_counter() - begun)
 
     def _check(self, scope: Scope, body: "Body") -> None:
+        self._check_head(scope)
         path = scope["path"]
         if path not in OPEN and not path.startswith("/page/") and not knows(self.token, HTTPConnection(scope)):
-            raise Refused(401, "This server wants its token: send the header 'Authorization: Bearer TOKEN'.")
+            raise Refused(401, WANTED)
         if body.promised > body.most:
             raise body.too_large()
+
+    def _check_head(self, scope: Scope) -> None:
+        """Raises Refused for what a page of another site has its reader's browser send (403), also by a name of that site which leads here
+        (421), and for a stream with another token than the server's (401)."""
+        connection = HTTPConnection(scope)
+        headers, stream = connection.headers, scope["type"] == "websocket"
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self.local and re.sub(r":\d*$", "", host.lower()) not in LOCAL:
+            raise Refused(421, "This server answers to the names 127.0.0.1 and localhost; with serve.token=WORD it answers to any.")
+        try:
+            foreign = bool(origin) and urlsplit(origin).netloc != host
+        except ValueError:
+            foreign = True
+        if (stream or scope["method"] == "POST") and (foreign or headers.get("sec-fetch-site") == "cross-site"):
+            raise Refused(403, "A page of another site may not use this server. A proxy before it has to pass the header Host on.")
+        if stream and headers.get("authorization", "").lower().startswith("bearer ") and not knows(self.token, connection):
+            raise Refused(401, WANTED)
 
     @contextmanager
     def _place(self, scope: Scope) -> Iterator[None]:
@@ -162,7 +191,7 @@ def knows(token: str | None, connection: HTTPConnection, given: str = "") -> boo
     """Whether a request bears the token, in its header or as given otherwise; or none is asked for."""
     scheme, _, borne = connection.headers.get("authorization", "").partition(" ")
     borne = borne.strip() if scheme.lower() == "bearer" else ""
-    return token is None or hmac.compare_digest((given or borne).encode(), token.encode())
+    return token is None or hmac.compare_digest((given or borne).encode("utf-8", "surrogatepass"), token.encode())
 
 
 async def while_there(request: Request, work: Coroutine[Any, Any, R]) -> R:

@@ -16,7 +16,7 @@ from asr_exp.errors import UserError
 from asr_exp.serving.intake import IDLE
 from asr_exp.serving.stream import FRAME_BYTES
 
-LAST_WORDS = 5  # seconds for what is under way when the server is asked to stop
+LAST_WORDS = 4  # seconds for what is under way when the server is asked to stop; the batch at hand has one more
 BACKLOG = 1024  # connections not yet taken
 
 
@@ -49,21 +49,26 @@ def let_in(at: socket.socket) -> None:
         raise UserError(f"{url(at)} is taken ({why.strerror}); give another serve.port, or serve.port=0 for any.") from None
 
 
-def serve(app: FastAPI, at: socket.socket) -> int:
-    """Answer until a signal comes, and what is under way then -> the signal."""
+def serve(app: FastAPI, at: socket.socket) -> tuple[int, int]:
+    """Answer until a signal comes, and what is under way then -> the signal, and how many had no answer in time."""
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what senders do wrong is theirs to hear
     server = Server(uvicorn.Config(
         app, http=Http, loop="asyncio", lifespan="off", log_config=None, log_level="error", access_log=False, server_header=False,
         backlog=BACKLOG, timeout_graceful_shutdown=LAST_WORDS, ws_max_size=FRAME_BYTES, proxy_headers=False,
     ))  # fmt: skip
     server.run(sockets=[at])
-    return server.asked
+    return server.asked, server.cut
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which leaves at the first signal, at once at the second, and says which it was. asked: 0 for none."""
+    """uvicorn's, which leaves at the first signal, at once at the second, and says which it was. asked: 0 for none; cut: requests that
+    had no answer."""
 
-    asked = 0
+    asked = cut = 0
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        self.cut = len(self.server_state.tasks)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -16,14 +16,14 @@ R = TypeVar("R")
 
 class Service:
     """A recogniser at work for many clients. transcribe: clips (int16, mono, at `rate`) to transcripts; model: its name; language:
-    its code, where it is known. streams: WebSocket sessions open now."""
+    its code, where it is known. streams: WebSocket sessions open now; newcomers: clients that have yet to show a token in one."""
 
     def __init__(self, transcribe: Transcribe, rate: int, model: str, language: str | None, limits: Limits, batch_seconds: float = 30.0,
                  window: float = 0.01, decoders: int = 2):
         self.rate, self.model, self.language, self.limits, self.metrics = rate, model, language, limits, Metrics()
         self.batcher = Batcher(transcribe, rate, batch_seconds, window, limits.queue_seconds, self.metrics)
         self.pool = ThreadPoolExecutor(decoders, "decoder")
-        self.streams = 0
+        self.streams = self.newcomers = 0
 
     def __enter__(self) -> "Service":
         return self

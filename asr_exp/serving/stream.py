@@ -9,14 +9,15 @@ import asyncio
 import json
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from fastapi import WebSocket, WebSocketDisconnect
 
 from asr_exp.alignment import Word
 from asr_exp.serving.answers import words
-from asr_exp.serving.limits import Refused, error_body
+from asr_exp.serving.limits import Refused, error_body, error_response
 from asr_exp.serving.service import Service
 from asr_exp.serving.uploads import resampled
 from asr_exp.transcriber import Transcript
@@ -24,6 +25,8 @@ from asr_exp.transcriber import Transcript
 WINDOW = 15.0  # seconds
 STEP = 0.4  # seconds of new speech that are worth another pass
 QUIET = 30.0  # seconds a client may send nothing
+FIRST = 5.0  # seconds it has for its first message
+NEWCOMERS = 64  # clients that have not sent it yet, but for those whose header bears the token
 RATES = (4000, 192000)
 FRAME_BYTES = 2**20  # of one message
 
@@ -85,9 +88,10 @@ class Listener:
     def __init__(self, socket: WebSocket, service: Service, token: Any):
         self.socket, self.service, self.token = socket, service, token
 
-    async def run(self) -> None:
-        """The session from its first message to its last. Raises Refused for what is not served, WebSocketDisconnect when it is left."""
-        speech = self.speech = Speech(await self._rate())
+    async def run(self, rate: int) -> None:
+        """The session, from the message after the first to its last. Raises Refused for what is not served, WebSocketDisconnect when it is
+        left."""
+        speech = self.speech = Speech(rate)
         task: asyncio.Task | None = None
         recognised, pace = 0.0, STEP
         try:
@@ -114,14 +118,14 @@ class Listener:
         if speech.seconds > self.service.limits.max_seconds:
             raise Refused(413, f"The session has come to the {self.service.limits.max_seconds:g} s that this server takes.")
 
-    async def _rate(self) -> int:
+    async def rate(self) -> int:
         """The first message: {"rate": 16000}, with the token where one is asked for and no header bears it."""
         try:
-            first = json.loads((await self._message()).get("text") or "")
-            rate = int(first["rate"])
-        except (ValueError, LookupError, TypeError):
+            first = json.loads((await self._message(FIRST)).get("text") or "")
+            rate, given = int(first["rate"]), str(first.get("token") or "")
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
             raise Refused(400, 'The first message is to be JSON text: {"rate": 16000}, the samples per second that follow.') from None
-        if not self.token(self.socket, str(first.get("token") or "")):
+        if not self.token(self.socket, given):
             raise Refused(401, "This server wants its token: send it in the header 'Authorization: Bearer TOKEN' or in the first message.")
         if not RATES[0] <= rate <= RATES[1]:
             raise Refused(400, f"A rate of {rate} is not one this server takes; send {RATES[0]} to {RATES[1]} samples per second.")
@@ -129,22 +133,25 @@ class Listener:
 
     async def _next(self) -> bytes | None:
         """The samples of the next message; None where it says that this is the end."""
-        message = await self._message()
+        message = await self._message(QUIET)
         if (pcm := message.get("bytes")) is not None:
             return pcm
         try:
-            if "end" in json.loads(message.get("text") or ""):
+            told = json.loads(message.get("text") or "")
+            if isinstance(told, dict) and "end" in told:
                 return None
-        except (ValueError, TypeError):
+        except (ValueError, RecursionError):
             pass
         raise Refused(400, 'A message is to be 16-bit samples (binary) or the text {"end": true}.')
 
-    async def _message(self) -> Any:
+    async def _message(self, patience: float) -> Any:
+        """The next message that is not empty. Raises Refused (408) where none comes for so many seconds."""
         try:
-            async with asyncio.timeout(QUIET):
-                message = await self.socket.receive()
+            async with asyncio.timeout(patience):
+                while (message := await self.socket.receive()).get("bytes") == b"":
+                    pass
         except TimeoutError:
-            raise Refused(408, f"Nothing was sent for {QUIET:g} s.") from None
+            raise Refused(408, f"Nothing was sent for {patience:g} s.") from None
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         return message
@@ -171,22 +178,41 @@ class Listener:
 
 async def serve_stream(socket: WebSocket, service: Service, token: Any) -> None:
     """A WebSocket session, whatever happens. token: (connection, token given) -> whether it may go on."""
-    await socket.accept()
-    if service.streams >= service.limits.streams:
-        full = f"The server has {service.streams} sessions open, as many as it takes; try again shortly."
-        return await refuse(socket, Refused(503, full))
-    service.streams += 1
-    service.metrics.streams.inc()
+    known = token(socket, "")
+    if not known and service.newcomers >= NEWCOMERS:
+        return await socket.send_denial_response(error_response(Refused(503, "Too many clients are beginning a session.", FIRST)))
+    listener, longest = Listener(socket, service, token), 2 * service.limits.max_seconds + QUIET
     try:
-        await Listener(socket, service, token).run()
+        service.newcomers += not known
+        try:
+            await socket.accept()
+            rate = await listener.rate()
+        finally:
+            service.newcomers -= not known
+        with _place(service):
+            async with asyncio.timeout(longest):
+                await listener.run(rate)
         await socket.close()
     except Refused as why:
         await refuse(socket, why)
+    except TimeoutError:
+        await refuse(socket, Refused(408, f"The session has taken more than {longest:g} s."))
     except WebSocketDisconnect:
         service.metrics.vanished.inc()
     except Exception:
         await refuse(socket, Refused(500, "The server failed; this is not your fault."))
         raise
+
+
+@contextmanager
+def _place(service: Service) -> Iterator[None]:
+    """A place among the sessions that are open. Raises Refused (503) where all are taken."""
+    if service.streams >= service.limits.streams:
+        raise Refused(503, f"The server has {service.streams} sessions open, as many as it takes; try again shortly.")
+    service.streams += 1
+    service.metrics.streams.inc()
+    try:
+        yield
     finally:
         service.streams -= 1
         service.metrics.streams.dec()

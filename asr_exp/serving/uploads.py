@@ -1,7 +1,6 @@
 """Recordings as they were sent, to the samples a model takes. All of it is work for a thread other than the event loop's."""
 
 import base64
-import binascii
 import io
 import json
 import math
@@ -38,9 +37,13 @@ def from_json(body: BinaryIO) -> bytes:
     try:
         given: Any = json.load(body)
         text = given["file"]
-        return base64.b64decode(text.rpartition(",")[2] if text.startswith("data:") else text, validate=True)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, binascii.Error):
+        text = "".join((text.rpartition(",")[2] if text.startswith("data:") else text).split())  # base64 may come in lines
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise Refused(400, 'The body is not JSON of the form {"file": "BASE64 OF AN AUDIO FILE"}.') from None
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise Refused(400, "What stands in 'file' is not base64.") from None
 
 
 def samples(audio: bytes, rate: int, limits: Limits) -> Samples:

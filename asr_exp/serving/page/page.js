@@ -50,6 +50,7 @@ function clear(name) {
   if (audio.src) URL.revokeObjectURL(audio.src);
   audio.removeAttribute("src");
   $("play").disabled = true;
+  $("play").textContent = "Play";
   $("name").textContent = name;
   $("clock").textContent = "";
   $("result").hidden = false;
@@ -106,6 +107,7 @@ async function send(file) {
     const found = await answer.json();
     if (upload !== mine) return;
     if (answer.status === 401) return wantToken(() => send(file));
+    keepToken();
     if (!answer.ok) {
       $("result").hidden = true;
       return say(found.error.message, true);
@@ -155,7 +157,7 @@ async function record() {
   clear("Recording");
   const mine = recording = new Recording(token, {
     heard(samples, rate) { wave.add(peaksOf(Float32Array.from(samples, (sample) => sample / 32768), rate)); $("clock").textContent = clock(wave.seconds); },
-    told({ words, text, final }) { show(words, text, final); if (final) say(text ? "" : "No words were heard."); },
+    told({ words, text, final }) { keepToken(); show(words, text, final); if (final) say(text ? "" : "No words were heard."); },
     failed(sentence) { ended(mine, sentence); },
   });
   busy(true);
@@ -178,6 +180,7 @@ function ended(mine, sentence) {
   $("record").disabled = false;
   wave.show({ live: false });
   if (mine.parts.length) load(mine.wav());
+  else $("result").hidden = true;
   if (sentence.includes("wants its token")) return wantToken(record);
   if (sentence) say(sentence, true);
 }
@@ -201,16 +204,21 @@ $("record").addEventListener("click", async () => {
 function wantToken(then) {
   asked = then;
   token = "";
+  sessionStorage.removeItem("token");
   $("result").hidden = true;
   $("token").hidden = false;
   $("word").focus();
   say("This server wants its token.", true);
 }
 
+function keepToken() { // it has been taken
+  if (token) sessionStorage.setItem("token", token);
+}
+
 $("token").addEventListener("submit", (event) => {
   event.preventDefault();
+  if (!/^[\x21-\x7e]+$/.test($("word").value)) return say("A token is one word, without accents.", true);
   token = $("word").value;
-  sessionStorage.setItem("token", token);
   $("token").hidden = true;
   say("");
   asked?.();
