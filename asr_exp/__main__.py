@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us; Hydra neither prints them nor exits
     # Threads that spin for long at each OpenMP barrier make a CPU run 10 times slower as soon as another program wants a core.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # oneDNN keeps what it has made for each shape of a product, and every batch has others: by its own bound (1024), a gigabyte.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     try:
         status = start(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()

@@ -5,7 +5,6 @@ WebSocket /v1/stream speech as it is spoken. Requests that come together are rec
 (Prometheus) tell how it fares. SIGTERM and Ctrl-C stop it when what is under way is answered. Needs the extra `serve`.
 """
 
-import os
 import re
 from pathlib import Path
 
@@ -29,8 +28,6 @@ def run(config: DictConfig) -> int:
         from asr_exp.serving.service import Service
     except ModuleNotFoundError as why:
         raise UserError(f"serve needs {why.name}: pip install 'asr_exp[serve]'.") from None
-    # oneDNN keeps what it has made for every shape it has met, and each batch is another: by its own bound (1024), half a gigabyte.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     s = config.serve
     if s.token is not None and not re.fullmatch(r"[\x21-\x7e]+", s.token):
         found = "has characters that no header carries" if s.token else "is empty"
