@@ -25,7 +25,7 @@ from asr_exp.data.clips import Samples
 from asr_exp.data.recordings import STDIN, named_files, read_recording, seconds_of
 from asr_exp.endings import say
 from asr_exp.errors import UserError, nearest
-from asr_exp.formats import ENDINGS, FORMATS, ONE_RECORDING
+from asr_exp.formats import ENDINGS, FORMATS, ONE_RECORDING, ctm_names
 from asr_exp.runtime import started
 from asr_exp.transcriber import Transcriber, Transcript, load_transcriber
 
@@ -39,13 +39,14 @@ def run(config: DictConfig) -> int:
     for complaint in complaints:
         say("error: ", f"{complaint}.")
     style, failed = _format(config, files), len(complaints)
+    named = ctm_names(files) if style == "ctm" else {}
     with started(config.trainer.device, "fp32") as runtime:
         transcriber = load_transcriber(config, runtime)
         with _outlet(config.out, style, files) as write, _bar(files) as bar:
             for name, transcript in _transcripts(transcriber, files, bar):
                 with tqdm.external_write_mode(file=sys.stderr):
                     if isinstance(transcript, Transcript):
-                        write(name, FORMATS[style](transcript, name))
+                        write(name, FORMATS[style](transcript, named.get(name, name)))
                     else:
                         say("error: ", str(transcript))
                         failed += 1
@@ -68,6 +69,8 @@ def _format(config: DictConfig, files: Sequence[str]) -> str:
     style = config.format or by_ending.get(Path(config.out or "").suffix.lower(), "text")
     if style not in FORMATS:
         raise UserError(f"format={style} is not one of {', '.join(FORMATS)}.{nearest(style, FORMATS)}")
+    if not _is_folder(config.out) and by_ending.get(Path(config.out or "").suffix.lower(), style) != style:
+        raise UserError(f"format={style} and the ending of out={config.out} contradict each other; drop format, or give *{ENDINGS[style]}.")
     if style in ONE_RECORDING and len(files) > 1 and not _is_folder(config.out):
         raise UserError(f"format={style} of {len(files)} recordings needs a folder, for a file each: out=FOLDER/.")
     return style
