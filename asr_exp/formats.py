@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePath
 
 from asr_exp.alignment import Word
-from asr_exp.data.recordings import STDIN
-from asr_exp.tiers import numbered
 from asr_exp.transcriber import Transcript
 
 # A cue of subtitles: what broadcasters' guides agree on.
@@ -109,20 +107,10 @@ def _as_vtt(transcript: Transcript, name: str) -> str:
 
 
 def _as_ctm(transcript: Transcript, name: str) -> str:
-    """recording, channel, start, duration, word, confidence (NIST's sctk, `ctm` format). name: one of `ctm_names`."""
-    rows = (f"{name} 1 {w.start:.3f} {w.end - w.start:.3f} {w.text} {w.confidence:.4f}\n" for w in transcript.words)
+    """recording, channel, start, duration, word, confidence (NIST's sctk, `ctm` format)."""
+    recording = "_".join(PurePath(name).stem.split()) or "-"
+    rows = (f"{recording} 1 {w.start:.3f} {w.end - w.start:.3f} {w.text} {w.confidence:.4f}\n" for w in transcript.words)
     return "".join(rows)
-
-
-def ctm_names(files: Sequence[str]) -> dict[str, str]:
-    """What a CTM calls each recording: its file's name without folder, ending and spaces; with a number where it is there already."""
-    names: dict[str, str] = {}
-    taken: set[str] = set()
-    for file in files:
-        plain = "stdin" if file == STDIN else "_".join(PurePath(file).stem.split()) or "-"
-        names[file] = numbered(plain, taken)
-        taken.add(names[file])
-    return names
 
 
 def _timed(cue: Cue, point: str) -> str:

@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -57,26 +57,13 @@ def ctm(name: str, words: Sequence[Word]) -> str:
     return "".join(f"{name} 1 {w.start:.3f} {w.end - w.start:.3f} {w.text} {w.confidence:.4f}\n" for w in words)
 
 
-def numbered(name: str, taken: Container[str]) -> str:
-    """A name, with a number (name_2) where it is taken."""
-    unused, number = name, 1
-    while unused in taken:
-        number += 1
-        unused = f"{name}_{number}"
-    return unused
-
-
 class Sheets:
-    """Where alignments go: to a folder, a file each (as CTM, a file for each tier), or to standard output.
-
-    files: the recording of each name that alignments go by.
-    """
+    """Where alignments go: to a folder, a file each (as CTM, a file for each tier), or to standard output."""
 
     def __init__(self, folder: Path | None, formats: Sequence[str]):
         """Raises UserError where the folder cannot be written."""
         self.folder, self.formats = folder, formats
         self._names: set[str] = set()
-        self.files: dict[str, str] = {}
         self._begun: set[str] = set()  # files of many recordings that have some already
         try:
             if folder:
@@ -87,7 +74,6 @@ class Sheets:
     def write(self, name: str, tiers: Tiers, seconds: float, facts: Mapping[str, Any]) -> None:
         """Write one recording's tiers, in every format. facts: what JSON says besides."""
         name = self._unused(name)
-        self.files[name] = facts["file"]
         for format in self.formats:
             if format == "textgrid":
                 self._put(f"{name}.TextGrid", textgrid(tiers, seconds))
@@ -109,6 +95,9 @@ class Sheets:
     def _unused(self, name: str) -> str:
         """A name for files, made of an utterance's (less the ending of its audio); with a number where it was there before."""
         plain = re.sub(r"[^\w.+-]+", "_", _ENDING.sub("", name)).strip("._") or "recording"
-        unused = numbered(plain, self._names)
+        unused, number = plain, 1
+        while unused in self._names:
+            number += 1
+            unused = f"{plain}_{number}"
         self._names.add(unused)
         return unused

@@ -55,17 +55,6 @@ def test_files_in_every_format(trained, recordings, capsys):
     assert [one["id"] for one in record["left_out"]] == ["none"]
 
 
-def test_which_of_the_recordings_of_one_name_it_is(trained, recordings):
-    folder = recordings(one="ba di")
-    for place in ("x", "y"):
-        (folder / place).mkdir()
-        for ending in (".wav", ".txt"):
-            (folder / place / f"one{ending}").write_bytes((folder / f"one{ending}").read_bytes())
-    call("align", "x", "y", f"run={trained}", "out=aligned", *QUIET, cwd=folder)
-    assert json.loads((folder / "aligned/alignment.json").read_text())["files"] == {"one": "x/one.wav", "one_2": "y/one.wav"}
-    assert (folder / "aligned/one_2.TextGrid").is_file()
-
-
 def test_one_recording_to_standard_output(trained, recordings, capsys):
     folder = recordings(one="what is beside it")
     call("align", f"run={trained}", "files=[one.wav]", "align.text='ba di'", *QUIET, cwd=folder)

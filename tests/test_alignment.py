@@ -177,7 +177,7 @@ def test_files_of_utterances_of_one_name(tmp_path):
     for _ in range(2):  # what is written again is not added to
         sheets = Sheets(tmp_path, ("textgrid", "ctm", "json"))
         for name in ("dir/a", "dir/a.WAV", "../b"):
-            sheets.write(name, {"words": WORDS, "characters": WORDS[:1]}, 1.0, {"id": name, "file": f"/{name}.wav"})
+            sheets.write(name, {"words": WORDS, "characters": WORDS[:1]}, 1.0, {"id": name})
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "b.TextGrid", "b.json", "characters.ctm", "dir_a.TextGrid", "dir_a.json", "dir_a_2.TextGrid", "dir_a_2.json", "words.ctm"]
     assert (tmp_path / "words.ctm").read_text().count("she") == 3

@@ -80,7 +80,7 @@ def run(config: DictConfig) -> Path | int:
     against = timit.summary()
     if out:
         written = {"run": config.run, "formats": formats, "frame_ms": round(1000 * transcriber.frame, 3), "aligned": report.aligned,
-                   "files": sheets.files, "left_out": report.left_out, "unknown_units": report.unknown, "words_of_no_sound": report.silent,
+                   "left_out": report.left_out, "unknown_units": report.unknown, "words_of_no_sound": report.silent,
                    "not_as_written": report.rewritten, "against_timit": against}  # fmt: skip
         write_text(out / "alignment.json", json.dumps(written, indent=2, ensure_ascii=False) + "\n")
     for line in [*_told(report, out), *(table(against) if against else [])]:

@@ -25,7 +25,7 @@ from asr_exp.data.clips import Samples
 from asr_exp.data.recordings import STDIN, named_files, read_recording, seconds_of
 from asr_exp.endings import say
 from asr_exp.errors import UserError, nearest
-from asr_exp.formats import ENDINGS, FORMATS, ONE_RECORDING, ctm_names
+from asr_exp.formats import ENDINGS, FORMATS, ONE_RECORDING
 from asr_exp.runtime import started
 from asr_exp.transcriber import Transcriber, Transcript, load_transcriber
 
@@ -39,14 +39,13 @@ def run(config: DictConfig) -> int:
     for complaint in complaints:
         say("error: ", f"{complaint}.")
     style, failed = _format(config, files), len(complaints)
-    named = ctm_names(files) if style == "ctm" else {}
     with started(config.trainer.device, "fp32") as runtime:
         transcriber = load_transcriber(config, runtime)
         with _outlet(config.out, style, files) as write, _bar(files) as bar:
             for name, transcript in _transcripts(transcriber, files, bar):
                 with tqdm.external_write_mode(file=sys.stderr):
                     if isinstance(transcript, Transcript):
-                        write(name, FORMATS[style](transcript, named.get(name, name)))
+                        write(name, FORMATS[style](transcript, name))
                     else:
                         say("error: ", str(transcript))
                         failed += 1
