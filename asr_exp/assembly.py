@@ -23,9 +23,9 @@ from asr_exp.data.text import TextRules, build_rules
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import Decoder, make_decoder
 from asr_exp.errors import UserError
-from asr_exp.language import arpa_of, check_tokens, lexicon_of, lexicon_of_hot, read_lexicon, text_file
+from asr_exp.language import arpa_of, check_hot_words, check_tokens, lexicon_of, read_lexicon, text_file
 from asr_exp.model import Outline, Recogniser
-from asr_exp.ngram import vocabulary
+from asr_exp.ngram import is_arpa, vocabulary
 from asr_exp.results import protocol
 from asr_exp.runtime import Runtime, is_main, seed_everything, started
 
@@ -133,7 +133,10 @@ def build_decoder(config: DictConfig, tokenizer: Tokenizer, runtime: Runtime, fo
         return make_decoder(d.name, tokenizer, d.settings)
     require_flashlight()
     asked = None if d.lm == "none" else d.lm
-    hot_words = [tokenizer.target(text) for text in _text_rules(config).apply_many(list(d.hot_words))]
+    normalise = _text_rules(config).apply_many
+    hot_words = [tokenizer.target(text) for text in normalise(list(d.hot_words))]
+    if empty := [given for given, words in zip(d.hot_words, hot_words, strict=True) if not words.strip()]:
+        raise UserError(f"decode.hot_words has {empty[0]!r}, of which the text rules (text={config.text.name}) leave nothing; drop it.")
     words = tokenizer.unit == "character" and tokenizer.space in tokenizer.ids
     by_words = d.lexicon is not None and (d.lexicon != "auto" or words and asked is not None)
     if by_words and not words:
@@ -141,8 +144,9 @@ def build_decoder(config: DictConfig, tokenizer: Tokenizer, runtime: Runtime, fo
     lm = runtime.share(_language_model(config, tokenizer, folder, data, by_words) if asked and runtime.main else None)
     lexicon = None
     if by_words:
-        known = lexicon_of(vocabulary(lm), tokenizer, f"decode.lm={asked}") if d.lexicon == "auto" else read_lexicon(d.lexicon, tokenizer)
-        lexicon = {**known, **lexicon_of_hot(hot_words, tokenizer)}
+        auto = d.lexicon == "auto"
+        lexicon = lexicon_of(vocabulary(lm), tokenizer, f"decode.lm={asked}") if auto else read_lexicon(d.lexicon, tokenizer, normalise)
+        check_hot_words(hot_words, tokenizer)
     elif lm is not None:
         check_tokens(lm, tokenizer)
     return Beam(tokenizer, lm, lexicon, d.beam, Weights(d.lm_weight, d.word_score), hot_words, d.hot_word_weight, d.nbest,
@@ -166,7 +170,7 @@ def _language_model(config: DictConfig, tokenizer: Tokenizer, folder: Path | Non
             arpa_of(data.texts(["train"]), tokenizer, by_words, order, path, d.lm)
         return path
     source = Path(d.lm).expanduser()
-    if source.suffix == ".arpa":
+    if source.suffix == ".arpa" or is_arpa(source):
         return source
     made_of = [OmegaConf.to_container(config.text.rules), config.dataset.language, unit, order, tokenizer.tokens, tokenizer.inventory]
     name, lines = text_file(source, _text_rules(config).apply_many, made_of)
@@ -177,9 +181,10 @@ def _language_model(config: DictConfig, tokenizer: Tokenizer, folder: Path | Non
 
 
 def own_data(config: DictConfig, folder: Path, split: str) -> DictConfig:
-    """The config of a run, to read one split of the data that it was trained on, wherever that lies now."""
-    own = config.copy() if same_data(config, folder) else load_run(folder)
-    own.dataset.only = split
+    """The config of a run, to read one split of the data that it was trained on, wherever that lies now, by the run's own text rules."""
+    made = load_run(folder)
+    own = config.copy() if same_data(config, folder) else made
+    own.dataset.only, own.text = split, made.text
     return own
 
 

@@ -43,15 +43,16 @@ class Beam:
     """Keeps `beam` texts from frame to frame, and ends with the best `nbest`.
 
     lm: an ARPA file, of words where there is a lexicon, of the names of tokens (`token_names`) where there is none; origin: what it was
-    made of. Without a lexicon, words and hot words are counted in the texts that the search ends with; with one, along the way. Raises
-    UserError where flashlight-text is not installed, and for a broken ARPA file.
+    made of. Without a lexicon, words and hot words are counted in the texts that the search ends with; with one, to which the hot words
+    are added, along the way. Raises UserError where flashlight-text is not installed, and for a broken ARPA file.
     """
 
     def __init__(self, tokenizer: Any, lm: Path | None = None, lexicon: Lexicon | None = None, beam: int = 100,
                  weights: Weights = Weights(), hot_words: Sequence[str] = (), hot_weight: float = 5.0, nbest: int = 1,  # noqa: B008
                  origin: str = ""):
         require_flashlight()
-        self.tokenizer, self.lm, self.lexicon, self.beam, self.nbest, self.origin = tokenizer, lm, lexicon, beam, nbest, origin
+        self.tokenizer, self.lm, self.known, self.beam, self.nbest, self.origin = tokenizer, lm, lexicon, beam, nbest, origin
+        self.lexicon = None if lexicon is None else {**lexicon, **spelled(" ".join(hot_words).split(), tokenizer)[0]}
         self.hot_words: set[Phrase] = {tuple(words.split()) for words in hot_words}
         self.hot_weight, self.tuned_on = hot_weight, ""
         self.names = token_names(tokenizer)
@@ -131,9 +132,9 @@ class Beam:
         said = {"beam": str(self.beam)}
         if self.lm:
             said |= {"lm": f"{self.origin}:{self._lm_hash}", "lm_weight": f"{self.weights.lm:g}"}
-        if self.lexicon is not None:
-            spelled_out = repr(sorted(self.lexicon.items())).encode()
-            said["lexicon"] = f"{len(self.lexicon)}:{hashlib.blake2b(spelled_out, digest_size=4).hexdigest()}"
+        if self.known is not None:
+            spelled_out = repr(sorted(self.known.items())).encode()
+            said["lexicon"] = f"{len(self.known)}:{hashlib.blake2b(spelled_out, digest_size=4).hexdigest()}"
         if self.weights.word:
             said["word_score"] = f"{self.weights.word:g}"
         if self.tuned_on:

@@ -124,21 +124,26 @@ def _scores(facts: Facts) -> str:
     if not facts.result or not splits:
         return "## Scores\n\nNone: it was not scored." if facts.result else ""
     main, protocol = _main(splits), facts.result.get("protocol") or {}
-    lines = [f"| split | {main.upper()} | 95 % interval | CER | utterances | coverage | protocol |", "|---|---|---|---|---|---|---|"]
+    lines = [f"| split | decoder | {main.upper()} | 95 % interval | CER | utterances | coverage | protocol |", "|---" * 8 + "|"]
     lines += [_row(f"{facts.config['dataset']['name']} {name}", one, main, protocol) for name, one in splits.items()]
+    protocols = [protocol]
     for other in facts.evaluations:
         asked = other["protocol"]
-        lines += [_row(f"{asked['dataset']} {name}", one, main, asked) for name, one in other["splits"].items() if _main({"": one}) == main]
+        rows = [_row(f"{asked['dataset']} {name}", one, main, asked) for name, one in other["splits"].items() if _main({"": one}) == main]
+        lines, protocols = [*lines, *rows], [*protocols, *([asked] if rows else [])]
     notes = ["Rates are edits per unit of the reference. The interval is Student's, with whole speakers left out in turn "
              "(utterances, where speakers are not known); a dash is where nothing tells how far to trust the score."]
     if "dev" in splits and facts.config["trainer"]["select"] == "best":
         notes.append("The checkpoint was chosen by its score on dev, so that score flatters it.")
     if protocol and protocol["decoder"] != "greedy":
         notes.append(f"They are those of the decoder {protocol['decoder']}; transformers takes the best label of each frame.")
+    return "\n".join(["## Scores", "", *lines, "", *notes, "", *(f"- {_protocol(one)}" for one in protocols)])
+
+
+def _protocol(protocol: Mapping[str, Any]) -> str:
     inventory = f", phones of {protocol['inventory']}" if protocol.get("inventory") else ""
-    how = (f"Protocol `{protocol.get('hash')}` ({protocol.get('name')}): text rules {_code(protocol.get('rules'))}{inventory}, "
-           f"decoder {protocol.get('decoder')}, padding {protocol.get('padding')}.")
-    return "\n".join(["## Scores", "", *lines, "", *notes, how])
+    return (f"Protocol `{protocol.get('hash')}` ({protocol.get('name')}): text rules {_code(protocol.get('rules'))}{inventory}, "
+            f"padding {protocol.get('padding')}.")
 
 
 def _main(splits: Mapping[str, Mapping[str, Any]]) -> str:
@@ -148,7 +153,8 @@ def _main(splits: Mapping[str, Mapping[str, Any]]) -> str:
 def _row(name: str, one: Mapping[str, Any], main: str, protocol: Mapping[str, Any]) -> str:
     within = one.get("ci95")
     interval = f"{percent(within[0])} to {percent(within[1])}" if within else "-"
-    cells = [name, percent(one[main]), interval, percent(one["cer"]), f"{one['utterances']:,}", percent(one["coverage"]),
+    decoder = str(protocol.get("decoder")).replace("|", r"\|")  # between hot words
+    cells = [name, decoder, percent(one[main]), interval, percent(one["cer"]), f"{one['utterances']:,}", percent(one["coverage"]),
              f"`{protocol.get('hash')}`"]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
@@ -172,6 +178,8 @@ recognise({{"raw": samples, "sampling_rate": {facts.rate}}})["text"]    # sample
 ```"""
     if not facts.onnx:
         return text
+    hub = "from huggingface_hub import snapshot_download\n" if "/" in facts.where else ""
+    folder = f'snapshot_download("{facts.where}")' if hub else f'"{facts.where}"'
     listed = "\n".join(f"- `{path}`: {sentence}" for path, sentence in facts.onnx.items())
     return text + f"""
 
@@ -183,9 +191,10 @@ the recordings of a batch have one length, as there is no attention mask.
 
 ```python
 import onnxruntime
-from transformers import AutoProcessor
+{hub}from transformers import AutoProcessor
 
-processor, session = AutoProcessor.from_pretrained("{facts.where}"), onnxruntime.InferenceSession("onnx/model.onnx")
+folder = {folder}
+processor, session = AutoProcessor.from_pretrained(folder), onnxruntime.InferenceSession(folder + "/onnx/model.onnx")
 values = processor(audio=samples, sampling_rate={facts.rate}, return_tensors="np").input_values
 (logits,) = session.run(["logits"], {{"input_values": values}})
 processor.batch_decode(logits.argmax(-1))

@@ -94,6 +94,8 @@ def _as_text(transcript: Transcript, name: str) -> str:
 def _as_json(transcript: Transcript, name: str) -> str:
     words = [asdict(word) for word in transcript.words]
     row = {"file": name, "seconds": round(transcript.seconds, 3), "text": transcript.text, "words": words}
+    if transcript.nbest:
+        row["nbest"] = [{"text": one.text, "score": round(one.score, 4)} for one in transcript.nbest]
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 

@@ -34,7 +34,7 @@ def text_file(path: Path, normalise: Callable[[list[str]], Iterable[str]], setti
     """A hash of a text file and of what is made of it, and its lines after the text rules. Raises UserError where it cannot be read."""
     try:
         content = path.read_bytes()
-        lines = content.decode("utf-8").splitlines()
+        lines = content.decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as why:
         raise UserError(f"decode.lm={path} cannot be read ({getattr(why, 'strerror', None) or 'it is not text in UTF-8'}); "
                         "give train-text, a file .arpa, a text file, or null.") from None
@@ -56,30 +56,35 @@ def lexicon_of(words: Sequence[str], tokenizer: Tokenizer, source: str) -> Lexic
     return lexicon
 
 
-def lexicon_of_hot(phrases: Sequence[str], tokenizer: Tokenizer) -> Lexicon:
-    """The words of hot words, spelled. Raises UserError for one the model cannot spell, and for a phrase of too many words."""
-    lexicon, foreign = spelled(" ".join(phrases).split(), tokenizer)
+def check_hot_words(phrases: Sequence[str], tokenizer: Tokenizer) -> None:
+    """Raise UserError for a hot word that the model cannot spell, and for a phrase of too many words."""
+    _, foreign = spelled(" ".join(phrases).split(), tokenizer)
     if foreign:
         raise UserError(f"decode.hot_words: the model cannot spell {foreign[0]!r}; its characters are {_shown(tokenizer)}.")
     if longer := [phrase for phrase in phrases if len(phrase.split()) > MAX_ORDER]:
         raise UserError(f"decode.hot_words has a phrase of more than {MAX_ORDER} words ({longer[0]!r}); give a shorter part of it.")
-    return lexicon
 
 
-def read_lexicon(file: str, tokenizer: Tokenizer) -> Lexicon:
+def read_lexicon(file: str, tokenizer: Tokenizer, normalise: Callable[[list[str]], Iterable[str]]) -> Lexicon:
     """A lexicon file: a word a line, and what follows it (as torchaudio's have it: its spelling) is not looked at.
+
+    A word that the model cannot spell as it stands goes through the text rules.
 
     Raises UserError where the file cannot be read, has no words, or has a word with a character that the model does not emit.
     """
     path = Path(file).expanduser()
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as why:
         raise UserError(f"decode.lexicon={path} cannot be read ({getattr(why, 'strerror', None) or 'it is not text in UTF-8'}); "
                         "give a file with a word a line, auto, or null.") from None
-    numbers = {line.split()[0]: number for number, line in reversed(list(enumerate(lines, 1))) if line.strip()}
-    words = list(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
-    lexicon, foreign = spelled(words, tokenizer)
+    given = {number: line.split()[0] for number, line in enumerate(lines, 1) if line.strip()}
+    plain, _ = spelled(list(given.values()), tokenizer)
+    numbers: dict[str, int] = {}  # of each word, the first line it is on
+    for (number, written), text in zip(given.items(), normalise(list(given.values())), strict=True):
+        for word in [written] if written in plain else text.split():
+            numbers.setdefault(word, number)
+    lexicon, foreign = spelled(list(numbers), tokenizer)
     if foreign:
         odd = next(character for character in foreign[0] if character not in tokenizer.ids or character == tokenizer.space)
         raise UserError(f"Line {numbers[foreign[0]]} of decode.lexicon={path}: the model cannot emit the {odd!r} of {foreign[0]!r}; its "

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -134,6 +135,13 @@ def write_arpa(path: Path, sizes: Sequence[int], grams: Iterable[NGram]) -> None
             file.write(f"{log10:.7g}\t{' '.join(words)}" + (f"\t{backoff:.7g}\n" if length < len(sizes) else "\n"))
         file.write("\n\\end\\\n")
     os.replace(beside, path)
+
+
+def is_arpa(path: Path) -> bool:
+    """Whether a file begins as one of the ARPA format does, whatever it is called."""
+    with suppress(OSError), path.open("rb") as file:
+        return next((line.strip() for line in file if line.strip()), b"") == b"\\data\\"
+    return False
 
 
 def read_arpa(path: Path) -> Iterator[list[int] | NGram]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 
 from asr_exp.errors import nearest
 from asr_exp.schema import Config, Decode
@@ -28,6 +28,8 @@ def _section_problems(section: type, config: Any, prefix: str) -> Iterator[str]:
             yield from _section_problems(one.type, value, f"{prefix}{name}.")
         elif _missing(config, name):
             yield f"{prefix}{name} has no value; give {prefix}{name}=..."
+        elif isinstance(value, ListConfig) and any(OmegaConf.is_missing(value, i) for i in range(len(value))):
+            yield f"{prefix}{name} has '???' in it, which stands for a value that is not given; drop it."
         elif value is not None:
             yield from bound_problems(f"{prefix}{name}", value, one.metadata)
 
@@ -112,6 +114,9 @@ def _rules_of_decoding(d: Any, unit: str) -> Iterator[str]:
         yield "decode.settings is for a plugin's decoder; beam search has keys of its own: see --help decode."
     if d.tune and d.lm in (None, "none"):
         yield "decode.tune=true weighs a language model, and there is none; add decode.lm=train-text (or a file)."
+    for name in (name for name in ("lm_weight", "order") if d.lm in (None, "none") and d[name] != usual[name]):
+        yield (f"decode.{name}={d[name]} is of a language model, and there is none; add decode.lm=train-text (or a file), or leave it at "
+               f"{'null' if usual[name] is None else usual[name]}.")
     if unit == "phone" and d.lexicon not in (None, "auto"):
         yield f"decode.lexicon={d.lexicon} is of words, and the model emits phones (tokenizer.unit=phone); drop it."
     if any(not words.strip() for words in d.hot_words):

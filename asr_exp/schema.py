@@ -105,7 +105,7 @@ class Decode:
     tune: bool = key(False, "beam: look for the lm_weight and word_score that make the fewest errors on dev")
     hot_words: list[str] = key([], "beam: words and phrases to find more readily, such as [robot,living room]")
     hot_word_weight: float = key(5.0, "beam: what each hot word or phrase adds to a text's score", minimum=0)
-    nbest: int = key(1, "beam: hypotheses of each utterance that are written down with their scores", minimum=1)
+    nbest: int = key(1, "beam: hypotheses of each utterance that are written down with their scores (transcribe: format=jsonl)", minimum=1)
 
 
 @dataclass

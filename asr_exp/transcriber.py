@@ -19,7 +19,7 @@ from asr_exp.config import is_run, run_folder
 from asr_exp.data.batching import Batch, cost, pack
 from asr_exp.data.clips import Samples
 from asr_exp.data.tokenizer import Tokenizer
-from asr_exp.decoding import Decoder, Greedy
+from asr_exp.decoding import Candidate, Decoder, Greedy, candidates
 from asr_exp.emissions import checkpoint_hash
 from asr_exp.errors import UserError
 from asr_exp.frontend import Moments
@@ -32,11 +32,15 @@ Heard = Callable[[float], object]  # is told how many more seconds have gone thr
 
 @dataclass(frozen=True)
 class Transcript:
-    """What is said in a recording of so many seconds."""
+    """What is said in a recording of so many seconds.
+
+    nbest: what else it may be, the best first, of a decoder that was asked for it; not of a recording that is decoded in pieces.
+    """
 
     text: str
     words: list[Word]
     seconds: float
+    nbest: Sequence[Candidate] = ()
 
 
 class Transcriber:
@@ -59,11 +63,12 @@ class Transcriber:
         """The transcript of each clip, in their order."""
         found = [Transcript("", [], len(clip) / self.rate) for clip in clips]
         for indices, emissions in self._passes(clips):
-            texts = self._decoded(emissions)
+            decoded = self._decoded(emissions)
             log_probs = emissions.logits.log_softmax(-1).cpu()
-            for row, (index, text) in enumerate(zip(indices.tolist(), texts, strict=True)):
-                words = self._words(log_probs[row, : emissions.frames[row]], text)
-                found[index] = replace(found[index], text=self.tokenizer.scored(text), words=words)
+            for row, (index, several) in enumerate(zip(indices.tolist(), decoded, strict=True)):
+                words = self._words(log_probs[row, : emissions.frames[row]], several[0].text)
+                scored = [replace(one, text=self.tokenizer.scored(one.text)) for one in several]
+                found[index] = replace(found[index], text=scored[0].text, words=words, nbest=scored if len(scored) > 1 else ())
             heard(sum(found[index].seconds for index in indices))
         for index in self._long(clips):
             text, words = self._transcribe(self._pieces(clips[index], heard))
@@ -103,9 +108,9 @@ class Transcriber:
         named = (replace(word, text=self.tokenizer.scored(word.text)) for word in words)
         return [word for word in named if word.text]
 
-    def _decoded(self, emissions: Emissions) -> list[str]:
+    def _decoded(self, emissions: Emissions) -> list[list[Candidate]]:
         with self._network, torch.inference_mode():
-            return self.decoder(emissions.logits, emissions.frames)
+            return candidates(self.decoder, emissions.logits, emissions.frames)
 
     def _transcribe(self, pieces: Iterator[torch.Tensor]) -> tuple[str, list[Word]]:
         """Text and words of a long recording: the best path as one, or, by another decoder, utterance by utterance."""
@@ -119,7 +124,8 @@ class Transcriber:
         words, offset = [], 0.0
         quiet = [blank, self.tokenizer.ids.get(self.tokenizer.space, blank)]
         for piece in at_pauses(pieces, round(PIECE / self.frame), quiet):
-            (text,) = self._decoded(Emissions(piece[None], [len(piece)]))
+            ((best_one, *_),) = self._decoded(Emissions(piece[None], [len(piece)]))
+            text = best_one.text
             texts += [text] if text else []
             found = self._words(piece, text)
             words += [replace(w, start=round(w.start + offset, 3), end=round(w.end + offset, 3)) for w in found]

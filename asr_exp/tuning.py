@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from copy import copy
 from itertools import product
 from pathlib import Path
 
@@ -75,7 +76,10 @@ def read_tuned(run: Path) -> dict[str, dict[str, float]]:
 
 
 def _key(decoder: Beam, checkpoint: str) -> str:
-    return f"{checkpoint} {decoder.description}"
+    """What weights are kept by: the checkpoint, and the decoder without hot words and with the usual weights, as it is tuned."""
+    plain = copy(decoder)
+    plain.weights, plain.hot_words, plain.tuned_on = Weights(), set(), ""
+    return f"{checkpoint} {plain.description}"
 
 
 def tune(decoder: Beam, split: Split, kept: Kept, runtime: Runtime, model: Recogniser | None = None) -> Table:

@@ -1,6 +1,7 @@
 """Beam search against all paths there are, against torchaudio's decoder, hot words, what it takes to be given."""
 
 import importlib.util
+import json
 import math
 from collections import defaultdict
 from itertools import groupby, product
@@ -11,6 +12,7 @@ import torch
 from arpa import score, table
 
 from asr_exp.beam import Beam, Weights, spelled, token_names
+from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import candidates, make_decoder
 from asr_exp.errors import UserError
@@ -20,7 +22,7 @@ from asr_exp.model import Emissions
 from asr_exp.ngram import estimate, read_arpa, vocabulary, write_arpa
 from asr_exp.runtime import Runtime
 from asr_exp.scoring import word_errors
-from asr_exp.tuning import tune
+from asr_exp.tuning import _key, tune, use_tuned
 
 pytest.importorskip("flashlight.lib.text")
 
@@ -245,16 +247,20 @@ def test_a_broken_model_names_the_line(tmp_path):
 def test_lexicons(tmp_path, caplog):
     path = tmp_path / "words.txt"
     path.write_text("ab\nba\tb a |\n\nab\n")
-    assert list(read_lexicon(str(path), LETTERS)) == ["ab", "ba"]
+    assert list(read_lexicon(str(path), LETTERS, list)) == ["ab", "ba"]
+    path.write_text("AB\nBa'b\nba\n", encoding="utf-8-sig")  # through the text rules, as the text of a language model
+    rules = build_rules(["lower", {"replace": {"'": " "}}], None).apply_many
+    assert list(read_lexicon(str(path), LETTERS, rules)) == ["ab", "ba", "b"]
+    assert list(read_lexicon(str(path), Tokenizer.build(["AB Ba'b"]), rules)) == ["AB", "Ba'b", "ba"]  # it can spell these as they stand
     path.write_text("ab\nabc\n")
     with pytest.raises(UserError, match=r"Line 2 of decode.lexicon=.*cannot emit the 'c' of 'abc'; its characters are a b"):
-        read_lexicon(str(path), LETTERS)
+        read_lexicon(str(path), LETTERS, list)
     for content, words in (("", "no words"), (None, "cannot be read")):
         path.unlink()
         if content is not None:
             path.write_text(content)
         with pytest.raises(UserError, match=words):
-            read_lexicon(str(path), LETTERS)
+            read_lexicon(str(path), LETTERS, list)
         path.touch()
     assert list(lexicon_of(["ab", "xyz", "a|b"], LETTERS, "lm")) == ["ab"] and "2 of 3 words of lm" in caplog.text
     with pytest.raises(UserError, match="none of its words, such as 'AB'"):
@@ -323,3 +329,16 @@ def test_tuning_ends_at_weights_as_good_as_any_of_the_grid(tmp_path):
     assert len({table[point] for point in points}) > 2
     assert table[decoder.weights] == min(table.values()) == pytest.approx(rate(decoder.weights))
     assert decoder.hot_words == {("door",)} and decoder.tuned_on == "dev" and "tuned_on=dev" in decoder.description
+
+
+def test_weights_are_found_again_whatever_else_is_asked_for(tmp_path):
+    """Hot words, and weights given, are not what they depend on; the lexicon is."""
+    lm, lexicon = model_of(tmp_path / "lm.arpa", TEXTS), spelled(["ab", "ba"], LETTERS)[0]
+    key = _key(Beam(LETTERS, lm, lexicon), "checkpoint")
+    (tmp_path / "lm").mkdir()
+    (tmp_path / "lm/tuned.json").write_text(json.dumps({key: {"lm_weight": 1.5, "word_score": -1.0}}))
+    decoder = Beam(LETTERS, lm, lexicon, weights=Weights(3.0, 2.0), hot_words=["ab bab"])
+    use_tuned(decoder, tmp_path, "checkpoint")
+    assert decoder.weights == Weights(1.5, -1.0) and decoder.hot_words == {("ab", "bab")} and "bab" in decoder.lexicon
+    with pytest.raises(UserError, match="no weights have been found"):
+        use_tuned(Beam(LETTERS, lm, spelled(["ab"], LETTERS)[0]), tmp_path, "checkpoint")

@@ -41,9 +41,11 @@ def front_matter(readme: str) -> dict:
 
 
 def test_transformers_reads_the_folder(trained, tmp_path, capsys):
+    (tmp_path / "out.new").mkdir()  # somebody's
     call("export", f"run={trained}", "out=out", *QUIET, cwd=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.new"]
     processor = transformers.AutoProcessor.from_pretrained(tmp_path / "out")
-    assert type(processor).__name__ == "Wav2Vec2Processor" and not (tmp_path / "out.new").exists()
+    assert type(processor).__name__ == "Wav2Vec2Processor"
     assert {"README.md", "config.json", "model.safetensors", "preprocessor_config.json", "vocab.json"} <= {
         path.name for path in (tmp_path / "out").iterdir()}
     pipe = transformers.pipeline("automatic-speech-recognition", model=str(tmp_path / "out"))
@@ -101,11 +103,14 @@ def test_a_card_of_phones_a_hub_dataset_and_many_seeds(trained):
     score = result(trained)["splits"]["test"] | {"wer": None, "cer": None, "per": 0.25, "ci95": [0.2, 0.3]}
     found = result(trained) | {"splits": {"test": score}}
     found["protocol"] |= {"decoder": "beam(size=8)"}
-    other = {"protocol": {"dataset": "far", "hash": "cafe", "split": ["x"]}, "splits": {"test": score | {"per": 0.5}}}
+    by = {"dataset": "far", "hash": "cafe", "split": ["x"], "decoder": "beam(hot_words=a|b)", "padding": "hf_compat"}
+    other = {"protocol": by, "splits": {"test": score | {"per": 0.5}}}
     text = card(Facts("n", "n", "hubert", 95_000_000, 16000, True, ["a ", "[UNK] ", "[PAD]"], config, found, {}, [other]))
     head = front_matter(text)
     assert (head["base_model"], head["language"], head["datasets"], head["metrics"]) == ("facebook/x", ["de"], ["org/data"], ["per"])
-    assert "| csv test | 25.00 % | 20.00 % to 30.00 % |" in text and "| far test | 50.00 % |" in text and "`cafe`" in text
+    assert "| csv test | beam(size=8) | 25.00 % | 20.00 % to 30.00 % |" in text
+    assert r"| far test | beam(hot_words=a\|b) | 50.00 % |" in text
+    assert "- Protocol `cafe` (None): text rules none, padding hf_compat." in text
     assert "the decoder beam(size=8); transformers takes the best label" in text
     assert "one at a time" not in text and "fine-tuned from `facebook/x`" in text
 
@@ -121,15 +126,19 @@ def test_a_command_without_the_places_of_a_machine(word, shown):
 
 @pytest.mark.parametrize(("settings", "words"), [
     ([], "export needs out=FOLDER"), (["out=taken"], "holds other things"), (["out=run/x"], "inside a run's folder"),
-    (["out=file"], "is a file"), (["out=x", "export.push='a b'"], "cannot be a repository"),
+    (["out=file"], "is a file"), (["out=theirs"], "holds other things"), (["out=x", "export.push='a b'"], "cannot be a repository"),
 ])  # fmt: skip
 def test_what_cannot_be(folder, tmp_path, capsys, settings, words):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/thesis.tex").write_text("x")
     (tmp_path / "file").write_text("x")
+    (tmp_path / "theirs").mkdir()
+    for name, text in {"config.json": "{}", "README.md": "---\ntags:\n- ctc\n---\n\n- asr_exp\n", "model.safetensors": "x"}.items():
+        (tmp_path / "theirs" / name).write_text(text)
     call("export", f"run={folder}", *settings, *QUIET, cwd=tmp_path, status=2)
     assert words in capsys.readouterr().err
     assert (tmp_path / "taken/thesis.tex").read_text() == "x" and not (tmp_path / "x").exists()
+    assert (tmp_path / "theirs/model.safetensors").read_text() == "x"
 
 
 def test_what_else_stands_in_a_clone_stays(trained, tmp_path):
@@ -190,8 +199,17 @@ def test_a_file_that_says_something_else_is_not_kept(backbone, tmp_path, monkeyp
     assert list((tmp_path / "onnx").iterdir()) == []
 
 
+@pytest.mark.parametrize(("where", "folder"), [("out", '"out"'), ("org/name", 'snapshot_download("org/name")')])
+def test_the_card_loads_the_onnx_file_out_of_its_folder(where, folder):
+    blank = yaml.safe_load("{dataset: {language: null, hub: {id: null}}, model: {checkpoint: null}}")
+    text = card(Facts("n", where, "hubert", 9, 16000, True, ["a"], blank, onnx={"onnx/model.onnx": "1 MB"}))
+    code = text.split("```python\n")[2].partition("```")[0]
+    compile(code, "card", "exec")
+    assert f"folder = {folder}\n" in code and 'InferenceSession(folder + "/onnx/model.onnx")' in code
+
+
 @pytest.mark.slow
-def test_export_with_onnx_files(trained, tmp_path, capsys):
+def test_export_with_onnx_files(trained, tmp_path, capsys, monkeypatch):
     onnxruntime = pytest.importorskip("onnxruntime")
     call("export", f"run={trained}", "out=out", "export.int8=true", "export.clips=3", *QUIET, cwd=tmp_path)
     told, text = capsys.readouterr().out, (tmp_path / "out/README.md").read_text()
@@ -207,6 +225,11 @@ def test_export_with_onnx_files(trained, tmp_path, capsys):
     for path, far in ((whole, 1e-4), (small, 0.2)):
         (theirs,) = onnxruntime.InferenceSession(str(path)).run(["logits"], {"input_values": values})
         assert np.abs(theirs - ours).max() < far * np.abs(ours).max()
+    monkeypatch.chdir(tmp_path)
+    names: dict = {"samples": samples}
+    for block in text.split("```python\n")[1:]:  # what the card tells a reader to type
+        exec(block.partition("```")[0], names)
+    assert np.abs(names["logits"] - ours).max() < 1e-4 * np.abs(ours).max()
 
 
 def test_without_the_packages_it_is_said_what_to_type(trained, tmp_path, capsys, monkeypatch):

@@ -2,10 +2,12 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from asr_exp.alignment import Word
+from asr_exp.decoding import Candidate
 from asr_exp.formats import FORMATS, cues, names_in_ctm
 from asr_exp.transcriber import Transcript
 
@@ -101,6 +103,12 @@ def test_json_lines():
     assert line.endswith("\n") and "übung" in line and "\n" not in line[:-1]
     words = [{"text": "übung", "start": 0.6, "end": 0.9, "confidence": 0.9}, {"text": "macht", "start": 1.0, "end": 1.3, "confidence": 0.9}]
     assert json.loads(line) == {"file": "b/ü.wav", "seconds": 2.3, "text": "übung macht", "words": words}
+
+
+def test_json_lines_with_what_else_it_may_be():
+    others = [Candidate("a b", -1.23456), Candidate("a", -2.0)]
+    row = json.loads(FORMATS["jsonl"](replace(said(["a", "b"]), nbest=others), "a.wav"))
+    assert row["nbest"] == [{"text": "a b", "score": -1.2346}, {"text": "a", "score": -2.0}]
 
 
 def test_ctm():

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from harness import QUIET, SMALL, cli, lines, make_corpus, result, run
+from harness import QUIET, SMALL, call, cli, lines, make_corpus, result, run
 
 from asr_exp.config import compose, load_run, resolve, run_folder, signature, validate
 from asr_exp.errors import UserError
@@ -66,6 +66,17 @@ def test_another_decoder_needs_no_network(folder, tmp_path, no_network):
     (lm,) = (folder / "lm").glob("*.arpa")
     assert sorted(vocabulary(lm)) == ["ba", "di", "go", "lu", "me"]
     assert "nbest" not in lines(folder / "hypotheses.test.jsonl")[0]
+
+
+def test_the_language_model_of_a_run_is_made_by_its_own_text_rules(folder, tmp_path):
+    run("evaluate", folder, *WITH_LM, "text=upper", *QUIET, cwd=tmp_path)
+    (lm,) = (folder / "lm").glob("*.arpa")
+    assert sorted(vocabulary(lm)) == ["ba", "di", "go", "lu", "me"]
+    run("evaluate", folder, *WITH_LM, *QUIET, cwd=tmp_path)
+    shutil.copy(lm, tmp_path / "m.lm")  # an ARPA file, whatever it is called
+    run("evaluate", folder, "decode=beam", "decode.lm=m.lm", *QUIET, cwd=tmp_path)
+    train, file = sorted(apart(folder), reverse=True)
+    assert train.replace("train-text:", "file:") == file
 
 
 def test_what_is_kept_is_the_checkpoints_own(folder, tmp_path, no_network):
@@ -129,6 +140,8 @@ def test_weights_are_looked_for_on_dev_once(folder, trained, tmp_path, capsys, m
     found = json.loads((folder / "lm/tuned.json").read_text())
     assert "tuned_on=dev" in decoder and [f"lm_weight={w['lm_weight']:g}" in decoder for w in found.values()] == [True]
     assert score["splits"]["dev"]["wer"] is not None
+    keys = [*WITH_LM, "decode.tune=true", "decode.beam=10", "decode.hot_words=[mood]", "decode.lm_weight=2"]
+    call("transcribe", trained[1] / "test0.wav", f"run={folder}", *keys, *QUIET, cwd=tmp_path)
 
 
 @pytest.mark.slow
@@ -163,6 +176,7 @@ def test_a_run_whose_final_decoder_is_a_beam(trained, tmp_path, monkeypatch):
     (["decode=beam", "decode.lm=other.txt"], "can spell none of its words, such as 'xyz'"),
     (["decode=beam", "decode.lexicon=other.txt"], "Line 1 of decode.lexicon=other.txt"),
     (["decode=beam", "decode.tune=true"], "there is none; add decode.lm=train-text"),
+    (["decode=beam", 'decode.hot_words=[go,"!!!"]'], "decode.hot_words has '!!!', of which the text rules (text=standard) leave nothing"),
     ([*WITH_LM, "decode.hot_words=[qu]"], "decode.hot_words: the model cannot spell 'qu'"),
     ([*WITH_LM, "decode.hot_words=[ba ba ba ba ba ba ba]"], "a phrase of more than 6 words"),
 ])  # fmt: skip
@@ -226,6 +240,9 @@ def test_what_is_at_its_default_is_not_in_the_signature(tmp_path, monkeypatch):
     (["decode.hot_words=[robot]"], "add decode=beam"),
     (["decode=beam", "decode.settings.beam=8"], "keys of its own"),
     (["decode=beam", "decode.hot_words=[\" \"]"], "empty word"),
+    (["decode=beam", "decode.hot_words=[\"???\"]"], "decode.hot_words has '???' in it"),
+    (["decode=beam", "decode.lm_weight=3"], "decode.lm_weight=3.0 is of a language model, and there is none; add decode.lm=train-text"),
+    (["decode=beam", "decode.lm=none", "decode.order=4"], "decode.order=4 is of a language model"),
     (["dataset=timit-phones", "dataset.root=/d", "decode=beam", "decode.lexicon=a.txt"], "the model emits phones"),
     (["decode=beam", "decode.order=7"], "at most 6"),
 ])  # fmt: skip

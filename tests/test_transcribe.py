@@ -87,15 +87,17 @@ def test_another_decoder_says_what_evaluate_scores_with_it(tuned, tmp_path, cach
     corpus = make_corpus(tmp_path / "data")
     keep = ["model=hf", f"model.checkpoint={tuned('wav2vec2-layer')}", "model.head=keep", "trainer.max_steps=0", *QUIET]
     folder = run(*corpus, *keep, cwd=tmp_path)
-    beam = ["decode=beam", "decode.word_score=-2"]
+    beam = ["decode=beam", "decode.word_score=-2", "decode.nbest=3"]
     call("evaluate", folder, *beam, CPU, cwd=tmp_path)
     (scored,) = folder.glob("evaluations/*/hypotheses.test.jsonl")
     want = {f"data/{one['id']}": one["hypothesis"] for one in lines(scored)}
+    several = {f"data/{one['id']}": [other["text"] for other in one["nbest"]] for one in lines(scored)}
     assert list(want.values()) != [one["hypothesis"] for one in lines(folder / "hypotheses.test.jsonl")]
     capsys.readouterr()
     call("transcribe", "data/test*.wav", f"run={folder}", *beam, "format=jsonl", CPU, cwd=tmp_path)
     found = said(capsys)
     assert {one["file"]: one["text"] for one in found} == want and all(one["words"] for one in found)
+    assert {one["file"]: [other["text"] for other in one["nbest"]] for one in found} == several
 
 
 def check_words(one: dict) -> None:
@@ -237,6 +239,7 @@ def test_files_of_the_same_name(tuned, clips, tmp_path):
     ([], "transcribe needs recordings"),
     (["a.wav", "b.wav", "format=srt"], "format=srt of 2 recordings needs a folder"),
     (["a.wav", "format=jsonlines"], "format=jsonlines is not one of .* Did you mean 'jsonl'"),
+    (["a.wav", "format=jsonl", "out=x.srt"], r"format=jsonl and the ending of out=x.srt contradict each other; .* give \*.jsonl"),
     (["a.wav", "run=no/such/run"], "run=no/such/run"),
     (["a.wav", "run=./nothing"], "run=./nothing is not a folder"),
     (["a.wav", "run=."], "run=."),

@@ -76,9 +76,9 @@ def _evaluate(config: DictConfig, folder: Path, runtime: Runtime) -> Path:
         return model
 
     def dev() -> Split:
-        if split.name == "dev" and same_data(config, folder):
-            return split
         own = own_data(config, folder, "dev")
+        if split.name == "dev" and same_data(config, folder) and own.text == config.text:
+            return split
         return build_split(own, build_data(own), "dev", tokenizer, outline, runtime.main)
 
     if isinstance(decoder, Beam) and config.decode.tune:

@@ -6,7 +6,8 @@ export.int8=true one in 8 bits, and what that costs on dev recordings. export.pu
 """
 
 import os
-import shutil
+import re
+import tempfile
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,16 +44,14 @@ def run(config: DictConfig) -> Path:
         require_token(config.export.push)
     if config.export.onnx or config.export.int8:
         require_onnx()
-    checkpoint, beside = os.path.expanduser(checkpoint_of(config)), out.with_name(f"{out.name}.new")
+    checkpoint = os.path.expanduser(checkpoint_of(config))
     try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        told = _fill(config, checkpoint, out.name, beside)
-        files = _move(beside, out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
+            told = _fill(config, checkpoint, out.name, Path(beside))
+            files = _move(Path(beside), out)
     except OSError as why:
         raise UserError(f"out={config.out} cannot be written ({why.strerror or why}); give another folder.") from why
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     if config.export.push:
         message = f"Export of run {(told.get('run') or checkpoint)} by asr_exp"
         told["hub"] = push(out, files, config.export.push, config.export.private, message)
@@ -69,11 +68,20 @@ def _place(config: DictConfig) -> Path:
     there = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if out.exists() and not out.is_dir():
         raise UserError(f"out={config.out} is a file; give a folder.")
-    if there - {".git", ".gitattributes"} and not {"config.json", "README.md"} <= there:
-        raise UserError(f"out={config.out} holds other things than an exported model; give a new folder.")
+    if there - {".git", ".gitattributes"} and not _exported(out):
+        raise UserError(f"out={config.out} holds other things than a model that export wrote; give a new folder.")
     if any((folder / "config.yaml").is_file() for folder in (out, *out.parents[:2])):
         raise UserError(f"out={config.out} is inside a run's folder; give one of its own.")
     return out
+
+
+def _exported(folder: Path) -> bool:
+    """Whether a folder holds a model of this command: its card has the tag."""
+    try:
+        text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return bool(re.search(r"^\s*- asr_exp$", text.partition("\n---\n")[0], re.MULTILINE))
 
 
 def _move(beside: Path, out: Path) -> list[str]:

@@ -84,6 +84,8 @@ def _format(config: DictConfig, files: Sequence[str]) -> str:
     style = config.format or by_ending.get(Path(config.out or "").suffix.lower(), "text")
     if style not in FORMATS:
         raise UserError(f"format={style} is not one of {', '.join(FORMATS)}.{nearest(style, FORMATS)}")
+    if not _is_folder(config.out) and by_ending.get(Path(config.out or "").suffix.lower(), style) != style:
+        raise UserError(f"format={style} and the ending of out={config.out} contradict each other; drop format, or give *{ENDINGS[style]}.")
     if style in ONE_RECORDING and len(files) > 1 and not _is_folder(config.out):
         raise UserError(f"format={style} of {len(files)} recordings needs a folder, for a file each: out=FOLDER/.")
     return style
