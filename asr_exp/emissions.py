@@ -91,8 +91,11 @@ class Kept:
         if wanted > ROOM:
             return False
         others = [one for one in self.folder.parent.glob("*") if one.is_dir() and one != self.folder]
-        sizes = {one: sum(file.stat().st_size for file in one.iterdir()) for one in others}
-        for one in sorted(others, key=lambda one: one.stat().st_mtime):
+        sizes, ages = {}, {}
+        for one in others:
+            with suppress(FileNotFoundError):  # another evaluation is writing, or making room too
+                sizes[one], ages[one] = sum(file.stat().st_size for file in one.iterdir()), one.stat().st_mtime
+        for one in sorted(ages, key=lambda one: ages[one]):
             if sum(sizes.values()) + wanted <= ROOM:
                 break
             shutil.rmtree(one, ignore_errors=True)

@@ -35,7 +35,6 @@ class FeatureCache:
     def __init__(self, path: Path, frames: np.ndarray, channels: int, budget: float):
         self.frames, self.channels, self.left = frames, channels, budget
         self._starts = MARK.size * len(frames) + WIDEST * channels * np.concatenate([[0], np.cumsum(frames, dtype=np.int64)])
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         os.utime(path)
 
@@ -63,10 +62,10 @@ class FeatureCache:
 
     def write(self, index: int, clip: torch.Tensor, features: torch.Tensor) -> None:
         """Keep features, as long as there is room. A disk that is full is told of once."""
+        if features.nbytes > self.left or features.shape != (self.frames[index], self.channels):
+            return
         data = _bytes(features)
         self.left -= len(data)
-        if self.left < 0 or features.shape != (self.frames[index], self.channels):
-            return
         try:
             os.pwrite(self._file, data, int(self._starts[index]))
             os.pwrite(self._file, MARK.pack(_checksum(data, clip), CODES[features.dtype]), MARK.size * index)
@@ -88,7 +87,10 @@ def open_cache(folder: Path, weights: Mapping[str, torch.Tensor], settings: str,
         digest.update(name.encode() + _bytes(weight.detach()))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{digest.hexdigest()}.features"
-    taken = {one: one.stat() for one in folder.glob("*.features")}
+    taken = {}
+    for one in folder.glob("*.features"):
+        with suppress(FileNotFoundError):  # another run is making room too
+            taken[one] = one.stat()
     disk = os.statvfs(folder)
     budget = min(budget, _room(taken.values()) + disk.f_bavail * disk.f_frsize / 2)
     own = taken.pop(path, None)

@@ -50,7 +50,7 @@ class Spool:
 
 
 @dataclass(frozen=True)
-class _Bytes:
+class InMemory:
     """A file's contents, to be read as a file is."""
 
     data: bytes
@@ -92,7 +92,7 @@ def read_recording(source: str | os.PathLike | bytes, rate: int, name: str = "",
     if source == STDIN:
         with _standard_input() as path:
             return read_recording(path, rate, name or "standard input", longest)
-    audio = _Bytes(source) if isinstance(source, bytes) else FileAudio(os.fspath(source))
+    audio = InMemory(source) if isinstance(source, bytes) else FileAudio(os.fspath(source))
     name = name or (audio.path if isinstance(audio, FileAudio) else "the recording")
     if _is_empty(audio):
         raise UserError(f"{name}: empty: the file holds no audio.")
@@ -128,7 +128,7 @@ def _standard_input() -> Iterator[str]:
         yield file.name
 
 
-def _decoded(audio: FileAudio | _Bytes, rate: int, name: str, clip: Clip) -> Iterator[np.ndarray]:
+def _decoded(audio: FileAudio | InMemory, rate: int, name: str, clip: Clip) -> Iterator[np.ndarray]:
     """The samples of a long file block by block: those that `decode` gives."""
     try:
         with soundfile.SoundFile(audio.open()) as file:
@@ -155,14 +155,14 @@ def _decoded(audio: FileAudio | _Bytes, rate: int, name: str, clip: Clip) -> Ite
 # what libsndfile does not read
 
 
-def _is_foreign(audio: FileAudio | _Bytes, clip: Clip) -> bool:
+def _is_foreign(audio: FileAudio | InMemory, clip: Clip) -> bool:
     """Whether a file that libsndfile makes nothing of may be something all the same."""
-    there = isinstance(audio, _Bytes) or os.path.isfile(audio.path)
+    there = isinstance(audio, InMemory) or os.path.isfile(audio.path)
     return clip.reason.startswith("unreadable") and not clip.late and there
 
 
-def _is_empty(audio: FileAudio | _Bytes) -> bool:
-    return not audio.data if isinstance(audio, _Bytes) else os.path.isfile(audio.path) and not os.path.getsize(audio.path)
+def _is_empty(audio: FileAudio | InMemory) -> bool:
+    return not audio.data if isinstance(audio, InMemory) else os.path.isfile(audio.path) and not os.path.getsize(audio.path)
 
 
 def _spooled(blocks: Iterator[np.ndarray], rate: int) -> Samples:
@@ -181,7 +181,7 @@ def _chained(held: list[np.ndarray], rest: Iterator[np.ndarray]) -> Iterator[np.
     yield from rest
 
 
-def _by_ffmpeg(audio: FileAudio | _Bytes, rate: int, name: str, longest: float) -> Iterator[np.ndarray]:
+def _by_ffmpeg(audio: FileAudio | InMemory, rate: int, name: str, longest: float) -> Iterator[np.ndarray]:
     """The first audio stream of a file as ffmpeg decodes it, block by block, as `read_recording` gives it."""
     program = shutil.which("ffmpeg")
     if program is None:
@@ -189,7 +189,7 @@ def _by_ffmpeg(audio: FileAudio | _Bytes, rate: int, name: str, longest: float) 
         raise UserError(f"{name}: {told}.")
     with tempfile.NamedTemporaryFile(prefix="asr_exp-") as copy, tempfile.TemporaryFile() as errors:
         path = audio.path if isinstance(audio, FileAudio) else copy.name
-        if isinstance(audio, _Bytes):
+        if isinstance(audio, InMemory):
             copy.write(audio.data)
             copy.flush()
         inward = ["-protocol_whitelist", "file", "-format_whitelist", CONTAINERS, "-i", f"file:{path}", "-map", "0:a:0"]

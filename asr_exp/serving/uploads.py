@@ -1,35 +1,21 @@
 """Recordings as they were sent, to the samples a model takes. All of it is work for a thread other than the event loop's."""
 
 import base64
-import io
 import json
 import math
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 import soxr
 
 from asr_exp.data.clips import Samples, as_int16, read_clip
-from asr_exp.data.recordings import read_recording
+from asr_exp.data.recordings import InMemory, read_recording
 from asr_exp.errors import UserError
 from asr_exp.serving.limits import Limits, Refused
 
 READABLE = "send WAV, FLAC, MP3, Ogg (Vorbis or Opus), AIFF, AU or NIST SPHERE"
 MOST_SAMPLES = 2**26  # of all channels, before resampling: 256 MB while it is decoded
 NAME = "file"  # what read_recording is to call it
-
-
-@dataclass(frozen=True)
-class _Upload:
-    """Encoded audio in memory."""
-
-    data: bytes
-    start: float | None = None
-    end: float | None = None
-
-    def open(self) -> BinaryIO:
-        return io.BytesIO(self.data)
 
 
 def from_json(body: BinaryIO) -> bytes:
@@ -55,7 +41,7 @@ def samples(audio: bytes, rate: int, limits: Limits) -> Samples:
         raise Refused(400, f"The file is empty; {READABLE}.")
     if len(audio) > limits.max_bytes:
         raise Refused(413, f"The recording is larger than the {limits.max_bytes / 2**20:g} MB this server takes.")
-    clip = read_clip(_Upload(audio), header_only=True, longest=math.inf)  # type: ignore[arg-type]
+    clip = read_clip(InMemory(audio), header_only=True, longest=math.inf)  # type: ignore[arg-type]
     if clip.seconds > limits.max_seconds:
         raise Refused(413, f"The recording is {clip.seconds:.0f} s long, and this server takes {limits.max_seconds:g} s; cut it.")
     if clip.frames * clip.channels > MOST_SAMPLES:
