@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from asr_exp.data.clips import Samples
 
 BLOCK = 2**20  # samples looked at together
+GRAIN = 8  # frames; audio is filled up to a multiple of so many, so that matrix products come in few shapes (see `packed.GRAIN`)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def extract_features(layers: Sequence[Any], audio: torch.Tensor, lengths: Sequen
     """
     stride = _total_stride(layers)
     clips = [F.pad(row[:n], (0, -n % stride)) for row, n in zip(audio, lengths, strict=True)]
-    flat = torch.cat([*clips, audio.new_zeros(2 * stride)])  # zeros at the end, so that no window of the last utterance is cut
+    fill = -sum(map(len, clips)) % (GRAIN * stride)
+    flat = torch.cat([*clips, audio.new_zeros(fill + 2 * stride)])  # zeros at the end, so that no window of the last utterance is cut
     x = flat[:, None]
     for layer in layers:
         if isinstance(getattr(layer, "layer_norm", None), torch.nn.GroupNorm):
@@ -134,4 +136,4 @@ def _grouped(layer: Any, flat: torch.Tensor, lengths: Sequence[int], aligned: in
         windows = flat[start : end + kernel - stride].unfold(0, kernel, stride)
         made.append(layer.activation(F.linear(windows, (weight * factor[:, None]).to(flat.dtype), bias.to(flat.dtype))))
         start = end
-    return torch.cat([*made, made[-1].new_zeros(2 * aligned // stride, made[-1].shape[1])])
+    return torch.cat([*made, made[-1].new_zeros((len(flat) - start) // stride, made[-1].shape[1])])

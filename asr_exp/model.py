@@ -125,7 +125,8 @@ class Recogniser(nn.Module):
         layers = self.backbone.feature_extractor.conv_layers
         with torch.no_grad() if self.front_end_frozen else contextlib.nullcontext():
             if self._packed and self.front_end_frozen and audio.device.type == "cpu":  # one at a time: what is at hand stays in the cache
-                return torch.cat([self._features_of(self._batch, row, audio) for row in range(len(audio))]).T[None]
+                made = torch.cat([self._features_of(self._batch, row, audio) for row in range(len(audio))])
+                return F.pad(made, (0, 0, 0, self._packed.layout.tail)).T[None]
             if self._packed:
                 return extract_features(layers, audio, self._batch.lengths, self._packed.layout.positions, self._whole).T[None]
             if self._whole and getattr(self.network.config, "feat_extract_norm", "layer") == "group":

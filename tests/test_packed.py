@@ -24,9 +24,10 @@ def layout(frames: list[int], gap: int = 0) -> packed.Layout:
 def test_a_layout_packs_and_unpacks():
     padded = torch.tensor([[1, 2, 3], [11, 0, 0], [21, 22, 0]])
     place = layout([3, 1, 2], gap=2)
-    assert place.pack(padded).tolist() == [1, 2, 3, 11, 21, 22]
-    assert place.row.tolist() == [0, 0, 0, 1, 2, 2]
-    assert place.spaced.tolist() == [2, 3, 4, 7, 10, 11] and place.spaced_length == 14  # ..123..4..56..
+    assert (place.count, place.tail) == (6, 10)  # filled up to 16
+    assert place.pack(padded).tolist() == [1, 2, 3, 11, 21, 22] + 10 * [1]
+    assert place.row.tolist() == [0, 0, 0, 1, 2, 2] + 10 * [0]
+    assert place.spaced.tolist() == [2, 3, 4, 7, 10, 11] + 10 * [0] and place.spaced_length == 14 + 10  # ..123..4..56..
     assert torch.equal(place.unpack(place.pack(padded)), padded)
 
 
@@ -44,7 +45,8 @@ def test_positions_are_convolved_as_torch_does(kernel):
     conv = torch.nn.Conv1d(12, 12, kernel, padding=kernel // 2, groups=3).double()
     x = torch.randn(sum(FRAMES), 12, dtype=torch.float64, requires_grad=True)
     place = layout(FRAMES, gap=kernel)
-    got = convolve_positions(x, conv, place.spaced, place.spaced_length)
+    tail = torch.randn(place.tail, 12, dtype=torch.float64)  # is heard by no utterance
+    got = convolve_positions(torch.cat([x, tail]), conv, place.spaced, place.spaced_length)[: place.count]
     want = torch.cat([conv(part.T[None])[0, :, : len(part)].T for part in x.split(FRAMES)])
     assert torch.allclose(got, want, atol=1e-12)
     weights = torch.randn_like(got)
