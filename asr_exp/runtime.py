@@ -1,9 +1,7 @@
-"""Where a run runs: rank and world, device and precision, seeds, sums across ranks, and the record of the machine."""
+"""Where a run runs: rank and world, device and precision, seeds, sums across ranks."""
 
 import contextlib
-import importlib.metadata
 import os
-import platform
 import signal
 import socket
 import subprocess
@@ -260,39 +258,3 @@ class Signals:
     def __exit__(self, *_: Any) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# the record
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that can move a number."""
-    names = ("asr_exp", "torch", "torchaudio", "transformers", "datasets", "numpy", "soundfile", "soxr", "jiwer", "hydra-core",
-             "flashlight-text")
-    found = {"python": platform.python_version()}
-    for name in names:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
-
-
-def environment(runtime: Runtime) -> dict[str, Any]:
-    """What environment.json says: the machine, the versions, the command and the code's commit."""
-    device = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else platform.processor() or platform.machine()
-    return {
-        "command": ["python", "-m", "asr_exp", *sys.argv[1:]], "host": socket.gethostname(), "platform": platform.platform(),
-        "device": device, "devices": runtime.world, "precision": runtime.precision, "cpu_count": os.cpu_count(),
-        "threads": torch.get_num_threads(), "cuda": torch.version.cuda if runtime.device.type == "cuda" else None,
-        "git_commit": _commit(), "slurm_job": os.environ.get("SLURM_JOB_ID"), "versions": versions(),
-    }
-
-
-def _commit() -> str | None:
-    here = Path(__file__).resolve().parent
-    if not (here.parent / ".git").exists():
-        return None
-    with contextlib.suppress(OSError):
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
-        return done.stdout.strip() or None
-    return None

@@ -95,6 +95,7 @@ def save_model(folder: Path, name: str, seed: int = 0) -> Path:
     import torch
     import transformers
 
+    transformers.logging.disable_progress_bar()
     folder.mkdir(parents=True)
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(TOKENS)}), encoding="utf-8")
     tokenizer = transformers.Wav2Vec2CTCTokenizer(

@@ -5,7 +5,6 @@ import os
 import platform
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 PROBED = (2048, 768, 3072)  # rows, inputs and outputs of the probe: a feed-forward layer of the base model over 40 s of audio
@@ -41,13 +40,13 @@ def machine(device: str) -> dict[str, Any]:
 
 def _processor() -> str:
     """The CPU's name, with the instructions that decide how fast it is in bf16."""
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return platform.processor() or platform.machine()
-    fields = dict(line.split(":", 1) for line in info.read_text().split("\n\n")[0].splitlines() if ":" in line)
-    known = {name.strip(): value.strip() for name, value in fields.items()}
-    flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in known.get("flags", "").split()]
-    return f"{known.get('model name', platform.machine())} ({', '.join(flags) or 'no AVX2'})"
+    from asr_exp.machine import CPUINFO, processor
+
+    if not CPUINFO.exists():
+        return processor()
+    there = CPUINFO.read_text().split()
+    flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in there]
+    return f"{processor()} ({', '.join(flags) or 'no AVX2'})"
 
 
 def versions() -> dict[str, str]:

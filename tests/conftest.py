@@ -86,6 +86,18 @@ def alone(tmp_path_factory):
     return make
 
 
+@pytest.fixture
+def trained(alone, corpus):
+    """The folder of a run of two steps on the tones."""
+    return alone([*corpus, *harness.TWO_STEPS])
+
+
+@pytest.fixture(scope="session")
+def tones(corpus):
+    """The folder of those tones, with train.csv, dev.csv and test.csv."""
+    return Path(corpus[1].partition("=")[2]).parent
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
     """No test reads or fills the cache of whoever runs it, or reaches for the network."""

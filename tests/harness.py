@@ -30,6 +30,7 @@ WORDS = {"ba": 250.0, "di": 500.0, "go": 900.0, "lu": 1600.0, "me": 2600.0}
 SMALL = ["model=tiny-random", "model.config.conv_dim=[16,16,16,16]", "model.config.hidden_size=32", "model.config.num_hidden_layers=2",
          "model.config.intermediate_size=64", "model.config.num_conv_pos_embedding_groups=2"]  # fmt: skip
 QUIET = ["tracking=none", "trainer.precision=fp32", "trainer.device=cpu"]
+TWO_STEPS = [*SMALL, "trainer.max_steps=2", "trainer.eval_every=1", "trainer.batch_seconds=4", *QUIET]
 
 
 def settings(kind: str, norm: str, **more: Any) -> dict[str, Any]:

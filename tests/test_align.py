@@ -6,16 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from harness import QUIET, SMALL, call, make_corpus, run, spoken
+from harness import QUIET, TWO_STEPS, call, make_corpus, run, spoken
 from test_alignment import intervals
-
-SHORT = [*SMALL, "trainer.max_steps=2", "trainer.eval_every=1", "trainer.batch_seconds=4", *QUIET]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    place = tmp_path_factory.mktemp("trained")
-    return run(*make_corpus(place / "data"), *SHORT, cwd=place)
 
 
 @pytest.fixture
@@ -93,7 +85,8 @@ def test_times_of_timit_beside_the_audio(trained, recordings, capsys):
 def test_the_phones_of_timit(tmp_path, shared_data, capsys):
     """A model of phones takes them from the .PHN, and is held against its times."""
     timit = shared_data("TIMIT")
-    folder = run("dataset=timit-phones", f"dataset.root={timit}", "dataset.test=[test]", "dataset.max_utterances=4", *SHORT, cwd=tmp_path)
+    corpus = ["dataset=timit-phones", f"dataset.root={timit}", "dataset.test=[test]", "dataset.max_utterances=4"]
+    folder = run(*corpus, *TWO_STEPS, cwd=tmp_path)
     call("align", f"run={folder}", f"files=[{timit}/TRAIN/DR1/FVMH0]", "out=x", *QUIET, cwd=tmp_path)
     record = json.loads((tmp_path / "x/alignment.json").read_text())
     grid = (tmp_path / "x/SX206.TextGrid").read_text()

@@ -21,7 +21,7 @@ ROWS = [
     ["schema"],
     ["hints", "matmul", "rules"],
     ["config", "console", "hub", "runtime", "sharding"],  # band 1
-    ["help"],
+    ["help", "machine"],
     ["data"],  # band 2, one way
     ["data.espeak", "data.phones"],
     ["data.text"],

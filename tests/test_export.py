@@ -10,20 +10,12 @@ import soundfile
 import torch
 import transformers
 import yaml
-from harness import NAMES, QUIET, SMALL, call, lines, make_corpus, result, run
+from harness import NAMES, QUIET, call, lines, result
 
 from asr_exp import onnx_file
 from asr_exp.backbone import load_backbone
 from asr_exp.card import Facts, _without_place, card
 from asr_exp.errors import UserError
-
-SHORT = [*SMALL, "trainer.max_steps=2", "trainer.eval_every=1", "trainer.batch_seconds=4", *QUIET]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    place = tmp_path_factory.mktemp("trained")
-    return run(*make_corpus(place / "data"), *SHORT, cwd=place)
 
 
 @pytest.fixture

@@ -5,27 +5,24 @@ import shutil
 from pathlib import Path
 
 import pytest
-from harness import QUIET, SMALL, call, cli, lines, make_corpus, result, run
+from harness import QUIET, TWO_STEPS, call, cli, lines, result, run
 
 from asr_exp.config import compose, load_run, resolve, run_folder, signature, validate
 from asr_exp.errors import UserError
 from asr_exp.ngram import vocabulary
 
-SHORT = [*SMALL, "trainer.max_steps=2", "trainer.eval_every=1", "trainer.batch_seconds=4", *QUIET]
 WITH_LM = ["decode=beam", "decode.lm=train-text"]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The folder of a run of two steps, and of its data."""
+@pytest.fixture
+def trained(trained):
     pytest.importorskip("flashlight.lib.text")
-    place = tmp_path_factory.mktemp("trained")
-    return run(*make_corpus(place / "data"), *SHORT, cwd=place), place / "data"
+    return trained
 
 
 @pytest.fixture
 def folder(trained, tmp_path):
-    return Path(shutil.copytree(trained[0], tmp_path / "run"))
+    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 @pytest.fixture
@@ -120,39 +117,38 @@ def test_the_least_recent_make_room(folder, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_weights_are_looked_for_on_dev_once(folder, trained, tmp_path, capsys, monkeypatch, no_network):
+def test_weights_are_looked_for_on_dev_once(folder, tones, tmp_path, capsys, monkeypatch, no_network):
     for name in ("LM_WEIGHTS", "WORD_SCORES"):
         monkeypatch.setattr(f"asr_exp.tuning.{name}", (0.0, 1.0))
     tuned = ["evaluate", folder, *WITH_LM, "decode.tune=true", "decode.beam=10", *QUIET]
-    gone = trained[1] / "test.csv"
+    gone = tones / "test.csv"
     run(*tuned, "split=dev", cwd=tmp_path)
     out = capsys.readouterr().out
     assert "WER of dev by lm_weight" in out and "with decode.lm_weight=" in out
     table = [line for line in out.splitlines() if line.rstrip().endswith("%") and "." in line][:2]
     assert len(table) == 2 and max(len(line) for line in out.partition("\nDone")[0].splitlines()) <= 80
     no_network()
-    (trained[1] / "dev.csv").rename(gone.with_name("dev.gone"))  # neither are dev's recordings needed again
+    (tones / "dev.csv").rename(gone.with_name("dev.gone"))  # neither are dev's recordings needed again
     try:
         run(*tuned, cwd=tmp_path, status=1)  # the network is, for test
     finally:
-        gone.with_name("dev.gone").rename(trained[1] / "dev.csv")
+        gone.with_name("dev.gone").rename(tones / "dev.csv")
     ((decoder, score),) = apart(folder).items()
     found = json.loads((folder / "lm/tuned.json").read_text())
     assert "tuned_on=dev" in decoder and [f"lm_weight={w['lm_weight']:g}" in decoder for w in found.values()] == [True]
     assert score["splits"]["dev"]["wer"] is not None
     keys = [*WITH_LM, "decode.tune=true", "decode.beam=10", "decode.hot_words=[mood]", "decode.lm_weight=2"]
-    call("transcribe", trained[1] / "test0.wav", f"run={folder}", *keys, *QUIET, cwd=tmp_path)
+    call("transcribe", tones / "test0.wav", f"run={folder}", *keys, *QUIET, cwd=tmp_path)
 
 
 @pytest.mark.slow
-def test_a_run_whose_final_decoder_is_a_beam(trained, tmp_path, monkeypatch):
+def test_a_run_whose_final_decoder_is_a_beam(trained, corpus, tones, tmp_path, monkeypatch):
     for name in ("LM_WEIGHTS", "WORD_SCORES"):
         monkeypatch.setattr(f"asr_exp.tuning.{name}", (0.0, 1.0))
-    data = [f"dataset.{split}={trained[1]}/{split}.csv" for split in ("train", "dev", "test")]
-    folder = run("dataset=csv", *data, *SHORT, *WITH_LM, "decode.tune=true", "decode.beam=10", cwd=tmp_path)
+    folder = run(*corpus, *TWO_STEPS, *WITH_LM, "decode.tune=true", "decode.beam=10", cwd=tmp_path)
     score = result(folder)
     assert score["protocol"]["decoder"].startswith("beam(beam=10, lm=train-text:") and "tuned_on=dev" in score["protocol"]["decoder"]
-    assert folder.name != trained[0].name
+    assert folder.name != trained.name
     for split in ("dev", "test"):
         pairs = lines(folder / f"hypotheses.{split}.jsonl")
         assert sum(pair["counts"]["reference_length"] for pair in pairs) == score["splits"][split]["reference_length"]
@@ -162,9 +158,8 @@ def test_a_run_whose_final_decoder_is_a_beam(trained, tmp_path, monkeypatch):
         run("evaluate", folder, f"split={split}", *QUIET, cwd=tmp_path)
         assert (folder / f"hypotheses.{split}.jsonl").read_bytes() == scored[split]
     assert result(folder) == before and not apart(folder)
-    clip = next(trained[1].glob("test0.wav"))
     said = {pair["id"]: pair["hypothesis"] for pair in lines(folder / "hypotheses.test.jsonl")}
-    done = cli("transcribe", f"run={folder}", f"files={clip}", *QUIET, cwd=tmp_path)
+    done = cli("transcribe", f"run={folder}", f"files={tones}/test0.wav", *QUIET, cwd=tmp_path)
     assert done.stdout.strip().splitlines()[-1] == said["test0.wav"]
 
 
@@ -190,20 +185,20 @@ def test_what_cannot_be_decoded_with(folder, tmp_path, capsys, settings, words):
 
 
 @pytest.mark.slow
-def test_without_its_training_transcripts(folder, trained, tmp_path, capsys):
+def test_without_its_training_transcripts(folder, tones, tmp_path, capsys):
     """A model of them that was made before is enough; one that was not cannot be."""
-    gone = (trained[1] / "train.csv").rename(trained[1] / "train.gone")
+    gone = (tones / "train.csv").rename(tones / "train.gone")
     try:
         run("evaluate", folder, *WITH_LM, *QUIET, cwd=tmp_path, status=2)
         assert "dataset.train=" in capsys.readouterr().err
     finally:
-        gone.rename(trained[1] / "train.csv")
+        gone.rename(tones / "train.csv")
     run("evaluate", folder, *WITH_LM, *QUIET, cwd=tmp_path)
-    gone = (trained[1] / "train.csv").rename(trained[1] / "train.gone")
+    gone = (tones / "train.csv").rename(tones / "train.gone")
     try:
         run("evaluate", folder, *WITH_LM, "split=dev", *QUIET, cwd=tmp_path)
     finally:
-        gone.rename(trained[1] / "train.csv")
+        gone.rename(tones / "train.csv")
 
 
 def test_a_text_goes_through_the_text_rules(folder, tmp_path):
@@ -259,7 +254,7 @@ def test_keys_that_contradict_each_other(tmp_path, monkeypatch, settings, words)
 
 @pytest.mark.slow
 def test_two_ranks_score_as_one(trained, tmp_path):
-    one, two = (Path(shutil.copytree(trained[0], tmp_path / name)) for name in ("one", "two"))
+    one, two = (Path(shutil.copytree(trained, tmp_path / name)) for name in ("one", "two"))
     settings = [*WITH_LM, "decode.tune=true", "decode.beam=10", "trainer.device_seconds=4", *QUIET]
     cli("evaluate", one, *settings, cwd=tmp_path)
     cli("evaluate", two, *settings, "trainer.devices=2", cwd=tmp_path)

@@ -26,9 +26,10 @@ from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.emissions import Kept, checkpoint_hash, passes_of
 from asr_exp.errors import UserError
 from asr_exp.evaluation import evaluate
+from asr_exp.machine import versions
 from asr_exp.model import Outline, Recogniser
 from asr_exp.results import read_result, write_quarantine, write_result
-from asr_exp.runtime import Runtime, launch, task_overrides, under_torchrun, versions
+from asr_exp.runtime import Runtime, launch, task_overrides, under_torchrun
 from asr_exp.scoring import READ_CER, unspaced
 from asr_exp.tuning import tune_on_dev
 

@@ -8,18 +8,7 @@
 The settings are those the runs were started with, so each cell is found by its signature among the run folders; experiment=NAME is
 a folder of experiments, one a row. Cells that are missing, running, failed, stopped or stale are shown as what they are, with
 the reason; scores of different protocols are kept apart. Leaves table.md, table.csv, table.html and cells.csv (a line a run)
-in OUTPUT_ROOT/tables/NAME, and prints the Markdown.
-
-  rows=, columns=    keys that make rows and columns (columns: a grid): swept
-                     ones, or any of the runs' own
-  mean_over=         swept keys whose runs are averaged (seed)
-  name=, out=        name of the table; folder of its files
-  keep=FILE          write the runs' scores to a CSV file, to make it from again
-  cells=FILE         read them there, instead of from run folders
-  into=PAGE          rewrite the block of a page that begins with
-                     <!-- asr_exp table NAME --> and ends with <!-- end -->
-  check=true         write nothing; exit status 1 where that block is not
-                     what would be written
+in OUTPUT_ROOT/tables/NAME, and prints the Markdown. The keys may be given without their section: rows=model.
 """
 
 import difflib

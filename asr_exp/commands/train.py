@@ -35,10 +35,11 @@ from asr_exp.emissions import checkpoint_hash
 from asr_exp.errors import Pruned, Stopped, UserError
 from asr_exp.evaluation import Evaluation, Hypothesis, evaluate
 from asr_exp.job import Job, build_job
+from asr_exp.machine import environment, versions
 from asr_exp.model import Recogniser
 from asr_exp.plan import announce
 from asr_exp.results import LOSSES, read_result, write_quarantine, write_result, write_text
-from asr_exp.runtime import Runtime, environment, is_main, launch, peer_lost, task_overrides, under_torchrun, versions
+from asr_exp.runtime import Runtime, is_main, launch, peer_lost, task_overrides, under_torchrun
 from asr_exp.sharding import gathered, shard_like, shard_optimizer_state, whole
 from asr_exp.sweeps.study import Judge
 from asr_exp.tracking import MetricsFile, NoTracker, Profile, Tracker, make_tracker
