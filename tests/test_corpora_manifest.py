@@ -221,6 +221,7 @@ def test_broken_json_rows_are_rejected(tmp_path):
         ("sound.csv", b"RIFF\x00\x00", "sound.csv is not UTF-8 text; a manifest is CSV"),
         ("empty.json", b" ", "empty.json is empty"),
         ("latin.csv", "file,text\na.wav,\u00e9t\u00e9\n".encode("latin-1"), "latin.csv is not UTF-8"),
+        ("twice.csv", b"file,text,other,other,text\na.wav,a,x,y,b\n", "twice.csv has 2 columns 'text'; rename those that are not meant."),
         ("list.json", b"[]", "list.json has no row of an utterance, only '\\[\\]'"),
         ("half.json", b'[{"file": "a",', "half.json is not valid JSON: line 1"),
         ("text.json", b'"a"', "text.json holds no list of objects"),

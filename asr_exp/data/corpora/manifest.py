@@ -89,7 +89,7 @@ def _load(path: str, key: str, dataset: Any) -> list[_Row]:
     file = Path(os.path.expanduser(path))
     if not file.is_file():
         raise UserError(f"{key}={path} is not a file (looked in {Path.cwd()}); give the path of a manifest.")
-    rows = _rows(file, dataset.delimiter)
+    rows = _rows(file, dataset.delimiter, {column for column in dataset.columns.values() if column})
     columns = list(dict.fromkeys(name for row in rows for name in row.cells))
     wanted = {setting: dataset.columns[setting] for setting in _MEANING if dataset.columns[setting] is not None}
     missing = [setting for setting, column in wanted.items() if column not in columns]
@@ -150,8 +150,10 @@ def _seconds(row: _Row, column: str | None) -> float | None:
 # the formats
 
 
-def _rows(file: Path, delimiter: str | None) -> list[_Row]:
-    """The rows of a manifest, by its ending. Raises UserError for a file that is empty, no text, or neither UTF-8 nor marked UTF-16."""
+def _rows(file: Path, delimiter: str | None, used: set[str]) -> list[_Row]:
+    """The rows of a manifest, by its ending. Raises UserError for a file that is empty, no text, neither UTF-8 nor marked UTF-16, or
+    has two of a column that is used.
+    """
     try:
         with file.open("rb") as stream:
             start = stream.read(4096)
@@ -169,7 +171,7 @@ def _rows(file: Path, delimiter: str | None) -> list[_Row]:
     if ending in (".json", ".jsonl", ".ndjson") and delimiter is None:
         rows = list(_json_list(file, lines) if ending == ".json" else _json_lines(lines))
     else:
-        rows = list(_table(file, lines, delimiter or ("\t" if ending in (".tsv", ".tab") else ",")))
+        rows = list(_table(file, lines, delimiter or ("\t" if ending in (".tsv", ".tab") else ","), used))
     if not rows:
         first = next((line.strip() for line in lines if line.strip()), "")
         what = f"has no row of an utterance, only {first[:40]!r}" if first else "is empty"
@@ -177,7 +179,7 @@ def _rows(file: Path, delimiter: str | None) -> list[_Row]:
     return rows
 
 
-def _table(file: Path, lines: list[str], delimiter: str) -> Iterator[_Row]:
+def _table(file: Path, lines: list[str], delimiter: str, used: set[str]) -> Iterator[_Row]:
     if len(delimiter) != 1:
         raise UserError(f"dataset.delimiter={delimiter!r} is not one character.")
     header: list[str] | None = None
@@ -188,6 +190,8 @@ def _table(file: Path, lines: list[str], delimiter: str) -> Iterator[_Row]:
             continue
         elif header is None:
             header = [name.strip() for name in cells]
+            if twice := next((name for name in header if name in used and header.count(name) > 1), None):
+                raise UserError(f"{file} has {header.count(twice)} columns {twice!r}; rename those that are not meant.")
         elif len(cells) < len(header) or any(cells[len(header):]):
             yield _Row(number, {name: None for name in header}, f"it has {len(cells)} fields where the header names {len(header)}")
         else:
