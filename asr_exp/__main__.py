@@ -96,7 +96,9 @@ def _start(hydra: "Hydra", command: str, options: Namespace, folders: list[Path]
         return importlib.import_module(f"asr_exp.commands.{command}").run(options.overrides, options.config_dir)
     broken: dict[str, str] = {}
     asked = configs.in_hydras_words(options.overrides)
-    multirun = options.multirun or hydra.get_mode(config_name="config", overrides=asked) == RunMode.MULTIRUN
+    # Our own files ask for no sweep, so only what else is read is composed for it.
+    others = len(folders) > 1 or any("hydra" in text for text in asked)
+    multirun = options.multirun or others and hydra.get_mode(config_name="config", overrides=asked) == RunMode.MULTIRUN
     if multirun:
         options.overrides, broken = configs.written_out(options.overrides, options.config_dir)
         for row, why in broken.items():

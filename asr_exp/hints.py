@@ -8,6 +8,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin
@@ -25,6 +26,7 @@ Choices = Mapping[str, Sequence[str]]  # of each group
 
 # Groups that may be left out, and of which several may be chosen: they are no sections of their own.
 OPTIONAL_GROUPS = ("experiment", "debug")
+_typed = cache(lambda: OmegaConf.structured(Config))  # to try values on: each key by itself, whatever it holds of others
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -211,7 +213,7 @@ def _type_problems(name: str, text: str, value: Any) -> Iterator[str]:
         yield f"{text}: {name} is a section; set its keys one by one: {', '.join(f'{name}.{f.name}' for f in fields(one.type))}."
         return
     try:
-        OmegaConf.update(OmegaConf.structured(Config), name, value, merge=True)
+        OmegaConf.update(_typed(), name, value, merge=True)
     except OmegaConfBaseException:
         yield f"{text}: {name} must be {_kind(one.type)} ({one.metadata['help']}), not {value!r}."
 

@@ -1,9 +1,11 @@
 """Is asr_exp faster than what one would run otherwise? One command answers, on your machine.
 
-python -m benchmarks [rows=NAME,NAME] [rounds=5] [lengths=mixed] [speech=FOLDER] [drift=0.15] [out=FOLDER] [device=auto] [quick=true]
+python -m benchmarks [rows=NAME,NAME] [rounds=5] [keep=true] [lengths=mixed] [speech=FOLDER] [drift=0.15] [out=FOLDER] [device=auto]
+                     [quick=true]
 
 rows     which rows (below); all of this machine's kind of device unless told
 rounds   of each row; a round runs hf, hf-tuned and ours in turn, each in a fresh process
+keep     true: the other rows of results.json stay, if they were measured on this machine with these versions, clips and speech
 lengths  of the clips: librispeech, common-voice, timit, or mixed (a third each)
 speech   a folder of WAV or FLAC recordings to cut and join clips from; without it the demo's synthetic speech
 drift    a round is repeated when the machine's speed, measured before and after each arm, moved by more than this
@@ -28,8 +30,8 @@ from typing import Any
 from benchmarks.rows import QUICK, ROWS, Row, rows_of
 
 DEFAULTS = {
-    "rows": "", "rounds": "5", "lengths": "mixed", "speech": "", "drift": "0.15", "out": "", "scratch": "", "device": "auto",
-    "quick": "false",
+    "rows": "", "rounds": "5", "keep": "false", "lengths": "mixed", "speech": "", "drift": "0.15", "out": "", "scratch": "",
+    "device": "auto", "quick": "false",
 }  # fmt: skip
 
 
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         asked = parse(arguments)
         rows = chosen(asked)
-        from benchmarks import probe
+        from benchmarks import probe, report
 
         probe.versions()
     except ValueError as why:
@@ -52,7 +54,11 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves no process and no folder behind
     with tempfile.TemporaryDirectory(prefix="asr-exp-benchmarks-", dir=asked["scratch"] or None) as scratch:
-        return bench(rows, asked, arguments, Path(scratch))
+        try:
+            return bench(rows, asked, arguments, Path(scratch))
+        except report.Unlike as why:
+            print(f"error: {why}", file=sys.stderr)
+            return 2
 
 
 def parse(arguments: Sequence[str]) -> dict[str, str]:
@@ -107,19 +113,22 @@ def bench(rows: list[Row], asked: dict[str, str], arguments: Sequence[str], scra
     out = Path(asked["out"]) if asked["out"] else None if quick else Path(__file__).parent
     device = rows[0].device
     made: dict[str, Any] = {
-        "command": report.command(arguments), "date": report.today(), "machine": probe.machine(device), "versions": probe.versions(),
-        "lengths": asked["lengths"], "speech": "recordings" if speech else "the demo's synthetic speech", "gates": {}, "rows": [],
+        "machine": probe.machine(device), "versions": probe.versions(), "lengths": asked["lengths"],
+        "speech": "recordings" if speech else "the demo's synthetic speech", "gates": {}, "rows": [],
     }
+    if asked["keep"] == "true" and out:
+        made = report.kept(out, made, rows)
     for name in gates.gates_of(rows):
         made["gates"][name] = gates.check(name, shared, device)
         say(f"{name}: {'passed' if made['gates'][name]['passed'] else 'FAILED'}: {made['gates'][name]['says']}")
     for row in rows:
-        made["rows"].append(report.row_report(row, measure.measure(row, shared), made["gates"], shared))
+        found = report.row_report(row, measure.measure(row, shared), made["gates"], shared)
+        made["rows"].append({**found, "command": report.command(arguments), "date": report.today()})
         if out:
             out.mkdir(parents=True, exist_ok=True)
             report.write(out, made)
     print(report.page(made))
-    return int(any(row["void"] for row in made["rows"]))
+    return int(any(row["void"] for row in made["rows"] if row["row"] in {one.name for one in rows}))
 
 
 if __name__ == "__main__":

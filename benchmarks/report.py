@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks import material, probe
 from benchmarks.gates import of_row
 from benchmarks.measure import Bench, ratio
-from benchmarks.rows import ARMS, Row
+from benchmarks.rows import ARMS, ROWS, Row
 
 OTHERS = ("hf", "hf-tuned")
 SAME_AUDIO = 0.02  # how far apart the audio of an optimiser step may be
@@ -28,7 +28,7 @@ SHOWN = {
 
 PAGE = """# Speed against the Trainer of transformers
 
-Made by `{command}` on {date}; do not edit. `python -m benchmarks --help` says how to run it.
+Made by {made}; do not edit. `python -m benchmarks --help` says how to run it.
 
 - machine: {machine}
 - versions: {versions}
@@ -132,9 +132,10 @@ def page(report: dict[str, Any]) -> str:
     gpu = f"{m['gpu']} (CUDA {m['cuda']}), " if "gpu" in m else ""
     machine = f"{gpu}{m['processor']}, {m['cores']} cores, {m['threads']} threads, {m['memory_gib']} GiB"
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    made = " and ".join(dict.fromkeys(f"`{row['command']}` on {row['date']}" for row in report["rows"]))
     gates = [f"| {name} | {'passed' if gate['passed'] else '**failed**'} | {gate['says']} |" for name, gate in report["gates"].items()]
     return PAGE.format(
-        command=report["command"], date=report["date"], machine=machine, versions=versions, speech=report["speech"],
+        made=made, machine=machine, versions=versions, speech=report["speech"],
         lengths=report["lengths"], figures="\n".join(line for row in report["rows"] for line in _lines(row)),
         settings="\n".join(f"| {row['row']} | {row['settings']} | {_shares(row)} |" for row in report["rows"]), gates="\n".join(gates),
     )  # fmt: skip
@@ -169,7 +170,27 @@ def settings(row: Row, seconds: float, attention: str) -> str:
     return f"{said}; {attention} attention in hf-tuned" if row.kind != "start" else said
 
 
+class Unlike(ValueError):
+    """Rows that were measured before and those to be measured now do not belong on one page."""
+
+
+def kept(folder: Path, report: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+    """The report with the rows of the folder's results.json, less those to be measured now. Raises Unlike where they are of another
+    machine, other versions or other clips, or there is none."""
+    path = folder / "results.json"
+    if not path.is_file():
+        raise Unlike(f"keep=true: there is no {path}; leave keep out.")
+    before = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("machine", "versions", "lengths", "speech"):
+        if before.get(name) != report[name]:
+            raise Unlike(f"keep=true: the {name} of {path} are {before.get(name)}, and now {report[name]}; leave keep out.")
+    now = {row.name for row in rows}
+    return {**report, "gates": before["gates"], "rows": [row for row in before["rows"] if row["row"] not in now]}
+
+
 def write(folder: Path, report: dict[str, Any]) -> None:
+    order = [row.name for row in ROWS]
+    report["rows"].sort(key=lambda row: order.index(row["row"]) if row["row"] in order else len(order))
     (folder / "results.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "RESULTS.md").write_text(page(report), encoding="utf-8")
 

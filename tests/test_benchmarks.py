@@ -134,15 +134,34 @@ def test_a_row_counts_only_where_its_gates_pass_and_the_audio_is_the_same():
 
 
 def test_the_page_shows_ratios_of_rows_that_count_and_the_reason_of_those_that_do_not(tmp_path):
-    good = {**report.summary(TRAIN, measured(), PASSED), "settings": "tiny"}
-    void = {**report.summary(TRAIN, measured(90.0), PASSED), "settings": "tiny"}
-    made = {"command": report.command(["rows=some-train", f"out={tmp_path}", f"speech={tmp_path}"]), "date": "2026-01-01", "gates": PASSED,
-            "machine": probe.machine("cpu"), "versions": {"torch": "2"}, "lengths": "mixed", "speech": "recordings", "rows": [good, void]}
+    asked = {"settings": "tiny", "command": report.command(["rows=some-train", f"out={tmp_path}", f"speech={tmp_path}"])}
+    good = {**report.summary(TRAIN, measured(), PASSED), **asked, "date": "2026-01-01"}
+    void = {**report.summary(TRAIN, measured(90.0), PASSED), **asked, "date": "2026-01-01"}
+    made = {"gates": PASSED, "machine": probe.machine("cpu"), "versions": {"torch": "2"}, "lengths": "mixed", "speech": "recordings",
+            "rows": [good, void]}
     page = report.page(made)
     assert "| some-train | audio-s/s, steady | 3.3 | 3.3 | 5.0 | 1.50 [1.50 .. 1.50] | 1.50 [1.50 .. 1.50] | 1 |" in page
     assert page.count("**void**: audio of a step differs") == 1
-    assert "python -m benchmarks rows=some-train speech=FOLDER" in page
+    assert page.count("`python -m benchmarks rows=some-train speech=FOLDER` on 2026-01-01") == 1
     assert str(tmp_path) not in page and socket.gethostname() not in json.dumps(made)
+
+
+def test_rows_measured_before_stay_where_they_are_of_the_same_machine_and_versions(tmp_path):
+    def row(name: str, date: str) -> dict:
+        return {**report.summary(TRAIN, measured(), PASSED), "row": name, "settings": "", "command": f"run {name}", "date": date}
+
+    empty = {"gates": {}, "machine": probe.machine("cpu"), "versions": {"torch": "2"}, "lengths": "mixed", "speech": "", "rows": []}
+    with pytest.raises(report.Unlike, match="there is no"):
+        report.kept(tmp_path, empty, [])
+    report.write(tmp_path, {**empty, "gates": PASSED, "rows": [row("start", "then"), row("base-bf16", "then")]})
+    made = report.kept(tmp_path, empty, [one for one in ROWS if one.name == "start"])
+    assert made["gates"] == PASSED and [one["row"] for one in made["rows"]] == ["base-bf16"]
+    report.write(tmp_path, {**made, "rows": [*made["rows"], row("start", "now"), row("base-fp32", "now")]})
+    found = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [(one["row"], one["date"]) for one in found] == [("base-bf16", "then"), ("base-fp32", "now"), ("start", "now")]  # as in ROWS
+    assert "`run base-bf16` on then and `run base-fp32` on now and `run start` on now" in (tmp_path / "RESULTS.md").read_text()
+    with pytest.raises(report.Unlike, match="the versions of"):
+        report.kept(tmp_path, {**empty, "versions": {"torch": "3"}}, [])
 
 
 @pytest.mark.parametrize("ours, passed", [([0.10, 0.12, 0.11], True), ([0.05, 0.06, 0.05], True), ([0.30, 0.31, 0.30], False)])

@@ -310,7 +310,7 @@ def test_who_has_gone_is_not_recognised():
         batcher.close()
         with pytest.raises(Refused, match="stopping"):
             await batcher.recognise(np.zeros(1, np.int16))
-        assert not batcher._thread.is_alive()
+        assert not any(thread.is_alive() for thread in batcher._threads)
 
     asyncio.run(run())
     assert seen == [[1], [10, 30]]
@@ -334,6 +334,32 @@ def test_batches_keep_to_their_budget_and_order():
 
     asyncio.run(run())
     assert seen == [[4, 5], [3], [50], [6, 4]]
+
+
+def test_short_recordings_do_not_wait_for_long_ones():
+    gate, metrics = threading.Event(), Metrics()
+
+    def transcribe(clips):
+        if len(clips[0]) > 60:
+            gate.wait(10)
+        return [SAID] * len(clips)
+
+    async def run():
+        batcher = Batcher(transcribe, 1, 10, 0.0, 1000, metrics, long=60)
+        long = [asyncio.create_task(batcher.recognise(np.zeros(61, np.int16))) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        for _ in range(3):
+            assert await asyncio.wait_for(batcher.recognise(np.zeros(60, np.int16)), 5) == SAID
+        assert not any(task.done() for task in long)
+        assert metrics.registry.get_sample_value("asr_exp_waiting_seconds") == 61  # one is at work, one waits for it
+        gate.set()
+        assert await asyncio.gather(*long) == [SAID, SAID]
+        batcher.close()
+
+    began = time.monotonic()
+    asyncio.run(run())
+    assert metrics.registry.get_sample_value("asr_exp_busy_seconds_total") <= time.monotonic() - began  # counted once
+    assert metrics.registry.get_sample_value("asr_exp_audio_seconds_total") == 3 * 60 + 2 * 61
 
 
 def test_a_server_that_stops_tells_those_who_wait():

@@ -37,7 +37,8 @@ def run(config: DictConfig) -> int:
         transcriber = load_transcriber(config, runtime)
         name = _name(config)
         language = config.dataset.language
-        with Service(transcriber, transcriber.rate, name, language, limits, s.batch_seconds, s.window, s.decoders) as service:
+        batching = {"batch_seconds": s.batch_seconds, "window": s.window, "decoders": s.decoders, "long": transcriber.chunking.whole}
+        with Service(transcriber, transcriber.rate, name, language, limits, **batching) as service:
             let_in(at)
             print(f"{name} answers at {url(at)} (Ctrl-C stops it)", flush=True)
             if s.host not in LOCAL and not s.token:

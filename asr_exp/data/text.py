@@ -3,7 +3,7 @@
 import functools
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -144,8 +144,17 @@ def _characters(wanted: Callable[[str], bool]) -> str:
     # Beyond these ranges nothing but ideographs is assigned. `re` looks a class up in a table only where all of it is below
     # U+10000; in one class with the rest, every character of a text would be compared with hundreds of ranges.
     blocks = range(0x10000), (*range(0x10000, 0x20000), *range(0xE0000, 0xE0200))
-    low, high = ("".join(re.escape(c) for c in map(chr, block) if wanted(c)) for block in blocks)
+    low, high = ("".join(_ranges([n for n in block if wanted(chr(n))])) for block in blocks)
     return f"(?:[{low}]|(?=[\U00010000-\U0010ffff])[{high}])+"
+
+
+def _ranges(codes: Sequence[int]) -> Iterator[str]:
+    """Ascending code points as the ranges of a character class."""
+    first = 0
+    for i, code in enumerate(codes, 1):
+        if i == len(codes) or codes[i] != code + 1:
+            yield f"{re.escape(chr(codes[first]))}-{re.escape(chr(code))}"
+            first = i
 
 
 def _is_punctuation(character: str) -> bool:

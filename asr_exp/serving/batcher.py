@@ -1,7 +1,9 @@
-"""Recordings of many requests, recognised together by the one thread that owns the model."""
+"""Recordings of many requests, recognised together: the short ones by one thread, the long ones by another, so that nobody waits for
+a lecture to end. The two take turns with the model, pass by pass."""
 
 import asyncio
 import ctypes
+import math
 import threading
 import time
 from collections import deque
@@ -31,18 +33,22 @@ class Job:
 
 class Batcher:
     """Gathers what waits into batches of about `batch_seconds` of audio, in the order it came; the first of a batch waits `window`
-    seconds for company. rate: of the clips, int16 mono. room: audio in seconds that may be held at once, see `held`."""
+    seconds for company. transcribe: may be called by two threads. rate: of the clips, int16 mono. room: audio in seconds that may be
+    held at once, see `held`. long: seconds; recordings that are longer do not stand in the way of others."""
 
-    def __init__(self, transcribe: Transcribe, rate: int, batch_seconds: float, window: float, room: float, metrics: Metrics):
+    def __init__(self, transcribe: Transcribe, rate: int, batch_seconds: float, window: float, room: float, metrics: Metrics,
+                 long: float = math.inf):
         self.transcribe, self.rate, self.batch_seconds, self.window, self.room = transcribe, rate, batch_seconds, window, room
-        self.metrics = metrics
-        self._jobs: deque[Job] = deque()
+        self.metrics, self.long = metrics, long
+        self._lanes: tuple[deque[Job], deque[Job]] = (deque(), deque())  # what waits: short, long
         self._change = threading.Condition()
         self._closing = False
         self._held: list[float] = []
         self._audio = self._busy = 0.0  # seconds of audio recognised, and the time that took
-        self._thread = threading.Thread(target=self._work, name="recogniser", daemon=True)
-        self._thread.start()
+        self._working, self._since = 0, 0.0  # threads at work, and since when there has been one
+        self._threads = [threading.Thread(target=self._work, args=[lane], name="recogniser", daemon=True) for lane in self._lanes]
+        for thread in self._threads:
+            thread.start()
 
     @contextmanager
     def held(self, seconds: float) -> Iterator[None]:
@@ -70,40 +76,47 @@ class Batcher:
         with self._change:
             if self._closing:
                 raise Refused(503, "The server is stopping.", 5)
-            self._jobs.append(job)
+            self._lane(job).append(job)
             self._count()
-            self._change.notify()
+            self._change.notify_all()
         try:
             return await asyncio.wrap_future(job.done)
         finally:
             with self._change:
-                if job in self._jobs:
+                if job in self._lane(job):
                     self._taken_out(job)
 
     def close(self, patience: float = 1.0) -> None:
-        """Let the batch at hand be finished, drop the rest, and end the thread, within `patience` seconds."""
+        """Let the batches at hand be finished, drop the rest, and end the threads, within `patience` seconds."""
         with self._change:
             self._closing = True
-            self._change.notify()
-        self._thread.join(patience)
+            self._change.notify_all()
+        end = time.monotonic() + patience
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
 
-    # -- the thread -------------------------------------------------------------------------------------------------------
+    # -- the threads ------------------------------------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        while jobs := self._gather():
+    def _work(self, lane: deque[Job]) -> None:
+        while jobs := self._gather(lane):
             self._recognise(jobs)
             del jobs  # while this thread waits it keeps no one's audio
 
     def _recognise(self, jobs: list[Job]) -> None:
-        start = time.perf_counter()
+        with self._change:
+            self._since = self._since if self._working else time.perf_counter()
+            self._working += 1
         try:
             for job, transcript in zip(jobs, self.transcribe([job.clip for job in jobs]), strict=True):
                 job.done.set_result(transcript)
         except Exception as error:
             self._one_by_one([job for job in jobs if not job.done.done()], error)
-        seconds, audio = time.perf_counter() - start, sum(job.seconds for job in jobs)
-        self._busy += seconds
-        self._audio += audio
+        with self._change:
+            now, audio = time.perf_counter(), sum(job.seconds for job in jobs)
+            seconds, self._since = now - self._since, now  # by two threads at once it counts once
+            self._working -= 1
+            self._busy += seconds
+            self._audio += audio
         self.metrics.busy.inc(seconds)
         self.metrics.audio.inc(audio)
         self.metrics.batch.observe(len(jobs))
@@ -118,36 +131,33 @@ class Batcher:
             except Exception as why:
                 job.done.set_exception(why)
 
-    def _gather(self) -> list[Job]:
+    def _gather(self, lane: deque[Job]) -> list[Job]:
         """The next batch, waited for; none when the server is closing."""
         while True:
-            self._wait()
+            self._wait(lambda: bool(lane) or self._closing)
             with self._change:
-                if (taken := self._batch()) or self._closing:
+                if (taken := self._batch(lane)) or self._closing:
                     return taken
 
-    def _wait(self) -> None:
+    def _wait(self, due: Callable[[], bool]) -> None:
         """Until there is a job, or the end. When none comes for a while, memory that is free goes back to the system."""
         with self._change:
-            if self._change.wait_for(self._due, QUIET):
+            if self._change.wait_for(due, QUIET):
                 return
         _give_back()
         with self._change:
-            self._change.wait_for(self._due)
+            self._change.wait_for(due)
 
-    def _due(self) -> bool:
-        return bool(self._jobs) or self._closing
-
-    def _batch(self) -> list[Job]:
+    def _batch(self, lane: deque[Job]) -> list[Job]:
         """What waits and goes together, in its order; when the server is closing, all are told."""
         deadline = time.monotonic() + self.window
-        while not self._closing and sum(job.seconds for job in self._jobs) < self.batch_seconds:
+        while not self._closing and sum(job.seconds for job in lane) < self.batch_seconds:
             if not self._change.wait(deadline - time.monotonic()):
                 break
         taken: list[Job] = []
         room = self.batch_seconds
-        while self._jobs and (not taken or self._jobs[0].seconds <= room):
-            job = self._taken_out(self._jobs[0])
+        while lane and (not taken or lane[0].seconds <= room):
+            job = self._taken_out(lane[0])
             if not job.done.set_running_or_notify_cancel():
                 continue  # its client has gone
             if self._closing:
@@ -157,13 +167,16 @@ class Batcher:
                 room -= job.seconds
         return taken
 
+    def _lane(self, job: Job) -> deque[Job]:
+        return self._lanes[job.seconds > self.long]
+
     def _taken_out(self, job: Job) -> Job:
-        self._jobs.remove(job)
+        self._lane(job).remove(job)
         self._count()
         return job
 
     def _count(self) -> None:
-        self.metrics.waiting.set(sum(job.seconds for job in self._jobs))
+        self.metrics.waiting.set(sum(job.seconds for lane in self._lanes for job in lane))
 
 
 def _give_back() -> None:

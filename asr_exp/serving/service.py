@@ -1,6 +1,7 @@
 """What requests and streams share: the model's batcher, the threads that decode, the limits and the counts."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -16,12 +17,13 @@ R = TypeVar("R")
 
 class Service:
     """A recogniser at work for many clients. transcribe: clips (int16, mono, at `rate`) to transcripts; model: its name; language:
-    its code, where it is known. streams: WebSocket sessions open now; newcomers: clients that have yet to show a token in one."""
+    its code, where it is known. long: seconds; recordings that are longer do not hold others up. streams: WebSocket sessions open now;
+    newcomers: clients that have yet to show a token in one."""
 
     def __init__(self, transcribe: Transcribe, rate: int, model: str, language: str | None, limits: Limits, batch_seconds: float = 30.0,
-                 window: float = 0.01, decoders: int = 2):
+                 window: float = 0.01, decoders: int = 2, long: float = math.inf):
         self.rate, self.model, self.language, self.limits, self.metrics = rate, model, language, limits, Metrics()
-        self.batcher = Batcher(transcribe, rate, batch_seconds, window, limits.queue_seconds, self.metrics)
+        self.batcher = Batcher(transcribe, rate, batch_seconds, window, limits.queue_seconds, self.metrics, long)
         self.pool = ThreadPoolExecutor(decoders, "decoder")
         self.streams = self.newcomers = 0
 
