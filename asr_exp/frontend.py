@@ -57,26 +57,30 @@ class Moments:
         return Moments(0.0, self.variance / squared, (self.window_mean - self.mean) / deviation, self.window_covariance / squared)
 
 
+Taps = list[torch.Tensor]  # of a convolution, (outputs, stride * channels) for each stride's worth of its kernel
+
+
 def extract_features(layers: Sequence[Any], audio: torch.Tensor, lengths: Sequence[int], positions: torch.Tensor,
-                     whole: Moments | None = None) -> torch.Tensor:
+                     whole: Moments | None = None, taps: Sequence[Taps] | None = None) -> torch.Tensor:
     """Features of the frames at `positions` (see `frame_positions`), shape (frames, channels).
 
     layers: transformers' `feature_extractor.conv_layers`: all with a layer norm, or the first with a group norm, the others without.
     audio: (batch, samples), normalised; lengths: samples of each row.
-    whole: of the recording, as normalised, that the rows are pieces of, where they are.
+    whole: of the recording, as normalised, that the rows are pieces of, where they are. taps: `taps_of(layers)`, if at hand.
     """
+    taps = taps or taps_of(layers)
     stride = _total_stride(layers)
     clips = [F.pad(row[:n], (0, -n % stride)) for row, n in zip(audio, lengths, strict=True)]
     fill = -sum(map(len, clips)) % (GRAIN * stride)
     flat = torch.cat([*clips, audio.new_zeros(fill + 2 * stride)])  # zeros at the end, so that no window of the last utterance is cut
     x = flat[:, None]
-    for layer in layers:
+    for layer, own in zip(layers, taps, strict=True):
         if isinstance(getattr(layer, "layer_norm", None), torch.nn.GroupNorm):
             x = _grouped(layer, flat, lengths, stride, whole)
         elif getattr(layer, "gradient_checkpointing", False) and torch.is_grad_enabled():
-            x = checkpoint(_convolved, layer, x, use_reentrant=False)  # type: ignore[assignment]
+            x = checkpoint(_convolved, layer, x, own, use_reentrant=False)  # type: ignore[assignment]
         else:
-            x = _convolved(layer, x)
+            x = _convolved(layer, x, own)
     return x.index_select(0, positions)
 
 
@@ -93,24 +97,35 @@ def _total_stride(layers: Sequence[Any]) -> int:
     return math.prod(layer.conv.stride[0] for layer in layers)
 
 
-def _convolved(layer: Any, x: torch.Tensor) -> torch.Tensor:
+def taps_of(layers: Sequence[Any]) -> list[Taps]:
+    """The weights of each layer as `_convolve` multiplies by them; to be made anew when they change."""
+    made = []
+    for layer in layers:
+        weight, stride = layer.conv.weight, layer.conv.stride[0]
+        if torch.is_autocast_enabled(weight.device.type):
+            weight = weight.to(torch.get_autocast_dtype(weight.device.type))
+        firsts = range(0, weight.shape[2], stride) if weight.shape[1] > 1 else ()
+        made.append([weight[:, :, first : first + stride].transpose(1, 2).flatten(1) for first in firsts] or [weight[:, 0]])
+    return made
+
+
+def _convolved(layer: Any, x: torch.Tensor, taps: Taps) -> torch.Tensor:
     """conv -> layer norm -> activation; (time, channels) -> (time, channels)."""
-    y = _convolve(x, layer.conv.weight, layer.conv.bias, layer.conv.stride[0])
+    y = _convolve(x, taps, layer.conv.bias, layer.conv.kernel_size[0], layer.conv.stride[0])
     return layer.activation(layer.layer_norm(y) if hasattr(layer, "layer_norm") else y)
 
 
-def _convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: int) -> torch.Tensor:
+def _convolve(x: torch.Tensor, taps: Taps, bias: torch.Tensor | None, kernel: int, stride: int) -> torch.Tensor:
     """A strided convolution as a sum of matrix products, one for each stride's worth of taps; their inputs are views of x."""
-    outputs, channels, kernel = weight.shape
+    channels = x.shape[1]
     if channels == 1:
-        return F.linear(x[:, 0].unfold(0, kernel, stride), weight[:, 0], bias)
+        return F.linear(x[:, 0].unfold(0, kernel, stride), taps[0], bias)
     hops = x[: len(x) // stride * stride].view(-1, stride * channels)
     count = len(hops) - (kernel - 1) // stride
     y = None
-    for number, first in enumerate(range(0, kernel, stride)):
-        taps = weight[:, :, first : first + stride].transpose(1, 2).reshape(outputs, -1)
-        rows = hops[number : number + count, : taps.shape[1]]
-        y = F.linear(rows, taps, bias) if y is None else torch.addmm(y, rows, taps.T)
+    for number, some in enumerate(taps):
+        rows = hops[number : number + count, : some.shape[1]]
+        y = F.linear(rows, some, bias) if y is None else torch.addmm(y, rows, some.T)
     return y  # type: ignore[return-value]
 
 

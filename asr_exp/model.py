@@ -20,7 +20,7 @@ from asr_exp.data.clips import Samples
 from asr_exp.dropout import speed_up_dropout
 from asr_exp.errors import UserError, nearest
 from asr_exp.features import FeatureCache, open_cache
-from asr_exp.frontend import Moments, extract_features, frame_positions
+from asr_exp.frontend import Moments, Taps, extract_features, frame_positions, taps_of
 from asr_exp.packed import Layout, PackedEncoder, can_pack
 
 
@@ -125,7 +125,8 @@ class Recogniser(nn.Module):
         layers = self.backbone.feature_extractor.conv_layers
         with torch.no_grad() if self.front_end_frozen else contextlib.nullcontext():
             if self._packed and self.front_end_frozen and audio.device.type == "cpu":  # one at a time: what is at hand stays in the cache
-                made = torch.cat([self._features_of(self._batch, row, audio) for row in range(len(audio))])
+                taps = taps_of(layers)
+                made = torch.cat([self._features_of(self._batch, row, audio, taps) for row in range(len(audio))])
                 return F.pad(made, (0, 0, 0, self._packed.layout.tail)).T[None]
             if self._packed:
                 return extract_features(layers, audio, self._batch.lengths, self._packed.layout.positions, self._whole).T[None]
@@ -135,13 +136,13 @@ class Recogniser(nn.Module):
                 return extract_features(layers, audio, lengths, positions, self._whole).T[None]
             return self._front_end(audio)
 
-    def _features_of(self, batch: Batch, row: int, audio: torch.Tensor) -> torch.Tensor:
+    def _features_of(self, batch: Batch, row: int, audio: torch.Tensor, taps: Sequence[Taps]) -> torch.Tensor:
         """Features of one utterance, (frames, channels): those that are known, or else made of it alone, and kept."""
         if batch.features and (known := batch.features[row]) is not None:
             return known
         layers, samples = self.backbone.feature_extractor.conv_layers, batch.lengths[row]
         positions = torch.arange(self.frames(samples))
-        made = extract_features(layers, audio[row : row + 1], [samples], positions, self._whole)
+        made = extract_features(layers, audio[row : row + 1], [samples], positions, self._whole, taps)
         if self.cache and self.training:
             self.cache.write(int(batch.indices[row]), batch.audio[row, :samples], made)
         return made
