@@ -117,7 +117,7 @@ def _learning(precision: str, bench: Bench, device: str) -> dict[str, Any]:
 
     The seeds differ in the order of the data and the masks: their spread is the noise that a difference of means is held against.
     """
-    batch, steps, epochs = 6, 50, 6
+    batch, steps, epochs = 6, 50, 8
     train, seconds = _tones(bench.folder / "tones" / "train.csv", batch * steps, 0)
     test, _ = _tones(bench.folder / "tones" / "test.csv", 100, 1)
     task = Task("", "learn", str(bench.model("learner")), str(train), str(test), "", "", precision, device, batch, steps, epochs, seconds,
@@ -134,31 +134,33 @@ def _learning(precision: str, bench: Bench, device: str) -> dict[str, Any]:
 
 
 def judge(wers: dict[str, list[float]]) -> dict[str, Any]:
-    """Whether our mean WER is within the seeds' noise of the others': Student's t on their pooled variance, at 99 %, or half a point.
+    """Whether our mean WER is that of the others within the seeds' noise: Student's t on their pooled variance, at 99 %, or half a point.
 
-    Where nobody has learned, or the noise hides everything, nothing is shown and the gate fails. Noise hides nothing where the worst of our
-    seeds is no worse than the best of theirs.
+    Better is no excuse: the arms are to do the same. Where nobody has learned, or the noise hides everything, the gate fails.
     """
     means = {arm: statistics.mean(values) for arm, values in wers.items()}
     apart, passed, faults = [], True, [] if min(means.values()) < 0.9 else ["nobody learned"]
     for other in ("hf", "hf-tuned"):
         pooled = (statistics.variance(wers["ours"]) + statistics.variance(wers[other])) / 2
         allowed = max(0.005, T99 * math.sqrt(2 * pooled / SEEDS))
-        passed &= means["ours"] - means[other] <= allowed
-        faults += [f"too noisy to tell from {other}"] if allowed > COARSE and max(wers["ours"]) > min(wers[other]) else []
+        passed &= abs(means["ours"] - means[other]) <= allowed
+        faults += [f"too noisy to tell from {other}"] if allowed > COARSE else []
         apart.append(f"{means['ours'] - means[other]:+.3f} against {other} (noise {allowed:.3f})")
     says = ", ".join(f"{arm} {means[arm]:.3f}" for arm in ARMS) + f"; ours {' and '.join(apart)}, {SEEDS} seeds each"
     return {"passed": passed and not faults, "says": "; ".join([f"WER {says}", *faults]), "wers": wers}
 
 
 def _tones(path: Path, count: int, seed: int) -> tuple[Path, float]:
-    """Utterances of one to six words, each a burst of its own tone in noise: learned in seconds, not all of it -> manifest, seconds."""
+    """Utterances of three words, each a burst of its own tone in noise: learned in seconds, not all of it -> manifest, seconds.
+
+    They are about as long as each other, so that which of them share a batch has no part in what is learned.
+    """
     rng = np.random.default_rng([seed, 3])
     folder = path.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     rows, seconds = [], 0.0
     for number in range(count):
-        words = [str(word) for word in rng.choice(list(TONES), size=rng.integers(1, 7))]
+        words = [str(word) for word in rng.choice(list(TONES), size=3)]
         parts = []
         for word in words:
             time = np.arange(int(material.RATE * rng.uniform(0.2, 0.3))) / material.RATE

@@ -19,7 +19,8 @@ LENGTHS = {
     "timit": (1.4, 2.2, 2.4, 2.6, 2.8, 3.0, 3.1, 3.3, 3.7, 4.2, 5.5),
 }
 WORDS = ("please", "turn", "on", "the", "kitchen", "light", "and", "bring", "my", "red", "cup", "some", "tea", "then", "close", "garden")
-TOKENS = [*"abcdefghijklmnopqrstuvwxyz'", "|", "[UNK]", "[PAD]"]
+# The space first, as in the vocabularies the example script makes: gathered logits are filled up with what its argmax takes for the first.
+TOKENS = ["|", *"abcdefghijklmnopqrstuvwxyz'", "[UNK]", "[PAD]"]
 POOL = 600  # seconds of speech that clips are cut from
 
 

@@ -63,9 +63,9 @@ The ceiling is the fastest matrix multiplication measured in the row; the share 
 {gates}
 
 Gradients: one step of plain gradient descent in fp32 by the command line, on clips of different lengths together, against transformers
-fed one clip at a time in double precision. Learning: WER on held-out clips after the same steps; the noise is Student's interval (99 %)
-of the difference of two means, from the spread of WER over seeds, which differ in the order of the data and the masks. A row whose gate
-fails is void.
+fed one clip at a time in double precision. Learning: WER on held-out clips after the same steps, on clips of about one length, so that
+grouping by length has no part in it; the noise is Student's interval (99 %) of the difference of two means, from the spread of WER over
+seeds, which differ in the order of the data and the masks. A row whose gate fails is void.
 """
 
 

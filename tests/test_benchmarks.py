@@ -164,9 +164,9 @@ def test_rows_measured_before_stay_where_they_are_of_the_same_machine_and_versio
         report.kept(tmp_path, {**empty, "versions": {"torch": "3"}}, [])
 
 
-@pytest.mark.parametrize("ours, passed", [([0.10, 0.12, 0.11], True), ([0.05, 0.06, 0.05], True), ([0.30, 0.31, 0.30], False)])
+@pytest.mark.parametrize("ours, passed", [([0.10, 0.12, 0.11], True), ([0.05, 0.06, 0.05], False), ([0.30, 0.31, 0.30], False)])
 def test_learning_is_judged_against_the_noise_of_the_seeds(ours, passed):
-    # Pooled deviation 0.01, three seeds a side: noise = 4.604 * 0.01 * sqrt(2 / 3) = 0.038; better is no fault.
+    # Pooled deviation 0.01, three seeds a side: noise = 4.604 * 0.01 * sqrt(2 / 3) = 0.038; better is not the same.
     assert gates.judge({"hf": [0.11, 0.10, 0.12], "hf-tuned": [0.12, 0.11, 0.10], "ours": ours})["passed"] is passed
 
 
@@ -174,11 +174,6 @@ def test_learning_is_judged_against_the_noise_of_the_seeds(ours, passed):
 def test_learning_that_shows_nothing_does_not_pass(wers, why):
     found = gates.judge({arm: wers for arm in ARMS})
     assert not found["passed"] and why in found["says"]
-
-
-@pytest.mark.parametrize("ours, passed", [([0.2, 0.3, 0.1], True), ([0.2, 0.31, 0.1], False)])
-def test_noise_hides_nothing_where_our_worst_is_no_worse_than_their_best(ours, passed):
-    assert gates.judge({"hf": [0.3, 0.9, 0.6], "hf-tuned": [0.3, 1.0, 0.7], "ours": ours})["passed"] is passed
 
 
 def test_gradients_that_differ_are_told_apart():
