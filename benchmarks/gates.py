@@ -117,7 +117,7 @@ def _learning(precision: str, bench: Bench, device: str) -> dict[str, Any]:
 
     The seeds differ in the order of the data and the masks: their spread is the noise that a difference of means is held against.
     """
-    batch, steps, epochs = 6, 50, 8
+    batch, steps, epochs = 6, 50, 12
     train, seconds = _tones(bench.folder / "tones" / "train.csv", batch * steps, 0)
     test, _ = _tones(bench.folder / "tones" / "test.csv", 100, 1)
     task = Task("", "learn", str(bench.model("learner")), str(train), str(test), "", "", precision, device, batch, steps, epochs, seconds,

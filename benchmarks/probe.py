@@ -34,19 +34,19 @@ def machine(device: str) -> dict[str, Any]:
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     gpu = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda} if device == "cuda" else {}
-    processor = {"processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
-    return {**gpu, **processor, "memory_gib": round(memory / 2**30)}
+    cores = {"processor": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    return {**gpu, **cores, "memory_gib": round(memory / 2**30)}
 
 
-def _processor() -> str:
+def processor() -> str:
     """The CPU's name, with the instructions that decide how fast it is in bf16."""
-    from asr_exp.machine import CPUINFO, processor
+    from asr_exp import machine as this
 
-    if not CPUINFO.exists():
-        return processor()
-    there = CPUINFO.read_text().split()
+    if not this.CPUINFO.exists():
+        return this.processor()
+    there = this.CPUINFO.read_text().split()
     flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in there]
-    return f"{processor()} ({', '.join(flags) or 'no AVX2'})"
+    return f"{this.processor()} ({', '.join(flags) or 'no AVX2'})"
 
 
 def versions() -> dict[str, str]:

@@ -12,8 +12,11 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from benchmarks import probe, report
 
 ARRANGEMENTS = {"one": (1, 1, "ddp"), "apart": (2, 1, "ddp"), "ddp": (2, 2, "ddp"), "fsdp": (2, 2, "fsdp")}  # processes, world, strategy
 
@@ -29,6 +32,7 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--memory", action="store_true", help="measure memory: glibc gives it back at once, which takes time")
     parser.add_argument("--only", nargs="*", default=list(ARRANGEMENTS), choices=list(ARRANGEMENTS))
+    parser.add_argument("--out", help="folder that RANKS.md is written to, for `benchmarks` the one in the repository")
     parser.add_argument("--strategy", help=argparse.SUPPRESS)  # what a process of an arrangement is told
     options = parser.parse_args()
     if options.strategy:
@@ -40,14 +44,38 @@ def main() -> None:
     for _ in range(options.rounds):
         for name in options.only:
             seen[name] += run(*ARRANGEMENTS[name])
-    print(f"{'':8}{'step, s':>10}{'against':>10}{'CPU s':>10}{'held, MB':>10}{'peak of steps, MB':>20}{'of a checkpoint, MB':>20}")
-    base = None
+    page = "\n".join([*HEAD, *lines(seen)])
+    print(page)
+    if options.out:
+        words = [word for word in sys.argv[1:] if not word.startswith("--out")]
+        command = " ".join(["python -m benchmarks.ranks", *words])
+        title = TITLE.format(command=command, date=report.today(), machine=probe.processor(), **vars(options))
+        (Path(options.out) / "RANKS.md").write_text(f"{title}{page}\n", encoding="utf-8")
+
+
+TITLE = """# Two processes against one
+
+Made by `{command}` on {date}, on two cores of an {machine}; do not edit. A wav2vec 2.0 of {layers} layers, {hidden} wide, {precision};
+a process has one thread and hears {utterances} utterances of {seconds:g} s a step; medians of {rounds} rounds of {steps} steps.
+
+- *one*: a process alone. *apart*: two that know nothing of each other, what the machine takes for running both at once. *ddp*, *fsdp*:
+  two that sum their gradients, or share weights and moments as well.
+- *of the ideal*: the step of *apart* over the arrangement's own; what is lost is the price of working together.
+
+"""
+HEAD = ["| | step, s | CPU s a process | of the ideal | held, MB | peak of steps, MB | of a checkpoint, MB |", "|---|---|---|---|---|---|---|"]
+
+
+def lines(seen: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """A row for each arrangement, of what its processes have measured."""
+    steps = {name: statistics.median(t for one in ranks for t in one["wall"]) for name, ranks in seen.items()}
+    made = []
     for name, ranks in seen.items():
-        step = statistics.median(t for one in ranks for t in one["wall"])
         busy = statistics.median(t for one in ranks for t in one["cpu"])
-        base = base or step
         held, peak, saving = (max(one[key] for one in ranks) / 1e6 for key in ("held", "peak", "saving"))
-        print(f"{name:8}{step:10.3f}{base / step:10.1%}{busy:10.3f}{held:10.0f}{peak:20.0f}{saving:20.0f}", flush=True)
+        ideal = f"{steps['apart'] / steps[name]:.0%}" if "apart" in steps else ""
+        made.append(f"| {name} | {steps[name]:.3f} | {busy:.3f} | {ideal} | {held:.0f} | {peak:.0f} | {saving:.0f} |")
+    return made
 
 
 def run(processes: int, world: int, strategy: str) -> list[dict[str, Any]]:
@@ -57,7 +85,7 @@ def run(processes: int, world: int, strategy: str) -> list[dict[str, Any]]:
         port = probe.getsockname()[1]
     shared = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
     started = [
-        subprocess.Popen([sys.executable, *sys.argv, "--strategy", strategy], env={**shared, "RANK": str(rank % world)},
+        subprocess.Popen([sys.executable, "-m", "benchmarks.ranks", *sys.argv[1:], "--strategy", strategy], env={**shared, "RANK": str(rank % world)},
                          stdout=subprocess.PIPE, text=True)
         for rank in range(processes)
     ]  # fmt: skip
