@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads that spin for long at each OpenMP barrier make a CPU run 10 times slower as soon as another program wants a core.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # oneDNN, and torch once more, keep what is made for each shape of a product: by their own bounds (1024), for a gigabyte.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
     try:
         status = start(list(sys.argv[1:] if arguments is None else arguments))

@@ -24,13 +24,14 @@ from asr_exp.model import Emissions, Recogniser
 
 log = logging.getLogger(__name__)
 ROOM = 4 * 2**30  # bytes that the emissions of a run may take
+CPU_SECONDS = 20.0  # audio of a pass on a CPU, at the most: more is no faster there, and takes more memory
 FILES = ("model.safetensors", "config.json", "preprocessor_config.json")  # of a checkpoint: all that its emissions depend on
 
 
-def passes_of(split: Split, device_seconds: float, only: np.ndarray | None = None) -> list[np.ndarray]:
+def passes_of(split: Split, device_seconds: float, device: torch.device, only: np.ndarray | None = None) -> list[np.ndarray]:
     """The forward passes of a split, or of some of its utterances: indices, the longest utterances first."""
     indices = np.arange(len(split)) if only is None else only
-    return pack(indices, cost(split.seconds), device_seconds)
+    return pack(indices, cost(split.seconds), min(device_seconds, CPU_SECONDS) if device.type == "cpu" else device_seconds)
 
 
 class Kept:

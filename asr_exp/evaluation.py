@@ -88,7 +88,7 @@ def evaluate(model: Recogniser | None, split: Split, tokenizer: Tokenizer, decod
 def _passes(model: Recogniser | None, split: Split, tokenizer: Tokenizer, decoder: Decoder, runtime: Runtime, device_seconds: float,
             reduction: str, kept: Kept | None) -> Iterator[tuple[list[tuple[int, Hypothesis]], np.ndarray]]:
     """This rank's forward passes, each as its hypotheses and (sum of losses, utterances that have one)."""
-    everything = passes_of(split, device_seconds)
+    everything = passes_of(split, device_seconds, runtime.device)
     mine = range(runtime.rank, len(everything), runtime.world)
     for indices, emissions in emit(model, split, everything, mine, runtime.device, kept):
         labels, lengths = tokenizer.encode_many([tokenizer.target(split.utterances.text(int(i))) for i in indices])

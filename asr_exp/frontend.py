@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from asr_exp.data.clips import Samples
 
 BLOCK = 2**20  # samples looked at together
+PIECE = 128  # frames; an utterance is heard in pieces of so many, where no gradient is wanted: what layers put out stays in the CPU's cache
 GRAIN = 8  # frames; audio is filled up to a multiple of so many, so that matrix products come in few shapes (see `packed.GRAIN`)
 
 
@@ -72,16 +73,29 @@ def extract_features(layers: Sequence[Any], audio: torch.Tensor, lengths: Sequen
     stride = _total_stride(layers)
     clips = [F.pad(row[:n], (0, -n % stride)) for row, n in zip(audio, lengths, strict=True)]
     fill = -sum(map(len, clips)) % (GRAIN * stride)
-    flat = torch.cat([*clips, audio.new_zeros(fill + 2 * stride)])  # zeros at the end, so that no window of the last utterance is cut
+    end, more = sum(map(len, clips)) + fill, _reach(layers)
+    flat = torch.cat([*clips, audio.new_zeros(fill + more * stride)])  # zeros at the end, so that no window of the last utterance is cut
+    starts = np.cumsum([0, *map(len, clips)])[:-1].tolist()
+    norms = [_folded(layers[0], flat[a : a + n], whole) for a, n in zip(starts, lengths, strict=True)] if _grouped(layers[0]) else []
+    if torch.is_grad_enabled() or audio.device.type != "cpu" or len(lengths) > 1:
+        return _layered(layers, taps, flat, starts, norms).index_select(0, positions)
+    pieces = [flat[first : min(first + PIECE * stride, end) + more * stride] for first in range(0, end, PIECE * stride)]
+    made = torch.cat([_layered(layers, taps, piece, [0], norms)[: len(piece) // stride - more] for piece in pieces])
+    return made if len(made) == len(positions) else made.index_select(0, positions)
+
+
+def _layered(layers: Sequence[Any], taps: Sequence[Taps], flat: torch.Tensor, starts: Sequence[int],
+             norms: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """All layers over utterances that start at `starts`, (samples,) -> (frames, channels); norms: of a grouped first layer, one each."""
     x = flat[:, None]
     for layer, own in zip(layers, taps, strict=True):
-        if isinstance(getattr(layer, "layer_norm", None), torch.nn.GroupNorm):
-            x = _grouped(layer, flat, lengths, stride, whole)
+        if _grouped(layer):
+            x = _normed(layer, flat, starts, norms)
         elif getattr(layer, "gradient_checkpointing", False) and torch.is_grad_enabled():
             x = checkpoint(_convolved, layer, x, own, use_reentrant=False)  # type: ignore[assignment]
         else:
             x = _convolved(layer, x, own)
-    return x.index_select(0, positions)
+    return x
 
 
 def frame_positions(layers: Sequence[Any], lengths: Sequence[int], frames: Sequence[int]) -> torch.Tensor:
@@ -95,6 +109,16 @@ def frame_positions(layers: Sequence[Any], lengths: Sequence[int], frames: Seque
 
 def _total_stride(layers: Sequence[Any]) -> int:
     return math.prod(layer.conv.stride[0] for layer in layers)
+
+
+def _reach(layers: Sequence[Any]) -> int:
+    """How many total strides more than its own a frame hears; of kernels, `_convolve` takes whole strides."""
+    heard, stride = 1, 1
+    for layer in layers:
+        (kernel,), (hop,) = layer.conv.kernel_size, layer.conv.stride
+        heard += (-(-kernel // hop) * hop - 1) * stride
+        stride *= hop
+    return max(1, -(-(heard - stride) // stride))
 
 
 def taps_of(layers: Sequence[Any]) -> list[Taps]:
@@ -129,26 +153,32 @@ def _convolve(x: torch.Tensor, taps: Taps, bias: torch.Tensor | None, kernel: in
     return y  # type: ignore[return-value]
 
 
-def _grouped(layer: Any, flat: torch.Tensor, lengths: Sequence[int], aligned: int, whole: Moments | None) -> torch.Tensor:
-    """The first layer where its norm runs over time (a group is a channel): each utterance normalised by its own frames, or by
-    those of the whole it is a piece of.
+def _grouped(layer: Any) -> bool:
+    """Whether a layer's norm runs over time: a group is a channel."""
+    return isinstance(getattr(layer, "layer_norm", None), torch.nn.GroupNorm)
 
-    Mean and variance of a linear map of the samples follow from the samples' mean and covariance, so the norm becomes part
-    of the weights, without a pass over what the layer puts out.
+
+def _folded(layer: Any, clip: torch.Tensor, whole: Moments | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of a grouped first layer with the norm of an utterance, or of the whole that it is a piece of, in them.
+
+    Mean and variance of a linear map of the samples follow from the samples' mean and covariance, so the norm needs no pass over what
+    the layer puts out.
     """
-    norm, (kernel,), (stride,) = layer.layer_norm, layer.conv.kernel_size, layer.conv.stride
-    weight, made, start = layer.conv.weight[:, 0].double(), [], 0
-    for samples in lengths:
-        end = start + samples + -samples % aligned
-        if whole:
-            mean, covariance = whole.window_mean.to(flat.device), whole.window_covariance.to(flat.device)
-        else:
-            heard = flat[start : start + samples].unfold(0, kernel, stride).double()
-            mean = heard.mean(0)
-            covariance = (heard - mean).T @ (heard - mean) / len(heard)
-        factor = norm.weight.double() / torch.sqrt(((weight @ covariance) * weight).sum(1) + norm.eps)
-        bias = norm.bias.double() - weight @ mean * factor  # a bias of the convolution's own would cancel
-        windows = flat[start : end + kernel - stride].unfold(0, kernel, stride)
-        made.append(layer.activation(F.linear(windows, (weight * factor[:, None]).to(flat.dtype), bias.to(flat.dtype))))
-        start = end
-    return torch.cat([*made, made[-1].new_zeros((len(flat) - start) // stride, made[-1].shape[1])])
+    norm, weight = layer.layer_norm, layer.conv.weight[:, 0].double()
+    if whole:
+        mean, covariance = whole.window_mean.to(clip.device), whole.window_covariance.to(clip.device)
+    else:
+        heard = clip.unfold(0, layer.conv.kernel_size[0], layer.conv.stride[0]).double()
+        mean = heard.mean(0)
+        covariance = (heard - mean).T @ (heard - mean) / len(heard)
+    factor = norm.weight.double() / torch.sqrt(((weight @ covariance) * weight).sum(1) + norm.eps)
+    bias = norm.bias.double() - weight @ mean * factor  # a bias of the convolution's own would cancel
+    return (weight * factor[:, None]).to(clip.dtype), bias.to(clip.dtype)
+
+
+def _normed(layer: Any, flat: torch.Tensor, starts: Sequence[int], norms: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """A grouped first layer, each utterance by its own weight and bias."""
+    (kernel,), (stride,) = layer.conv.kernel_size, layer.conv.stride
+    ends = [start + kernel - stride for start in starts[1:]] + [len(flat)]
+    windows = (flat[start:end].unfold(0, kernel, stride) for start, end in zip(starts, ends, strict=True))
+    return torch.cat([layer.activation(F.linear(some, *norm)) for some, norm in zip(windows, norms, strict=True)])

@@ -20,7 +20,7 @@ from asr_exp.data.clips import Samples
 from asr_exp.dropout import speed_up_dropout
 from asr_exp.errors import UserError, nearest
 from asr_exp.features import FeatureCache, open_cache
-from asr_exp.frontend import Moments, Taps, extract_features, frame_positions, taps_of
+from asr_exp.frontend import PIECE, Moments, Taps, extract_features, frame_positions, taps_of
 from asr_exp.packed import Layout, PackedEncoder, can_pack
 
 
@@ -236,7 +236,8 @@ class Recogniser(nn.Module):
         if self._packed is None or not self.front_end_frozen:
             return
         c, front_end = self.network.config, self.backbone.feature_extractor
-        made_by = [c.conv_stride, c.feat_extract_norm, c.feat_extract_activation, c.layer_norm_eps, self.extractor.do_normalize, precision]
+        made_by = [c.conv_stride, c.feat_extract_norm, c.feat_extract_activation, c.layer_norm_eps, self.extractor.do_normalize, precision,
+                   PIECE]
         frames = np.array([self.frames(int(n)) for n in samples])
         self.cache = open_cache(folder, front_end.state_dict(), str(made_by), samples, frames, c.conv_dim[-1], budget, processes)
 

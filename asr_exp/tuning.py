@@ -44,7 +44,7 @@ def tune_on_dev(decoder: Beam, run: Path, checkpoint: str, dev: Callable[[], Spl
         set_tuned(decoder, found)
         return
     split = dev()
-    kept = Kept(run, checkpoint, split, padding, passes_of(split, device_seconds, chosen(split)))
+    kept = Kept(run, checkpoint, split, padding, passes_of(split, device_seconds, runtime.device, chosen(split)))
     key = _key(decoder, checkpoint)
     table = tune(decoder, split, kept, runtime, None if runtime.share(kept.complete) else network())
     if runtime.main:

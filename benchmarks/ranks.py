@@ -63,7 +63,8 @@ a process has one thread and hears {utterances} utterances of {seconds:g} s a st
 - *of the ideal*: the step of *apart* over the arrangement's own; what is lost is the price of working together.
 
 """
-HEAD = ["| | step, s | CPU s a process | of the ideal | held, MB | peak of steps, MB | of a checkpoint, MB |", "|---|---|---|---|---|---|---|"]
+HEAD = ["| | step, s | CPU s a process | of the ideal | held, MB | peak of steps, MB | of a checkpoint, MB |",
+        "|---|---|---|---|---|---|---|"]
 
 
 def lines(seen: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -85,8 +86,8 @@ def run(processes: int, world: int, strategy: str) -> list[dict[str, Any]]:
         port = probe.getsockname()[1]
     shared = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
     started = [
-        subprocess.Popen([sys.executable, "-m", "benchmarks.ranks", *sys.argv[1:], "--strategy", strategy], env={**shared, "RANK": str(rank % world)},
-                         stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-m", "benchmarks.ranks", *sys.argv[1:], "--strategy", strategy],
+                         env={**shared, "RANK": str(rank % world)}, stdout=subprocess.PIPE, text=True)
         for rank in range(processes)
     ]  # fmt: skip
     made = [process.communicate()[0] for process in started]

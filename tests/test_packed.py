@@ -1,5 +1,7 @@
 """The parts of a network that sees a batch laid end to end, each against the library's own on one utterance at a time."""
 
+import math
+
 import pytest
 import torch
 from transformers import Wav2Vec2Config
@@ -15,6 +17,8 @@ CPU = torch.device("cpu")
 FRAMES = [7, 1, 12, 5]
 USUAL = {"conv_dim": [8] * 7}
 TINY = {"conv_dim": [4, 6, 8, 8], "conv_kernel": [64, 8, 4, 4], "conv_stride": [16, 5, 2, 2], "num_feat_extract_layers": 4}
+
+FAR = {"conv_dim": [4, 4], "conv_kernel": [10, 90], "conv_stride": [5, 4], "num_feat_extract_layers": 2}  # a frame is of 23 strides
 
 
 def layout(frames: list[int], gap: int = 0) -> packed.Layout:
@@ -75,6 +79,22 @@ def test_features_are_those_of_transformers_front_end(norm, shape):
         parameters = [p for p in parameters if p is not theirs.conv_layers[0].conv.bias]  # which the norm cancels
     for ours, its in zip(torch.autograd.grad(got, parameters, weights), torch.autograd.grad(want, parameters, weights), strict=True):
         assert torch.allclose(ours, its, atol=1e-8)
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+@pytest.mark.parametrize("shape", [USUAL, TINY | {"conv_bias": True}, FAR], ids=["usual", "tiny", "far"])
+def test_an_utterance_heard_in_pieces_has_the_features_it_has_in_one(norm, shape, monkeypatch):
+    monkeypatch.setattr("asr_exp.frontend.PIECE", 8)
+    torch.manual_seed(0)
+    theirs = Wav2Vec2FeatureEncoder(Wav2Vec2Config(feat_extract_norm=norm, **shape)).double()
+    stride = math.prod(layer.conv.stride[0] for layer in theirs.conv_layers)
+    for frames in (0, 5, 7.9, 8, 8.1, 8.5, 16, 16.3, 41.02):
+        samples = 900 + round(frames * stride)
+        audio = torch.randn(1, samples, dtype=torch.float64) + 0.5
+        with torch.no_grad():
+            alone = theirs(audio)[0].T
+            got = extract_features(theirs.conv_layers, audio, [samples], torch.arange(len(alone)))
+        assert got.shape == alone.shape and torch.allclose(got, alone, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

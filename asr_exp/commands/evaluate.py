@@ -84,7 +84,8 @@ def _evaluate(config: DictConfig, folder: Path, runtime: Runtime) -> Path:
 
     if isinstance(decoder, Beam) and config.decode.tune:
         tune_on_dev(decoder, folder, checkpoint, dev, config.model.padding, config.trainer.device_seconds, runtime, network)
-    kept = Kept(folder, checkpoint, split, config.model.padding, passes_of(split, config.trainer.device_seconds))
+    passes = passes_of(split, config.trainer.device_seconds, runtime.device)
+    kept = Kept(folder, checkpoint, split, config.model.padding, passes)
     model = None if runtime.share(kept.complete) else network()
     protocol = build_protocol(config, data, split, decoder)
     same = _same_protocol((read_result(folder) or {}).get("protocol", {}), protocol) and same_data(config, folder)

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from asr_exp.data.batching import Batch, collate, cost, pack
+from asr_exp.data.batching import Batch, collate, cost
 from asr_exp.data.clips import decode
 from asr_exp.data.corpora.base import Utterance
 from asr_exp.data.prepare import Split
+from asr_exp.emissions import passes_of
 from asr_exp.job import Job
 from asr_exp.training import train_step
 
@@ -126,7 +127,7 @@ def _step(job: Job, one: Pass) -> float:
 def _scoring(job: Job, split: Split, device_seconds: float) -> dict[str, Any]:
     """The largest forward pass of `evaluate`, in fp32."""
     costs = cost(split.seconds)
-    largest = max(pack(np.arange(len(split)), costs, device_seconds), key=lambda p: len(p) * costs[p].max())
+    largest = max(passes_of(split, device_seconds, job.runtime.device), key=lambda p: len(p) * costs[p].max())
     batch: Batch = collate(split, largest)
     job.model.eval()
     with peak_of(job.runtime.device) as peak, torch.inference_mode():
