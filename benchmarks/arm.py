@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import resource
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -68,13 +67,27 @@ class Clock:
 
             torch.cuda.synchronize()
 
+    def loaded(self) -> None:
+        """The model is there: note the memory it takes with all that was imported."""
+        self.found["loaded"] = self._memory("VmRSS", "memory_allocated")
+
     def peak(self) -> int:
         """Bytes so far at the most: of the GPU where there is one, else of this process (not of a data loader's workers)."""
+        return self._memory("VmHWM", "max_memory_allocated")
+
+    def _memory(self, resident: str, allocated: str) -> int:
         if self.device == "cuda":
             import torch
 
-            return torch.cuda.max_memory_allocated()
-        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            return getattr(torch.cuda, allocated)()
+        return memory_of(resident)
+
+
+def memory_of(name: str) -> int:
+    """Bytes of this process as Linux counts them: VmRSS, what is resident now; VmHWM, its peak (that of getrusage is the parent's too)."""
+    with open("/proc/self/status") as file:
+        told = dict(line.split(":", 1) for line in file)
+    return 1024 * int(told[name].split()[0])
 
 
 def main(path: str) -> None:

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from benchmarks import probe, report
+from benchmarks.arm import memory_of
 
 ARRANGEMENTS = {"one": (1, 1, "ddp"), "apart": (2, 1, "ddp"), "ddp": (2, 2, "ddp"), "fsdp": (2, 2, "fsdp")}  # processes, world, strategy
 
@@ -114,12 +115,12 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
             runtime.most(0)
             wall.append(time.perf_counter() - before[0])
             cpu.append(time.process_time() - before[1])
-        peak = most_memory()
+        peak = memory_of("VmHWM")
         forget_peak()
         gathered({"weights": job.model.network.state_dict(), "optimizer": job.optimizer.state_dict()}, runtime.main)
         moments = [t for one in job.optimizer.state.values() for t in one.values()]
         held = sum(local(t).nbytes for t in (*job.model.parameters(), *moments))
-        return {"wall": wall[1:], "cpu": cpu[1:], "held": held, "peak": peak, "saving": most_memory()}
+        return {"wall": wall[1:], "cpu": cpu[1:], "held": held, "peak": peak, "saving": memory_of("VmHWM")}
 
 
 def build(options: argparse.Namespace, runtime: Any) -> Any:
@@ -155,12 +156,6 @@ def forget_peak() -> None:
     """Have the kernel count the peak of resident memory from here."""
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
-
-
-def most_memory() -> int:
-    with open("/proc/self/status") as file:
-        told = dict(line.split(":", 1) for line in file)
-    return 1024 * int(told["VmHWM"].split()[0])
 
 
 if __name__ == "__main__":

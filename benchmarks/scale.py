@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
-from benchmarks.ranks import forget_peak, most_memory
+from benchmarks.arm import memory_of
+from benchmarks.ranks import forget_peak
 
 BASE, SECONDS, RATE = 500, 1000, 16000
 WORDS = ("ba", "di", "go", "lu", "me")
@@ -103,7 +104,7 @@ def watch(folder: Path) -> None:
     noted: dict[str, dict[str, float]] = {}
 
     def note(name: str) -> None:
-        noted[name] = {"time": time.time(), "memory": most_memory()}
+        noted[name] = {"time": time.time(), "memory": memory_of("VmHWM")}
         if name != "last":  # which is noted again at the next step
             forget_peak()
 

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import gates, material, measure, probe, report
 from benchmarks.__main__ import main
+from benchmarks.arm import memory_of
 from benchmarks.rows import ARMS, MODELS, QUICK, ROWS, Row
 
 ROOT = Path(__file__).parents[1]
@@ -83,6 +84,21 @@ def test_figures_are_those_worked_out_by_hand():
     assert found["rate"] == 60 / 16 and found["steady_rate"] == pytest.approx(40 / 8)
     half = {"arms": {"ours": found, "hf": measure.figures(TRAIN, [ran(2.0)])}}
     assert measure.ratio(TRAIN, "steady_rate", half, "hf") == 2 and measure.ratio(TRAIN, "start_after_imports", half, "hf") == 2
+
+
+def test_memory_above_the_model_is_the_peak_less_what_was_there_before():
+    row = next(one for one in ROWS if one.kind == "memory")
+    small, large = ({"loaded": 70, "memory": peak} for peak in (90, 100))
+    assert measure.figures(row, [small, large]) == {"memory": 100, "above": 30, "memory_tenth": 90, "growth": 10}
+
+
+def test_memory_is_that_of_this_process():
+    import psutil
+
+    block = b"1" * (200 * 2**20)
+    assert memory_of("VmRSS") == pytest.approx(psutil.Process().memory_info().rss, rel=0.05)
+    del block
+    assert memory_of("VmHWM") > memory_of("VmRSS") + 100 * 2**20
 
 
 @pytest.fixture
