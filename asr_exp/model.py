@@ -124,7 +124,8 @@ class Recogniser(nn.Module):
         """The convolutional front end, (batch, samples) -> (batch, channels, frames); (1, channels, all frames) where packed."""
         layers = self.backbone.feature_extractor.conv_layers
         with torch.no_grad() if self.front_end_frozen else contextlib.nullcontext():
-            if self._packed and self.front_end_frozen and audio.device.type == "cpu":  # one at a time: what is at hand stays in the cache
+            # Where no gradient is wanted, one at a time and in pieces: what is at hand stays in the CPU's cache.
+            if self._packed and not torch.is_grad_enabled() and audio.device.type == "cpu":
                 taps = taps_of(layers)
                 made = torch.cat([self._features_of(self._batch, row, audio, taps) for row in range(len(audio))])
                 return F.pad(made, (0, 0, 0, self._packed.layout.tail)).T[None]
