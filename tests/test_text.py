@@ -236,6 +236,12 @@ def test_espeak_starts_without_a_word(phonemizer, caplog):
     assert caplog.records == []
 
 
+def test_espeak_says_nothing_of_foreign_words_and_numbers(phonemizer, caplog):
+    with caplog.at_level("INFO"):
+        phones = recipe("espeak", "tr")("2100 weekend")  # more words than one, and one of them English
+    assert phones and not caplog.messages
+
+
 def test_espeak_many_keeps_the_order_repeats_and_blanks(phonemizer):
     rules = recipe("espeak", "it")
     texts = ["uno", "", "due\ntre", "uno", "...", "due tre"]

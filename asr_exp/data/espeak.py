@@ -77,7 +77,7 @@ def _library() -> Any:
 @functools.cache
 def _backend(language: str) -> Any:
     log = logging.getLogger(__name__)
-    log.setLevel(logging.WARNING)  # phonemizer says when it starts
+    log.setLevel(logging.ERROR)  # phonemizer says when it starts, and lists each line with a foreign word in it
     # Foreign words are spoken in their own language's phones, without the (en) flags about them.
     return _library()(language, with_stress=False, language_switch="remove-flags", logger=log)
 
