@@ -48,7 +48,7 @@ def main() -> None:
     page = "\n".join([*HEAD, *lines(seen)])
     print(page)
     if options.out:
-        words = [word for word in sys.argv[1:] if not word.startswith("--out")]
+        words = [word for word in sys.argv[1:] if not word.startswith("--out") and word != options.out]
         command = " ".join(["python -m benchmarks.ranks", *words])
         title = TITLE.format(command=command, date=report.today(), machine=probe.processor(), **vars(options))
         (Path(options.out) / "RANKS.md").write_text(f"{title}{page}\n", encoding="utf-8")
