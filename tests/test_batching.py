@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soxr
 import torch
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
 
@@ -297,6 +298,15 @@ def test_speed_belongs_to_the_utterance_and_the_step():
     assert len(counts) == 3 and counts.min() > 20
     assert any(lengths[1, i] != lengths[2, i] for i in range(60))
     assert any(len(speed(0.9, 1.0, 1.1, seed=4)(clip, labels, 1, i)) != lengths[1, i] for i in range(60))
+
+
+def test_speed_adds_no_noise_of_its_own():
+    """soxr dithers int16, and not the same way every time: two equal runs would part."""
+    clip = (np.random.default_rng(0).normal(size=48145) * 3000).astype(np.int16)
+    for factor in (0.85, 0.9, 1.1, 1.25):
+        exact = 32768 * soxr.resample(clip.astype(np.float64) / 32768, 16000 * factor, 16000, quality="MQ")
+        played = speed(factor)(clip, np.zeros(3, dtype=np.int32), 1, 0)
+        assert played.dtype == np.int16 and np.abs(played - exact).max() < 0.51  # dither alone comes to 1
 
 
 def test_speed_leaves_room_for_the_labels():

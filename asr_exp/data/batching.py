@@ -15,6 +15,8 @@ import numpy as np
 import soxr
 import torch
 
+from asr_exp.data.clips import as_int16
+
 ATTENTION_SECONDS = 30.0  # an utterance this long costs twice its seconds: attention grows with the square
 WINDOW = 50  # batches; utterances are sorted by length inside windows of this many, to save padding
 
@@ -211,7 +213,8 @@ class SpeedPerturbation:
         factor = float(np.random.default_rng([self.seed, 4, step, index]).choice(self.factors))
         if factor == 1.0 or frames_needed(labels) > self.frames(int(len(clip) / factor) - 1):
             return clip
-        return soxr.resample(clip, self.rate * factor, self.rate, quality="MQ")
+        # In float: soxr dithers int16, by a seed that is another at every call.
+        return as_int16(soxr.resample(clip.astype(np.float32) / 32768, self.rate * factor, self.rate, quality="MQ"))
 
 
 def frames_needed(labels: np.ndarray) -> int:
