@@ -4,6 +4,7 @@ Whatever happens ends in an exit status: 0 done, 1 a crash of ours or a failed c
 128 + signal when asked to leave. What takes time to import is imported where it is needed, so that --help comes at once.
 """
 
+import ctypes
 import importlib
 import os
 import re
@@ -12,13 +13,14 @@ import signal
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from asr_exp import __version__
-from asr_exp.endings import rank, say, status_of
+from asr_exp.endings import leave, rank, say, status_of
 from asr_exp.errors import Pruned, Stopped, UserError, nearest
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from asr_exp.sweeps.record import Cell
 
+M_ARENA_MAX = -8  # of malloc.h
 # The keys that bare words after a command stand for.
 WORDS = {"compare": ("a", "b"), "evaluate": ("run",), "report": ("run", "b"), "serve": ("run",)}
 # The key whose list they make up, however many they are.
@@ -45,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # oneDNN, and torch once more, keep what is made for each shape of a product: by their own bounds (1024), for a gigabyte.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
+    with suppress(OSError, AttributeError):  # glibc's malloc: one heap for all threads; what each keeps of its own adds up to 50 MB
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
     try:
         status = start(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
@@ -283,4 +288,7 @@ class Job:
 if __name__ == "__main__":
     # By its own name, so that what is pickled here can be found by the processes of a launcher.
     own: Any = importlib.import_module("asr_exp.__main__")
-    sys.exit(own.main())
+    status = own.main()
+    if "RANK" in os.environ:
+        leave(status)
+    sys.exit(status)

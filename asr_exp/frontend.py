@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from asr_exp.data.clips import Samples
 
 BLOCK = 2**20  # samples looked at together
-PIECE = 128  # frames; an utterance is heard in pieces of so many, where no gradient is wanted: what layers put out stays in the CPU's cache
+PIECE = 64  # frames; an utterance is heard in pieces of so many, where no gradient is wanted: what layers put out stays in the CPU's cache
 GRAIN = 8  # frames; audio is filled up to a multiple of so many, so that matrix products come in few shapes (see `packed.GRAIN`)
 
 
@@ -58,7 +58,7 @@ class Moments:
         return Moments(0.0, self.variance / squared, (self.window_mean - self.mean) / deviation, self.window_covariance / squared)
 
 
-Taps = list[torch.Tensor]  # of a convolution, (outputs, stride * channels) for each stride's worth of its kernel
+Taps = list[torch.Tensor]  # of a convolution, (outputs, taps * channels): of all its kernel, or of each stride's worth of it
 
 
 def extract_features(layers: Sequence[Any], audio: torch.Tensor, lengths: Sequence[int], positions: torch.Tensor,
@@ -122,14 +122,17 @@ def _reach(layers: Sequence[Any]) -> int:
 
 
 def taps_of(layers: Sequence[Any]) -> list[Taps]:
-    """The weights of each layer as `_convolve` multiplies by them; to be made anew when they change."""
+    """The weights of each layer as `_convolve` multiplies by them; to be made anew when they change.
+
+    A gradient keeps what was multiplied: then a stride's worth at a time, which are views of the input. A GPU has not the room either.
+    """
     made = []
     for layer in layers:
         weight, stride = layer.conv.weight, layer.conv.stride[0]
         if torch.is_autocast_enabled(weight.device.type):
             weight = weight.to(torch.get_autocast_dtype(weight.device.type))
-        firsts = range(0, weight.shape[2], stride) if weight.shape[1] > 1 else ()
-        made.append([weight[:, :, first : first + stride].transpose(1, 2).flatten(1) for first in firsts] or [weight[:, 0]])
+        whole = weight.shape[1] == 1 or weight.device.type == "cpu" and not torch.is_grad_enabled()
+        made.append([some.transpose(1, 2).flatten(1) for some in weight.split(weight.shape[2] if whole else stride, 2)])
     return made
 
 
@@ -140,17 +143,16 @@ def _convolved(layer: Any, x: torch.Tensor, taps: Taps) -> torch.Tensor:
 
 
 def _convolve(x: torch.Tensor, taps: Taps, bias: torch.Tensor | None, kernel: int, stride: int) -> torch.Tensor:
-    """A strided convolution as a sum of matrix products, one for each stride's worth of taps; their inputs are views of x."""
-    channels = x.shape[1]
-    if channels == 1:
-        return F.linear(x[:, 0].unfold(0, kernel, stride), taps[0], bias)
+    """A strided convolution, (time, channels) -> (time, channels): a matrix product, or a sum of them whose inputs are views of x."""
+    channels, x = x.shape[1], x.to(taps[0].dtype)
+    if taps[0].shape[1] == kernel * channels:
+        return F.linear(x.flatten().unfold(0, kernel * channels, stride * channels), taps[0], bias)
     hops = x[: len(x) // stride * stride].view(-1, stride * channels)
     count = len(hops) - (kernel - 1) // stride
-    y = None
-    for number, some in enumerate(taps):
-        rows = hops[number : number + count, : some.shape[1]]
-        y = F.linear(rows, some, bias) if y is None else torch.addmm(y, rows, some.T)
-    return y  # type: ignore[return-value]
+    y = F.linear(hops[:count], taps[0], bias)
+    for number, some in enumerate(taps[1:], 1):
+        y.addmm_(hops[number : number + count, : some.shape[1]], some.T)  # in place: no copy of y
+    return y
 
 
 def _grouped(layer: Any) -> bool:

@@ -59,7 +59,7 @@ def run(task: Task, clock: Clock) -> None:
         return
     trainer = _trainer(task, clock, processor)
     if task.kind == "evaluate":
-        clock.loaded()
+        clock.loaded(trainer.model.parameters())
         for manifest in (task.train, task.test):  # the first, a few utterances, to warm up
             data = _dataset(task, processor, manifest, sort=True)
             clock.mark("began")

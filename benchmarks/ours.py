@@ -82,7 +82,7 @@ def _evaluate(task: Task, clock: Clock) -> None:
     with started(task.device, task.precision) as runtime:
         model = build_recogniser(config, tokenizer, runtime, checkpoint=Path(task.model))
         decoder = make_decoder(config.decode.name, tokenizer, {})
-        clock.loaded()
+        clock.loaded(model.parameters())
         for name in ("train", "test"):  # the first, a few utterances, to warm up
             split = build_split(config, data, name, tokenizer, model, False)
             clock.mark("began")

@@ -37,7 +37,7 @@ ROWS = [
     ["data.recordings", "data.store"],
     ["data.batching"],
     ["data.prepare"],
-    ["dropout", "features", "frontend", "posconv"],
+    ["dropout", "features", "frontend", "posconv", "threads"],
     ["packed"],
     [
         "alignment", "backbone", "bundles", "checkpoint", "chunking", "decoding", "intervals", "model", "ngram", "optim", "plateau",

@@ -274,3 +274,13 @@ def test_what_a_launcher_pickles_can_be_found_elsewhere():
 
     assert pickle.loads(pickle.dumps(cli.Job("train"))) == cli.Job("train")
     assert cli.Job.__module__ == "asr_exp.__main__"
+
+
+def test_a_rank_leaves_at_once_with_its_status_and_what_is_registered_for_the_end():
+    """Whatever thread is still about: this one would hold Python up for a minute."""
+    rank = (
+        "import atexit, threading, time; from asr_exp.endings import leave; atexit.register(print, 'registered')\n"
+        "threading.Thread(target=time.sleep, args=(60,)).start(); print('said', end=' '); leave(3)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", rank], capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stdout) == (3, "said registered\n")

@@ -11,7 +11,7 @@ from asr_exp import packed, runtime
 from asr_exp.dropout import dropout
 from asr_exp.frontend import extract_features, frame_positions
 from asr_exp.matmul import is_true_fp32
-from asr_exp.posconv import convolve_positions
+from asr_exp.posconv import convolve_positions, spread_filters
 
 CPU = torch.device("cpu")
 FRAMES = [7, 1, 12, 5]
@@ -53,6 +53,11 @@ def test_positions_are_convolved_as_torch_does(kernel):
     got = convolve_positions(torch.cat([x, tail]), conv, place.spaced, place.spaced_length)[: place.count]
     want = torch.cat([conv(part.T[None])[0, :, : len(part)].T for part in x.split(FRAMES)])
     assert torch.allclose(got, want, atol=1e-12)
+    with torch.no_grad():
+        spread = spread_filters(conv, 10**9)
+        kept = convolve_positions(torch.cat([x, tail]), conv, place.spaced, place.spaced_length, spread)[: place.count]
+    size = sum(matrix.nbytes for matrix in spread)
+    assert torch.allclose(kept, want, atol=1e-12) and spread_filters(conv, size) and not spread_filters(conv, size - 1)
     weights = torch.randn_like(got)
     inputs = (x, conv.weight, conv.bias)
     for ours, theirs in zip(torch.autograd.grad(got, inputs, weights), torch.autograd.grad(want, inputs, weights), strict=True):
@@ -79,6 +84,25 @@ def test_features_are_those_of_transformers_front_end(norm, shape):
         parameters = [p for p in parameters if p is not theirs.conv_layers[0].conv.bias]  # which the norm cancels
     for ours, its in zip(torch.autograd.grad(got, parameters, weights), torch.autograd.grad(want, parameters, weights), strict=True):
         assert torch.allclose(ours, its, atol=1e-8)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_attention_in_blocks_is_attention(biased, monkeypatch):
+    monkeypatch.setattr(packed, "BLOCK", 3 * 2 * 100 * 30)  # of 30 queries
+    monkeypatch.setattr(packed, "LEAST", 7)
+    calls, softmax = [], torch.softmax
+    monkeypatch.setattr(torch, "softmax", lambda x, dim: calls.append(x.shape) or softmax(x, dim))
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 3, 2, 100, 8, dtype=torch.float64)
+    bias = torch.randn(3, 2, 100, 100, dtype=torch.float64) if biased else None
+    mask = torch.zeros(3, 1, 1, 100, dtype=torch.float64)
+    mask[1, ..., 60:] = -math.inf
+    scores = torch.einsum("rhqc,rhkc->rhqk", query, key) + mask + (0 if bias is None else bias)
+    want = torch.einsum("rhqk,rhkc->rhqc", softmax(scores, -1), value)
+    with torch.no_grad():
+        assert torch.allclose(packed._eager(query, key, value, bias, mask, 0.0), want, atol=1e-12)
+    assert [shape[2] for shape in calls] == [30, 30, 30, 10]
+    assert torch.allclose(packed._eager(query, key, value, bias, mask, 0.0), want, atol=1e-12) and len(calls) == 5  # for a gradient, whole
 
 
 @pytest.mark.parametrize("norm", ["group", "layer"])

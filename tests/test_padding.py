@@ -15,6 +15,7 @@ from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import make_decoder
 from asr_exp.model import Recogniser, ctc_losses
 from asr_exp.packed import FAMILIES
+from asr_exp.threads import side_by_side
 
 LENGTHS = [8240, 16000, 5200, 12345, 8560]  # 25, 49, 16, 38, 26 frames of 20 ms: odd and even, for SEW's squeezing by two
 TOKENIZER = Tokenizer.build(["the quick brown fox jumps over the lazy dog"])
@@ -74,6 +75,17 @@ def test_an_utterance_alone_and_among_longer_ones(backbone, name, training):
                 assert loss == pytest.approx(loss_alone, rel=1e-5)
                 assert text == text_alone
         assert len({text for *_, text in together}) > 2 and all(logits.std(0).max() > 1e-2 for logits, *_ in together)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_passes_side_by_side_do_not_mix(backbone, name):
+    model = load(backbone(name)).eval()
+    heard = torch.inference_mode()(lambda indices: [logits for logits, *_ in outputs(model, batch_of(indices, model))])
+    asked = [[0, 1], [2], [3, 4, 1], [1, 2, 0], [4]] * 4
+    for indices, found in zip(asked, side_by_side(asked, heard, 2), strict=True):
+        for got, want in zip(found, heard(indices), strict=True):
+            assert got.shape == want.shape and relative(got, want) < 1e-5
 
 
 def reference(model: Recogniser, folder: Path, step: int | None) -> transformers.PreTrainedModel:
