@@ -21,6 +21,7 @@ from asr_exp.data.batching import collate, cost, pack, prefetch
 from asr_exp.data.prepare import Split
 from asr_exp.errors import UserError
 from asr_exp.model import Emissions, Recogniser
+from asr_exp.sharding import is_cut
 from asr_exp.threads import side_by_side
 
 log = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ def _made(model: Recogniser | None, split: Split, passes: Iterable[np.ndarray],
         return  # all are kept
     heard = torch.inference_mode()(lambda batch: (batch.indices, model(batch.to(device))))
     with model.settled():
-        if device.type == "cpu" and torch.get_num_threads() >= ABREAST:
+        if device.type == "cpu" and torch.get_num_threads() >= ABREAST and not is_cut(model):  # what gathers cut weights is for one thread
             yield from side_by_side(passes, lambda indices: heard(collate(split, indices)), ABREAST)
         else:
             yield from map(heard, prefetch(passes, lambda indices: collate(split, indices)))

@@ -44,6 +44,10 @@ def whole(model: nn.Module) -> Iterator[None]:
             part.reshard()
 
 
+def is_cut(model: nn.Module) -> bool:
+    return bool(_parts(model))
+
+
 def _parts(model: nn.Module) -> list[Any]:
     return [module for module in model.modules() if hasattr(module, "unshard")]
 
