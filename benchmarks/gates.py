@@ -98,8 +98,8 @@ def _by_transformers(task: Task) -> tuple[float, dict[str, np.ndarray]]:
         values = processor.feature_extractor(samples, sampling_rate=rate, return_tensors="pt").input_values
         labels = processor.tokenizer(row["text"], return_tensors="pt").input_ids
         log_probs = network(values.to(torch.float64)).logits.log_softmax(-1).transpose(0, 1)
-        lengths = [torch.tensor([n]) for n in (len(log_probs), labels.shape[1])]
-        loss = torch.nn.functional.ctc_loss(log_probs, labels, *lengths, network.config.pad_token_id) / len(rows)
+        frames, length = torch.tensor([len(log_probs)]), torch.tensor([labels.shape[1]])
+        loss = torch.nn.functional.ctc_loss(log_probs, labels, frames, length, network.config.pad_token_id) / len(rows)
         loss.backward()
         total += loss.item()
     return total, {name: p.grad.numpy() for name, p in network.named_parameters() if p.grad is not None}
