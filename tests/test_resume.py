@@ -13,7 +13,11 @@ from harness import QUIET, SMALL, Fork, fork, intercept, killed_at, lines, resul
 SHORT = [*SMALL, "trainer.max_steps=18", "trainer.eval_every=6", "trainer.log_every=2", "trainer.batch_seconds=6", "optimizer.lr=3e-3",
          "augment.mask_time_prob=0.2", "augment.mask_time_length=3", *QUIET]  # fmt: skip
 # Everything a checkpoint has to bring back: moments, averages, layerdrop, dropout, kept weights.
-ALL = {"plain": [], "ema": ["trainer.ema=0.8", "augment.layerdrop=0.3"], "average": ["trainer.average=2", "augment.dropout=0.2"]}
+ALL = {
+    "plain": [],
+    "ema": ["trainer.ema=0.8", "augment.layerdrop=0.3"],
+    "average": ["trainer.average=2", "augment.dropout=0.2", "augment.speed=[0.9,1.1]"],
+}
 TRAIN, CHECKPOINT = "asr_exp.training", "asr_exp.checkpoint"
 
 
