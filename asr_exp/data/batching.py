@@ -213,7 +213,7 @@ class SpeedPerturbation:
         factor = float(np.random.default_rng([self.seed, 4, step, index]).choice(self.factors))
         if factor == 1.0 or frames_needed(labels) > self.frames(int(len(clip) / factor) - 1):
             return clip
-        # In float: soxr dithers int16, by a seed that is another at every call.
+        # In float: soxr dithers int16, and not the same way every time.
         return as_int16(soxr.resample(clip.astype(np.float32) / 32768, self.rate * factor, self.rate, quality="MQ"))
 
 
