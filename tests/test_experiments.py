@@ -219,7 +219,7 @@ def test_what_is_published_is_no_part_of_the_run():
 
 
 @pytest.mark.parametrize(("overrides", "words"), [
-    (["trainer.batch_utterances=8"], ["trainer.batch_seconds=6", "null"]),
+    (["trainer.batch_utterances=8"], ["trainer.batch_seconds=8", "null"]),
     (["trainer.batch_seconds=null"], ["both null"]),
     (["trainer.batch_seconds=null", "trainer.batch_utterances=2", "trainer.devices=4"], ["trainer.devices=4"]),
     (["trainer.batch_utterances=0"], ["at least 1"]),
