@@ -288,7 +288,10 @@ class Job:
 if __name__ == "__main__":
     # By its own name, so that what is pickled here can be found by the processes of a launcher.
     own: Any = importlib.import_module("asr_exp.__main__")
-    status = own.main()
+    try:
+        status = own.main()
+    except SystemExit as end:  # of a run that was asked to leave: past Hydra
+        status = end.code
     if "RANK" in os.environ:
         leave(status)
     sys.exit(status)
