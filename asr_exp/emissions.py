@@ -142,7 +142,8 @@ def _made(model: Recogniser | None, split: Split, passes: Iterable[np.ndarray],
     if model is None:
         return  # all are kept
     heard = torch.inference_mode()(lambda batch: (batch.indices, model(batch.to(device))))
-    if device.type == "cpu" and torch.get_num_threads() >= ABREAST and not is_cut(model):  # what gathers cut weights is for one thread
-        yield from side_by_side(passes, lambda indices: heard(collate(split, indices)), ABREAST)
-    else:
-        yield from map(heard, prefetch(passes, lambda indices: collate(split, indices)))
+    with model.settled():
+        if device.type == "cpu" and torch.get_num_threads() >= ABREAST and not is_cut(model):  # what gathers cut weights is for one thread
+            yield from side_by_side(passes, lambda indices: heard(collate(split, indices)), ABREAST)
+        else:
+            yield from map(heard, prefetch(passes, lambda indices: collate(split, indices)))

@@ -68,6 +68,7 @@ class Recogniser(nn.Module):
         self.one_by_one = padding == "exact" and not packed  # utterances go through the encoder each alone
         self._dropped: set[int] = set()
         self._whole = None
+        self._taps: list[Taps] = []  # see `settled`
         self._masks = (None, None)
         self._packed = PackedEncoder(self.backbone) if packed else None
         self._take_over()
@@ -97,6 +98,19 @@ class Recogniser(nn.Module):
             return forward(hidden_states, *args, **kwargs)
 
         return forward_or_skip
+
+    @contextlib.contextmanager
+    def settled(self) -> Iterator[None]:
+        """While it lasts no gradient is wanted and the weights stay as they are: on a CPU, what follows from them alone is made once."""
+        if self._packed and next(self.network.parameters()).device.type == "cpu":
+            self._taps = taps_of(self.backbone.feature_extractor.conv_layers)
+            self._packed.settle(True)
+        try:
+            yield
+        finally:
+            self._taps = []
+            if self._packed:
+                self._packed.settle(False)
 
     def drop_layers(self, seed: int, step: int) -> None:
         """Draw the encoder layers a training step skips: the same on every rank and in every forward pass of the step."""
@@ -128,7 +142,7 @@ class Recogniser(nn.Module):
         with torch.no_grad() if self.front_end_frozen else contextlib.nullcontext():
             # Where no gradient is wanted, one at a time and in pieces: what is at hand stays in the CPU's cache.
             if self._packed and not torch.is_grad_enabled() and audio.device.type == "cpu":
-                taps = taps_of(layers)
+                taps = self._taps or taps_of(layers)
                 made = torch.cat([self._features_of(self._batch, row, audio, taps) for row in range(len(audio))])
                 return F.pad(made, (0, 0, 0, self._packed.layout.tail)).T[None]
             if self._packed:

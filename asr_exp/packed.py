@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from asr_exp.dropout import dropout
-from asr_exp.posconv import convolve_positions
+from asr_exp.posconv import convolve_positions, spread_filters
 from asr_exp.threads import PerThread
 
 # Families whose encoders, so fed, give each utterance what it has alone (tests/test_padding.py).
@@ -22,6 +22,9 @@ FAMILIES = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
 # A batch is filled up to a multiple of so many frames: products of matrices then come in few shapes. What oneDNN makes for a shape
 # serves again, where it would else be made anew at every step: a fifth of the time of a small network.
 GRAIN = 16
+# Bytes: what follows from the weights of the positional convolution alone is kept while scoring if it takes no more. Made anew for each
+# pass, in two threads, it took 20 MiB more at the peak (small model).
+KEPT = 2**24
 LEAST = 64  # queries; fewer at once take longer than all
 BLOCK = 2**20  # scores of attention that are made at once where no gradient is wanted, for them to stay in the CPU's cache
 # Pairs of frames: attention over fewer takes less time than calling for it, so utterances of near lengths are padded to share a call.
@@ -102,15 +105,21 @@ class PackedEncoder:
     def __init__(self, backbone: Any):
         self.config = backbone.config
         self.gap = self.config.num_conv_pos_embeddings
-        positions = backbone.encoder.pos_conv_embed
+        self._spread: list[torch.Tensor] = []  # see `settle`
+        self._position_encoder = positions = backbone.encoder.pos_conv_embed
         positions.forward = partial(self._positions, positions)
         attend = self._biased if self.config.model_type == "wavlm" else self._plain
         for layer in backbone.encoder.layers:
             layer.attention.forward = partial(attend, layer.attention)
 
+    def settle(self, settled: bool) -> None:
+        """Weights will stay as they are, in fp32 and on a CPU: what follows from them is made once. Or: they may change again."""
+        self._spread = spread_filters(self._position_encoder.conv, KEPT) if settled else []
+
     def _positions(self, module: Any, hidden_states: torch.Tensor) -> torch.Tensor:
         layout = self.layout
-        return module.activation(convolve_positions(hidden_states[0], module.conv, layout.spaced, layout.spaced_length))[None]
+        made = convolve_positions(hidden_states[0], module.conv, layout.spaced, layout.spaced_length, self._spread)
+        return module.activation(made)[None]
 
     def _plain(self, module: Any, hidden_states: torch.Tensor, **_: Any) -> tuple[torch.Tensor, None]:
         return self._attended(module, hidden_states, None), None

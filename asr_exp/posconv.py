@@ -1,5 +1,6 @@
 """The grouped convolution that tells an encoder of positions (Baevski et al. 2020), over utterances laid end to end."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,10 +9,12 @@ import torch.nn.functional as F
 BLOCK = 4  # frames that one row of the matrix product makes: more save copies of the input and multiply more zeros
 
 
-def convolve_positions(x: torch.Tensor, conv: torch.nn.Conv1d, places: torch.Tensor, length: int) -> torch.Tensor:
+def convolve_positions(x: torch.Tensor, conv: torch.nn.Conv1d, places: torch.Tensor, length: int,
+                       spread: Sequence[torch.Tensor] = ()) -> torch.Tensor:
     """The convolution of each utterance alone, (frames, channels) -> (frames, channels).
 
     places: (frames,) where the frames lie on a time axis of `length`, with at least a kernel's length of zeros around each utterance.
+    spread: `spread_filters(conv)`, where these are at hand and no gradient is wanted.
     """
     weight, bias = conv.weight, conv.bias
     if torch.is_autocast_enabled(x.device.type):
@@ -19,12 +22,25 @@ def convolve_positions(x: torch.Tensor, conv: torch.nn.Conv1d, places: torch.Ten
         x, weight = x.to(dtype), weight.to(dtype)
     length += -length % BLOCK
     spaced = x.new_zeros(length, x.shape[1]).index_copy(0, places, x)
-    if x.device.type == "cpu":
+    if spread:
+        parts = zip(spaced.chunk(conv.groups, 1), spread, strict=True)
+        y = torch.cat([_multiplied(some, matrix, weight.shape[2] // 2, weight.shape[2]) for some, matrix in parts], 1)
+    elif x.device.type == "cpu":
         y = _Correlation.apply(spaced, weight, conv.groups)
     else:
         y = F.conv1d(spaced.T, weight, padding=conv.padding, groups=conv.groups).T  # an even kernel makes a frame more: not asked for
     y = y.index_select(0, places)
     return y if bias is None else y + bias.to(y.dtype)
+
+
+def spread_filters(conv: torch.nn.Conv1d, most: int) -> list[torch.Tensor]:
+    """What `convolve_positions` multiplies by, a matrix for each group, to be made anew when the weights change.
+
+    None at all where they would take more bytes than `most`.
+    """
+    weight, inputs, kernel = conv.weight, conv.in_channels // conv.groups, conv.kernel_size[0]
+    bytes_ = BLOCK * conv.out_channels * (BLOCK + kernel - 1) * inputs * weight.itemsize
+    return [_spread(some) for some in weight.chunk(conv.groups)] if bytes_ <= most else []
 
 
 class _Correlation(torch.autograd.Function):
@@ -58,13 +74,21 @@ class _Correlation(torch.autograd.Function):
 
 def _correlate(x: torch.Tensor, weight: torch.Tensor, before: int) -> torch.Tensor:
     """y[t] = sum over taps of weight[:, :, tap] @ x[t + tap - before], (time, inputs) -> (time, outputs)."""
+    return _multiplied(x, _spread(weight), before, weight.shape[2])
+
+
+def _multiplied(x: torch.Tensor, matrix: torch.Tensor, before: int, kernel: int) -> torch.Tensor:
+    return (_windows(x, before, kernel) @ matrix.T).view(-1, len(matrix) // BLOCK)
+
+
+def _spread(weight: torch.Tensor) -> torch.Tensor:
+    """The matrix that makes a block of frames of its window, (BLOCK * outputs, (BLOCK + kernel - 1) * inputs)."""
     outputs, inputs, kernel = weight.shape
     # The rows of the matrix are the filters of each frame of a block, every one a frame later than the one before.
     padded = weight.new_zeros(outputs, kernel + 2 * (BLOCK - 1), inputs)
     padded[:, BLOCK - 1 : BLOCK - 1 + kernel] = weight.transpose(1, 2)
     width = (BLOCK + kernel - 1) * inputs
-    matrix = padded.as_strided((BLOCK, outputs, width), (inputs, padded.stride(0), 1)).flip(0).reshape(-1, width)
-    return (_windows(x, before, kernel) @ matrix.T).view(-1, outputs)
+    return padded.as_strided((BLOCK, outputs, width), (inputs, padded.stride(0), 1)).flip(0).reshape(-1, width)
 
 
 def _windows(x: torch.Tensor, before: int, kernel: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from asr_exp import packed, runtime
 from asr_exp.dropout import dropout
 from asr_exp.frontend import extract_features, frame_positions
 from asr_exp.matmul import is_true_fp32
-from asr_exp.posconv import convolve_positions
+from asr_exp.posconv import convolve_positions, spread_filters
 
 CPU = torch.device("cpu")
 FRAMES = [7, 1, 12, 5]
@@ -53,6 +53,11 @@ def test_positions_are_convolved_as_torch_does(kernel):
     got = convolve_positions(torch.cat([x, tail]), conv, place.spaced, place.spaced_length)[: place.count]
     want = torch.cat([conv(part.T[None])[0, :, : len(part)].T for part in x.split(FRAMES)])
     assert torch.allclose(got, want, atol=1e-12)
+    with torch.no_grad():
+        spread = spread_filters(conv, 10**9)
+        kept = convolve_positions(torch.cat([x, tail]), conv, place.spaced, place.spaced_length, spread)[: place.count]
+    size = sum(matrix.nbytes for matrix in spread)
+    assert torch.allclose(kept, want, atol=1e-12) and spread_filters(conv, size) and not spread_filters(conv, size - 1)
     weights = torch.randn_like(got)
     inputs = (x, conv.weight, conv.bias)
     for ours, theirs in zip(torch.autograd.grad(got, inputs, weights), torch.autograd.grad(want, inputs, weights), strict=True):
