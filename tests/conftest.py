@@ -2,13 +2,17 @@
 
 import logging
 import os
+import threading
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny networks gain nothing from threads that wait for each other
 
 import harness
+import hub_server
 import numpy as np
 import pytest
+
+from asr_exp.hub import offline_where_unreachable
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +54,20 @@ def cache(tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     monkeypatch.setenv("ASR_EXP_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A stand-in of the Hugging Face hub, without repositories, that the hub's libraries ask: see hub_server.py. Their cache is empty."""
+    with hub_server.HubServer() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        hub_server.point_to(server, tmp_path / "hf", monkeypatch)
+        yield server
+        offline_where_unreachable.cache_clear()
+        server.over.set()
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(scope="session")

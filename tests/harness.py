@@ -107,7 +107,7 @@ def latest(overrides: Iterable[Any]) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", **more}
+    return {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", **os.environ, "OMP_NUM_THREADS": "1", **more}
 
 
 def start(*arguments: Any, cwd: Path, **more: str) -> subprocess.Popen:
