@@ -13,7 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.backbone import load_backbone
 from asr_exp.beam import Beam, Weights, require_flashlight
+from asr_exp.bundles import bundle_labels
 from asr_exp.checkpoint import locked
+from asr_exp.checkpoint_source import BUNDLE
 from asr_exp.config import load_run, resolve
 from asr_exp.console import logging_to_terminal
 from asr_exp.data.corpora import read_corpus
@@ -80,10 +82,23 @@ def build_tokenizer(config: DictConfig, data: Data) -> Tokenizer:
     """The checkpoint's vocabulary where its head is kept, a vocabulary given, or one made of the transcripts of `tokenizer.splits`."""
     t, m = config.tokenizer, config.model
     if m.head == "keep":
-        return Tokenizer.from_checkpoint(m.checkpoint, m.revision, t.unit, t.inventory, t.score_inventory)
+        kept = checkpoint_tokenizer(config, m.checkpoint, m.revision)
+        if kept.unit != t.unit:
+            raise UserError(f"model.checkpoint={m.checkpoint} emits phones; give tokenizer=phone, with text=phones where the transcripts "
+                            "are phones, or text=espeak to have them made.")
+        return kept
     if t.vocabulary:
         return Tokenizer.from_vocabulary(t.vocabulary, t.unit)
     return Tokenizer.build(data.texts(t.splits), t.unit, t.inventory, t.score_inventory, t.min_count)
+
+
+def checkpoint_tokenizer(config: DictConfig, checkpoint: str, revision: str | None = None) -> Tokenizer:
+    """The vocabulary of a fine-tuned checkpoint, or of a bundle of torchaudio. Raises UserError where it has none that fits its head."""
+    if checkpoint.startswith(BUNDLE):
+        labels = bundle_labels(checkpoint.removeprefix(BUNDLE))
+        return Tokenizer(labels, blank=labels[0])
+    t = config.tokenizer
+    return Tokenizer.from_checkpoint(checkpoint, revision, t.unit, t.inventory, t.score_inventory)
 
 
 def model_arguments(config: DictConfig, device: str = "cpu") -> dict[str, Any]:

@@ -1,80 +1,79 @@
 """Backbones out of transformers' `Auto*` classes: any CTC architecture that takes waveforms, by hub id, folder or type."""
 
-import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from asr_exp.bundles import bundle_config, load_bundle
+from asr_exp.checkpoint_source import BUNDLE, CheckpointSource, find_checkpoint
+from asr_exp.checkpoint_weights import HEAD, read_weights
 from asr_exp.errors import UserError, nearest
-from asr_exp.hub import offline_where_unreachable
-
-BUILTIN = Path(__file__).parent / "pretrained"  # folders of checkpoints, named builtin:FOLDER in a config
 
 
 def load_backbone(checkpoint: str | None, vocabulary: int, blank: int, *, revision: str | None = None, architecture: str | None = None,
                   settings: dict[str, Any] | None = None, augment: dict[str, Any] | None = None, keep_head: bool = False,
                   attention: str = "auto", device: str = "cpu") -> tuple[Any, Any]:
-    """(CTC network, feature extractor) of a pretrained checkpoint (hub id or folder), or of an architecture with random weights.
+    """(CTC network, feature extractor) of a pretrained checkpoint, or of an architecture with random weights; fp32.
 
-    settings: architecture settings that differ; augment: masks, layerdrop, dropout (None: as the checkpoint says). A new
-    head of `vocabulary` outputs is drawn from torch's generator, so seed it first. Raises UserError for what cannot be loaded.
+    checkpoint: a hub id, a folder (a run's: its best checkpoint), `builtin:NAME`, or `torchaudio:NAME`; settings: architecture settings
+    that differ; augment: masks, layerdrop, dropout (None: as the checkpoint says). A new head of `vocabulary` outputs is drawn from
+    torch's generator, so seed it first. Raises UserError for what cannot be loaded.
     """
     import transformers
 
     if not keep_head:
         settings = {**(settings or {}), "vocab_size": vocabulary, "pad_token_id": blank}
-    config = read_config(checkpoint, revision, architecture, settings, augment)
+    config = read_config(checkpoint, revision, architecture, settings, augment, keep_head)
     attention = _attention(attention, config, device)
     if checkpoint is None:
-        try:
-            network = transformers.AutoModelForCTC.from_config(config, attn_implementation=attention)
-        except (ValueError, RuntimeError, TypeError, ZeroDivisionError, LookupError) as why:
-            told = f"model.config does not make a {architecture}: {str(why).splitlines()[0].rstrip('.')}. Its numbers must fit each other."
-            raise UserError(told) from why
-        extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=config.feat_extract_norm == "layer")
-        return network, extractor
-    source = _source(checkpoint)
-    with _named(checkpoint):
-        network, info = transformers.AutoModelForCTC.from_pretrained(
-            source, revision=revision or "main", config=config, dtype=torch.float32, use_safetensors=True,
-            ignore_mismatched_sizes=not keep_head, output_loading_info=True, attn_implementation=attention,
+        return _from_config(config, architecture, attention), default_extractor(config)
+    if checkpoint.startswith(BUNDLE):
+        return load_bundle(checkpoint.removeprefix(BUNDLE), config, keep_head, attention)
+    source = find_checkpoint(checkpoint, revision)
+    weights = read_weights(source)
+    if not keep_head:  # nor one that happens to be of the same size
+        weights = {name: weight for name, weight in weights.items() if not name.startswith("lm_head.")}
+    elif config.vocab_size is None and HEAD in weights:
+        config.vocab_size = len(weights[HEAD])
+    try:
+        network, info = transformers.MODEL_FOR_CTC_MAPPING[type(config)].from_pretrained(
+            None, config=config, state_dict=weights, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True,
+            attn_implementation=attention,
         )
+    except (ValueError, RuntimeError, TypeError, ZeroDivisionError, LookupError) as why:
+        raise source.error(f"its config.json does not make a {config.model_type} ({_first_line(why)})") from why
     _check_loaded(checkpoint, network, {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}, keep_head)
-    return network, _extractor(source, revision, config)
+    return network, _extractor(source, config)
 
 
 def read_outline(folder: Path) -> tuple[Any, Any]:
     """(config, feature extractor) of a checkpoint's folder, without its weights. Raises UserError for what cannot be read."""
-    return read_config(str(folder)), _extractor(str(folder), None, None)
+    config = read_config(str(folder))
+    return config, _extractor(find_checkpoint(str(folder)), config)
 
 
 def read_config(checkpoint: str | None, revision: str | None = None, architecture: str | None = None,
-                settings: dict[str, Any] | None = None, augment: dict[str, Any] | None = None, **_: Any) -> Any:
+                settings: dict[str, Any] | None = None, augment: dict[str, Any] | None = None, keep_head: bool = False, **_: Any) -> Any:
     """The transformers config with the run's settings. Raises UserError for an unknown type or setting, or no network."""
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES as CTC
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    if checkpoint is not None:
-        source = _source(checkpoint)
-        if _is_path(checkpoint) and not Path(source).is_dir():
-            raise UserError(f"model.checkpoint={checkpoint} is not a folder; give a folder made by save_pretrained, or a hub id.")
-        with _named(checkpoint):
-            config = transformers.AutoConfig.from_pretrained(source, revision=revision or "main")
-    else:
+    if checkpoint is None:
         if architecture is None or architecture not in CTC:
             known = f"{nearest(str(architecture), CTC)} Known: {', '.join(CTC)}."
             raise UserError(f"model.architecture={architecture} is not a CTC architecture.{known}")
         config = transformers.AutoConfig.for_model(architecture)
+    elif checkpoint.startswith(BUNDLE):
+        config = bundle_config(checkpoint.removeprefix(BUNDLE), keep_head)
+    else:
+        config = _config_of(find_checkpoint(checkpoint, revision))
     if config.model_type not in CTC:
         raise UserError(f"{checkpoint or architecture} is a {config.model_type}, which has no CTC head; use one of {', '.join(CTC)}.")
-    if getattr(config, "add_adapter", False):
-        raise UserError(f"{checkpoint or architecture} has an adapter that shortens its output; set +model.config.add_adapter=false.")
-    if not hasattr(config, "conv_stride"):
-        raise UserError(f"{checkpoint or architecture} ({config.model_type}) takes spectral features; give one that takes waveforms.")
+    shortens = getattr(config, "add_adapter", False)
     for name, value in {**(settings or {}), "ctc_loss_reduction": "mean"}.items():
         if not hasattr(config, name):
             raise UserError(f"model.config.{name} is not a setting of {config.model_type}.{nearest(name, vars(config))}")
@@ -82,9 +81,7 @@ def read_config(checkpoint: str | None, revision: str | None = None, architectur
             setattr(config, name, value)
         except Exception as why:  # transformers knows of what type it is, and has exceptions of its own for that
             raise UserError(f"model.config.{name}={value} is of the wrong kind: {str(why.__cause__ or why).partition('. ')[0]}.") from None
-    for name in ("conv_stride", "conv_kernel"):
-        if min(getattr(config, name), default=0) < 1:
-            raise UserError(f"model.config.{name}={list(getattr(config, name))} must be numbers of at least 1, one for each layer.")
+    _check_waveforms(checkpoint or str(architecture), config, shortens and keep_head)
     for name in vars(config):
         asked = (augment or {}).get("dropout" if name.endswith("dropout") else name)
         if asked is not None:
@@ -92,18 +89,52 @@ def read_config(checkpoint: str | None, revision: str | None = None, architectur
     return config
 
 
-def _is_path(checkpoint: str) -> bool:
-    return checkpoint.startswith(("/", ".", "~")) or Path(checkpoint).is_dir()
+def _check_waveforms(name: str, config: Any, needs_adapter: bool) -> None:
+    """Raise UserError for an architecture that takes no waveforms, that shortens what it makes of them, or whose front end cannot be."""
+    if needs_adapter:
+        raise UserError(f"{name} has an adapter (add_adapter: true) that shortens its output, and a head trained on that; it cannot keep "
+                        "its head. Give model.head=new +model.config.add_adapter=false to train without the adapter.")
+    if getattr(config, "add_adapter", False):
+        raise UserError(f"{name} has an adapter (add_adapter: true) that shortens its output; add +model.config.add_adapter=false to leave "
+                        "it out.")
+    if not hasattr(config, "conv_stride"):
+        raise UserError(f"{name} ({config.model_type}) takes spectral features; give one that takes waveforms.")
+    for key in ("conv_stride", "conv_kernel"):
+        if min(getattr(config, key), default=0) < 1:
+            raise UserError(f"model.config.{key}={list(getattr(config, key))} must be numbers of at least 1, one for each layer.")
 
 
-def _source(checkpoint: str) -> str:
-    """Where transformers finds a checkpoint: a folder, or an id on the hub. `builtin:NAME` is one that comes with this package."""
-    if checkpoint.startswith("builtin:"):
-        there = {f"builtin:{path.parent.name}": str(path.parent) for path in BUILTIN.glob("*/model.safetensors")}
-        if checkpoint not in there:
-            raise UserError(f"model.checkpoint={checkpoint} does not come with asr_exp; there is {', '.join(there)}.")
-        return there[checkpoint]
-    return str(Path(checkpoint).expanduser()) if _is_path(checkpoint) else checkpoint
+def _config_of(source: CheckpointSource) -> Any:
+    """The config of a checkpoint. Raises UserError where it has none, or none of a type that transformers knows."""
+    import transformers
+
+    content = source.json("config.json")
+    if content is None:
+        raise source.lacks("config.json")
+    if not isinstance(content.get("model_type"), str):
+        raise source.error("its config.json has no model_type, so its architecture cannot be known; take the file of its hub page")
+    if content["model_type"] not in transformers.CONFIG_MAPPING:
+        raise source.error(f"it is a {content['model_type']}, which transformers {transformers.__version__} does not know")
+    try:
+        config = transformers.AutoConfig.from_pretrained(source.folder)
+    except Exception as why:  # transformers checks each value with exceptions of its own
+        raise source.error(f"its config.json is not one of a {content['model_type']} ({_first_line(why)})") from why
+    vars(config).pop("gradient_checkpointing", None)  # of older configs: transformers would obey it, and trainer.* is what says it
+    return config
+
+
+def _from_config(config: Any, architecture: str | None, attention: str) -> Any:
+    import transformers
+
+    try:
+        return transformers.AutoModelForCTC.from_config(config, attn_implementation=attention)
+    except (ValueError, RuntimeError, TypeError, ZeroDivisionError, LookupError) as why:
+        told = f"model.config does not make a {architecture}: {_first_line(why)}. Its numbers must fit each other."
+        raise UserError(told) from why
+
+
+def _first_line(why: Exception) -> str:
+    return (str(why).strip().splitlines() or [type(why).__name__])[0].rstrip(".:")
 
 
 def _attention(asked: str, config: Any, device: str) -> str:
@@ -112,29 +143,23 @@ def _attention(asked: str, config: Any, device: str) -> str:
     return "eager" if asked == "eager" or only_eager else "sdpa"
 
 
-def _extractor(source: str, revision: str | None, config: Any) -> Any:
-    """The checkpoint's feature extractor, or the usual one where the folder has none."""
+def default_extractor(config: Any) -> Any:
+    """The feature extractor of an architecture: a mask where the front end has layer norm, none where it has group norm."""
     import transformers
 
-    try:
-        return transformers.AutoFeatureExtractor.from_pretrained(source, revision=revision or "main")
-    except (OSError, ValueError):
-        return transformers.Wav2Vec2FeatureExtractor(return_attention_mask=getattr(config, "feat_extract_norm", "layer") == "layer")
+    return transformers.Wav2Vec2FeatureExtractor(return_attention_mask=getattr(config, "feat_extract_norm", "layer") == "layer")
 
 
-@contextlib.contextmanager
-def _named(checkpoint: str) -> Any:
-    """Turn transformers' many ways of not finding or reading a checkpoint into one sentence that names it."""
-    if not _is_path(checkpoint) and ":" not in checkpoint:  # an id on the hub
-        offline_where_unreachable()
+def _extractor(source: CheckpointSource, config: Any) -> Any:
+    """The checkpoint's feature extractor, or the usual one where it has none."""
+    import transformers
+
+    if not any(map(source.file, ("preprocessor_config.json", "processor_config.json"))):
+        return default_extractor(config)
     try:
-        yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as why:
-        reason = str(why).strip().splitlines()[0] if str(why).strip() else type(why).__name__
-        if any(word in str(why) for word in ("connect", "offline", "resolve", "Max retries", "timed out")):
-            reason = "the hub cannot be reached from here"
-        advice = " Give a local folder (model.checkpoint=FOLDER), or run once with network to fill the cache." * (not _is_path(checkpoint))
-        raise UserError(f"model.checkpoint={checkpoint} cannot be loaded: {reason.rstrip('.')}.{advice}") from None
+        return transformers.Wav2Vec2FeatureExtractor.from_pretrained(source.folder)
+    except (OSError, ValueError, KeyError):  # an older processor_config.json names no more than a class
+        return default_extractor(config)
 
 
 def _check_loaded(checkpoint: str, network: Any, missing: Iterable[str], keep_head: bool) -> None:

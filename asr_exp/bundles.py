@@ -1,48 +1,83 @@
-"""Recognisers out of `torchaudio.pipelines`: their weights in a transformers network, which computes the same from them."""
+"""Networks out of `torchaudio.pipelines`: their weights in a transformers network, which computes the same from them."""
 
 import os
 import pickle
 from typing import Any
 
+from asr_exp.checkpoint_source import BUNDLE
 from asr_exp.errors import UserError, nearest
 from asr_exp.hub import reachable
 
-PREFIX = "torchaudio:"
 SERVER = "https://download.pytorch.org"
 # Where a part of torchaudio's network stands in that of transformers.
 PLACES = {"encoder.feature_projection.": "feature_projection.", "encoder.transformer.": "encoder."}
 
 
-def load_bundle(name: str, device: str = "cpu") -> tuple[Any, Any, list[str]]:
-    """(CTC network, feature extractor, labels with the blank first) of a bundle of torchaudio, such as WAV2VEC2_ASR_BASE_960H.
+def bundle_labels(name: str) -> list[str]:
+    """The labels of a fine-tuned bundle, such as WAV2VEC2_ASR_BASE_960H, the blank first. Raises UserError for a name that is none."""
+    return list(_bundle(name, with_head=True).get_labels())
 
-    Raises UserError for a name that is none, for weights that cannot be had, and for a network that transformers has no equal of.
+
+def bundle_config(name: str, keep_head: bool) -> Any:
+    """The sizes of a bundle's network as a transformers config, without its weights.
+
+    Raises UserError for a name that is none, and for a network that transformers has no equal of.
     """
     import transformers
 
-    bundle = _bundle(name)
+    bundle = _bundle(name, keep_head)
+    sizes = bundle._params
+    if bundle._model_type != "Wav2Vec2":
+        raise UserError(f"model.checkpoint={BUNDLE}{name} is a {bundle._model_type}, whose weights cannot be taken over; use the same "
+                        "model's copy on the hub, such as model=wavlm-base.")
+    convolutions = sizes["extractor_conv_layer_config"] or [(512, 10, 5), *[(512, 3, 2)] * 4, *[(512, 2, 2)] * 2]
+    channels, kernels, strides = (list(column) for column in zip(*convolutions, strict=True))
+    return transformers.Wav2Vec2Config(
+        vocab_size=len(bundle.get_labels()) if keep_head else None, pad_token_id=0, hidden_size=sizes["encoder_embed_dim"],
+        num_hidden_layers=sizes["encoder_num_layers"], num_attention_heads=sizes["encoder_num_heads"],
+        intermediate_size=sizes["encoder_ff_interm_features"], do_stable_layer_norm=sizes["encoder_layer_norm_first"],
+        feat_extract_norm="group" if sizes["extractor_mode"] == "group_norm" else "layer", conv_bias=sizes["extractor_conv_bias"],
+        conv_dim=channels, conv_kernel=kernels, conv_stride=strides, num_feat_extract_layers=len(channels),
+        num_conv_pos_embeddings=sizes["encoder_pos_conv_kernel"], num_conv_pos_embedding_groups=sizes["encoder_pos_conv_groups"],
+        feat_proj_dropout=sizes["encoder_projection_dropout"], attention_dropout=sizes["encoder_attention_dropout"],
+        activation_dropout=sizes["encoder_ff_interm_dropout"], hidden_dropout=sizes["encoder_dropout"],
+        layerdrop=sizes["encoder_layer_drop"],
+    )  # fmt: skip
+
+
+def load_bundle(name: str, config: Any, keep_head: bool, attention: str = "eager") -> tuple[Any, Any]:
+    """(CTC network, feature extractor) of a bundle, in the network of `config` (see `bundle_config`): with its own head, or a new one.
+
+    Raises UserError for weights that cannot be had, or do not fit.
+    """
+    import transformers
+
+    bundle = _bundle(name, keep_head)
     theirs = _weights(name, bundle)
     normalised = bool(getattr(theirs, "normalize_waveform", False))
     theirs = getattr(theirs, "model", theirs)  # what normalises the waveform is wrapped around it
-    attention = "eager" if device == "cpu" else "sdpa"
-    network = transformers.AutoModelForCTC.from_config(_config(theirs), attn_implementation=attention)
-    weights = {_place(key): tensor for key, tensor in theirs.state_dict().items()}
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as why:
-        raise UserError(f"run={PREFIX}{name} is no network that transformers has an equal of: {str(why).splitlines()[1].strip()}") from why
-    grouped = network.config.feat_extract_norm == "group"
+    weights = {_place(key): tensor for key, tensor in theirs.state_dict().items() if keep_head or not key.startswith("aux.")}
+    network, info = transformers.Wav2Vec2ForCTC.from_pretrained(
+        None, config=config, state_dict=weights, ignore_mismatched_sizes=True, output_loading_info=True, attn_implementation=attention,
+    )
+    strange = {*info["unexpected_keys"], *(key for key, *_ in info["mismatched_keys"]), *info["missing_keys"]}
+    strange -= {"wav2vec2.masked_spec_embed", *([] if keep_head else ["lm_head.weight", "lm_head.bias"])}
+    if strange:
+        raise UserError(f"model.checkpoint={BUNDLE}{name} does not fit the settings of the model, or is no network that transformers has "
+                        f"an equal of: {min(strange)}.")
     extractor = transformers.Wav2Vec2FeatureExtractor(sampling_rate=int(bundle.sample_rate), do_normalize=normalised,
-                                                      return_attention_mask=not grouped, variance_epsilon=1e-5)
-    return network, extractor, list(bundle.get_labels())[: network.config.vocab_size]
+                                                      return_attention_mask=config.feat_extract_norm == "layer", variance_epsilon=1e-5)
+    return network, extractor
 
 
-def _bundle(name: str) -> Any:
+def _bundle(name: str, with_head: bool) -> Any:
     from torchaudio import pipelines
 
-    known = [one for one in dir(pipelines) if isinstance(getattr(pipelines, one), pipelines.Wav2Vec2ASRBundle)]
+    kind = pipelines.Wav2Vec2ASRBundle if with_head else pipelines.Wav2Vec2Bundle
+    known = [one for one in dir(pipelines) if isinstance(getattr(pipelines, one), kind)]
     if name not in known:
-        raise UserError(f"run={PREFIX}{name}: torchaudio.pipelines has no recogniser of that name.{nearest(name, known)} "
+        what = "recogniser" if with_head else "network"
+        raise UserError(f"model.checkpoint={BUNDLE}{name}: torchaudio.pipelines has no {what} of that name.{nearest(name, known)} "
                         f"There are: {', '.join(known)}.")
     return getattr(pipelines, name)
 
@@ -54,34 +89,15 @@ def _weights(name: str, bundle: Any) -> Any:
     file = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(bundle._path))
     advice = f"Put its file at {file}, or run once with network."
     if not os.path.exists(file) and not reachable(SERVER):
-        raise UserError(f"run={PREFIX}{name}: its weights are not there, and {SERVER} cannot be reached from here. {advice}")
+        raise UserError(f"model.checkpoint={BUNDLE}{name}: its weights are not there, and {SERVER} cannot be reached from here. {advice}")
     try:
         return bundle.get_model(dl_kwargs={"map_location": "cpu", "weights_only": True})
     except OSError as why:
-        raise UserError(f"run={PREFIX}{name}: its weights cannot be downloaded from {SERVER} ({why}). {advice}") from why
+        raise UserError(f"model.checkpoint={BUNDLE}{name}: its weights cannot be downloaded from {SERVER} ({why}). {advice}") from why
     except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as why:
         reason = " ".join(str(why).split())[:200]
-        raise UserError(f"run={PREFIX}{name}: {file} does not hold its weights ({reason}); delete it, or put the right one there.") from why
-
-
-def _config(theirs: Any) -> Any:
-    """The sizes of a torchaudio network, read off its modules, as a transformers config."""
-    import torch
-    import transformers
-
-    convolutions = [layer.conv for layer in theirs.feature_extractor.conv_layers]
-    encoder = theirs.encoder.transformer
-    first, positions = encoder.layers[0], encoder.pos_conv_embed.conv
-    grouped = isinstance(theirs.feature_extractor.conv_layers[0].layer_norm, torch.nn.GroupNorm)
-    return transformers.Wav2Vec2Config(
-        vocab_size=theirs.aux.out_features, pad_token_id=0, hidden_size=first.attention.embed_dim, num_hidden_layers=len(encoder.layers),
-        num_attention_heads=first.attention.num_heads, intermediate_size=first.feed_forward.intermediate_dense.out_features,
-        do_stable_layer_norm=first.layer_norm_first, feat_extract_norm="group" if grouped else "layer",
-        conv_bias=convolutions[0].bias is not None, conv_dim=[one.out_channels for one in convolutions],
-        conv_kernel=[one.kernel_size[0] for one in convolutions], conv_stride=[one.stride[0] for one in convolutions],
-        num_conv_pos_embeddings=positions.kernel_size[0], num_conv_pos_embedding_groups=positions.groups,
-        mask_time_prob=0.0, mask_feature_prob=0.0, layerdrop=0.0,
-    )  # fmt: skip
+        raise UserError(f"model.checkpoint={BUNDLE}{name}: {file} does not hold its weights ({reason}); delete it, or put the right one "
+                        "there.") from why
 
 
 def _place(key: str) -> str:

@@ -10,10 +10,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.alignment import Word, align_labels, best_path, words_of
-from asr_exp.assembly import build_decoder, build_recogniser
+from asr_exp.assembly import build_decoder, build_recogniser, checkpoint_tokenizer
 from asr_exp.backbone import read_config
 from asr_exp.beam import Beam
-from asr_exp.bundles import PREFIX, load_bundle
 from asr_exp.chunking import PIECE, Chunking, at_pauses, joined, spans
 from asr_exp.config import is_run, run_folder
 from asr_exp.data.batching import Batch, cost, pack
@@ -186,21 +185,16 @@ def load_transcriber(config: DictConfig, runtime: Runtime) -> Transcriber:
 
     Without `run=`, the run that the settings lead to, or else their model.checkpoint. Raises UserError where there is none.
     """
-    t, chunking = config.tokenizer, config.transcribe
-    if (config.run or "").startswith(PREFIX):
-        network, extractor, labels = load_bundle(config.run.removeprefix(PREFIX), runtime.device.type)
-        tokenizer, model = Tokenizer(labels, blank=labels[0]), Recogniser(network, extractor).to(runtime.device)
-    else:
-        checkpoint = checkpoint_of(config)
-        # A transcript is to depend on its recording alone, not on what else is asked for: there is no padding for it to see.
-        exact = OmegaConf.merge(config, {"model": {"padding": "exact"}})
-        assert isinstance(exact, DictConfig)
-        try:
-            read_config(checkpoint)
-            tokenizer = Tokenizer.from_checkpoint(checkpoint, None, t.unit, t.inventory, t.score_inventory)
-            model = build_recogniser(exact, tokenizer, runtime, checkpoint=checkpoint)
-        except UserError as why:
-            raise _as_asked(why, config.run) from why
+    chunking, checkpoint = config.transcribe, checkpoint_of(config)
+    # A transcript is to depend on its recording alone, not on what else is asked for: there is no padding for it to see.
+    exact = OmegaConf.merge(config, {"model": {"padding": "exact"}})
+    assert isinstance(exact, DictConfig)
+    try:
+        read_config(checkpoint, keep_head=True)
+        tokenizer = checkpoint_tokenizer(config, checkpoint)
+        model = build_recogniser(exact, tokenizer, runtime, checkpoint=checkpoint)
+    except UserError as why:
+        raise _as_asked(why, config.run) from why
     folder = Path(config.run).expanduser() if config.run else run_folder(config)
     decoder = build_decoder(config, tokenizer, runtime, folder if is_run(folder) else None)
     if isinstance(decoder, Beam) and config.decode.tune:
@@ -211,11 +205,11 @@ def load_transcriber(config: DictConfig, runtime: Runtime) -> Transcriber:
 
 def _as_asked(error: UserError, run: str | None) -> UserError:
     """What is wrong with a checkpoint, by the key that it was given as."""
-    told = str(error)
-    if run and told.startswith("model.head="):
-        return UserError(f"run={run} is no fine-tuned recogniser: it has no vocabulary with a blank (vocab.json, tokenizer_config.json). "
-                         "Fine-tune it first (model=hf model.checkpoint=...), or give another.")
-    return UserError(told.replace("model.checkpoint=", "run=")) if run else error
+    if not run:
+        return error
+    told = str(error).replace("model.checkpoint=", "run=").replace(" cannot keep its head: ", " is no fine-tuned recogniser: ")
+    return UserError(told.replace("Use model.head=new, or give another checkpoint.",
+                                  "Fine-tune it first (model=hf model.checkpoint=...), or give another."))
 
 
 def checkpoint_of(config: DictConfig) -> str:

@@ -21,7 +21,8 @@ ROWS = [
     ["schema"],
     ["hints", "matmul", "rules"],
     ["config", "console", "hub", "runtime", "sharding"],  # band 1
-    ["help", "machine"],
+    ["checkpoint_source", "help", "machine"],
+    ["checkpoint_weights"],
     ["data"],  # band 2, one way
     ["data.espeak", "data.phones"],
     ["data.text"],
@@ -38,9 +39,9 @@ ROWS = [
     ["data.batching"],
     ["data.prepare"],
     ["dropout", "features", "frontend", "posconv", "threads"],
-    ["packed"],
+    ["bundles", "packed"],
     [
-        "alignment", "backbone", "bundles", "checkpoint", "chunking", "decoding", "intervals", "model", "ngram", "optim", "plateau",
+        "alignment", "backbone", "checkpoint", "chunking", "decoding", "intervals", "model", "ngram", "optim", "plateau",
     ],  # band 3
     [
         "card", "emissions", "hot_words", "onnx_file", "results", "scoring", "script", "significance", "standins", "tiers", "timit_times",

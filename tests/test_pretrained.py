@@ -10,7 +10,8 @@ import yaml
 from harness import QUIET, latest, result, run
 from safetensors import safe_open
 
-from asr_exp.backbone import BUILTIN, load_backbone
+from asr_exp.backbone import load_backbone
+from asr_exp.checkpoint_source import BUILTIN
 from asr_exp.config import compose, conf_folder, resolve, signature
 from asr_exp.errors import UserError
 

@@ -20,8 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from asr_exp import console
 from asr_exp.assembly import build_data
 from asr_exp.backbone import load_backbone
-from asr_exp.bundles import PREFIX
 from asr_exp.card import Facts, card
+from asr_exp.checkpoint_source import BUNDLE
 from asr_exp.config import is_run, load_run, run_folder, signature
 from asr_exp.data.clips import decode
 from asr_exp.data.tokenizer import Tokenizer
@@ -38,7 +38,7 @@ ONNX, INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"
 def run(config: DictConfig) -> Path:
     """Write the folder, and send it to the hub where that is asked for -> the folder. Raises UserError where that cannot be."""
     out = _place(config)
-    if (config.run or "").startswith(PREFIX):
+    if (config.run or "").startswith(BUNDLE):
         raise UserError(f"run={config.run} is torchaudio's; export takes a run's folder, or a checkpoint of transformers.")
     if config.export.push:
         require_token(config.export.push)

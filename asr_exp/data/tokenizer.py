@@ -3,29 +3,57 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from asr_exp.checkpoint_source import CheckpointSource, find_checkpoint
+from asr_exp.checkpoint_weights import head_size
 from asr_exp.data.phones import INVENTORIES, fold
 from asr_exp.data.text import chunks
 from asr_exp.errors import UserError
 
 SPACE, UNKNOWN, BLANK = "|", "[UNK]", "[PAD]"
+SENTENCE = ("<s>", "</s>")  # transformers adds them behind a vocabulary that has none; a CTC head has no output for them
+PHONEMES = "Wav2Vec2PhonemeCTCTokenizer"  # transformers' tokenizer of phones; that of characters is Wav2Vec2CTCTokenizer
+# What transformers takes away where `clean_up_tokenization_spaces` is set.
+CLEANED = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"),
+           (" 're", "'re"))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """How a checkpoint's tokenizer writes text, besides its tokens, in the words of tokenizer_config.json.
+
+    do_lower_case: an upper-case vocabulary for lower-case text; replace_word_delimiter_char: what is printed for the delimiter;
+    clean_up_tokenization_spaces: no space before punctuation; phonemes: it is a Wav2Vec2PhonemeCTCTokenizer.
+    """
+
+    do_lower_case: bool = False
+    replace_word_delimiter_char: str = " "
+    clean_up_tokenization_spaces: bool = False
+    phonemes: bool = False
 
 
 class Tokenizer:
-    """Label ids of a vocabulary whose tokens are characters (words parted by `|`) or phones (parted by spaces).
+    """Label ids of a vocabulary whose tokens are characters (words parted by `space`, "" where nothing parts them) or phones.
 
     Phone tokens are kept with a trailing space ("sh "), so that joining the emitted tokens gives the phone string; that is
-    what lets a bare transformers pipeline print phones apart.
+    what lets a bare transformers pipeline print phones apart. A token that is None stands for an output of the head that the
+    vocabulary does not name: transformers prints it as the unknown token.
     """
 
-    def __init__(self, tokens: Sequence[str], unit: str = "character", blank: str = BLANK, unknown: str = UNKNOWN,
-                 space: str = SPACE, inventory: str | None = None, score_inventory: str | None = None):
+    def __init__(self, tokens: Sequence[str | None], unit: str = "character", blank: str = BLANK, unknown: str = UNKNOWN,
+                 space: str = SPACE, inventory: str | None = None, score_inventory: str | None = None,
+                 conventions: Conventions = Conventions()):  # noqa: B008
+        nameless = [i for i, token in enumerate(tokens) if token is None]
+        named = [f"<output {i}>" if token is None else token for i, token in enumerate(tokens)]
         if unit == "phone":
-            tokens, unknown = [t if t in (blank, space) else t.strip() + " " for t in tokens], unknown.strip() + " "
-        self.tokens, self.unit = list(tokens), unit
+            named, unknown = [t if t in (blank, space) else t.strip() + " " for t in named], unknown.strip() + " "
+        self.tokens, self.unit, self.conventions = named, unit, conventions
         self.ids = {token: i for i, token in enumerate(self.tokens)}
         self._units = {token.strip() if unit == "phone" else token: i for token, i in self.ids.items()}
         self.blank_token, self.unknown_token, self.space = blank, unknown, space
@@ -34,7 +62,11 @@ class Tokenizer:
         self.inventory, self.score_inventory = inventory, score_inventory
         self._other = -1 if self.unknown is None else self.unknown
         self._table = self._by_character()
-        self._spoken = [" " if t == space else "" if t == blank else t for t in self.tokens]
+        written = {space: conventions.replace_word_delimiter_char, blank: ""}
+        self._written = [written.get(token, token) for token in self.tokens]
+        self._unnamed = set(nameless)
+        for i in nameless:
+            self._written[i] = unknown
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -87,21 +119,40 @@ class Tokenizer:
     @classmethod
     def from_checkpoint(cls, checkpoint: str, revision: str | None = None, unit: str = "character", inventory: str | None = None,
                         score_inventory: str | None = None) -> "Tokenizer":
-        """The vocabulary of a fine-tuned CTC checkpoint (hub id or folder). Raises UserError where it has none."""
-        from transformers import AutoConfig, AutoTokenizer
+        """The vocabulary of a fine-tuned CTC checkpoint (see `find_checkpoint`), as long as its head.
 
-        try:
-            theirs = AutoTokenizer.from_pretrained(checkpoint, revision=revision or "main")
-            outputs = AutoConfig.from_pretrained(checkpoint, revision=revision or "main").vocab_size
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"model.head=keep, but {checkpoint} has no tokenizer to keep (vocab.json and tokenizer_config.json); "
-                            "use model.head=new.") from None
-        # transformers adds a delimiter, <s> and </s> after the tokens of a vocabulary without them: the head has no output for those.
-        tokens = [token for token, i in sorted(theirs.get_vocab().items(), key=lambda item: item[1]) if i < outputs]
-        if theirs.pad_token not in tokens:
-            raise UserError(f"model.head=keep, but the tokenizer of {checkpoint} has no blank (pad token) to keep; use model.head=new.")
-        space = getattr(theirs, "word_delimiter_token", None) or SPACE
-        return cls(tokens, unit, theirs.pad_token, theirs.unk_token, space, inventory, score_inventory)
+        unit: of a checkpoint whose tokenizer does not say; a Wav2Vec2PhonemeCTCTokenizer is one of phones. Raises UserError where it has
+        none, or one that does not fit its head.
+        """
+        source = find_checkpoint(checkpoint, revision)
+        settings = {**(source.json("config.json") or {}), **(source.json("tokenizer_config.json") or {})}
+        phonemes = settings.get("tokenizer_class") == PHONEMES
+        theirs, vocabulary = _their_tokenizer(source, phonemes, settings.get("target_lang"))
+        outputs = settings.get("vocab_size") or head_size(source)
+        if not outputs:
+            raise _unfit(source, "it has no CTC head")
+        blank = _special(theirs, vocabulary, "pad_token", "<pad>", BLANK)
+        unknown = _special(theirs, vocabulary, "unk_token", "<unk>", UNKNOWN)
+        ids = {**theirs.get_vocab(), **vocabulary}
+        if ids.get(blank, outputs) >= outputs:
+            raise _unfit(source, f"its tokenizer's blank ({blank}, number {ids.get(blank)}) is not among the {outputs} outputs of its head")
+        added = {*theirs.all_special_tokens, *SENTENCE, theirs.word_delimiter_token}
+        beyond = {token: i for token, i in vocabulary.items() if i >= outputs and token not in added}
+        if beyond:
+            token, number = next(iter(beyond.items()))
+            raise _unfit(source, f"its vocab.json has {len(vocabulary)} tokens and its head {outputs} outputs ({token!r} would be number "
+                                 f"{number}): they are not of one model, or not of one language")
+        names = {i: token for token, i in ids.items()}
+        tokens = [names.get(i) for i in range(outputs)]
+        space = theirs.word_delimiter_token or ""
+        if not phonemes and space not in tokens and " " in tokens:
+            space = " "
+        return cls(
+            tokens, "phone" if phonemes else unit, blank, unknown, space, inventory, score_inventory,
+            Conventions(bool(getattr(theirs, "do_lower_case", False)),
+                        "" if phonemes else getattr(theirs, "replace_word_delimiter_char", " "),
+                        bool(theirs.clean_up_tokenization_spaces), phonemes),
+        )  # fmt: skip
 
     # -- using it -----------------------------------------------------------------------------------------------------
 
@@ -115,6 +166,8 @@ class Tokenizer:
 
     def encode_many(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Label ids (int32) of many transcripts, end to end, and how many each has."""
+        if self.conventions.do_lower_case:
+            texts = [text.upper() for text in texts]
         if self.unit == "phone":
             units = [text.split() for text in texts]
             counts = np.fromiter(map(len, units), np.int64, len(texts))
@@ -136,8 +189,22 @@ class Tokenizer:
         return int(np.sum(self.speech(labels)))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of collapsed label ids (no repeats, blanks allowed): what a transformers pipeline prints for them."""
-        return "".join(self._spoken[i] for i in ids).strip()
+        """The text of collapsed label ids (no repeats, blanks allowed): what a transformers pipeline prints for them.
+
+        (`batch_decode(skip_special_tokens=True)` of transformers prints something else: it takes the blanks away before it merges
+        repeats, so "hello" becomes "helo".)
+        """
+        c = self.conventions
+        if self._unnamed:  # transformers merges repeats of what it prints, and all of these are one unknown token to it
+            unknown = -1 if self.unknown is None else self.unknown
+            merged = (i for i, _ in groupby(unknown if i in self._unnamed else i for i in ids))
+            text = "".join(self.unknown_token if i == -1 else self._written[i] for i in merged).strip()
+        else:
+            text = "".join(self._written[i] for i in ids).strip()
+        text = text.lower() if c.do_lower_case else text
+        for spaced, joined in CLEANED if c.clean_up_tokenization_spaces else ():
+            text = text.replace(spaced, joined)
+        return text
 
     def scored(self, text: str) -> str:
         """A reference or a hypothesis as it is scored: phones folded to the scoring inventory, characters as they are."""
@@ -149,15 +216,57 @@ class Tokenizer:
         """Write the transformers tokenizer files into a folder."""
         import tempfile
 
-        from transformers import Wav2Vec2CTCTokenizer
+        import transformers
 
+        c = self.conventions
+        named = {token: i for token, i in self.ids.items() if i not in self._unnamed}
+        common: dict[str, Any] = {
+            "bos_token": None, "eos_token": None, "unk_token": self.unknown_token, "pad_token": self.blank_token,
+            "word_delimiter_token": self.space or None,
+        }  # fmt: skip
         with tempfile.TemporaryDirectory() as scratch:
-            vocabulary = Path(scratch) / "vocab.json"
-            vocabulary.write_text(json.dumps(self.ids, ensure_ascii=False), encoding="utf-8")
-            Wav2Vec2CTCTokenizer(
-                str(vocabulary), bos_token=None, eos_token=None, unk_token=self.unknown_token, pad_token=self.blank_token,
-                word_delimiter_token=self.space,
-            ).save_pretrained(folder)
+            path = Path(scratch) / "vocab.json"
+            if c.phonemes:
+                named = {token.strip(): i for token, i in named.items()}
+                kept = {**common, "unk_token": self.unknown_token.strip(), "do_phonemize": False}
+            else:
+                kept = {**common, "do_lower_case": c.do_lower_case, "replace_word_delimiter_char": c.replace_word_delimiter_char}
+            path.write_text(json.dumps(named, ensure_ascii=False), encoding="utf-8")
+            kind = getattr(transformers, PHONEMES if c.phonemes else "Wav2Vec2CTCTokenizer")
+            kind(str(path), clean_up_tokenization_spaces=c.clean_up_tokenization_spaces, **kept).save_pretrained(folder)
+
+
+def _their_tokenizer(source: CheckpointSource, phonemes: bool, language: str | None) -> tuple[Any, dict[str, int]]:
+    """transformers' own tokenizer of a checkpoint, and its vocab.json. (AutoTokenizer knows none for SEW.)"""
+    import transformers
+
+    for name in ("special_tokens_map.json", "added_tokens.json"):
+        source.file(name)  # so that it is there where the tokenizer looks for it
+    vocabulary = source.json("vocab.json")
+    if vocabulary is None:
+        raise _unfit(source, "it has no vocabulary (vocab.json)")
+    if any(isinstance(ids, dict) for ids in vocabulary.values()):
+        if language not in vocabulary:
+            raise _unfit(source, f"its vocab.json has a vocabulary for each of {len(vocabulary)} languages, and tokenizer_config.json "
+                                 f"names {'none of them' if language is None else language} (target_lang)")
+        vocabulary = vocabulary[language]
+    try:
+        kind = getattr(transformers, PHONEMES if phonemes else "Wav2Vec2CTCTokenizer")
+        options = {"do_phonemize": False} if phonemes else {}  # its own phonemizer is for writing labels, and may not be installed
+        return kind.from_pretrained(source.folder, **options), vocabulary
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as why:
+        first = (str(why).splitlines() or [type(why).__name__])[0]
+        raise _unfit(source, f"its tokenizer's files cannot be read ({first.rstrip('.')})") from why
+
+
+def _special(theirs: Any, vocabulary: dict[str, int], role: str, *usual: str) -> str:
+    """The token of a role: the one that the files name, or, where the vocabulary lacks that, the usual one that it has."""
+    named = getattr(theirs, role)
+    return str(named) if named in vocabulary else next((token for token in usual if token in vocabulary), str(named or usual[-1]))
+
+
+def _unfit(source: CheckpointSource, reason: str) -> UserError:
+    return UserError(f"model.checkpoint={source.name} cannot keep its head: {reason}. Use model.head=new, or give another checkpoint.")
 
 
 def sums(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
