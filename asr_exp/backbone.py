@@ -35,7 +35,7 @@ def load_backbone(checkpoint: str | None, vocabulary: int, blank: int, *, revisi
     weights = read_weights(source)
     if not keep_head:  # nor one that happens to be of the same size
         weights = {name: weight for name, weight in weights.items() if not name.startswith("lm_head.")}
-    elif config.vocab_size is None and HEAD in weights:
+    elif HEAD in weights:
         config.vocab_size = len(weights[HEAD])
     try:
         network, info = transformers.MODEL_FOR_CTC_MAPPING[type(config)].from_pretrained(
@@ -115,8 +115,10 @@ def _config_of(source: CheckpointSource) -> Any:
         raise source.error("its config.json has no model_type, so its architecture cannot be known; take the file of its hub page")
     if content["model_type"] not in transformers.CONFIG_MAPPING:
         raise source.error(f"it is a {content['model_type']}, which transformers {transformers.__version__} does not know")
+    if content.get("vocab_size", 0) is None:  # as pretraining leaves it
+        del content["vocab_size"]
     try:
-        config = transformers.AutoConfig.from_pretrained(source.folder)
+        config = transformers.CONFIG_MAPPING[content["model_type"]].from_dict(content)
     except Exception as why:  # transformers checks each value with exceptions of its own
         raise source.error(f"its config.json is not one of a {content['model_type']} ({_first_line(why)})") from why
     vars(config).pop("gradient_checkpointing", None)  # of older configs: transformers would obey it, and trainer.* is what says it

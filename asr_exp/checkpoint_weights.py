@@ -2,6 +2,7 @@
 
 import pickle
 import pickletools
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,7 +92,8 @@ def _read_safetensors(source: CheckpointSource, path: Path) -> dict[str, torch.T
 def _read_pickle(source: CheckpointSource, path: Path) -> dict[str, torch.Tensor]:
     try:
         # mapped: a pass over 4 GB of weights that are copied into the network anyway needs no memory of its own
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings(action="ignore"):  # of pickle protocols that it may not know: then it fails, or does not
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as why:
         if found := sorted(set(_foreign_globals(path))):
             fairseq = any(one.startswith(("argparse.", "fairseq.", "omegaconf.")) for one in found)

@@ -128,7 +128,7 @@ class Tokenizer:
         settings = {**(source.json("config.json") or {}), **(source.json("tokenizer_config.json") or {})}
         phonemes = settings.get("tokenizer_class") == PHONEMES
         theirs, vocabulary = _their_tokenizer(source, phonemes, settings.get("target_lang"))
-        outputs = settings.get("vocab_size") or head_size(source)
+        outputs = head_size(source)
         if not outputs:
             raise _unfit(source, "it has no CTC head")
         blank = _special(theirs, vocabulary, "pad_token", "<pad>", BLANK)
