@@ -37,8 +37,9 @@ def load_backbone(checkpoint: str | None, vocabulary: int, blank: int, *, revisi
         weights = {name: weight for name, weight in weights.items() if not name.startswith("lm_head.")}
     elif HEAD in weights:
         config.vocab_size = len(weights[HEAD])
+    kind: Any = transformers.MODEL_FOR_CTC_MAPPING[type(config)]
     try:
-        network, info = transformers.MODEL_FOR_CTC_MAPPING[type(config)].from_pretrained(
+        network, info = kind.from_pretrained(
             None, config=config, state_dict=weights, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True,
             attn_implementation=attention,
         )

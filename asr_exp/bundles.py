@@ -57,9 +57,10 @@ def load_bundle(name: str, config: Any, keep_head: bool, attention: str = "eager
     normalised = bool(getattr(theirs, "normalize_waveform", False))
     theirs = getattr(theirs, "model", theirs)  # what normalises the waveform is wrapped around it
     weights = {_place(key): tensor for key, tensor in theirs.state_dict().items() if keep_head or not key.startswith("aux.")}
-    network, info = transformers.Wav2Vec2ForCTC.from_pretrained(
+    made: Any = transformers.Wav2Vec2ForCTC.from_pretrained(
         None, config=config, state_dict=weights, ignore_mismatched_sizes=True, output_loading_info=True, attn_implementation=attention,
     )
+    network, info = made
     strange = {*info["unexpected_keys"], *(key for key, *_ in info["mismatched_keys"]), *info["missing_keys"]}
     strange -= {"wav2vec2.masked_spec_embed", *([] if keep_head else ["lm_head.weight", "lm_head.bias"])}
     if strange:

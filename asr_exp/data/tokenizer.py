@@ -135,7 +135,7 @@ class Tokenizer:
         unknown = _special(theirs, vocabulary, "unk_token", "<unk>", UNKNOWN)
         ids = {**theirs.get_vocab(), **vocabulary}
         if ids.get(blank, outputs) >= outputs:
-            raise _unfit(source, f"its tokenizer's blank ({blank}, number {ids.get(blank)}) is not among the {outputs} outputs of its head")
+            raise _unfit(source, f"its tokenizer's blank ({blank}) is not among the {outputs} outputs of its head")
         added = {*theirs.all_special_tokens, *SENTENCE, theirs.word_delimiter_token}
         beyond = {token: i for token, i in vocabulary.items() if i >= outputs and token not in added}
         if beyond:
