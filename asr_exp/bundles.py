@@ -37,7 +37,7 @@ def bundle_config(name: str, keep_head: bool) -> Any:
         num_hidden_layers=sizes["encoder_num_layers"], num_attention_heads=sizes["encoder_num_heads"],
         intermediate_size=sizes["encoder_ff_interm_features"], do_stable_layer_norm=sizes["encoder_layer_norm_first"],
         feat_extract_norm="group" if sizes["extractor_mode"] == "group_norm" else "layer", conv_bias=sizes["extractor_conv_bias"],
-        conv_dim=channels, conv_kernel=kernels, conv_stride=strides, num_feat_extract_layers=len(channels),
+        conv_dim=channels, conv_kernel=kernels, conv_stride=strides,
         num_conv_pos_embeddings=sizes["encoder_pos_conv_kernel"], num_conv_pos_embedding_groups=sizes["encoder_pos_conv_groups"],
         feat_proj_dropout=sizes["encoder_projection_dropout"], attention_dropout=sizes["encoder_attention_dropout"],
         activation_dropout=sizes["encoder_ff_interm_dropout"], hidden_dropout=sizes["encoder_dropout"],

@@ -135,7 +135,7 @@ def _globals(file: BinaryIO) -> Iterator[str]:
     try:
         for operation, argument, _ in pickletools.genops(file):
             if operation.name in ("GLOBAL", "INST"):
-                yield argument.replace(" ", ".")
+                yield str(argument).replace(" ", ".")
             elif operation.name == "STACK_GLOBAL":
                 yield ".".join(strings[-2:])
             elif isinstance(argument, str):

@@ -12,6 +12,7 @@ import hub_server
 import numpy as np
 import pytest
 
+from asr_exp import checkpoint_source
 from asr_exp.hub import offline_where_unreachable
 
 
@@ -63,7 +64,9 @@ def hub(tmp_path, monkeypatch):
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         hub_server.point_to(server, tmp_path / "hf", monkeypatch)
+        checkpoint_source._commit.cache_clear()
         yield server
+        checkpoint_source._commit.cache_clear()
         offline_where_unreachable.cache_clear()
         server.over.set()
         server.shutdown()
