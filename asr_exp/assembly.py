@@ -15,8 +15,8 @@ from asr_exp.backbone import load_backbone
 from asr_exp.beam import Beam, Weights, require_flashlight
 from asr_exp.bundles import bundle_labels
 from asr_exp.checkpoint import locked
-from asr_exp.checkpoint_source import BUNDLE
-from asr_exp.config import load_run, resolve
+from asr_exp.checkpoint_source import BUNDLE, find_checkpoint
+from asr_exp.config import is_run, load_run, resolve
 from asr_exp.console import logging_to_terminal
 from asr_exp.data.corpora import read_corpus
 from asr_exp.data.corpora.base import Corpus
@@ -25,11 +25,22 @@ from asr_exp.data.text import TextRules, build_rules
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import Decoder, make_decoder
 from asr_exp.errors import UserError
-from asr_exp.language import arpa_of, check_hot_words, check_tokens, lexicon_of, read_lexicon, text_file
+from asr_exp.language import (
+    arpa_of,
+    check_hot_words,
+    check_tokens,
+    checkpoint_model,
+    lexicon_of,
+    read_lexicon,
+    text_file,
+    weights_beside,
+    words_beside,
+)  # fmt: skip
 from asr_exp.model import Outline, Recogniser
 from asr_exp.ngram import is_arpa, vocabulary
 from asr_exp.results import protocol
 from asr_exp.runtime import Runtime, is_main, seed_everything, started
+from asr_exp.schema import Decode
 
 log = logging.getLogger(__name__)
 
@@ -158,14 +169,21 @@ def build_decoder(config: DictConfig, tokenizer: Tokenizer, runtime: Runtime, fo
         raise UserError(f"decode.lexicon={d.lexicon} needs a model that emits spaces between words, and this one does not; drop it.")
     lm = runtime.share(_language_model(config, tokenizer, folder, data, by_words) if asked and runtime.main else None)
     lexicon = None
+    own = asked == "checkpoint"
     if by_words:
         auto = d.lexicon == "auto"
-        lexicon = lexicon_of(vocabulary(lm), tokenizer, f"decode.lm={asked}") if auto else read_lexicon(d.lexicon, tokenizer, normalise)
+        words_of = words_beside if own else vocabulary
+        lexicon = lexicon_of(words_of(lm), tokenizer, f"decode.lm={asked}") if auto else read_lexicon(d.lexicon, tokenizer, normalise)
         check_hot_words(hot_words, tokenizer)
     elif lm is not None:
         check_tokens(lm, tokenizer)
-    return Beam(tokenizer, lm, lexicon, d.beam, Weights(d.lm_weight, d.word_score), hot_words, d.hot_word_weight, d.nbest,
-                "train-text" if asked == "train-text" else "file")
+    if hot_words and lm is not None and not is_arpa(lm):
+        raise UserError(f"decode.hot_words cannot be added to {lm.name}, a binary of KenLM; give an ARPA file: decode.lm=FILE.")
+    weights = Weights(d.lm_weight, d.word_score)
+    if own and weights == Weights(Decode.lm_weight, Decode.word_score):
+        weights = weights_beside(lm) or weights
+    return Beam(tokenizer, lm, lexicon, d.beam, weights, hot_words, d.hot_word_weight, d.nbest,
+                asked if asked in ("train-text", "checkpoint") else "file")
 
 
 def _text_rules(config: DictConfig) -> TextRules:
@@ -184,6 +202,9 @@ def _language_model(config: DictConfig, tokenizer: Tokenizer, folder: Path | Non
             data = data or build_data(own_data(config, folder, "train"))
             arpa_of(data.texts(["train"]), tokenizer, by_words, order, path, d.lm)
         return path
+    if d.lm == "checkpoint":
+        other = config.run and not is_run(config.run)
+        return checkpoint_model(find_checkpoint(config.run if other else config.model.checkpoint or ""))
     source = Path(d.lm).expanduser()
     if source.suffix == ".arpa" or is_arpa(source):
         return source

@@ -23,7 +23,7 @@ import torch
 from asr_exp.decoding import Candidate, register_decoder
 from asr_exp.errors import UserError
 from asr_exp.hot_words import Phrase, boost, occurrences
-from asr_exp.ngram import UNKNOWN, read_arpa
+from asr_exp.ngram import UNKNOWN, is_arpa, read_arpa
 
 NEVER = -1e4  # the logarithm of a token that is not to come
 LIKELIEST = 12  # tokens of a frame that a search without lexicon goes on with: three times as fast as with all, and the same texts
@@ -114,7 +114,11 @@ class Beam:
             log_probs = torch.cat([log_probs, end])
         scores: dict[str, float] = {}
         for one in self._search(log_probs[None].contiguous())[0]:
-            text = " ".join(one.words) if self.lexicon is not None else " ".join(self.tokenizer.decode(one.tokens.tolist()).split())
+            if self.lexicon is None:
+                text = " ".join(self.tokenizer.decode(one.tokens.tolist()).split())
+            else:
+                text = " ".join(one.words)
+                text = text.lower() if self.tokenizer.conventions.do_lower_case else text
             scores[text] = float(np.logaddexp(scores.get(text, -math.inf), one.score))  # spaces tell no two texts apart
         if self.lexicon is None:
             scores = {text: score + self._bonus(text.split()) for text, score in scores.items()}
@@ -175,7 +179,7 @@ def _kenlm(path: Path, words: Any) -> Any:
         with _silence():
             return KenLM(str(path), words)
     except Exception as why:
-        for _ in read_arpa(path):  # KenLM tells no line
+        for _ in read_arpa(path) if is_arpa(path) else ():  # KenLM tells no line
             pass
         raise UserError(f"decode.lm={path} cannot be read by KenLM ({str(why).splitlines()[-1]}).") from why
 
@@ -198,8 +202,8 @@ def spelled(words: Sequence[str], tokenizer: Any) -> tuple[Lexicon, list[str]]:
     """Words as a lexicon spells them in a character model's tokens (the space that ends a word included), and those it cannot."""
     lexicon, foreign = {}, []
     for word in words:
-        if all(character in tokenizer.ids and character != tokenizer.space for character in word):
-            lexicon[word] = [*word, tokenizer.space]
+        if spelling := tokenizer.spell(word):
+            lexicon[word] = [*spelling, tokenizer.space]
         else:
             foreign.append(word)
     return lexicon, foreign

@@ -23,7 +23,7 @@ from asr_exp.schema import NOT_IN_SIGNATURE, Config, Decode
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
 
-NO_PATHS = {"lm": (None, "train-text"), "lexicon": (None, "auto")}  # values of decode.lm and decode.lexicon that are no file
+NO_PATHS = {"lm": (None, "train-text", "checkpoint"), "lexicon": (None, "auto")}  # values of decode.lm and decode.lexicon that are no file
 PLUGINS = "asr_exp.plugins"  # the group of Python entry points whose modules are imported before a run
 
 

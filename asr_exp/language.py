@@ -1,17 +1,20 @@
 """The language model and the lexicon of a beam search, from what a config names: the training transcripts, a text, files."""
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from asr_exp.beam import Lexicon, spelled, token_names
+from asr_exp.beam import Lexicon, Weights, spelled, token_names
+from asr_exp.checkpoint_source import CheckpointSource
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.errors import UserError
 from asr_exp.ngram import MAX_ORDER, UNKNOWN, estimate, vocabulary, write_arpa
 
 log = logging.getLogger(__name__)
+MODEL_FOLDER = "language_model"  # of a checkpoint, where pyctcdecode keeps what it decodes with
 
 
 def arpa_of(texts: Iterable[str], tokenizer: Tokenizer, of_words: bool, order: int, path: Path, source: str) -> None:
@@ -28,6 +31,34 @@ def arpa_of(texts: Iterable[str], tokenizer: Tokenizer, of_words: bool, order: i
     except ValueError:
         raise UserError(f"decode.lm={source}: there is no text in it to make a language model of; give decode.lm=FILE.") from None
     write_arpa(path, [len(one) for one in model.grams], model)
+
+
+def checkpoint_model(source: CheckpointSource) -> Path:
+    """The n-gram model, ARPA or KenLM's binary, that came with a checkpoint as transformers' Wav2Vec2ProcessorWithLM keeps it.
+
+    Its other files are fetched too: unigrams.txt, attrs.json. Raises UserError where there is none.
+    """
+    files = [source.file(name) for name in source.names() if name.startswith(f"{MODEL_FOLDER}/")]
+    models = [path for path in files if path and path.suffix not in (".txt", ".json")]
+    if not models:
+        raise UserError(f"decode.lm=checkpoint: {source.name} comes without a language model ({MODEL_FOLDER}/*.arpa or *.bin); "
+                        "give train-text, a file, or null.")
+    return models[0]
+
+
+def words_beside(path: Path) -> list[str]:
+    """The words of a model that came with a checkpoint: unigrams.txt, or else what the ARPA file holds."""
+    unigrams = path.with_name("unigrams.txt")
+    return unigrams.read_text(encoding="utf-8").split() if unigrams.is_file() else vocabulary(path)
+
+
+def weights_beside(path: Path) -> Weights | None:
+    """The weights that its authors gave the model of a checkpoint (alpha, beta); None where they gave none."""
+    try:
+        given = json.loads(path.with_name("attrs.json").read_text(encoding="utf-8"))
+        return Weights(float(given["alpha"]), float(given["beta"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def text_file(path: Path, normalise: Callable[[list[str]], Iterable[str]], settings: Any) -> tuple[str, Callable[[], Iterable[str]]]:
@@ -86,7 +117,7 @@ def read_lexicon(file: str, tokenizer: Tokenizer, normalise: Callable[[list[str]
             numbers.setdefault(word, number)
     lexicon, foreign = spelled(list(numbers), tokenizer)
     if foreign:
-        odd = next(character for character in foreign[0] if character not in tokenizer.ids or character == tokenizer.space)
+        odd = next(character for character in foreign[0] if not tokenizer.spell(character))
         raise UserError(f"Line {numbers[foreign[0]]} of decode.lexicon={path}: the model cannot emit the {odd!r} of {foreign[0]!r}; its "
                         f"characters are {_shown(tokenizer)}.")
     if not lexicon:

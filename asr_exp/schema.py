@@ -95,7 +95,8 @@ class Model:
 class Decode:
     name: str = key("greedy", "decoder: greedy, beam, or a plugin's")
     settings: dict[str, Any] = key({}, "what a plugin's decoder takes besides the tokenizer: decode.settings.beam=8")
-    lm: str | None = key(None, "beam: language model: train-text (made of the training transcripts), a file .arpa, a text file, or null")
+    lm: str | None = key(None, "beam: language model: train-text (made of the training transcripts), checkpoint (the one that came with "
+                               "it), a file .arpa, a text file, or null")
     order: int | None = key(None, "beam: the n of a language model made from text (null: 3 for words, 6 for characters or phones)",
                             minimum=2, maximum=6)
     lexicon: str | None = key("auto", "beam: the words there are: auto (the language model's; any for phones), a file, or null (any)")

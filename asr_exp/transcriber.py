@@ -13,6 +13,7 @@ from asr_exp.alignment import Word, align_labels, best_path, words_of
 from asr_exp.assembly import build_decoder, build_recogniser, checkpoint_tokenizer
 from asr_exp.backbone import read_config
 from asr_exp.beam import Beam
+from asr_exp.checkpoint_source import BUNDLE, find_checkpoint
 from asr_exp.chunking import PIECE, Chunking, at_pauses, joined, spans
 from asr_exp.config import is_run, run_folder
 from asr_exp.data.batching import Batch, cost, pack
@@ -20,6 +21,7 @@ from asr_exp.data.clips import Samples
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import Candidate, Decoder, Greedy, candidates
 from asr_exp.emissions import checkpoint_hash
+from asr_exp.endings import say
 from asr_exp.errors import UserError
 from asr_exp.frontend import Moments
 from asr_exp.model import Emissions, Recogniser
@@ -195,6 +197,8 @@ def load_transcriber(config: DictConfig, runtime: Runtime) -> Transcriber:
         model = build_recogniser(exact, tokenizer, runtime, checkpoint=checkpoint)
     except UserError as why:
         raise _as_asked(why, config.run) from why
+    if config.decode.name == "greedy" and not checkpoint.startswith(BUNDLE) and find_checkpoint(checkpoint).file("alphabet.json"):
+        say("", f"{checkpoint} comes with a language model, which is not used: decode=beam decode.lm=checkpoint decodes with it.")
     folder = Path(config.run).expanduser() if config.run else run_folder(config)
     decoder = build_decoder(config, tokenizer, runtime, folder if is_run(folder) else None)
     if isinstance(decoder, Beam) and config.decode.tune:

@@ -131,6 +131,36 @@ def test_transcribe_says_what_a_pipeline_says(tmp_path, capsys, name):
     assert [line.rpartition("\t")[2] for line in capsys.readouterr().out.splitlines()] == wanted and len(set(wanted)) == 3
 
 
+def test_the_language_model_that_comes_with_a_checkpoint(tmp_path, capfd):
+    """decode.lm=checkpoint is the file itself with the words and weights beside it, and is offered where it is not used."""
+    pytest.importorskip("flashlight", reason="the beam extra is not installed")
+    folder = made(tmp_path / "model", "with a language model")
+    (folder / "language_model").mkdir()
+    unigrams = {"<unk>": -3.0, "<s>": -99.0, "</s>": -1.0, "HELLO": -1.0, "CAN": -0.5, "LOT": -2.0, "SO": -0.1}
+    lines = "".join(f"{score}\t{word}\n" for word, score in unigrams.items())
+    (folder / "language_model" / "5gram.arpa").write_text(f"\\data\\\nngram 1={len(unigrams)}\n\n\\1-grams:\n{lines}\n\\end\\\n")
+    (folder / "language_model" / "unigrams.txt").write_text("HELLO\nCAN\nSO\n")
+    (folder / "language_model" / "attrs.json").write_text('{"alpha": 0.7, "beta": 1.25, "unk_score_offset": -10.0, "score_boundary": true}')
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(1).standard_normal(32000) * 0.1, 16000, subtype="PCM_16")
+    (tmp_path / "words.txt").write_text("HELLO\nCAN\nSO\n")
+
+    def said(*keys):
+        call("transcribe", "a.wav", f"run={folder}", "trainer.device=cpu", *keys, cwd=tmp_path)
+        out, err = capfd.readouterr()
+        return out.strip(), err
+
+    offer = "comes with a language model, which is not used: decode=beam decode.lm=checkpoint decodes with it."
+    assert offer in said()[1]
+    text, err = said("decode=beam", "decode.lm=checkpoint")
+    file = f"decode.lm={folder}/language_model/5gram.arpa"
+    by_hand = ["decode=beam", file, "decode.lexicon=words.txt", "text=none"]
+    assert text == said(*by_hand, "decode.lm_weight=0.7", "decode.word_score=1.25")[0] != said(*by_hand)[0]
+    assert text and set(text.split()) <= {"HELLO", "CAN", "SO"} and offer not in err
+    bare = made(tmp_path / "bare", "lower case")
+    call("transcribe", "a.wav", f"run={bare}", "decode=beam", "decode.lm=checkpoint", cwd=tmp_path, status=2)
+    assert "comes without a language model (language_model/" in capfd.readouterr().err
+
+
 def test_a_blank_with_another_name_is_found_where_no_file_says_which(tmp_path):
     """transformers would take a <pad> that the vocabulary lacks for the blank, and print the real one."""
     tokenizer = Tokenizer.from_checkpoint(str(checkpoint(tmp_path, [*LETTERS, "|", "[UNK]", "[PAD]"])))

@@ -180,6 +180,11 @@ class Tokenizer:
             labels, counts = labels[kept], sums(kept, counts)
         return labels, counts
 
+    def spell(self, word: str) -> list[str] | None:
+        """The tokens that spell a word, of a vocabulary of characters; None where it lacks one."""
+        characters = word.upper() if self.conventions.do_lower_case else word
+        return None if any(one not in self.ids or one == self.space for one in characters) else list(characters)
+
     def speech(self, labels: np.ndarray) -> np.ndarray:
         """Which of the labels are units of speech (not [UNK], not a space)."""
         return (labels != self._other) & (labels != self.ids.get(self.space, -1))
