@@ -227,6 +227,7 @@ class Job:
         from omegaconf import OmegaConf
 
         from asr_exp import config as configs
+        from asr_exp.libraries import hide_broken_torchaudio
         from asr_exp.sweeps.record import Cell, ended
 
         hydra = HydraConfig.get()
@@ -239,8 +240,9 @@ class Job:
             if config.run and (configs.is_run(config.run) or self.command not in OF_CHECKPOINTS):
                 config = configs.load_run(config.run, asked, self.config_dir)
             configs.validate(config)
-            configs.import_plugins(config)
             run = importlib.import_module(f"asr_exp.commands.{self.command}").run
+            hide_broken_torchaudio()
+            configs.import_plugins(config)
             if config.rehearsal and not config.run:
                 from asr_exp import rehearsal
 

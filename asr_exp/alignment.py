@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from asr_exp.data.batching import frames_needed
+from asr_exp.libraries import torchaudio
 
 if TYPE_CHECKING:
     from asr_exp.data.tokenizer import Tokenizer
@@ -40,10 +41,9 @@ def align_labels(log_probs: torch.Tensor, labels: Sequence[int], blank: int) -> 
     """The likeliest place of each label, by torchaudio's CTC aligner. log_probs: (frames, vocabulary), of one utterance.
 
     Raises ValueError where the labels (with the blanks that part equal neighbours) need more frames than there are, and where both
-    are so many that they do not fit in memory.
+    are so many that they do not fit in memory; UserError where there is no torchaudio that can be loaded.
     """
-    from torchaudio.functional import forced_align, merge_tokens
-
+    aligner = torchaudio("functional", "forced_align", "merge_tokens")
     targets = torch.tensor(list(labels), dtype=torch.int32)
     if not len(targets):
         return []
@@ -51,8 +51,8 @@ def align_labels(log_probs: torch.Tensor, labels: Sequence[int], blank: int) -> 
         raise ValueError(f"too short for its transcript: {len(targets)} labels need {needed} frames, and there are {len(log_probs)}")
     if len(log_probs) * (2 * len(targets) + 1) > LARGEST:
         raise ValueError(f"{len(targets)} labels and {len(log_probs)} frames are too many to align in one go; cut it into segments")
-    path, scores = forced_align(log_probs[None].float().cpu(), targets[None], blank=blank)
-    return [Span(one.token, one.start, one.end, one.score) for one in merge_tokens(path[0], scores[0].exp(), blank)]
+    path, scores = aligner.forced_align(log_probs[None].float().cpu(), targets[None], blank=blank)
+    return [Span(one.token, one.start, one.end, one.score) for one in aligner.merge_tokens(path[0], scores[0].exp(), blank)]
 
 
 def align_groups(log_probs: torch.Tensor, groups: Sequence[Sequence[int]], blank: int, between: int | None = None) -> list[list[Span]]:

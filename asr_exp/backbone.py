@@ -118,8 +118,9 @@ def _config_of(source: CheckpointSource) -> Any:
         raise source.error(f"it is a {content['model_type']}, which transformers {transformers.__version__} does not know")
     if content.get("vocab_size", 0) is None:  # as pretraining leaves it
         del content["vocab_size"]
+    kind = transformers.CONFIG_MAPPING[content["model_type"]]
     try:
-        config = transformers.CONFIG_MAPPING[content["model_type"]].from_dict(content)
+        config = kind.from_dict(content)
     except Exception as why:  # transformers checks each value with exceptions of its own
         raise source.error(f"its config.json is not one of a {content['model_type']} ({_first_line(why)})") from why
     vars(config).pop("gradient_checkpointing", None)  # of older configs: transformers would obey it, and trainer.* is what says it
@@ -129,6 +130,7 @@ def _config_of(source: CheckpointSource) -> Any:
 def _from_config(config: Any, architecture: str | None, attention: str) -> Any:
     import transformers
 
+    assert transformers.MODEL_FOR_CTC_MAPPING[type(config)]  # imports what it is made of: if that is broken, no setting is to blame
     try:
         return transformers.AutoModelForCTC.from_config(config, attn_implementation=attention)
     except (ValueError, RuntimeError, TypeError, ZeroDivisionError, LookupError) as why:

@@ -23,6 +23,7 @@ import torch
 from asr_exp.decoding import Candidate, register_decoder
 from asr_exp.errors import UserError
 from asr_exp.hot_words import Phrase, boost, occurrences
+from asr_exp.libraries import torchaudio
 from asr_exp.ngram import UNKNOWN, is_arpa, read_arpa
 
 NEVER = -1e4  # the logarithm of a token that is not to come
@@ -44,7 +45,7 @@ class Beam:
 
     lm: an ARPA file, of words where there is a lexicon, of the names of tokens (`token_names`) where there is none; origin: what it was
     made of. Without a lexicon, words and hot words are counted in the texts that the search ends with; with one, to which the hot words
-    are added, along the way. Raises UserError where flashlight-text is not installed, and for a broken ARPA file.
+    are added, along the way. Raises UserError where flashlight-text or torchaudio cannot be had, and for a broken ARPA file.
     """
 
     def __init__(self, tokenizer: Any, lm: Path | None = None, lexicon: Lexicon | None = None, beam: int = 100,
@@ -63,8 +64,8 @@ class Beam:
         """Go on with other weights."""
         from flashlight.lib.text.decoder import CriterionType, LexiconDecoderOptions, LexiconFreeDecoderOptions, ZeroLM
         from flashlight.lib.text.dictionary import Dictionary
-        from torchaudio.models.decoder import CTCDecoder
 
+        decoder = torchaudio("models.decoder", "CTCDecoder")
         self.weights = weights
         common = {"beam_size": self.beam, "sil_score": 0.0, "log_add": True, "criterion_type": CriterionType.CTC}
         # By Dictionary itself: flashlight's create_word_dict numbers in an order of its own, and tokens have to keep their numbers.
@@ -79,7 +80,7 @@ class Beam:
             options = LexiconDecoderOptions(lm_weight=per_log10, word_score=word_score, unk_score=-math.inf,
                                             beam_size_token=len(self.names), beam_threshold=50.0, **common)
             spellings = {word: [list(spelling)] for word, spelling in self.lexicon.items()}
-        self._search = CTCDecoder(
+        self._search = decoder.CTCDecoder(
             nbest=self.nbest if self.lexicon else self.beam, lexicon=spellings, word_dict=words, tokens_dict=Dictionary(self.names),
             lm=model or ZeroLM(), decoder_options=options, blank_token=self.names[self.tokenizer.blank],
             sil_token=self.names[self.tokenizer.ids.get(self.tokenizer.space, self.tokenizer.blank)], unk_word=UNKNOWN,

@@ -7,6 +7,7 @@ from typing import Any
 from asr_exp.checkpoint_source import BUNDLE
 from asr_exp.errors import UserError, nearest
 from asr_exp.hub import reachable
+from asr_exp.libraries import torchaudio
 
 SERVER = "https://download.pytorch.org"
 # Where a part of torchaudio's network stands in that of transformers.
@@ -72,8 +73,7 @@ def load_bundle(name: str, config: Any, keep_head: bool, attention: str = "eager
 
 
 def _bundle(name: str, with_head: bool) -> Any:
-    from torchaudio import pipelines
-
+    pipelines = torchaudio("pipelines", "Wav2Vec2Bundle", "Wav2Vec2ASRBundle")
     kind = pipelines.Wav2Vec2ASRBundle if with_head else pipelines.Wav2Vec2Bundle
     known = [one for one in dir(pipelines) if isinstance(getattr(pipelines, one), kind)]
     if name not in known:

@@ -10,6 +10,7 @@ import traceback
 from typing import NoReturn
 
 from asr_exp.errors import RankLost, Stopped, UserError
+from asr_exp.libraries import import_failure
 
 HEAD_START = 6.0  # seconds that rank 0 has to tell of a mistake that every rank has met; `launch` and torchrun then end the others
 
@@ -19,6 +20,8 @@ def status_of(error: BaseException, where: str = "", quiet: bool = False) -> int
 
     Of what every rank is told or finds at the same time, rank 0 alone speaks.
     """
+    if not isinstance(error, UserError) and (sentence := import_failure(error)):
+        error = UserError(sentence)
     if isinstance(error, UserError):
         status, message = 2, str(error)
         if rank() > 0:

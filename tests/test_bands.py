@@ -16,7 +16,8 @@ FILES = sorted((ROOT / "asr_exp").rglob("*.py"))
 ROWS = [
     ["asr_exp"],
     ["errors"],  # band 0
-    ["endings", "registry"],
+    ["libraries", "registry"],
+    ["endings"],
     ["keys"],
     ["schema"],
     ["hints", "matmul", "rules"],

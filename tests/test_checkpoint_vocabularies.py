@@ -137,8 +137,10 @@ def test_the_language_model_that_comes_with_a_checkpoint(tmp_path, capfd):
     folder = made(tmp_path / "model", "with a language model")
     (folder / "language_model").mkdir()
     unigrams = {"<unk>": -3.0, "<s>": -99.0, "</s>": -1.0, "HELLO": -1.0, "CAN": -0.5, "LOT": -2.0, "SO": -0.1}
-    lines = "".join(f"{score}\t{word}\n" for word, score in unigrams.items())
-    (folder / "language_model" / "5gram.arpa").write_text(f"\\data\\\nngram 1={len(unigrams)}\n\n\\1-grams:\n{lines}\n\\end\\\n")
+    ones = "".join(f"{score}\t{word}\t0\n" for word, score in unigrams.items())
+    (folder / "language_model" / "5gram.arpa").write_text(
+        f"\\data\\\nngram 1={len(unigrams)}\nngram 2=1\n\n\\1-grams:\n{ones}\n\\2-grams:\n-0.2\tHELLO SO\n\n\\end\\\n"
+    )
     (folder / "language_model" / "unigrams.txt").write_text("HELLO\nCAN\nSO\n")
     (folder / "language_model" / "attrs.json").write_text('{"alpha": 0.7, "beta": 1.25, "unk_score_offset": -10.0, "score_boundary": true}')
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(1).standard_normal(32000) * 0.1, 16000, subtype="PCM_16")

@@ -31,6 +31,7 @@ from asr_exp.data.recordings import STDIN, named_files, read_recording
 from asr_exp.data.text import TextRules, build_rules
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.errors import UserError
+from asr_exp.libraries import torchaudio
 from asr_exp.results import write_text
 from asr_exp.runtime import started
 from asr_exp.script import Alignment, Script, align_script, make_script
@@ -64,6 +65,7 @@ def run(config: DictConfig) -> Path | int:
 
     Raises UserError where nothing could be aligned.
     """
+    torchaudio("functional", "forced_align")  # that it cannot be had is told before a recogniser is loaded
     out, formats = _place(config), _formats(config)
     with started(config.trainer.device, "fp32") as runtime:
         transcriber = load_transcriber(config, runtime)

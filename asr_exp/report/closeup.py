@@ -12,6 +12,7 @@ import torch
 
 from asr_exp.alignment import Span, Word, align_labels, best_path, words_of
 from asr_exp.data.tokenizer import Tokenizer
+from asr_exp.libraries import torchaudio
 from asr_exp.transcriber import Transcriber
 
 BANDS, WINDOW, HOP = 64, 0.025, 0.010  # mel bands; seconds
@@ -86,15 +87,14 @@ def shown_labels(heard: Heard) -> list[int]:
 
 def spectrogram(clip: np.ndarray, rate: int) -> tuple[np.ndarray, float]:
     """Log-mel spectrogram of int16 audio, (bands, frames) in decibels under the loudest, and the seconds between frames."""
-    from torchaudio.functional import melscale_fbanks
-
+    functional = torchaudio("functional", "melscale_fbanks")
     hop = max(round(HOP * rate), len(clip) // MOST_FRAMES)
     window = round(WINDOW * rate)
     size = 1 << (window - 1).bit_length()
     audio = torch.from_numpy(clip.astype(np.float32) / 32768.0)
     audio = torch.nn.functional.pad(audio, (0, max(0, size - len(audio))))
     power = torch.stft(audio, size, hop, window, torch.hann_window(window), pad_mode="constant", return_complex=True).abs().square()
-    bands = melscale_fbanks(power.shape[0], 0.0, rate / 2, BANDS, rate).T @ power
+    bands = functional.melscale_fbanks(power.shape[0], 0.0, rate / 2, BANDS, rate).T @ power
     decibels = 10 * torch.log10(bands + 1e-10)
     return (decibels - decibels.max()).clamp(min=-RANGE).numpy(), hop / rate
 
