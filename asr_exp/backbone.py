@@ -10,6 +10,7 @@ from asr_exp.bundles import bundle_config, load_bundle
 from asr_exp.checkpoint_source import BUNDLE, CheckpointSource, find_checkpoint
 from asr_exp.checkpoint_weights import HEAD, read_weights
 from asr_exp.errors import UserError, nearest
+from asr_exp.libraries import import_failure
 
 
 def load_backbone(checkpoint: str | None, vocabulary: int, blank: int, *, revision: str | None = None, architecture: str | None = None,
@@ -44,7 +45,7 @@ def load_backbone(checkpoint: str | None, vocabulary: int, blank: int, *, revisi
             attn_implementation=attention,
         )
     except (ValueError, RuntimeError, TypeError, ZeroDivisionError, LookupError) as why:
-        raise source.error(f"its config.json does not make a {config.model_type} ({_first_line(why)})") from why
+        raise _blame(why, source.error(f"its config.json does not make a {config.model_type} ({_first_line(why)})")) from why
     _check_loaded(checkpoint, network, {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}, keep_head)
     return network, _extractor(source, config)
 
@@ -130,12 +131,17 @@ def _config_of(source: CheckpointSource) -> Any:
 def _from_config(config: Any, architecture: str | None, attention: str) -> Any:
     import transformers
 
-    assert transformers.MODEL_FOR_CTC_MAPPING[type(config)]  # imports what it is made of: if that is broken, no setting is to blame
     try:
         return transformers.AutoModelForCTC.from_config(config, attn_implementation=attention)
     except (ValueError, RuntimeError, TypeError, ZeroDivisionError, LookupError) as why:
         told = f"model.config does not make a {architecture}: {_first_line(why)}. Its numbers must fit each other."
-        raise UserError(told) from why
+        raise _blame(why, UserError(told)) from why
+
+
+def _blame(why: Exception, error: UserError) -> UserError:
+    """The error; or the sentence for a library that could not be imported, for which no checkpoint and no setting is to blame."""
+    sentence = import_failure(why)
+    return UserError(sentence) if sentence else error
 
 
 def _first_line(why: Exception) -> str:

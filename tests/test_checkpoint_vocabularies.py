@@ -147,17 +147,17 @@ def test_the_language_model_that_comes_with_a_checkpoint(tmp_path, capfd):
     (tmp_path / "words.txt").write_text("HELLO\nCAN\nSO\n")
 
     def said(*keys):
-        call("transcribe", "a.wav", f"run={folder}", "trainer.device=cpu", *keys, cwd=tmp_path)
+        call("transcribe", "a.wav", f"run={folder}", "trainer.device=cpu", "format=jsonl", *keys, cwd=tmp_path)
         out, err = capfd.readouterr()
-        return out.strip(), err
+        return json.loads(out), err
 
     offer = "comes with a language model, which is not used: decode=beam decode.lm=checkpoint decodes with it."
     assert offer in said()[1]
-    text, err = said("decode=beam", "decode.lm=checkpoint")
-    file = f"decode.lm={folder}/language_model/5gram.arpa"
-    by_hand = ["decode=beam", file, "decode.lexicon=words.txt", "text=none"]
-    assert text == said(*by_hand, "decode.lm_weight=0.7", "decode.word_score=1.25")[0] != said(*by_hand)[0]
-    assert text and set(text.split()) <= {"HELLO", "CAN", "SO"} and offer not in err
+    beam = ["decode=beam", "decode.nbest=3"]
+    found, err = said(*beam, "decode.lm=checkpoint")
+    by_hand = [*beam, f"decode.lm={folder}/language_model/5gram.arpa", "decode.lexicon=words.txt", "text=none"]
+    assert found == said(*by_hand, "decode.lm_weight=0.7", "decode.word_score=1.25")[0] != said(*by_hand)[0]
+    assert found["text"] and set(found["text"].split()) <= {"HELLO", "CAN", "SO"} and offer not in err
     bare = made(tmp_path / "bare", "lower case")
     call("transcribe", "a.wav", f"run={bare}", "decode=beam", "decode.lm=checkpoint", cwd=tmp_path, status=2)
     assert "comes without a language model (language_model/" in capfd.readouterr().err
