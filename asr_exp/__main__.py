@@ -37,7 +37,7 @@ LISTED = {"transcribe": "files", "align": "files"}
 # Commands of many runs: they take the overrides as they are, and compose each of the runs themselves.
 OF_MANY_RUNS = ("table",)
 # Commands whose run= may also name a CTC checkpoint, a folder's or the hub's, that no run of ours made.
-OF_CHECKPOINTS = ("transcribe", "align", "report", "export", "serve")
+OF_CHECKPOINTS = ("evaluate", "transcribe", "align", "report", "export", "serve")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -227,8 +227,8 @@ class Job:
         from omegaconf import OmegaConf
 
         from asr_exp import config as configs
-        from asr_exp.libraries import hide_broken_torchaudio
         from asr_exp.sweeps.record import Cell, ended
+        from asr_exp.untrained import of_checkpoint
 
         hydra = HydraConfig.get()
         asked: Any = OmegaConf.to_container(hydra.overrides.task)
@@ -239,9 +239,10 @@ class Job:
         try:
             if config.run and (configs.is_run(config.run) or self.command not in OF_CHECKPOINTS):
                 config = configs.load_run(config.run, asked, self.config_dir)
+            elif config.run and self.command == "evaluate":
+                config = of_checkpoint(asked, self.config_dir)
             configs.validate(config)
             run = importlib.import_module(f"asr_exp.commands.{self.command}").run
-            hide_broken_torchaudio()
             configs.import_plugins(config)
             if config.rehearsal and not config.run:
                 from asr_exp import rehearsal

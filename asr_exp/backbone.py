@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from asr_exp.bundles import bundle_config, load_bundle
+from asr_exp.bundles import bundle_config, bundle_extractor, load_bundle
 from asr_exp.checkpoint_source import BUNDLE, CheckpointSource, find_checkpoint
 from asr_exp.checkpoint_weights import HEAD, read_weights
 from asr_exp.errors import UserError, nearest
@@ -50,10 +50,13 @@ def load_backbone(checkpoint: str | None, vocabulary: int, blank: int, *, revisi
     return network, _extractor(source, config)
 
 
-def read_outline(folder: Path) -> tuple[Any, Any]:
-    """(config, feature extractor) of a checkpoint's folder, without its weights. Raises UserError for what cannot be read."""
-    config = read_config(str(folder))
-    return config, _extractor(find_checkpoint(str(folder)), config)
+def read_outline(checkpoint: Path | str, revision: str | None = None) -> tuple[Any, Any]:
+    """(config, feature extractor) of a fine-tuned checkpoint, without its weights. Raises UserError for what cannot be read."""
+    name = str(checkpoint)
+    config = read_config(name, revision, keep_head=True)
+    if name.startswith(BUNDLE):
+        return config, bundle_extractor(name.removeprefix(BUNDLE), config)
+    return config, _extractor(find_checkpoint(name, revision), config)
 
 
 def read_config(checkpoint: str | None, revision: str | None = None, architecture: str | None = None,

@@ -55,7 +55,6 @@ def load_bundle(name: str, config: Any, keep_head: bool, attention: str = "eager
 
     bundle = _bundle(name, keep_head)
     theirs = _weights(name, bundle)
-    normalised = bool(getattr(theirs, "normalize_waveform", False))
     theirs = getattr(theirs, "model", theirs)  # what normalises the waveform is wrapped around it
     weights = {_place(key): tensor for key, tensor in theirs.state_dict().items() if keep_head or not key.startswith("aux.")}
     made: Any = transformers.Wav2Vec2ForCTC.from_pretrained(
@@ -67,9 +66,16 @@ def load_bundle(name: str, config: Any, keep_head: bool, attention: str = "eager
     if strange:
         raise UserError(f"model.checkpoint={BUNDLE}{name} does not fit the settings of the model, or is no network that transformers has "
                         f"an equal of: {min(strange)}.")
-    extractor = transformers.Wav2Vec2FeatureExtractor(sampling_rate=int(bundle.sample_rate), do_normalize=normalised,
-                                                      return_attention_mask=config.feat_extract_norm == "layer", variance_epsilon=1e-5)
-    return network, extractor
+    return network, bundle_extractor(name, config)
+
+
+def bundle_extractor(name: str, config: Any) -> Any:
+    """How a bundle wants its waveforms, as a feature extractor of transformers."""
+    import transformers
+
+    bundle = _bundle(name, with_head=False)
+    return transformers.Wav2Vec2FeatureExtractor(sampling_rate=int(bundle.sample_rate), do_normalize=bool(bundle._normalize_waveform),
+                                                 return_attention_mask=config.feat_extract_norm == "layer", variance_epsilon=1e-5)
 
 
 def _bundle(name: str, with_head: bool) -> Any:

@@ -17,6 +17,7 @@ from yaml import YAMLError
 
 from asr_exp.errors import UserError
 from asr_exp.hints import OPTIONAL_GROUPS, composition_problem, in_hydras_words, override_problems, tables
+from asr_exp.libraries import hide_broken_torchaudio
 from asr_exp.rules import problems
 from asr_exp.schema import NOT_IN_SIGNATURE, Config, Decode
 
@@ -213,8 +214,10 @@ def _absolute(path: Any) -> Any:
 def import_plugins(config: DictConfig) -> None:
     """Import the modules that register someone's own readers, decoders and optimizers: installed entry points, then `plugins`.
 
-    Raises UserError for a module that is not there.
+    The command's own modules are to be imported before, and no model loaded: a torchaudio that is broken is hidden here from transformers,
+    which plugins may import. Raises UserError for a module that is not there.
     """
+    hide_broken_torchaudio()
     for entry in importlib.metadata.entry_points(group=PLUGINS):
         entry.load()
     if os.getcwd() not in sys.path and "" not in sys.path:

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from asr_exp.checkpoint_source import BUNDLE, find_checkpoint
 from asr_exp.data.batching import collate, cost, pack, prefetch
 from asr_exp.data.prepare import Split
 from asr_exp.errors import UserError
@@ -28,7 +29,8 @@ log = logging.getLogger(__name__)
 ROOM = 4 * 2**30  # bytes that the emissions of a run may take
 CPU_SECONDS = 20.0  # audio of a pass on a CPU, at the most: more is not faster there, and takes more memory
 ABREAST = 2  # passes through the network at a time, on a CPU
-FILES = ("model.safetensors", "config.json", "preprocessor_config.json")  # of a checkpoint: all that its emissions depend on
+# Of a checkpoint's folder: all that its emissions depend on, weights first.
+FILES = ("*.safetensors", "*.bin", "config.json", "preprocessor_config.json", "processor_config.json")
 
 
 def passes_of(split: Split, device_seconds: float, device: torch.device, only: np.ndarray | None = None) -> list[np.ndarray]:
@@ -107,13 +109,19 @@ class Kept:
         return True
 
 
-def checkpoint_hash(folder: Path) -> str:
-    """A hash of all that the emissions of a checkpoint depend on."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name in FILES:
-        if (folder / name).is_file():
-            with (folder / name).open("rb") as file:
-                digest.update(hashlib.file_digest(file, "blake2b").digest())
+def checkpoint_hash(checkpoint: Path | str, revision: str | None = None) -> str:
+    """A hash of all that the emissions of a checkpoint depend on: its files, or the commit that an id on the hub stands for."""
+    digest, name = hashlib.blake2b(digest_size=8), str(checkpoint)
+    if name.startswith(BUNDLE):  # what torchaudio calls so never changes
+        digest.update(name.encode())
+        return digest.hexdigest()
+    source = find_checkpoint(name, revision)
+    if source.commit:
+        digest.update(f"{source.repository} {source.commit}".encode())
+        return digest.hexdigest()
+    for path in (path for pattern in FILES for path in sorted(source.folder.glob(pattern))):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "blake2b").digest())
     return digest.hexdigest()
 
 

@@ -134,6 +134,17 @@ def _spread(total: int, wanted: int) -> set[int]:
     return {round((i + 0.5) * total / count - 0.5) for i in range(count)}
 
 
+def table_rows(examples: list[Hypothesis], split: Split, audible: int) -> list[dict[str, Any]]:
+    """Rows of a tracker's table of hypotheses, the first few with audio."""
+    shown = {e.id for e in examples[:audible]}
+    index = {name: i for i, name in enumerate(split.utterances.ids()) if name in shown} if shown else {}
+    return [
+        {"id": e.id, "reference": e.reference, "hypothesis": e.hypothesis, "rate": e.counts["words"].rate,
+         "audio": split.samples(index[e.id]) if number < audible else None, "sample_rate": 16000}
+        for number, e in enumerate(examples)
+    ]
+
+
 class _InOrder:
     """Lines that come in any order, written to a file in the order of their index; holds one offset a line in memory."""
 

@@ -25,15 +25,8 @@ def announce(config: DictConfig, folder: Path, data: Data, splits: Mapping[str, 
     passes, epochs = plan.passes(1, 0, runtime.world), job.total / plan.steps_per_epoch
     share = float(plan.costs[plan.step(1)].sum()) / runtime.world
     memory = console.size(expected_memory(job, min(share, config.trainer.device_seconds)))
-    rows = [("run", str(folder))]
-    for name, split in splits.items():
-        left_out = f"; {len(split.rejected)} left out, see quarantine.jsonl" if split.rejected else ""
-        subsets = "+".join(data.corpus.subsets.get(name, [name]))
-        rows.append((name, f"{console.counted(len(split), 'utterance')}, {console.duration(split.seconds.sum())} ({subsets}){left_out}"))
-    unit = "phones" if tokenizer.unit == "phone" else "characters"
-    shown = " ".join(t.strip() for t in tokenizer.tokens[:16]) + (" ..." if len(tokenizer) > 16 else "")
+    rows = [("run", str(folder)), *(_size(data, split) for split in splits.values()), _vocabulary(tokenizer)]
     rows += [
-        ("vocabulary", f"{len(tokenizer)} tokens ({unit}): {shown}"),
         ("model", f"{network.config.model_type}, {parameters / 1e6:.2f} M parameters: {trained / 1e6:.2f} M trained, "
                   f"{(parameters - trained) / 1e6:.2f} M frozen"),
         ("batch", f"{_step_size(config)} a step; step 1: {console.counted(len(plan.step(1)), 'utterance')}, "
@@ -46,6 +39,25 @@ def announce(config: DictConfig, folder: Path, data: Data, splits: Mapping[str, 
     log.info("")
     if unspaced(splits["test"].references(first=1000)):
         log.warning(READ_CER)
+
+
+def announce_scoring(config: DictConfig, folder: Path, data: Data, split: Split, tokenizer: Tokenizer) -> None:
+    """Tell of a checkpoint that is to be scored as it is."""
+    console.page(f"{config.dataset.name} x {config.model.checkpoint}", [
+        ("run", str(folder)), _size(data, split), _vocabulary(tokenizer), ("steps", "none: the checkpoint is scored as it is"),
+    ])  # fmt: skip
+
+
+def _size(data: Data, split: Split) -> tuple[str, str]:
+    left_out = f"; {len(split.rejected)} left out, see quarantine.jsonl" if split.rejected else ""
+    subsets = "+".join(data.corpus.subsets.get(split.name, [split.name]))
+    return split.name, f"{console.counted(len(split), 'utterance')}, {console.duration(split.seconds.sum())} ({subsets}){left_out}"
+
+
+def _vocabulary(tokenizer: Tokenizer) -> tuple[str, str]:
+    unit = "phones" if tokenizer.unit == "phone" else "characters"
+    shown = " ".join(t.strip() for t in tokenizer.tokens[:16]) + (" ..." if len(tokenizer) > 16 else "")
+    return "vocabulary", f"{len(tokenizer)} tokens ({unit}): {shown}"
 
 
 def _step_size(config: DictConfig) -> str:

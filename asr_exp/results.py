@@ -66,9 +66,12 @@ def _checked(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_quarantine(folder: Path, rejected: Mapping[str, Iterable[Any]]) -> None:
-    """`quarantine.jsonl`: one line for each utterance left out, with its split, file and reason."""
-    lines = [json.dumps({"split": split, **asdict(one)}, ensure_ascii=False) + "\n" for split, rows in rejected.items() for one in rows]
-    write_text(folder / "quarantine.jsonl", "".join(lines))
+    """`quarantine.jsonl`: one line for each utterance left out, with its split, file and reason. Lines of other splits stay."""
+    path = folder / "quarantine.jsonl"
+    before = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    lines = [line for line in before if json.loads(line)["split"] not in rejected]
+    lines += [json.dumps({"split": split, **asdict(one)}, ensure_ascii=False) + "\n" for split, rows in rejected.items() for one in rows]
+    write_text(path, "".join(lines))
 
 
 def write_text(path: Path, text: str) -> None:

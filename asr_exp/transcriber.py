@@ -10,8 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.alignment import Word, align_labels, best_path, words_of
-from asr_exp.assembly import build_decoder, build_recogniser, checkpoint_tokenizer
-from asr_exp.backbone import read_config
+from asr_exp.assembly import build_decoder
 from asr_exp.beam import Beam
 from asr_exp.checkpoint_source import BUNDLE, find_checkpoint
 from asr_exp.chunking import PIECE, Chunking, at_pauses, joined, spans
@@ -20,13 +19,14 @@ from asr_exp.data.batching import Batch, cost, pack
 from asr_exp.data.clips import Samples
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import Candidate, Decoder, Greedy, candidates
-from asr_exp.emissions import checkpoint_hash
 from asr_exp.endings import say
 from asr_exp.errors import UserError
 from asr_exp.frontend import Moments
 from asr_exp.model import Emissions, Recogniser
 from asr_exp.runtime import Runtime
+from asr_exp.source import Source
 from asr_exp.tuning import use_tuned
+from asr_exp.untrained import trains_nothing
 
 Heard = Callable[[float], object]  # is told how many more seconds have gone through the network
 
@@ -192,22 +192,21 @@ def load_transcriber(config: DictConfig, runtime: Runtime) -> Transcriber:
     exact = OmegaConf.merge(config, {"model": {"padding": "exact"}})
     assert isinstance(exact, DictConfig)
     try:
-        read_config(checkpoint, keep_head=True)
-        tokenizer = checkpoint_tokenizer(config, checkpoint)
-        model = build_recogniser(exact, tokenizer, runtime, checkpoint=checkpoint)
+        source = Source(exact, runtime, checkpoint)
+        model = source.network
     except UserError as why:
-        raise _as_asked(why, config.run) from why
+        raise as_asked(why, config.run) from why
     if config.decode.name == "greedy" and not checkpoint.startswith(BUNDLE) and find_checkpoint(checkpoint).file("alphabet.json"):
         say("", f"{checkpoint} comes with a language model, which is not used: decode=beam decode.lm=checkpoint decodes with it.")
     folder = Path(config.run).expanduser() if config.run else run_folder(config)
-    decoder = build_decoder(config, tokenizer, runtime, folder if is_run(folder) else None)
+    decoder = build_decoder(config, source.tokenizer, runtime, folder if is_run(folder) else None)
     if isinstance(decoder, Beam) and config.decode.tune:
-        use_tuned(decoder, folder, checkpoint_hash(folder / "checkpoints" / "best"))
+        use_tuned(decoder, folder, source.hash)
     how = Chunking(chunking.whole_seconds, chunking.chunk_seconds, chunking.overlap_seconds)
-    return Transcriber(model, tokenizer, decoder, runtime.device, config.trainer.device_seconds, how)
+    return Transcriber(model, source.tokenizer, decoder, runtime.device, config.trainer.device_seconds, how)
 
 
-def _as_asked(error: UserError, run: str | None) -> UserError:
+def as_asked(error: UserError, run: str | None) -> UserError:
     """What is wrong with a checkpoint, by the key that it was given as."""
     if not run:
         return error
@@ -221,9 +220,9 @@ def checkpoint_of(config: DictConfig) -> str:
     folder = Path(config.run).expanduser() if config.run else run_folder(config)
     if (best := folder / "checkpoints" / "best").is_dir():
         return str(best)
-    if (folder / "config.yaml").is_file():
+    if is_run(folder) and not trains_nothing(config):
         raise UserError(f"{folder} has no checkpoints/best yet; its training has not come to its first evaluation.")
-    if config.run:
+    if config.run and not is_run(folder):
         return config.run
     if config.model.checkpoint and config.model.head == "keep":
         return config.model.checkpoint

@@ -22,7 +22,7 @@ ROWS = [
     ["schema"],
     ["hints", "matmul", "rules"],
     ["config", "console", "hub", "runtime", "sharding"],  # band 1
-    ["checkpoint_source", "help", "machine"],
+    ["checkpoint_source", "help", "machine", "untrained"],
     ["checkpoint_weights"],
     ["data"],  # band 2, one way
     ["data.espeak", "data.phones"],
@@ -60,8 +60,8 @@ ROWS = [
     ["sweeps.pictures", "sweeps.study", "sweeps.wandb_file"],
     ["job"],  # band 4
     ["assembly", "evaluation", "pairing", "training"],
-    ["plan"],
-    ["transcriber"],
+    ["plan", "source"],
+    ["rescoring", "transcriber"],
     ["formats"],
     ["report"],
     ["report.breakdown", "report.closeup", "report.page", "report.record"],

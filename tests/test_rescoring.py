@@ -33,7 +33,7 @@ def no_network(monkeypatch):
         def built(*args, **kwargs):
             raise AssertionError("a network was built")
 
-        monkeypatch.setattr("asr_exp.commands.evaluate.build_recogniser", built)
+        monkeypatch.setattr("asr_exp.source.build_recogniser", built)
 
     return from_here
 

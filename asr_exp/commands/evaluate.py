@@ -1,4 +1,8 @@
-"""Score the best checkpoint of a run on any split, or on another dataset (evaluate RUN split=dev dataset=...).
+"""Score the best checkpoint of a run, or any fine-tuned CTC checkpoint, on any split or dataset (evaluate RUN split=dev dataset=...).
+
+evaluate run=facebook/wav2vec2-base-960h dataset=librispeech-100h dataset.root=FOLDER text=upper scores a checkpoint that no run of ours
+made (a folder, or an id of the hub) as it is. The score goes to the run folder of these settings, as the same with model=hf
+model.checkpoint=... model.head=keep trainer.max_steps=0 has it, and is then looked at like that of any other run.
 
 decode=beam decode.lm=train-text scores it by another decoder (--help decode): what the network says of a split is kept in the run
 folder, and said once. Of a dataset, only the split that is scored is read (split=test, unless another is asked for). The score of a
@@ -9,112 +13,106 @@ own score goes to.
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from asr_exp import console
-from asr_exp.assembly import at_work, build_data, build_decoder, build_protocol, build_recogniser, build_split, own_data, same_data
-from asr_exp.backbone import read_outline
-from asr_exp.beam import Beam
+from asr_exp.assembly import at_work, same_data
 from asr_exp.checkpoint import locked, recover
-from asr_exp.config import run_folder
-from asr_exp.data.prepare import Split
-from asr_exp.data.tokenizer import Tokenizer
-from asr_exp.emissions import Kept, checkpoint_hash, passes_of
+from asr_exp.config import is_run, load_run, resolve, run_folder, signature
 from asr_exp.errors import UserError
-from asr_exp.evaluation import evaluate
-from asr_exp.machine import versions
-from asr_exp.model import Outline, Recogniser
-from asr_exp.results import read_result, write_quarantine, write_result
+from asr_exp.machine import environment, versions
+from asr_exp.plan import announce_scoring
+from asr_exp.rescoring import Scoring, as_it_is
+from asr_exp.results import read_result, write_quarantine, write_result, write_text
 from asr_exp.runtime import Runtime, launch, task_overrides, under_torchrun
 from asr_exp.scoring import READ_CER, unspaced
-from asr_exp.tuning import tune_on_dev
+from asr_exp.source import Source
+from asr_exp.transcriber import as_asked
+from asr_exp.untrained import own_config, trains_nothing
 
 log = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> Path | int:
-    """Evaluate the run that `run=` (or the settings) name -> the folder of the score, or the exit status of the ranks it is left to.
+    """Evaluate what `run=` (or the settings) name -> the folder of the score, or the exit status of the ranks it is left to.
 
-    Raises UserError where it has no checkpoint.
+    Raises UserError where there is no checkpoint.
     """
-    folder = Path(config.run).expanduser() if config.run else run_folder(config)
-    if not (folder / "checkpoints").is_dir():
+    named, untrained = bool(config.run) and is_run(config.run), trains_nothing(config)
+    folder = Path(config.run).expanduser() if named else run_folder(own_config(config) if untrained else config)
+    trained = (folder / "checkpoints").is_dir() and (named or not untrained)
+    if not trained and not untrained:
         asked = f"run={config.run}" if config.run else f"These settings lead to {folder}, which"
         raise UserError(f"{asked} has no checkpoint to evaluate; train it first (the same settings with `train`), or give run=FOLDER.")
     if config.trainer.devices > 1 and not under_torchrun():
         return launch(config.trainer.devices, "evaluate", task_overrides())
     with at_work(config) as runtime:
-        return _evaluate(config, folder, runtime)
+        try:
+            return _evaluate(config, folder, trained, runtime)
+        except UserError as why:
+            raise why if named else as_asked(why, config.run) from why
 
 
-def _evaluate(config: DictConfig, folder: Path, runtime: Runtime) -> Path:
-    best, t = folder / "checkpoints" / "best", config.tokenizer
-    config.dataset.only = config.split
-    data = build_data(config)
-    with _held(folder, folder, runtime):
-        if runtime.main:
+def _evaluate(config: DictConfig, folder: Path, trained: bool, runtime: Runtime) -> Path:
+    """Score the run in a folder or (not trained) the checkpoint that the config names as it is -> the folder of the score."""
+    best = folder / "checkpoints" / "best"
+
+    def held(place: Path = folder) -> AbstractContextManager[None]:
+        """Hold a folder (rank 0). But for a run that is not finished, only other scores are at work there, which are waited for."""
+        patient = not trained or (read_result(folder) or {}).get("status") == "finished"
+        return locked(place, patience=-1 if patient else 0) if runtime.main else nullcontext()
+
+    with held() if trained else nullcontext():
+        if runtime.main and trained:
             recover(best)
-        if not runtime.share(best.is_dir()):
+        if trained and not runtime.share(best.is_dir()):
             raise UserError(f"{folder} has no checkpoints/best yet; its training has not come to its first evaluation.")
-        tokenizer = Tokenizer.from_checkpoint(str(best), None, t.unit, t.inventory, t.score_inventory)
-        outline = Outline(*read_outline(best))
-        checkpoint = runtime.share(checkpoint_hash(best) if runtime.main else None)
-        decoder = build_decoder(config, tokenizer, runtime, folder)
-    split = build_split(config, data, config.split, tokenizer, outline, runtime.main)
-
-    @cache
-    def network() -> Recogniser:
-        """The run's network, for what it has not said before; every rank calls it."""
-        with _held(folder, folder, runtime):
-            if checkpoint != runtime.share(checkpoint_hash(best) if runtime.main else None):
-                raise UserError(f"The training of {folder} has gone on meanwhile, to another best checkpoint; give the command again.")
-            model = build_recogniser(config, tokenizer, runtime, checkpoint=best).eval()
-            runtime.share(None)  # every rank has read it
-        return model
-
-    def dev() -> Split:
-        own = own_data(config, folder, "dev")
-        if split.name == "dev" and same_data(config, folder) and own.text == config.text:
-            return split
-        return build_split(own, build_data(own), "dev", tokenizer, outline, runtime.main)
-
-    if isinstance(decoder, Beam) and config.decode.tune:
-        tune_on_dev(decoder, folder, checkpoint, dev, config.model.padding, config.trainer.device_seconds, runtime, network)
-    passes = passes_of(split, config.trainer.device_seconds, runtime.device)
-    kept = Kept(folder, checkpoint, split, config.model.padding, passes)
-    model = None if runtime.share(kept.complete) else network()
-    protocol = build_protocol(config, data, split, decoder)
-    same = _same_protocol((read_result(folder) or {}).get("protocol", {}), protocol) and same_data(config, folder)
-    place = folder if same else folder / "evaluations" / protocol["hash"]
-    with _held(place, folder, runtime):
-        found = evaluate(model, split, tokenizer, decoder, runtime, config.trainer.device_seconds, config.trainer.loss_reduction,
-                         place / f"hypotheses.{split.name}.jsonl", config.trainer.examples, runtime.main, kept)
-        before = read_result(folder) or {}
-        if runtime.main and same:
-            write_result(folder, {**before, "splits": {**before.get("splits", {}), split.name: found.summary}})
-        elif runtime.main:
-            write_result(place, {"status": "finished", "signature": before.get("signature"), "protocol": protocol, "seed": config.seed,
-                                 "best": before.get("best"), "splits": {split.name: found.summary}, "versions": versions()})
-            write_quarantine(place, {split.name: split.rejected})
+        source = Source(config, runtime, str(best) if trained else config.model.checkpoint, held)
+        _ = source.hash  # of what is there while the folder is held
+    if runtime.main and not is_run(folder):
+        with held():
+            write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolve(own_config(config)))))
+            write_text(folder / "environment.json", console.pretty_json(environment(runtime)))
+    runtime.share(None)
+    scoring = Scoring(config, folder, source, config.split, runtime)
+    place = folder if _is_own(config, folder, scoring.protocol) else folder / "evaluations" / scoring.protocol["hash"]
+    if runtime.main and not trained:
+        announce_scoring(config, place, scoring.data, scoring.split, source.tokenizer)
+    with held(place):
+        found = scoring.run(place / f"hypotheses.{config.split}.jsonl", config.trainer.examples)
+        if runtime.main:
+            _write(config, folder, place, scoring, found.summary, trained)
     if runtime.main:
-        console.page("Done", [("score", console.headline(split.name, found.summary)), ("folder", str(place))])
-        if unspaced(split.references(first=1000)):
+        console.page("Done", [("score", console.headline(config.split, found.summary)), ("folder", str(place))])
+        if unspaced(scoring.split.references(first=1000)):
             log.warning(READ_CER)
         console.show_examples(found.examples, config.trainer.examples)
     return place
 
 
-def _held(place: Path, folder: Path, runtime: Runtime) -> AbstractContextManager[None]:
-    """Hold a folder (rank 0). Of a finished run only other scores are at work there, which are waited for; else it is its training."""
-    finished = (read_result(folder) or {}).get("status") == "finished"
-    return locked(place, patience=-1 if finished else 0) if runtime.main else nullcontext()
+def _write(config: DictConfig, folder: Path, place: Path, scoring: Scoring, summary: dict[str, Any], trained: bool) -> None:
+    """Put a score where it belongs: to the run's own, or into a folder of its own."""
+    before, split = read_result(folder) or {}, scoring.split
+    if place == folder and trained:
+        write_result(folder, {**before, "splits": {**before.get("splits", {}), split.name: summary}})
+        return
+    own = {"status": "finished", "signature": before.get("signature") or signature(load_run(folder)), "rehearsal": config.rehearsal,
+           "seed": config.seed, "versions": versions()}
+    if place == folder:
+        write_result(folder, {**own, **as_it_is(folder, scoring, summary)})
+    else:
+        write_result(place, {**own, "protocol": scoring.protocol, "best": before.get("best"), "splits": {split.name: summary}})
+    write_quarantine(place, {split.name: split.rejected})
 
 
-def _same_protocol(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
-    """Whether two scores differ in nothing but the split they were measured on."""
-    split_bound = ("split", "ids", "coverage", "hash")
-    return {k: v for k, v in ours.items() if k not in split_bound} == {k: v for k, v in theirs.items() if k not in split_bound}
+def _is_own(config: DictConfig, folder: Path, protocol: dict[str, Any]) -> bool:
+    """Whether a score is measured as those of the run in a folder are (or will be): on its data, and differing in the split at most."""
+    own = (read_result(folder) or {}).get("protocol")
+    if own is None:
+        return signature(config) == signature(load_run(folder))
+    of_the_split = ("split", "ids", "coverage", "hash")
+    ours, theirs = ({key: value for key, value in one.items() if key not in of_the_split} for one in (own, protocol))
+    return ours == theirs and same_data(config, folder)

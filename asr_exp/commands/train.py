@@ -1,6 +1,7 @@
 """Prepare the data, train, score the best checkpoint on the test split and write the result.
 
-The same settings lead to the same run folder: a run that was stopped or killed goes on, a finished one says so.
+The same settings lead to the same run folder: a run that was stopped or killed goes on, a finished one says so. With model.head=keep
+trainer.max_steps=0 the checkpoint is scored as it is, and no more is read than the test split.
 """
 
 import logging
@@ -33,18 +34,21 @@ from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import Decoder, Greedy
 from asr_exp.emissions import checkpoint_hash
 from asr_exp.errors import Pruned, Stopped, UserError
-from asr_exp.evaluation import Evaluation, Hypothesis, evaluate
+from asr_exp.evaluation import Evaluation, evaluate, table_rows
 from asr_exp.job import Job, build_job
 from asr_exp.machine import environment, versions
 from asr_exp.model import Recogniser
-from asr_exp.plan import announce
+from asr_exp.plan import announce, announce_scoring
+from asr_exp.rescoring import Scoring, as_it_is
 from asr_exp.results import LOSSES, read_result, write_quarantine, write_result, write_text
 from asr_exp.runtime import Runtime, is_main, launch, peer_lost, task_overrides, under_torchrun
 from asr_exp.sharding import gathered, shard_like, shard_optimizer_state, whole
+from asr_exp.source import Source
 from asr_exp.sweeps.study import Judge
 from asr_exp.tracking import MetricsFile, NoTracker, Profile, Tracker, make_tracker
 from asr_exp.training import Hooks, State, fit, save, score
 from asr_exp.tuning import tune_on_dev
+from asr_exp.untrained import trains_nothing
 
 log = logging.getLogger(__name__)
 DEV_CANDIDATE = "hypotheses.dev.candidate.jsonl"
@@ -55,7 +59,7 @@ def run(config: DictConfig) -> int:
     """Train the run that a config asks for -> exit status. Raises UserError and Stopped."""
     folder = run_folder(config)
     done = read_result(folder)
-    if done and done["status"] == "finished":
+    if done and done["status"] == "finished" and "test" in done["splits"]:  # `evaluate` may have scored dev alone of a checkpoint
         if is_main():
             print(f"This run is finished (delete its folder to run it again): {folder}")
             print(console.headline("test", done["splits"]["test"]))
@@ -69,7 +73,7 @@ def run(config: DictConfig) -> int:
         if runtime.main:
             _recorded(config, folder, runtime)
         else:
-            _train(config, folder, runtime, NoTracker())
+            (_score if trains_nothing(config) else _train)(config, folder, runtime, NoTracker())
     return 0
 
 
@@ -84,7 +88,7 @@ def _recorded(config: DictConfig, folder: Path, runtime: Runtime) -> None:
     failed = True
     result: dict[str, Any] = {}
     try:
-        result = {**base, **_train(config, folder, runtime, tracker)}
+        result = {**base, **(_score if trains_nothing(config) else _train)(config, folder, runtime, tracker)}
         write_result(folder, {"status": "finished", **result})
         failed = False
         _summary(folder, result)
@@ -118,7 +122,7 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
             found = evaluate(model, split, tokenizer, decoder, runtime, config.trainer.device_seconds, config.trainer.loss_reduction,
                              path, max(examples, config.tracking.audio_examples), runtime.main)
         audible = config.tracking.audio_examples if split.name == "test" else 0  # once: sound is large
-        tracker.table(f"{split.name}/hypotheses", _rows(found.examples, split, audible), step)
+        tracker.table(f"{split.name}/hypotheses", table_rows(found.examples, split, audible), step)
         return found
 
     def on_dev(step: int) -> Evaluation:
@@ -153,6 +157,22 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
         "splits": {"dev": state.best["summary"], **{name: found.summary for name, found in scores.items()}},
         **_effort(state, job),
     }
+
+
+def _score(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker) -> dict[str, Any]:
+    """Score the checkpoint as it is, by the test split alone -> what result.json says of it. On every rank."""
+    source = Source(config, runtime, config.model.checkpoint)
+    scoring = Scoring(config, folder, source, "test", runtime)
+    split, audible = scoring.split, config.tracking.audio_examples
+    if runtime.main:
+        write_quarantine(folder, {"test": split.rejected})
+        write_text(folder / "metrics.jsonl", "")
+        write_folder(folder / "checkpoints" / "best", source.save)
+        announce_scoring(config, folder, scoring.data, split, source.tokenizer)
+    found = scoring.run(folder / "hypotheses.test.jsonl", max(config.trainer.examples, audible))
+    tracker.table("test/hypotheses", table_rows(found.examples, split, audible), 0)
+    console.show_examples(found.examples, config.trainer.examples)
+    return as_it_is(folder, scoring, found.summary)
 
 
 def _conclude(config: DictConfig, folder: Path, job: Job, state: State, hooks: Hooks) -> None:
@@ -259,25 +279,14 @@ def _resume(folder: Path, job: Job) -> State:
 # what the user sees
 
 
-def _rows(examples: list[Hypothesis], split: Split, audible: int) -> list[dict[str, Any]]:
-    """Rows of a tracker's table of hypotheses, the first few with audio."""
-    shown = {e.id for e in examples[:audible]}
-    index = {name: i for i, name in enumerate(split.utterances.ids()) if name in shown} if shown else {}
-    return [
-        {"id": e.id, "reference": e.reference, "hypothesis": e.hypothesis, "rate": e.counts["words"].rate,
-         "audio": split.samples(index[e.id]) if number < audible else None, "sample_rate": 16000}
-        for number, e in enumerate(examples)
-    ]
-
-
 def _summary(folder: Path, result: dict[str, Any]) -> None:
     (folder / DEV_CANDIDATE).unlink(missing_ok=True)
     train, best = result["train"], result["best"]
     console.page("Done", [
         ("score", console.headline("test", result["splits"]["test"])),
-        ("best", f"step {best['step']}: dev {best['metric'].upper()} {console.percent(best['value'])}"),
-        ("training", f"{train['steps']:,} steps in {console.clock(train['wall_seconds'])}, "
-                     f"{train['audio_seconds_per_second']:.0f} audio-s/s"),
+        *([("best", f"step {best['step']}: dev {best['metric'].upper()} {console.percent(best['value'])}"),
+           ("training", f"{train['steps']:,} steps in {console.clock(train['wall_seconds'])}, "
+                        f"{train['audio_seconds_per_second']:.0f} audio-s/s")] if best else []),
         ("folder", str(folder)),
         ("", "result.json  hypotheses.test.jsonl  checkpoints/best"),
         ("next", "python -m asr_exp evaluate split=dev \\"),
