@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # oneDNN, and torch once more, keep what is made for each shape of a product: by their own bounds (1024), for a gigabyte.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
+    # transformers asks a service of the hub's to convert the weights it loads, in a thread, where they are a pickle: nobody wants that.
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     with suppress(OSError, AttributeError):  # glibc's malloc: one heap for all threads; what each keeps of its own adds up to 50 MB
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
     try:

@@ -1,19 +1,24 @@
-"""The Hugging Face hub: whether it is within reach (its libraries try for half a minute and say so in eleven lines), and sending to it."""
+"""The Hugging Face hub: whether it is within reach (its libraries try for half a minute and say so in eleven lines), why it refuses,
+and sending to it."""
 
 import functools
+import importlib
 import os
+import re
 import socket
 import sys
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from asr_exp.errors import UserError
 
 PATIENCE = 5.0  # seconds for a connection
 # Where a library that is imported already keeps what it has read of HF_HUB_OFFLINE.
 _SETTINGS = ("huggingface_hub.constants", "datasets.config")
+_found_unreachable = False  # whether HF_HUB_OFFLINE is set by us, not by the user
 
 
 def reachable(address: str) -> bool:
@@ -31,11 +36,129 @@ def reachable(address: str) -> bool:
 @functools.cache
 def offline_where_unreachable() -> None:
     """Have the hub's libraries go by their cache alone, here and in the processes to come, where the hub cannot be reached."""
-    if not reachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co")):
+    global _found_unreachable
+    if os.environ.get("HF_HUB_OFFLINE", "0") == "0" and not reachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co")):
+        _found_unreachable = True
         os.environ["HF_HUB_OFFLINE"] = "1"
         for name in _SETTINGS:
             if name in sys.modules:
                 setattr(sys.modules[name], "HF_HUB_OFFLINE", True)  # noqa: B010
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# why it does not give what was asked for
+
+
+def failure(error: BaseException) -> str | None:
+    """Why the hub did not give what was asked for, as a clause to put after 'ID cannot be loaded: ', without a full stop.
+
+    None where `error`, with all that is behind it, is not the hub's. It goes by types and by HTTP status, never by what a text says.
+    """
+    away, reason = _diagnose(error)
+    return f"it is not in the local cache, and {reason}" if away else reason
+
+
+def refusal(repository: str, kind: str, revision: str | None = None, file: str | None = None) -> str | None:
+    """Why the hub does not give a repository, or a file of it, asked anew: `failure` where a library has not kept the hub's answer.
+
+    kind: `model` or `dataset`. None where the hub would give it.
+    """
+    from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
+
+    place = os.environ.get("HF_ENDPOINT")
+    try:
+        if file is None:
+            HfApi(endpoint=place).auth_check(repository, repo_type=kind)
+        else:
+            get_hf_file_metadata(hf_hub_url(repository, file, repo_type=kind, revision=revision, endpoint=place))
+    except Exception as error:
+        return failure(error)
+    return None
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and, one after the other, those behind it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _diagnose(error: BaseException) -> tuple[bool, str | None]:
+    """Whether the hub could not be asked at all, and why it does not give what was asked for (None: the error is not the hub's)."""
+    from huggingface_hub import constants, errors
+
+    http: Any = importlib.import_module(errors.HTTPError.__module__.partition(".")[0])  # httpx, or what has taken its place
+    chain = list(causes(error))
+    unlocated = any(isinstance(one, errors.LocalEntryNotFoundError) for one in chain)  # it was not the download that failed
+    for one in chain:  # the last that happened comes first: what is told of is what the retries ended with
+        if isinstance(one, errors.HfHubHTTPError):
+            return False, _answer(one)
+        if isinstance(one, errors.FileMetadataError):
+            return False, f"{_place()} does not answer as a hub does; check HF_ENDPOINT"
+        if isinstance(one, errors.HFValidationError):
+            return False, "that is neither a folder nor the id of a repository, OWNER/NAME"
+        if isinstance(one, errors.OfflineModeIsEnabled):
+            break
+        if isinstance(one, http.TransportError):
+            if unlocated or isinstance(one, http.ConnectError | http.ConnectTimeout | http.PoolTimeout | http.ProxyError):
+                break
+            return False, _BROKE_OFF
+        if _is_of_a_download(one):
+            return False, _BROKE_OFF
+    else:
+        if not unlocated and not any(isinstance(one, ConnectionError | TimeoutError) for one in chain):
+            return False, None
+    if constants.HF_HUB_OFFLINE and not _found_unreachable:
+        return True, "HF_HUB_OFFLINE is set; unset it, and give the same command again"
+    return True, f"{_place()} cannot be reached; connect, and give the same command again"
+
+
+_BROKE_OFF = "the connection broke off, or nothing more came; give the same command again: files that came whole are kept"
+
+
+def _answer(error: Any) -> str:
+    """What the hub's answer to a request, a HfHubHTTPError, means."""
+    from huggingface_hub import errors
+
+    status, headers = error.response.status_code, error.response.headers
+    if isinstance(error, errors.GatedRepoError):  # a RepositoryNotFoundError too
+        return "its authors give it to those who accept its terms; open its page on the hub, accept them, and type `hf auth login`"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "it is not on the hub, or it is private; check the id, or type `hf auth login` to show that you may read it"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "it has no such revision; give a branch, a tag or a commit that its page on the hub shows"
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        file = unquote(urlsplit(str(error.response.url)).path).partition("/resolve/")[2].partition("/")[2]
+        return f"it has no file {file}" if file else "it lacks a file or folder that is needed"
+    if isinstance(error, errors.DisabledRepoError):
+        return "the hub has disabled it"
+    if status in (401, 403):
+        return f"the hub refuses ({status}); type `hf auth login`, or set HF_TOKEN, with a token that may read it"
+    if status == 429:
+        seconds = re.search(r"^(\d+)$", headers.get("Retry-After", "")) or re.search(r"\bt=(\d+)", headers.get("RateLimit", ""))
+        when = f"in {seconds[1]} s" if seconds else "in some minutes"
+        return f"the hub asks to wait (429); try again {when}, or type `hf auth login`: it lets those who are logged in ask more often"
+    if status >= 500:
+        return f"the hub answers {status}, which is its own trouble; try again later"
+    said = " ".join((error.server_message or "").split())
+    return f"the hub answers {status}" + (f": {said.rstrip('.')}" if said else "")
+
+
+def _is_of_a_download(error: BaseException) -> bool:
+    """Whether it was raised in the midst of a download: by a file that came short, or by the library of Xet, without types of their own."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    inside = bool(trace) and trace.tb_frame.f_globals.get("__name__") == "huggingface_hub.file_download"  # type: ignore[union-attr]
+    return inside and type(error) in (OSError, ConnectionError, TimeoutError, RuntimeError) and not getattr(error, "errno", None)
+
+
+def _place() -> str:
+    return os.environ.get("HF_ENDPOINT") or "the hub"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# sending to it
 
 
 def require_token(repository: str) -> str:
@@ -64,20 +187,17 @@ def push(folder: Path, files: Sequence[str], repository: str, private: bool, mes
     token = require_token(repository)
     offline_where_unreachable()
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
-    place = os.environ.get("HF_ENDPOINT")
-    api = HfApi(endpoint=place, token=token)
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
     try:
         made = api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(repo_id=made.repo_id, folder_path=folder, allow_patterns=list(files), commit_message=message)
-    except HfHubHTTPError as why:
-        status = why.response.status_code
-        reason = "the token may not write there; give one with write access" if status in (401, 403) else str(why).strip().splitlines()[0]
-        raise UserError(f"export.push={repository}: the hub refuses ({status}): {reason.rstrip('.')}.") from why
-    except (HTTPError, OfflineModeIsEnabled, ConnectionError, RuntimeError) as why:  # RuntimeError: an upload that broke off
-        told = f"{place or 'the hub'} cannot be reached, or HF_HUB_OFFLINE is set"
-        raise UserError(f"export.push={repository}: {told}; {folder} is whole, give the same command again with network.") from why
+    except (HTTPError, OSError, RuntimeError) as why:  # RuntimeError: an upload that broke off
+        reason = _diagnose(why)[1] or " ".join(str(why).split())
+        if isinstance(why, HfHubHTTPError) and why.response.status_code in (401, 403):
+            reason = f"the hub refuses ({why.response.status_code}): the token may not write there; give one with write access"
+        raise UserError(f"export.push={repository}: {reason}. {folder} is whole.") from why
     return str(made)
 
 

@@ -6,6 +6,7 @@
     hub.fail("lab/tones", status=403, code="GatedRepo")
     hub.stall("lab/tones", "model.safetensors")          # half of the file comes, then nothing
     hub.break_off("lab/tones", "model.safetensors")      # half of the file comes, then the connection is closed
+    hub.truncate("lab/tones", "model.safetensors")       # half of the file comes as if that were all
     hub.heal("lab/tones")
     hub.fetched("lab/tones")                             # the files whose contents were asked for, in order
 
@@ -29,13 +30,13 @@ _ADDRESS = re.compile(r"/(?P<api>api/models/|api/datasets/|datasets/|)(?P<reposi
 
 @dataclass
 class Refusal:
-    """What is answered in place of a repository, or of one of its files. status None: half of a file, then silence (stall) or the end."""
+    """What is answered in place of a repository, or of one of its files. status None: half of a file, and `then` silence or the end."""
 
     file: str | None
     status: int | None
     code: str | None = None
     retry_after: int | None = None
-    stall: bool = False
+    then: str = ""
 
 
 class HubServer(ThreadingHTTPServer):
@@ -66,10 +67,13 @@ class HubServer(ThreadingHTTPServer):
         self.refusals.setdefault(repository, []).append(Refusal(file, status, code, retry_after))
 
     def stall(self, repository: str, file: str) -> None:
-        self.refusals.setdefault(repository, []).append(Refusal(file, None, stall=True))
+        self.refusals.setdefault(repository, []).append(Refusal(file, None, then="stall"))
 
     def break_off(self, repository: str, file: str) -> None:
-        self.refusals.setdefault(repository, []).append(Refusal(file, None))
+        self.refusals.setdefault(repository, []).append(Refusal(file, None, then="close"))
+
+    def truncate(self, repository: str, file: str) -> None:
+        self.refusals.setdefault(repository, []).append(Refusal(file, None, then="end"))
 
     def heal(self, repository: str) -> None:
         self.refusals.pop(repository, None)
@@ -156,22 +160,22 @@ class _Answers(BaseHTTPRequestHandler):
             return self._refuse(404, "EntryNotFound", commit=commit)
         body = path.read_bytes()
         start = int((re.match(r"bytes=(\d+)-", self.headers.get("Range", "")) or [0, 0])[1])
+        broken = [one.then for one in self.server.refusals.get(repository, []) if one.status is None and one.file == name]
+        sent = body[start : len(body) // 2] if broken and self.command == "GET" else body[start:]
         self.send_response(206 if "Range" in self.headers else 200)
-        self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
+        self.send_header("ETag", f'"{_digest(body)}"')
         self.send_header("X-Repo-Commit", commit)
         self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(len(body) - start))
+        self.send_header("Content-Length", str(len(sent) if broken == ["end"] else len(body) - start))
         if "Range" in self.headers:
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         self.end_headers()
         if self.command == "HEAD":
             return None
-        broken = [one for one in self.server.refusals.get(repository, []) if one.status is None and one.file == name]
-        self.wfile.write(body[start : len(body) // 2] if broken else body[start:])
-        if broken:
-            if broken[0].stall:
-                self.server.over.wait()
-            self.close_connection = True
+        self.wfile.write(sent)
+        if broken == ["stall"]:
+            self.server.over.wait()
+        self.close_connection = bool(broken)
         return None
 
     def _json(self, content: object) -> None:
@@ -250,5 +254,6 @@ def _set_offline(value: bool, patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", value)
     patch.setattr(datasets.config, "HF_HUB_OFFLINE", value)
+    patch.setattr("asr_exp.hub._found_unreachable", False)
     huggingface_hub.HfFileSystem.clear_instance_cache()  # what they have listed
     offline_where_unreachable.cache_clear()
