@@ -215,10 +215,7 @@ def _literal(word: str) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """A command, to be called with a composed config, here or in another process of a sweep.
-
-    record: the folder of the sweep, for a cell of one.
-    """
+    """A command, to be called with a composed config, here or in another process of a sweep. record: its folder, for a cell of one."""
 
     command: str
     config_dir: str | None = None

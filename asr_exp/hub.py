@@ -133,7 +133,8 @@ def _answer(error: Any) -> str:
     if isinstance(error, errors.DisabledRepoError):
         return "the hub has disabled it"
     if status in (401, 403):
-        return f"the hub refuses ({status}); type `hf auth login`, or set HF_TOKEN, with a token that may read it"
+        return (f"the hub refuses ({status}): it is private, or given to those alone who accept its terms; open its page on the hub, "
+                "accept them where it asks for that, and type `hf auth login`")
     if status == 429:
         seconds = re.search(r"^(\d+)$", headers.get("Retry-After", "")) or re.search(r"\bt=(\d+)", headers.get("RateLimit", ""))
         when = f"in {seconds[1]} s" if seconds else "in some minutes"
@@ -199,7 +200,3 @@ def push(folder: Path, files: Sequence[str], repository: str, private: bool, mes
             reason = f"the hub refuses ({why.response.status_code}): the token may not write there; give one with write access"
         raise UserError(f"export.push={repository}: {reason}. {folder} is whole.") from why
     return str(made)
-
-
-def failure(error: BaseException) -> str | None:  # placeholder until the hub's own lands
-    return f"{type(error).__name__}"
