@@ -16,6 +16,8 @@ from asr_exp.hub import failure, offline_where_unreachable, refusal
 
 WEIGHTS = "model.safetensors"
 BROKE_OFF = "the connection broke off, or nothing more came; give the same command again: files that came whole are kept"
+TERMS = ("it is private, or given to those alone who accept its terms; open its page on the hub, accept them where it asks for that, "
+         "and type `hf auth login`")
 GATED = "its authors give it to those who accept its terms; open its page on the hub, accept them, and type `hf auth login`"
 
 
@@ -54,8 +56,8 @@ def why(repository="lab/tones", **how):
             {"status": 401, "code": "RepoNotFound"},
             "it is not on the hub, or it is private; check the id, or type `hf auth login` to show that you may read it",
         ),
-        ({"status": 401}, "the hub refuses (401); type `hf auth login`, or set HF_TOKEN, with a token that may read it"),
-        ({"status": 403}, "the hub refuses (403); type `hf auth login`, or set HF_TOKEN, with a token that may read it"),
+        ({"status": 401}, "the hub refuses (401): " + TERMS),
+        ({"status": 403}, "the hub refuses (403): " + TERMS),
         (
             {"status": 429, "retry_after": 50},
             "the hub asks to wait (429); try again in 50 s, or type `hf auth login`: it lets those who are logged in ask more often",
