@@ -31,6 +31,27 @@ def read(name: str, cache: Path, **settings) -> Corpus:
     return corpus
 
 
+def make_repository(root, files, columns, count=10, audio=lambda i: f"RIFF{i}".encode()):
+    """Parquet files as the hub has them: files is {config: {split: [path, ...]}}; `columns(i)` is a row, but for `audio(i)`."""
+    import datasets
+
+    number = 0
+    for splits in files.values():
+        for paths in splits.values():
+            for path in paths:
+                rows = [{"audio": {"bytes": audio(i), "path": f"{i}.wav"}, **columns(i)} for i in range(number, number + count)]
+                table = datasets.Dataset.from_list(rows)
+                (root / path).parent.mkdir(parents=True, exist_ok=True)
+                table.cast_column("audio", datasets.Audio()).to_parquet(root / path)
+                number += count
+    listed = "".join(
+        f"- config_name: {c}\n  data_files:\n" + "".join(f"  - split: {s}\n    path: {paths}\n" for s, paths in splits.items())
+        for c, splits in files.items()
+    )
+    (root / "README.md").write_text(f"---\nconfigs:\n{listed}---\n")
+    return str(root)
+
+
 def shared(*parts: str) -> Path:
     path = SHARED.joinpath(*parts)
     if not path.exists():

@@ -6,7 +6,7 @@ import os
 import socket
 
 import pytest
-from corpus_section import read, section, shared
+from corpus_section import make_repository, read, section, shared
 
 from asr_exp import hub
 from asr_exp.data.corpora.base import TableAudio, read_corpus
@@ -20,28 +20,6 @@ def offline(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "hf"))
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-
-
-def make_repository(root, files, columns, count=10, audio=None):
-    """Parquet files as the hub has them: files is {config: {split: [path, ...]}}; `columns(i)` is a row without its audio."""
-    number = 0
-    for splits in files.values():
-        for paths in splits.values():
-            for path in paths:
-                rows = [
-                    {"audio": {"bytes": f"RIFF{number + i}".encode(), "path": f"{number + i}.wav"}, **columns(number + i)}
-                    for i in range(count)
-                ]
-                table = datasets.Dataset.from_list(rows)
-                (root / path).parent.mkdir(parents=True, exist_ok=True)
-                table.cast_column("audio", datasets.Audio()).to_parquet(root / path)
-                number += count
-    listed = "".join(
-        f"- config_name: {c}\n  data_files:\n" + "".join(f"  - split: {s}\n    path: {paths}\n" for s, paths in splits.items())
-        for c, splits in files.items()
-    )
-    (root / "README.md").write_text(f"---\nconfigs:\n{listed}---\n")
-    return str(root)
 
 
 def audio_bytes(utterance):
@@ -183,7 +161,8 @@ def test_audio_by_path_opens(tmp_path):
 
 
 def test_no_network_is_one_sentence(tmp_path):
-    with pytest.raises(UserError, match="The hub cannot be reached, and nobody/nothing is not in the local cache.*dataset.root=FOLDER"):
+    expected = "nobody/nothing cannot be loaded: it is not in the local cache, and HF_HUB_OFFLINE is set.*dataset.root=FOLDER"
+    with pytest.raises(UserError, match=expected):
         read_corpus(section("hub", hub__id="nobody/nothing"), tmp_path)
 
 

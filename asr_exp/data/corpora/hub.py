@@ -1,9 +1,11 @@
 """Any dataset of the Hugging Face hub (or a local folder of the same layout), through `datasets`; audio is never decoded here."""
 
+import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,7 +13,9 @@ from typing import Any
 from asr_exp.data.corpora.base import Corpus, Rejected, TableAudio, Utterance, Utterances, register_reader, resolve_root
 from asr_exp.data.corpora.splits import Rows, gather
 from asr_exp.errors import UserError, nearest
-from asr_exp.hub import offline_where_unreachable
+from asr_exp.hub import causes, failure, offline_where_unreachable, refusal
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,35 +45,123 @@ def read_split(hub: Any, config: str | None, split: str, fields: Fields, key: st
 
 
 def load_table(id: str, config: str | None, split: str, revision: str | None, key: str, **options: Any) -> Any:
-    """A `datasets.Dataset`. Raises UserError for an unknown id, configuration or split, and where the hub is out of reach."""
-    if not os.path.isdir(os.path.expanduser(id)) and id != "parquet":
+    """A `datasets.Dataset` of a split, or of several (`train[:10%]+validation`); of the hub's files only theirs are fetched.
+
+    Raises UserError for an unknown id, configuration or split, and where the hub does not give it.
+    """
+    path = os.path.expanduser(id)
+    on_hub = not os.path.isdir(path) and id != "parquet"
+    if on_hub:
         offline_where_unreachable()
     try:
         import datasets
+        from huggingface_hub.errors import HTTPError
     except ImportError as error:
         raise UserError(f"reading {id} needs the package `datasets`: pip install datasets ({error}).") from error
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
+    alone = _cache() / "by_split" / "+".join(sorted(_names(split)))
     try:
-        return datasets.load_dataset(os.path.expanduser(id), config, split=split, revision=revision, **options)
-    except datasets.exceptions.DatasetNotFoundError as error:
-        raise UserError(f"dataset.hub.id={id} is not on the hub, or not for everyone to read: check the id; "
-                        "for a gated dataset, accept its terms there and run `hf auth login`.") from error
-    except ValueError as error:
-        # An unknown configuration or split; the message lists those there are.
-        setting = "dataset.hub.config (or dataset.language)" if "onfig" in str(error) else key
-        raise UserError(f"{id} cannot give what {setting} names ({config or 'default'}, {split}): {_one_line(error)}") from error
-    except (OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        causes = list(_causes(error))
-        kinds = " ".join(kind.__name__ for cause in causes for kind in type(cause).__mro__)
-        if "Connect" in kinds or "Offline" in kinds or "Timeout" in kinds:
-            raise UserError(f"The hub cannot be reached, and {id} is not in the local cache; "
-                            "give dataset.root=FOLDER to read a local copy, or connect.") from error
-        if any("torchcodec" in str(cause) for cause in causes):
+        load = partial(datasets.load_dataset_builder, path, config, revision=revision, **options)
+        return _prepare(_builder(load, id, config, revision, alone) if on_hub else load(), split, alone)
+    except (OSError, ValueError, RuntimeError, HTTPError, datasets.exceptions.DatasetsError) as error:
+        # Of these two `datasets` has not kept what the hub answered.
+        lost = on_hub and (type(error) is ConnectionError or isinstance(error, datasets.exceptions.DatasetNotFoundError))
+        if reason := (refusal(id, "dataset", revision) if lost else None) or (failure(error) if on_hub else None):
+            raise UserError(f"{id} cannot be loaded: {reason}. dataset.root=FOLDER reads a local copy.") from error
+        if isinstance(error, ValueError):
+            # An unknown configuration or split; the message lists those there are.
+            setting = "dataset.hub.config (or dataset.language)" if "onfig" in str(error) else key
+            raise UserError(f"{id} cannot give what {setting} names ({config or 'default'}, {split}): {_one_line(error)}") from error
+        behind = list(causes(error))
+        if any("torchcodec" in str(cause) for cause in behind):
             raise UserError(f"{id} is a folder of audio files, for which `datasets` needs torchcodec and FFmpeg; "
                             "download it and give its table: dataset=csv dataset.train=FOLDER/metadata.csv "
                             "dataset.columns.file=file_name.") from error
-        raise UserError(f"{id} could not be read: {_one_line(causes[-1])}") from error
+        raise UserError(f"{id} could not be read: {_one_line(error if lost else behind[-1])}") from error
+
+
+def _cache() -> Path:
+    """Where `datasets` keeps what it has prepared."""
+    from datasets import config
+
+    return Path(os.path.expanduser(config.HF_DATASETS_CACHE))
+
+
+def _names(split: str) -> set[str]:
+    """The splits that `train[:10%]+validation` is made of."""
+    return {part.partition("[")[0].strip() for part in split.split("+")}
+
+
+def _prepare(builder: Any, split: str, alone: Path) -> Any:
+    """The table of a split, from the cache of `datasets`, or fetched into it.
+
+    `datasets` itself fetches and prepares every split of a configuration: a whole that is there already is used. Else the splits asked
+    for are prepared in a folder of their own, `alone`, by the same relative path: the table's fingerprint does not tell which it was.
+    Raises ValueError for a split that is not there, before anything is fetched.
+    """
+    import datasets
+
+    names, files = _names(split), builder.config.data_files  # split -> its files; None where nothing is left to fetch
+    if files and names != {"all"} and (unknown := names - set(files)):
+        raise ValueError(f"there is no split {min(unknown)}.{nearest(min(unknown), files)} There are: {', '.join(files)}")
+    if not files or names in ({"all"}, set(files)) or Path(builder.cache_dir, "dataset_info.json").is_file():
+        builder.download_and_prepare()
+    else:
+        builder.config.data_files = datasets.data_files.DataFilesDict({name: files[name] for name in files if name in names})
+        for name in set(builder.info.splits or ()) - names:
+            builder.info.splits.pop(name)
+        # The sizes of the whole, for which there need not be room.
+        builder.info.download_size = builder.info.dataset_size = builder.info.size_in_bytes = None
+        builder.download_and_prepare(str(alone / Path(builder.cache_dir).relative_to(_cache())))
+    return builder.as_dataset(split)
+
+
+def _builder(load: Callable[[], Any], id: str, config: str | None, revision: str | None, alone: Path) -> Any:
+    """What prepares a dataset: by the hub's answer, or, where it gives none, by what earlier runs have left in the cache."""
+    from datasets.packaged_modules.cache.cache import Cache
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        builder = load()
+    except (OSError, ValueError, HTTPError) as why:
+        # A ValueError: the cache of `datasets` lacks the configuration; or the hub's dataset does, or it must be said which.
+        kept = _kept(id, config, revision, alone)
+        if kept is None or (config is None and isinstance(why, ValueError)):
+            raise
+        return kept
+    if not isinstance(builder, Cache):
+        return builder
+    kept = _kept(id, config, revision, alone)
+    if kept is None and revision is not None:  # `datasets` goes by its cache whatever the revision
+        raise ConnectionError(f"The cache holds another revision of {id} than {revision}.")
+    return kept or builder
+
+
+def _kept(id: str, config: str | None, revision: str | None, alone: Path) -> Any:
+    """What was prepared of the commit that the revision was when the hub was last asked, alone or with the other splits.
+
+    Without a revision, any commit will do, the last first. None where nothing is kept, or of several configurations without saying which.
+    """
+    from datasets.naming import camelcase_to_snakecase
+    from datasets.packaged_modules.cache.cache import Cache
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    reference = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=id, repo_type="dataset"), "refs", revision or "main")
+    commits = [reference.read_text().strip()] if reference.is_file() else [revision] if revision else []
+    owner, _, name = id.rpartition("/")
+    folder = f"{owner}___{camelcase_to_snakecase(name)}" if owner else camelcase_to_snakecase(name)
+    for commit in commits if revision else [*commits, "*"]:
+        for root in (alone, _cache()):
+            found = [path.parent for path in root.glob(f"{folder}/{config or '*'}/*/{commit}/dataset_info.json")]
+            if len({path.parts[-3] for path in found}) == 1:
+                last = max(found, key=lambda path: path.stat().st_mtime)
+                kind, version, there = last.parts[-3:]
+                if there not in commits:
+                    _log.warning("%s is read as it was when it was fetched (commit %s): the hub does not say what it is now", id, there)
+                return Cache(cache_dir=str(root), dataset_name=name, repo_id=id, config_name=kind, version=version, hash=there)
+    return None
 
 
 def rows_of(table: Any, fields: Fields, split: str) -> Rows:
@@ -115,13 +207,6 @@ def _stem(name: str) -> str:
     """A file's name without folders and ending; other names as they are."""
     path = PurePosixPath(name)
     return path.stem if path.suffix.lower() in (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a") else name
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and, one after the other, those behind it."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _one_line(error: BaseException) -> str:
