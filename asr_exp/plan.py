@@ -1,20 +1,29 @@
-"""What a run is about to do: every number that was derived, before step 1."""
+"""What a run is about to do: every number that was derived, before step 1; and what its vocabulary cannot do."""
 
 import logging
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig
+import numpy as np
+import yaml
+from omegaconf import DictConfig, OmegaConf
 
 from asr_exp import console
 from asr_exp.assembly import Data
+from asr_exp.config import conf_folder
 from asr_exp.data.prepare import Split
+from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
+from asr_exp.data.vocabulary import TOLERATED, Coverage, coverage, mending_rules
+from asr_exp.errors import UserError
 from asr_exp.job import Job
 from asr_exp.scoring import READ_CER, unspaced
 
 log = logging.getLogger(__name__)
+SAMPLE = 1000  # transcripts of a split that text rules are tried on
+SHOWN = 8  # units that are named
 
 
 def announce(config: DictConfig, folder: Path, data: Data, splits: Mapping[str, Split], tokenizer: Tokenizer, job: Job) -> None:
@@ -75,3 +84,66 @@ def expected_memory(job: Job, seconds: float) -> float:
     rates = [math.prod(c.conv_stride[: i + 1]) for i in range(len(c.conv_stride))]
     front = sum(2 * seconds * job.model.extractor.sampling_rate / r * d * wide for r, d in zip(rates, c.conv_dim, strict=True))
     return fixed + encoder + front
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the vocabulary
+
+
+def check_vocabulary(config: DictConfig, data: Data, tokenizer: Tokenizer, scored: Sequence[str], main: bool, train: bool = False) -> None:
+    """Warn (main) of what the vocabulary lacks of the splits that are scored, and of the training split, before audio is decoded.
+
+    Of training some of it is tolerated. Raises UserError where a vocabulary that was not made of the transcripts covers hardly anything of
+    most transcripts of a split.
+    """
+    rows = {name: data.corpus.splits[name][: config.dataset.max_utterances] for name in ["train"] * train + list(scored)}
+    found = {name: coverage(some.texts(), tokenizer) for name, some in rows.items()}
+    harm = {name: _harm(name, one, train and name == "train", tokenizer) for name, one in found.items()}
+    concerned = {name: one for name, one in found.items() if harm[name]}
+    if not concerned:
+        return
+    worst = max(concerned, key=lambda name: concerned[name].share)
+    counts = sum((one.outside for one in concerned.values()), start=Counter[str]())
+    more = f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
+    units = "phones" if tokenizer.unit == "phone" else "characters"
+    lacking = ", ".join(f"{unit!r} {n:,}" for unit, n in counts.most_common(SHOWN)) + more
+    told = (f"The vocabulary lacks {units} of the transcripts (text={config.text.name}; {lacking}): "
+            f"{'; '.join(filter(None, harm.values()))}. {advice(config, rows[worst].texts(), tokenizer, concerned[worst])}")
+    given = config.model.head == "keep" or config.tokenizer.vocabulary
+    if given and any(2 * one.hollow > one.spoken for one in concerned.values()):
+        raise UserError(told)
+    if main:
+        log.warning(told)
+
+
+def _harm(name: str, found: Coverage, trained_on: bool, tokenizer: Tokenizer) -> str:
+    """What becomes of the utterances of a split, '' where nothing does."""
+    of = f"of {console.counted(found.spoken, 'utterance')} of {name}"
+    if not trained_on:
+        return f"{found.touched:,} {of} cannot be recognised in full" if found.touched else ""
+    dropped = 0 if tokenizer.unknown is not None else found.touched - found.lost
+    if found.lost + dropped <= TOLERATED * found.spoken:
+        return ""
+    return " and ".join([f"{found.lost:,} {of} hold nothing else and are left out"] * (found.lost > 0)
+                        + [f"{dropped:,} {of} are trained on without them"] * (dropped > 0))
+
+
+def advice(config: DictConfig, texts: Iterable[str], tokenizer: Tokenizer, found: Coverage) -> str:
+    """Which text rules would mend what the vocabulary lacks of transcripts, or what else would. texts: after the config's own rules."""
+    own = OmegaConf.to_container(config.text.rules)
+    assert isinstance(own, list)
+    if tokenizer.unit == "phone":
+        tried = {f"Put {name} at the end of text.rules": [*own, name] for name in ("lower", "upper")}
+    else:
+        tried = {f"Give text={name}": _rules_of(name) for name in ("upper", "standard")}
+        tried["Put strip_accents at the end of text.rules"] = [*own, "strip_accents"]
+    chosen = {*np.flatnonzero(found.unknown)[:SAMPLE].tolist(), *np.linspace(0, len(found.unknown) - 1, SAMPLE, dtype=int).tolist()}
+    sample = [text for number, text in enumerate(texts) if number in chosen]
+    if name := mending_rules(sample, tokenizer, {name: build_rules(rules, config.dataset.language) for name, rules in tried.items()}):
+        return f"{name[0]}, which mends {'it' if name[1] else 'most of it'}."
+    new = ", or make a new one (model.head=new)" if config.model.head == "keep" else ""
+    return f"Have text.rules replace or remove what the vocabulary lacks{new}."
+
+
+def _rules_of(name: str) -> list[str]:
+    return yaml.safe_load((conf_folder() / "text" / f"{name}.yaml").read_text(encoding="utf-8"))["rules"]

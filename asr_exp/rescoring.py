@@ -10,6 +10,7 @@ from asr_exp.beam import Beam
 from asr_exp.data.prepare import Split
 from asr_exp.emissions import Kept, passes_of
 from asr_exp.evaluation import Evaluation, evaluate
+from asr_exp.plan import check_vocabulary
 from asr_exp.results import read_result
 from asr_exp.runtime import Runtime
 from asr_exp.source import Source
@@ -29,6 +30,7 @@ class Scoring:
         self.config, self.folder, self.source, self.runtime = config.copy(), folder, source, runtime
         self.config.dataset.only = split
         self.data = build_data(self.config)
+        check_vocabulary(self.config, self.data, source.tokenizer, [split], runtime.main)
         with source.held():
             self.decoder = build_decoder(self.config, source.tokenizer, runtime, folder)
         self.split = build_split(self.config, self.data, split, source.tokenizer, source.outline, runtime.main)

@@ -35,6 +35,7 @@ ROWS = [
     ["data.corpora.*"],
     ["data.corpora"],
     ["data.tokenizer"],
+    ["data.vocabulary"],
     ["data.clips"],
     ["data.recordings", "data.store"],
     ["data.batching"],

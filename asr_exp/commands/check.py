@@ -31,6 +31,7 @@ from asr_exp.inspection.forecast import disk, plan
 from asr_exp.inspection.trial import OnDemand
 from asr_exp.job import build_job
 from asr_exp.model import Recogniser
+from asr_exp.plan import advice
 from asr_exp.results import write_text
 from asr_exp.runtime import Runtime, started
 
@@ -162,7 +163,7 @@ def _transcripts(config: DictConfig, data: Data, rows: list[Row], tokenizer: Tok
     hopeless = [why if why.startswith(("labels longer", "no character")) else "" for why in hopeless]
     own = config.model.head != "keep" and not config.tokenizer.vocabulary
     findings = [*transcripts.fit(rows, reasons), *transcripts.fit(rows, hopeless, WARN), *transcripts.contents(rows),
-                *transcripts.vocabulary(rows, tokenizer, own)]
+                *transcripts.vocabulary(rows, tokenizer, own, lambda texts, found: advice(config, texts, tokenizer, found))]
     if tokenizer.unit != "phone":
         rules = build_rules(OmegaConf.to_container(config.text.rules), d.language)  # type: ignore[arg-type]
         findings += [*transcripts.pace(rows), *wording.changes((r.utterance.text for r in rows), rules)]

@@ -38,7 +38,7 @@ from asr_exp.evaluation import Evaluation, evaluate, table_rows
 from asr_exp.job import Job, build_job
 from asr_exp.machine import environment, versions
 from asr_exp.model import Recogniser
-from asr_exp.plan import announce, announce_scoring
+from asr_exp.plan import announce, announce_scoring, check_vocabulary
 from asr_exp.rescoring import Scoring, as_it_is
 from asr_exp.results import LOSSES, read_result, write_quarantine, write_result, write_text
 from asr_exp.runtime import Runtime, is_main, launch, peer_lost, task_overrides, under_torchrun
@@ -107,6 +107,7 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
     """The run itself, on every rank -> what result.json says of it."""
     data = build_data(config)
     tokenizer = build_tokenizer(config, data)
+    check_vocabulary(config, data, tokenizer, ["dev", "test"], runtime.main, train=True)
     model = build_recogniser(config, tokenizer, runtime)
     splits = {name: build_split(config, data, name, tokenizer, model, runtime.main, name == "train") for name in ("train", "dev", "test")}
     job = build_job(config, splits["train"], tokenizer, model, runtime, cache_folder(config))

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from asr_exp.data.clips import Clip
 from asr_exp.data.corpora.base import Utterance
+from asr_exp.data.vocabulary import TOLERATED
 
 FAIL, WARN, NOTE = "FAIL", "WARN", "NOTE"
-TOLERATED = 0.01  # share of the training split that may be left out without harm; of dev and test, none may
 WIDTH = 80
 
 

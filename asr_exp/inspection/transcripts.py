@@ -1,11 +1,12 @@
 """Transcripts: against their recordings, against each other, and against the vocabulary."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import median
 
 from asr_exp.data.tokenizer import Tokenizer
-from asr_exp.inspection.findings import FAIL, NOTE, TOLERATED, WARN, Finding, Row, about, common, counted, lost
+from asr_exp.data.vocabulary import TOLERATED, Coverage, coverage
+from asr_exp.inspection.findings import FAIL, NOTE, WARN, Finding, Row, about, common, counted, lost
 
 RARE = 5  # times in the training split; a model does not learn a sign from less
 ENOUGH = 50_000  # units of a training split that has room for every letter there is; in a smaller one x and q are rare by nature
@@ -116,27 +117,29 @@ def units(text: str, tokenizer: Tokenizer) -> Iterable[str]:
     return tokenizer.target(text).split() if tokenizer.unit == "phone" else text.strip()
 
 
-def vocabulary(rows: Sequence[Row], tokenizer: Tokenizer, made_of_train: bool) -> Iterator[Finding]:
-    """Units that the vocabulary lacks, and those it has seen too seldom. made_of_train: it was built from the training split."""
-    counts = {split: Counter(u for r in rows if r.split == split for u in units(r.text, tokenizer)) for split in ALL_SPLITS}
+def vocabulary(rows: Sequence[Row], tokenizer: Tokenizer, made_of_train: bool,
+               advice: Callable[[list[str], Coverage], str]) -> Iterator[Finding]:
+    """Units that the vocabulary lacks, and those it has seen too seldom.
+
+    made_of_train: it was built from the training split. advice: what to do about units that it lacks of transcripts.
+    """
     what = "phones" if tokenizer.unit == "phone" else "characters"
-    for split, found in counts.items():
-        unknown = {u: n for u, n in found.items() if not tokenizer.known(tokenizer.encode(u)) and u != " "}
-        share = sum(unknown.values()) / max(1, sum(found.values()))
-        if unknown:
-            concerned = [r for r in rows if r.split == split and not unknown.keys().isdisjoint(units(r.text, tokenizer))]
+    covered: dict[str, Coverage] = {}
+    for split in ALL_SPLITS:
+        mine = [r for r in rows if r.split == split]
+        covered[split] = found = coverage([r.text for r in mine], tokenizer)
+        if found.outside:
             yield Finding(
-                FAIL if share > UNKNOWN else WARN, "outside-vocabulary",
-                f"{100 * share:.2f} % of the {what} of {split} are not in the vocabulary and cannot be recognised: {_signs(unknown)}",
-                "Have text.rules remove or replace them." if made_of_train else
-                "Does the text fit the vocabulary? (text=upper for upper-case ones; text.rules otherwise; model.head=new makes a new one)",
-                _with_units(concerned, unknown, tokenizer),
+                FAIL if found.share > UNKNOWN else WARN, "outside-vocabulary",
+                f"{100 * found.share:.2f} % of the {what} of {split} are not in the vocabulary and cannot be recognised: "
+                f"{_signs(found.outside)}", advice([r.text for r in mine], found),
+                _with_units([r for r, n in zip(mine, found.unknown, strict=True) if n], found.outside, tokenizer),
             )  # fmt: skip
-    train = counts["train"]
-    rare = {u: n for u, n in train.items() if n < RARE and tokenizer.known(tokenizer.encode(u))}
+    train = covered["train"].inside
+    rare = {u: n for u, n in train.items() if n < RARE}
     if rare and made_of_train:
         concerned = [r for r in rows if r.split == "train" and not rare.keys().isdisjoint(units(r.text, tokenizer))]
-        yield Finding(NOTE if sum(train.values()) < ENOUGH else WARN, "rare-units",
+        yield Finding(NOTE if train.total() < ENOUGH else WARN, "rare-units",
                       f"Seen fewer than {RARE} times in train, too seldom to be learned: {_signs(rare)}",
                       "" if tokenizer.inventory else f"tokenizer.min_count={RARE} makes them unknown; text.rules can replace them.",
                       _with_units(concerned, rare, tokenizer))
