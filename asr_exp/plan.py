@@ -141,7 +141,7 @@ def advice(config: DictConfig, texts: Iterable[str], tokenizer: Tokenizer, found
     sample = [text for number, text in enumerate(texts) if number in chosen]
     if name := mending_rules(sample, tokenizer, {name: build_rules(rules, config.dataset.language) for name, rules in tried.items()}):
         return f"{name[0]}, which mends {'it' if name[1] else 'most of it'}."
-    new = ", or make a new one (model.head=new)" if config.model.head == "keep" else ""
+    new = ", or train a new head (model.head=new)" if config.model.head == "keep" else ""
     return f"Have text.rules replace or remove what the vocabulary lacks{new}."
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from asr_exp.assembly import build_data, build_decoder, build_protocol, build_split, own_data, same_data
+from asr_exp.assembly import Data, build_data, build_decoder, build_protocol, build_split, own_data, same_data
 from asr_exp.beam import Beam
 from asr_exp.data.prepare import Split
 from asr_exp.emissions import Kept, passes_of
@@ -20,24 +20,30 @@ from asr_exp.tuning import tune_on_dev
 NO_TRAINING = {"steps": 0, "skipped_steps": 0, "epochs": 0.0, "audio_seconds": 0.0, "wall_seconds": 0.0, "audio_seconds_per_second": 0.0}
 
 
+def read_alone(config: DictConfig, split: str, source: Source, runtime: Runtime) -> Data:
+    """One split of a dataset after the text rules, with a word on what the checkpoint's vocabulary lacks of it. Raises UserError."""
+    alone = config.copy()
+    alone.dataset.only = split
+    data = build_data(alone)
+    check_vocabulary(config, data, source.tokenizer, [split], runtime.main)
+    return data
+
+
 class Scoring:
-    """A split that is read, by the text rules and the decoder of a config, and the protocol of its score. Every rank makes one.
+    """A split, by the text rules and the decoder of a config, and the protocol of its score. Every rank makes one.
 
     folder: the run's, where language models, tuned weights and emissions are kept. Raises UserError for what cannot be had.
     """
 
-    def __init__(self, config: DictConfig, folder: Path, source: Source, split: str, runtime: Runtime):
-        self.config, self.folder, self.source, self.runtime = config.copy(), folder, source, runtime
-        self.config.dataset.only = split
-        self.data = build_data(self.config)
-        check_vocabulary(self.config, self.data, source.tokenizer, [split], runtime.main)
+    def __init__(self, config: DictConfig, folder: Path, source: Source, data: Data, split: str, runtime: Runtime):
+        self.config, self.folder, self.source, self.runtime = config, folder, source, runtime
         with source.held():
-            self.decoder = build_decoder(self.config, source.tokenizer, runtime, folder)
-        self.split = build_split(self.config, self.data, split, source.tokenizer, source.outline, runtime.main)
+            self.decoder = build_decoder(config, source.tokenizer, runtime, folder)
+        self.split = build_split(config, data, split, source.tokenizer, source.outline, runtime.main)
         if isinstance(self.decoder, Beam) and config.decode.tune:
             tune_on_dev(self.decoder, folder, source.hash, self._dev, config.model.padding, config.trainer.device_seconds, runtime,
                         lambda: source.network)
-        self.protocol = build_protocol(self.config, self.data, self.split, self.decoder)
+        self.protocol = build_protocol(config, data, self.split, self.decoder)
         passes = passes_of(self.split, config.trainer.device_seconds, runtime.device)
         self.kept = Kept(folder, source.hash, self.split, config.model.padding, passes)
         self.network = None if runtime.share(self.kept.complete) else source.network

@@ -1,5 +1,6 @@
 """A fine-tuned CTC checkpoint to be used as it is: a run's best, a folder, an id of the hub, a bundle of torchaudio.pipelines."""
 
+import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -64,8 +65,9 @@ class Source:
         self.tokenizer.save(folder)
 
     def told(self) -> dict[str, Any]:
-        """What result.json says of it."""
-        return {"name": self.checkpoint, "revision": self.revision, "hash": self.hash}
+        """What result.json says of it; the hash is of the weights and the vocabulary."""
+        digest = hashlib.blake2b(f"{self.hash} {self.tokenizer.tokens}".encode(), digest_size=8).hexdigest()
+        return {"name": self.checkpoint, "revision": self.revision, "hash": digest}
 
     def _hash(self) -> str:
         found, settings = checkpoint_hash(self.checkpoint, self.revision), self.config.model.config

@@ -25,7 +25,7 @@ from asr_exp.config import is_run, load_run, resolve, run_folder, signature
 from asr_exp.errors import UserError
 from asr_exp.machine import environment, versions
 from asr_exp.plan import announce_scoring
-from asr_exp.rescoring import Scoring, as_it_is
+from asr_exp.rescoring import Scoring, as_it_is, read_alone
 from asr_exp.results import read_result, write_quarantine, write_result, write_text
 from asr_exp.runtime import Runtime, launch, task_overrides, under_torchrun
 from asr_exp.scoring import READ_CER, unspaced
@@ -53,7 +53,9 @@ def run(config: DictConfig) -> Path | int:
         try:
             return _evaluate(config, folder, trained, runtime)
         except UserError as why:
-            raise why if named else as_asked(why, config.run) from why
+            if named or not config.run:
+                raise
+            raise as_asked(why, config.run) from why
 
 
 def _evaluate(config: DictConfig, folder: Path, trained: bool, runtime: Runtime) -> Path:
@@ -72,15 +74,16 @@ def _evaluate(config: DictConfig, folder: Path, trained: bool, runtime: Runtime)
             raise UserError(f"{folder} has no checkpoints/best yet; its training has not come to its first evaluation.")
         source = Source(config, runtime, str(best) if trained else config.model.checkpoint, held)
         _ = source.hash  # of what is there while the folder is held
+    data = read_alone(config, config.split, source, runtime)
     if runtime.main and not is_run(folder):
         with held():
             write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolve(own_config(config)))))
             write_text(folder / "environment.json", console.pretty_json(environment(runtime)))
     runtime.share(None)
-    scoring = Scoring(config, folder, source, config.split, runtime)
-    place = folder if _is_own(config, folder, scoring.protocol) else folder / "evaluations" / scoring.protocol["hash"]
+    scoring = Scoring(config, folder, source, data, config.split, runtime)
+    place = folder if _is_own(config, folder, trained, scoring.protocol) else folder / "evaluations" / scoring.protocol["hash"]
     if runtime.main and not trained:
-        announce_scoring(config, place, scoring.data, scoring.split, source.tokenizer)
+        announce_scoring(config, place, data, scoring.split, source.tokenizer)
     with held(place):
         found = scoring.run(place / f"hypotheses.{config.split}.jsonl", config.trainer.examples)
         if runtime.main:
@@ -108,11 +111,11 @@ def _write(config: DictConfig, folder: Path, place: Path, scoring: Scoring, summ
     write_quarantine(place, {split.name: split.rejected})
 
 
-def _is_own(config: DictConfig, folder: Path, protocol: dict[str, Any]) -> bool:
-    """Whether a score is measured as those of the run in a folder are (or will be): on its data, and differing in the split at most."""
+def _is_own(config: DictConfig, folder: Path, trained: bool, protocol: dict[str, Any]) -> bool:
+    """Whether a score is measured as those of the run in a folder are, or will be: on its data, and differing in the split at most."""
     own = (read_result(folder) or {}).get("protocol")
     if own is None:
-        return signature(config) == signature(load_run(folder))
+        return not trained and signature(config) == signature(load_run(folder))
     of_the_split = ("split", "ids", "coverage", "hash")
     ours, theirs = ({key: value for key, value in one.items() if key not in of_the_split} for one in (own, protocol))
     return ours == theirs and same_data(config, folder)

@@ -39,7 +39,7 @@ from asr_exp.job import Job, build_job
 from asr_exp.machine import environment, versions
 from asr_exp.model import Recogniser
 from asr_exp.plan import announce, announce_scoring, check_vocabulary
-from asr_exp.rescoring import Scoring, as_it_is
+from asr_exp.rescoring import Scoring, as_it_is, read_alone
 from asr_exp.results import LOSSES, read_result, write_quarantine, write_result, write_text
 from asr_exp.runtime import Runtime, is_main, launch, peer_lost, task_overrides, under_torchrun
 from asr_exp.sharding import gathered, shard_like, shard_optimizer_state, whole
@@ -163,13 +163,14 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
 def _score(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker) -> dict[str, Any]:
     """Score the checkpoint as it is, by the test split alone -> what result.json says of it. On every rank."""
     source = Source(config, runtime, config.model.checkpoint)
-    scoring = Scoring(config, folder, source, "test", runtime)
+    data = read_alone(config, "test", source, runtime)
+    scoring = Scoring(config, folder, source, data, "test", runtime)
     split, audible = scoring.split, config.tracking.audio_examples
     if runtime.main:
         write_quarantine(folder, {"test": split.rejected})
         write_text(folder / "metrics.jsonl", "")
         write_folder(folder / "checkpoints" / "best", source.save)
-        announce_scoring(config, folder, scoring.data, split, source.tokenizer)
+        announce_scoring(config, folder, data, split, source.tokenizer)
     found = scoring.run(folder / "hypotheses.test.jsonl", max(config.trainer.examples, audible))
     tracker.table("test/hypotheses", table_rows(found.examples, split, audible), 0)
     console.show_examples(found.examples, config.trainer.examples)

@@ -26,6 +26,7 @@ from asr_exp.sweeps import record
 from asr_exp.sweeps.ranges import Range, split_overrides
 from asr_exp.sweeps.record import Cell
 from asr_exp.sweeps.study import Study
+from asr_exp.untrained import trains_nothing
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -172,6 +173,9 @@ def _search(
     own, options = _own(fixed), dict(config.sweep)
     if options["metric"] and not re.fullmatch(r"(train|dev|test)\.(wer|cer|per)", options["metric"]):
         raise UserError(f"sweep.metric={options['metric']} is not SPLIT.RATE, such as dev.wer, dev.cer or test.per.")
+    if job.command == "train" and trains_nothing(config) and (options["metric"] or "dev").startswith("dev"):
+        raise UserError("A run that trains nothing (model.head=keep trainer.max_steps=0) reads no dev and has no dev score to search by; "
+                        "search with evaluate -m run=CHECKPOINT split=dev, or give sweep.metric=test.wer.")
     if config.sweeper == "random":
         options["sampler"] = "random"
     kept = [word for word in fixed if re.match(r"sweep\.(prune|startup)=", word)]
