@@ -8,7 +8,7 @@ import torch
 
 from asr_exp.bundles import bundle_config, bundle_extractor, load_bundle
 from asr_exp.checkpoint_source import BUNDLE, CheckpointSource, find_checkpoint
-from asr_exp.checkpoint_weights import HEAD, read_weights
+from asr_exp.checkpoint_weights import HEAD, head_size, read_weights
 from asr_exp.errors import UserError, nearest
 from asr_exp.libraries import import_failure
 
@@ -48,6 +48,16 @@ def load_backbone(checkpoint: str | None, vocabulary: int, blank: int, *, revisi
         raise _blame(why, source.error(f"its config.json does not make a {config.model_type} ({_first_line(why)})")) from why
     _check_loaded(checkpoint, network, {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}, keep_head)
     return network, _extractor(source, config)
+
+
+def check_checkpoint(checkpoint: str | None, revision: str | None = None, **arguments: Any) -> None:
+    """Raise UserError for a network that cannot be had, as far as can be known before its weights are read whole.
+
+    arguments: those of `load_backbone`. The weights of a hub id are downloaded.
+    """
+    read_config(checkpoint, revision, **arguments)
+    if checkpoint and not checkpoint.startswith(BUNDLE):
+        head_size(find_checkpoint(checkpoint, revision))
 
 
 def read_outline(checkpoint: Path | str, revision: str | None = None) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from asr_exp import hub
 from asr_exp.config import is_run
-from asr_exp.errors import UserError
+from asr_exp.errors import Unreachable, UserError
 
 BUILTIN = Path(__file__).parent / "pretrained"  # folders of checkpoints, named builtin:FOLDER in a config
 BUNDLE = "torchaudio:"  # of torchaudio.pipelines: see bundles.py
@@ -154,4 +154,8 @@ def _download(name: str, repository: str, file: str, revision: str | None) -> Pa
 
 def _refused(name: str, why: Exception) -> Exception:
     reason = hub.failure(why)
-    return why if reason is None else UserError(f"model.checkpoint={name} cannot be loaded: {reason}.")
+    if reason is None:
+        return why
+    if hub.unreachable(why):
+        return Unreachable(f"model.checkpoint={name} cannot be loaded: {reason}, or give a folder.")
+    return UserError(f"model.checkpoint={name} cannot be loaded: {reason}.")

@@ -11,6 +11,10 @@ class UserError(Exception):
     """
 
 
+class Unreachable(UserError):
+    """A mistake that a network would mend: what is asked for is on the hub alone, and the hub is out of reach."""
+
+
 class Stopped(Exception):
     """The run was asked to leave (by a signal such as SIGTERM) and has saved its state. The process ends with status 128 + `signal`."""
 

@@ -58,6 +58,11 @@ def failure(error: BaseException) -> str | None:
     return f"it is not in the local cache, and {reason}" if away else reason
 
 
+def unreachable(error: BaseException) -> bool:
+    """Whether it is for want of a network that the hub did not give what was asked for."""
+    return _diagnose(error)[0]
+
+
 def refusal(repository: str, kind: str, revision: str | None = None, file: str | None = None) -> str | None:
     """Why the hub does not give a repository, or a file of it, asked anew: `failure` where a library has not kept the hub's answer.
 

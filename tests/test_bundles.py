@@ -5,7 +5,8 @@ import pytest
 import soundfile
 import torch
 import torchaudio
-from harness import call
+from harness import QUIET, call, run
+from safetensors.torch import load_file
 from torchaudio.models import wav2vec2_model
 from torchaudio.pipelines import Wav2Vec2ASRBundle
 
@@ -69,6 +70,21 @@ def test_transcribe_a_bundle(bundle, tmp_path, capsys):
     path = torch.unique_consecutive(emission[0].argmax(-1)).tolist()
     want = "".join(bundle.get_labels()[i] for i in path if i).replace("|", " ").strip()
     assert capsys.readouterr().out == f"{want}\n" and len(want) > 3
+
+
+@pytest.mark.parametrize("bundle", ["base"], indirect=True)
+def test_train_from_a_bundle(bundle, tmp_path, corpus):
+    """With a new head, and with its own; the front end, which is frozen, stays the bundle's."""
+    few = ["trainer.max_steps=2", "trainer.eval_every=2", "trainer.batch_seconds=4", *QUIET]
+    few += ["model=hf", "model.checkpoint=torchaudio:SMALL"]
+    theirs = bundle.get_model().state_dict()["feature_extractor.conv_layers.0.conv.weight"]
+    upper = ["text.rules=[{replace: {ba: EA, di: TO, go: NE, lu: ET, me: ZA}}]"]
+    for head, keys, outputs in (("new", [], 13), ("keep", upper, 9)):
+        (tmp_path / head).mkdir()
+        folder = run(*corpus, *few, f"model.head={head}", *keys, cwd=tmp_path / head)
+        weights = load_file(folder / "checkpoints/best/model.safetensors")
+        assert torch.equal(weights["wav2vec2.feature_extractor.conv_layers.0.conv.weight"], theirs)
+        assert len(weights["lm_head.weight"]) == outputs
 
 
 def test_what_cannot_be_had(tmp_path, monkeypatch):

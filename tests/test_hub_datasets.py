@@ -184,7 +184,7 @@ REFUSALS = {
     "private": ({"status": 401, "code": "RepoNotFound"}, "it is not on the hub, or it is private; check the id, or type `hf auth login`"),
     "no revision": ({"status": 404, "code": "RevisionNotFound"}, "it has no such revision"),
     "no file": ({"status": 404, "code": "EntryNotFound", "file": TRAIN}, f"it has no file {TRAIN}"),
-    "token": ({"status": 403}, r"the hub refuses \(403\); type `hf auth login`, or set HF_TOKEN"),
+    "token": ({"status": 403}, r"the hub refuses \(403\): it is private, or given to those alone who accept its terms"),
     "bad token": ({"status": 401}, r"the hub refuses \(401\)"),
     "too often": ({"status": 429, "retry_after": 7}, r"the hub asks to wait \(429\); try again in 7 s, or type `hf auth login`"),
     "too often, of a file": ({"status": 429, "retry_after": 7, "file": TRAIN}, r"the hub asks to wait \(429\); try again in 7 s"),

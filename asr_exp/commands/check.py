@@ -17,14 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from asr_exp import console
 from asr_exp.assembly import Data, build_data, build_recogniser, build_tokenizer, cache_folder, model_arguments
-from asr_exp.backbone import read_config
+from asr_exp.backbone import check_checkpoint
 from asr_exp.config import run_folder
 from asr_exp.data.corpora import Utterances
 from asr_exp.data.prepare import Limits, Split, unfit
 from asr_exp.data.store import undecoded
 from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
-from asr_exp.errors import UserError
+from asr_exp.errors import Unreachable, UserError
 from asr_exp.inspection import headers, recordings, transcripts, wording
 from asr_exp.inspection.findings import FAIL, NOTE, WARN, Finding, Row, common, histogram, quarantine
 from asr_exp.inspection.forecast import disk, plan
@@ -82,11 +82,11 @@ def _model(config: DictConfig, data: Data, runtime: Runtime) -> tuple[Tokenizer,
     """The vocabulary and the network; in the place of one that cannot be had, the training split's own vocabulary, and None."""
     amiss: list[Finding] = []
     try:
-        read_config(**model_arguments(config))
+        check_checkpoint(**model_arguments(config))
         tokenizer = build_tokenizer(config, data)
         return tokenizer, build_recogniser(config, tokenizer, runtime), amiss
     except UserError as why:
-        away = "the hub cannot be reached" in str(why)
+        away = isinstance(why, Unreachable)
         amiss.append(Finding(WARN if away else FAIL, "no-model", f"The model part was skipped. {str(why).rstrip('.')}",
                              "Frames are counted as wav2vec 2.0 makes them: 50 a second."))
     t = config.tokenizer

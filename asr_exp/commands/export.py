@@ -104,8 +104,7 @@ def _fill(config: DictConfig, checkpoint: str, name: str, folder: Path) -> dict[
     tokenizer = Tokenizer.from_checkpoint(checkpoint, None, t.unit, t.inventory, t.score_inventory)
     network, extractor = load_backbone(checkpoint, len(tokenizer), tokenizer.blank, keep_head=True, attention="eager")
     network.save_pretrained(folder)
-    theirs = transformers.AutoTokenizer.from_pretrained(checkpoint)
-    transformers.Wav2Vec2Processor(extractor, theirs).save_pretrained(folder)
+    transformers.Wav2Vec2Processor(extractor, tokenizer.as_transformers()).save_pretrained(folder)
     extractor.save_pretrained(folder)  # preprocessor_config.json, which other programs look for
     told = {"size": console.size(sum(path.stat().st_size for path in folder.iterdir()))}
     onnx = _onnx(config, _Plain(network, extractor, tokenizer), folder) if config.export.onnx or config.export.int8 else {}

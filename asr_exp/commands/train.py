@@ -25,7 +25,7 @@ from asr_exp.assembly import (
     cache_folder,
     model_arguments,
 )  # fmt: skip
-from asr_exp.backbone import read_config
+from asr_exp.backbone import check_checkpoint
 from asr_exp.beam import Beam
 from asr_exp.checkpoint import average_recent, keep_recent, load_state, load_weights, recover, save_state, write_folder
 from asr_exp.config import resolve, run_folder, signature
@@ -66,7 +66,7 @@ def run(config: DictConfig) -> int:
             if config.trainer.profile:
                 print("No step was run, so none was profiled; profile.txt there, if any, is from when it ran.")
         return 0
-    read_config(**model_arguments(config))  # a checkpoint that cannot be had is better known before the data is read
+    check_checkpoint(**model_arguments(config))  # a checkpoint that cannot be had is better known before the data is read
     if config.trainer.devices > 1 and not under_torchrun():
         return launch(config.trainer.devices, "train", task_overrides())
     with at_work(config, folder) as runtime:

@@ -219,26 +219,29 @@ class Tokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Write the transformers tokenizer files into a folder."""
+        self.as_transformers().save_pretrained(folder)
+
+    def as_transformers(self) -> Any:
+        """transformers' tokenizer of this vocabulary."""
         import tempfile
 
         import transformers
 
         c = self.conventions
         named = {token: i for token, i in self.ids.items() if i not in self._unnamed}
-        common: dict[str, Any] = {
+        options: dict[str, Any] = {
             "bos_token": None, "eos_token": None, "unk_token": self.unknown_token, "pad_token": self.blank_token,
-            "word_delimiter_token": self.space or None,
+            "word_delimiter_token": self.space or None, "clean_up_tokenization_spaces": c.clean_up_tokenization_spaces,
         }  # fmt: skip
+        if c.phonemes:
+            named = {token.strip(): i for token, i in named.items()}
+            options |= {"unk_token": self.unknown_token.strip(), "do_phonemize": False}
+        else:
+            options |= {"do_lower_case": c.do_lower_case, "replace_word_delimiter_char": c.replace_word_delimiter_char}
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "vocab.json"
-            if c.phonemes:
-                named = {token.strip(): i for token, i in named.items()}
-                kept = {**common, "unk_token": self.unknown_token.strip(), "do_phonemize": False}
-            else:
-                kept = {**common, "do_lower_case": c.do_lower_case, "replace_word_delimiter_char": c.replace_word_delimiter_char}
             path.write_text(json.dumps(named, ensure_ascii=False), encoding="utf-8")
-            kind = getattr(transformers, PHONEMES if c.phonemes else "Wav2Vec2CTCTokenizer")
-            kind(str(path), clean_up_tokenization_spaces=c.clean_up_tokenization_spaces, **kept).save_pretrained(folder)
+            return getattr(transformers, PHONEMES if c.phonemes else "Wav2Vec2CTCTokenizer")(str(path), **options)
 
 
 def _their_tokenizer(source: CheckpointSource, phonemes: bool, language: str | None) -> tuple[Any, dict[str, int]]:
