@@ -94,9 +94,7 @@ def build_tokenizer(config: DictConfig, data: Data) -> Tokenizer:
     t, m = config.tokenizer, config.model
     if m.head == "keep":
         kept = checkpoint_tokenizer(config, m.checkpoint, m.revision)
-        if kept.unit != t.unit:
-            raise UserError(f"model.checkpoint={m.checkpoint} emits phones; give tokenizer=phone, with text=phones where the transcripts "
-                            "are phones, or text=espeak to have them made.")
+        check_unit(config, kept)
         return kept
     if t.vocabulary:
         return Tokenizer.from_vocabulary(t.vocabulary, t.unit)
@@ -110,6 +108,13 @@ def checkpoint_tokenizer(config: DictConfig, checkpoint: str, revision: str | No
         return Tokenizer(labels, blank=labels[0])
     t = config.tokenizer
     return Tokenizer.from_checkpoint(checkpoint, revision, t.unit, t.inventory, t.score_inventory)
+
+
+def check_unit(config: DictConfig, tokenizer: Tokenizer) -> None:
+    """Raise UserError where a checkpoint emits phones and the transcripts are to be characters: one is no measure of the other."""
+    if tokenizer.unit != config.tokenizer.unit:
+        raise UserError(f"model.checkpoint={config.model.checkpoint} emits phones; give tokenizer=phone, with text=phones where the "
+                        "transcripts are phones, or text=espeak to have them made.")
 
 
 def model_arguments(config: DictConfig, device: str = "cpu") -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from asr_exp.assembly import Data, build_data, build_decoder, build_protocol, build_split, own_data, same_data
+from asr_exp.assembly import Data, build_data, build_decoder, build_protocol, build_split, check_unit, own_data, same_data
 from asr_exp.beam import Beam
 from asr_exp.data.prepare import Split
 from asr_exp.emissions import Kept, passes_of
@@ -22,6 +22,7 @@ NO_TRAINING = {"steps": 0, "skipped_steps": 0, "epochs": 0.0, "audio_seconds": 0
 
 def read_alone(config: DictConfig, split: str, source: Source, runtime: Runtime) -> Data:
     """One split of a dataset after the text rules, with a word on what the checkpoint's vocabulary lacks of it. Raises UserError."""
+    check_unit(config, source.tokenizer)
     alone = config.copy()
     alone.dataset.only = split
     data = build_data(alone)

@@ -2,9 +2,10 @@
 
 import shutil
 
+import jiwer
 import pytest
 import torch
-from harness import QUIET, call, lines, result, run
+from harness import QUIET, call, lines, result, run, write_manifest
 from safetensors.torch import load_file
 from test_checkpoint_vocabularies import made
 
@@ -42,3 +43,17 @@ def test_a_run_that_has_no_checkpoint_yet(tmp_path, trained, corpus, capsys):
     shutil.copytree(trained, unfinished, ignore=lambda *_: ["checkpoints"])
     call(*corpus, *THREE, "model=hf", f"model.checkpoint={unfinished}", cwd=tmp_path, status=2)
     assert "is a run without checkpoints/best yet; train it first" in capsys.readouterr().err
+
+
+def test_phonemes_are_scored_as_phones(tmp_path, tones, capsys):
+    """A checkpoint of phonemes is not scored in words: PER against transcripts of phones, or a sentence."""
+    folder = made(tmp_path / "theirs", "phonemes")
+    manifest = write_manifest(tmp_path / "test.csv", [(tones / "test0.wav", "tʃ aɪ n", "a"), (tones / "test1.wav", "s oː", "b")])
+    ask = ["evaluate", f"run={folder}", "dataset=csv", f"dataset.test={manifest}", "trainer.device=cpu"]
+    call(*ask, cwd=tmp_path, status=2)
+    assert f"error: run={folder} emits phones; give tokenizer=phone" in capsys.readouterr().err
+    scored = run(*ask, "tokenizer=phone", "text=phones", cwd=tmp_path)
+    test = result(scored)["splits"]["test"]
+    said = [line["hypothesis"] for line in lines(scored / "hypotheses.test.jsonl")]
+    assert test["per"] == pytest.approx(jiwer.wer(["tʃ aɪ n", "s oː"], said)) and test["wer"] is None
+    assert result(scored)["protocol"]["metric"] == "per"
