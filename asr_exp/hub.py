@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from asr_exp.errors import UserError
 
 PATIENCE = 5.0  # seconds for a connection
+_ANSWERED_IN = 30.0  # seconds within which the hub answers a question, or sends the next bytes of a file
 # Where a library that is imported already keeps what it has read of HF_HUB_OFFLINE.
 _SETTINGS = ("huggingface_hub.constants", "datasets.config")
 _found_unreachable = False  # whether HF_HUB_OFFLINE is set by us, not by the user
@@ -37,12 +38,37 @@ def reachable(address: str) -> bool:
 def offline_where_unreachable() -> None:
     """Have the hub's libraries go by their cache alone, here and in the processes to come, where the hub cannot be reached."""
     global _found_unreachable
+    _limit_waiting()
     if os.environ.get("HF_HUB_OFFLINE", "0") == "0" and not reachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co")):
         _found_unreachable = True
         os.environ["HF_HUB_OFFLINE"] = "1"
         for name in _SETTINGS:
             if name in sys.modules:
                 setattr(sys.modules[name], "HF_HUB_OFFLINE", True)  # noqa: B010
+
+
+def _limit_waiting() -> None:
+    """Have no request of the hub's libraries wait for ever, as some do, or for minutes: where a server takes connections and keeps silent,
+    they try six times before they say so.
+
+    What is sent to the hub is left alone: it may have to think about a commit.
+    """
+    from huggingface_hub import constants, set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    def limit(request: Any) -> None:
+        if request.method not in ("HEAD", "GET"):
+            return
+        most = constants.HF_HUB_ETAG_TIMEOUT if request.method == "HEAD" else max(_ANSWERED_IN, constants.HF_HUB_DOWNLOAD_TIMEOUT)
+        asked = request.extensions.get("timeout", {})
+        request.extensions["timeout"] = {kind: min(asked.get(kind) or most, most) for kind in ("connect", "read", "write", "pool")}
+
+    def client() -> Any:
+        made = default_client_factory()
+        made.event_hooks = {**made.event_hooks, "request": [*made.event_hooks["request"], limit]}
+        return made
+
+    set_client_factory(client)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -94,7 +120,6 @@ def _diagnose(error: BaseException) -> tuple[bool, str | None]:
 
     http: Any = importlib.import_module(errors.HTTPError.__module__.partition(".")[0])  # httpx, or what has taken its place
     chain = list(causes(error))
-    unlocated = any(isinstance(one, errors.LocalEntryNotFoundError) for one in chain)  # it was not the download that failed
     for one in chain:  # the last that happened comes first: what is told of is what the retries ended with
         if isinstance(one, errors.HfHubHTTPError):
             return False, _answer(one)
@@ -105,13 +130,15 @@ def _diagnose(error: BaseException) -> tuple[bool, str | None]:
         if isinstance(one, errors.OfflineModeIsEnabled):
             break
         if isinstance(one, http.TransportError):
-            if unlocated or isinstance(one, http.ConnectError | http.ConnectTimeout | http.PoolTimeout | http.ProxyError):
+            if isinstance(one, http.ConnectError | http.ProxyError):
                 break
+            if isinstance(one, http.ConnectTimeout | http.PoolTimeout) or _is_a_question(one):
+                return True, f"{_place()} does not answer; try again later"
             return False, _BROKE_OFF
         if _is_of_a_download(one):
             return False, _BROKE_OFF
     else:
-        if not unlocated and not any(isinstance(one, ConnectionError | TimeoutError) for one in chain):
+        if not any(isinstance(one, errors.LocalEntryNotFoundError | ConnectionError | TimeoutError) for one in chain):
             return False, None
     if constants.HF_HUB_OFFLINE and not _found_unreachable:
         return True, "HF_HUB_OFFLINE is set; unset it, and give the same command again"
@@ -148,6 +175,15 @@ def _answer(error: Any) -> str:
         return f"the hub answers {status}, which is its own trouble; try again later"
     said = " ".join((error.server_message or "").split())
     return f"the hub answers {status}" + (f": {said.rstrip('.')}" if said else "")
+
+
+def _is_a_question(error: Any) -> bool:
+    """Whether an error of the connection is that of a request about a repository, not of one for a file's contents."""
+    try:
+        request = error.request
+    except RuntimeError:  # it knows of none
+        return False
+    return request.method == "HEAD" or (request.method == "GET" and "/api/" in request.url.path)
 
 
 def _is_of_a_download(error: BaseException) -> bool:

@@ -6,6 +6,7 @@
     hub.fail("lab/tones", status=403, code="GatedRepo")
     hub.stall("lab/tones", "model.safetensors")          # half of the file comes, then nothing
     hub.break_off("lab/tones", "model.safetensors")      # half of the file comes, then the connection is closed
+    hub.hang("lab/tones")                                # the connection is taken, and no answer comes; also file=
     hub.truncate("lab/tones", "model.safetensors")       # half of the file comes as if that were all
     hub.heal("lab/tones")
     hub.fetched("lab/tones")                             # the files whose contents were asked for, in order
@@ -72,6 +73,9 @@ class HubServer(ThreadingHTTPServer):
     def break_off(self, repository: str, file: str) -> None:
         self.refusals.setdefault(repository, []).append(Refusal(file, None, then="close"))
 
+    def hang(self, repository: str, file: str | None = None) -> None:
+        self.refusals.setdefault(repository, []).append(Refusal(file, None, then="hang"))
+
     def truncate(self, repository: str, file: str) -> None:
         self.refusals.setdefault(repository, []).append(Refusal(file, None, then="end"))
 
@@ -123,8 +127,11 @@ class _Answers(BaseHTTPRequestHandler):
         parts = [unquote(part) for part in (match["rest"] or "").split("/")]
         name = "/".join(parts[1:])
         for refusal in self.server.refusals.get(repository, []):
-            if refusal.status and refusal.file in (None, name):
-                return self._refuse(refusal.status, refusal.code, refusal.retry_after)
+            if refusal.file in (None, name):
+                if refusal.status:
+                    return self._refuse(refusal.status, refusal.code, refusal.retry_after)
+                if refusal.then == "hang":
+                    self.server.over.wait()
         if key not in self.server.revisions:
             return self._refuse(404 if "Authorization" in self.headers else 401, "RepoNotFound")
         if match["what"] == "auth-check":

@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+import time
 
 import hub_server
 import huggingface_hub
@@ -31,7 +32,8 @@ def tones(hub, backbone):
 def hurried(monkeypatch):
     """The hub's client waits for a fifth of a second, and does not sleep before it tries again -> how long it would have slept."""
     slept = []
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        monkeypatch.setattr(huggingface_hub.constants, name, 0.2)
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", slept.append)
     return slept
 
@@ -123,6 +125,15 @@ def test_out_of_reach(tones, hurried, monkeypatch):
     assert os.environ["HF_HUB_OFFLINE"] == "0"
     offline_where_unreachable()
     assert os.environ["HF_HUB_OFFLINE"] == "1" and why() == expected
+
+
+def test_a_hub_that_takes_connections_and_keeps_silent(tones, hurried, monkeypatch):
+    monkeypatch.setattr("asr_exp.hub._ANSWERED_IN", 0.2)
+    tones.hang("lab/tones")
+    start = time.monotonic()
+    offline_where_unreachable()
+    assert why() == f"it is not in the local cache, and {tones.url} does not answer; try again later" == refusal("lab/tones", "model")
+    assert time.monotonic() - start < 30  # six times as long as 0.2 s, where the client's own limits are a minute and none
 
 
 def test_a_server_that_is_no_hub(tones, hurried):

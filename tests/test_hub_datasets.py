@@ -110,6 +110,17 @@ def test_offline_after_an_earlier_version_that_fetched_everything(speech, tmp_pa
     assert [row.id for row in corpus.splits["dev"]] == [f"7-1-{i:04d}" for i in range(20, 30)]
 
 
+def test_offline_a_revision_that_an_earlier_version_fetched_whole(hub, tmp_path, monkeypatch):
+    for revision in ("v1", "main"):
+        files = {"default": shards("data", ["train", "test"])}
+        make_repository(tmp_path / revision, files, lambda i, of=revision: {"text": f"{of} {i}"}, 3)
+        hub.add_dataset("lab/speech", tmp_path / revision, revision=revision)
+        datasets.load_dataset("lab/speech", revision=revision)
+    hub_server.go_offline(monkeypatch)
+    for revision in ("v1", "main"):
+        assert load_table("lab/speech", None, "train", revision, "dataset.train")["text"][0] == f"{revision} 0"
+
+
 def test_slices_and_sums_of_splits(speech):
     table = load_table("lab/speech", "clean", "train.100[:20%]+validation[50%:]", None, "dataset.train")
     assert table["id"][:] == [f"7-1-{i:04d}" for i in (0, 1, 25, 26, 27, 28, 29)]
@@ -147,6 +158,7 @@ def test_the_number_of_rows_that_the_card_promises_is_held_to(hub, tmp_path):
     features = "".join(f"  - {{name: {name}, dtype: {kind}}}\n" for name, kind in columns.items())
     card = tmp_path / "speech/README.md"
     info = f"dataset_info:\n- config_name: german\n  features:\n{features}  splits:\n{sizes}"
+    info += f"  size_in_bytes: {10**18}\n"  # no disk has room for all of it
     card.write_text(card.read_text().removesuffix("---\n") + f"{info}---\n")
     hub.add_dataset("lab/speech", tmp_path / "speech")
     assert len(load_table("lab/speech", "german", "dev", None, "dataset.dev")) == 10
@@ -199,7 +211,8 @@ def hurried(monkeypatch):
     import huggingface_hub
 
     slept = []
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        monkeypatch.setattr(huggingface_hub.constants, name, 0.2)
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", slept.append)
     return slept
 
@@ -236,6 +249,15 @@ def test_a_download_that_does_not_come_to_its_end(speech, hurried, how):
     speech.requests.clear()
     assert len(load_table("lab/speech", "clean", "train.100", None, "dataset.train")) == 10
     assert parquet(speech) == {TRAIN}
+
+
+@pytest.mark.parametrize("file", [None, TRAIN, "clean/train.100"])
+def test_a_hub_that_takes_connections_and_keeps_silent(speech, hurried, monkeypatch, file):
+    """At once, where a file is asked for, or where the files are listed: that would wait for ever."""
+    monkeypatch.setattr("asr_exp.hub._ANSWERED_IN", 0.2)
+    speech.hang("lab/speech", file)
+    with refused("it is not in the local cache, and http://127.0.0.1:.* does not answer; try again later"):
+        load_table("lab/speech", "clean", "train.100", None, "dataset.train")
 
 
 def test_a_repository_that_is_not_there(hub):

@@ -111,8 +111,7 @@ def _prepare(builder: Any, split: str, alone: Path) -> Any:
         builder.config.data_files = datasets.data_files.DataFilesDict({name: files[name] for name in files if name in names})
         for name in set(builder.info.splits or ()) - names:
             builder.info.splits.pop(name)
-        # The sizes of the whole, for which there need not be room.
-        builder.info.download_size = builder.info.dataset_size = builder.info.size_in_bytes = None
+        builder.info.size_in_bytes = None  # that of the whole, for which there need not be room
         builder.download_and_prepare(str(alone / Path(builder.cache_dir).relative_to(_cache())))
     return builder.as_dataset(split)
 
