@@ -19,7 +19,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that can move a number."""
-    names = ("asr_exp", "torch", "torchaudio", "transformers", "datasets", "numpy", "soundfile", "soxr", "jiwer", "hydra-core",
+    names = ("asr_exp", "torch", "torchaudio", "transformers", "datasets", "numpy", "soundfile", "soxr", "rapidfuzz", "hydra-core",
              "flashlight-text")
     found = {"python": platform.python_version()}
     for name in names:

@@ -16,6 +16,11 @@ from asr_exp import checkpoint_source
 from asr_exp.hub import offline_where_unreachable
 
 
+def pytest_xdist_auto_num_workers(config):
+    """A process a core for the whole suite, each of up to 2 GB; none where files or tests are named, which are done by then."""
+    return min(4, os.cpu_count() or 1) if config.args_source is config.ArgsSource.TESTPATHS else 0
+
+
 @pytest.fixture(autouse=True)
 def no_handler_left():
     """What a library adds to the root logger would write to this test's captured terminal in the tests to come, when it is closed."""

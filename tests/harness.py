@@ -19,6 +19,9 @@ import soundfile
 import torch
 
 from asr_exp.__main__ import main
+from asr_exp.libraries import hide_broken_torchaudio
+
+hide_broken_torchaudio()  # as every command does, before transformers is imported
 
 FAMILIES = [
     ("wav2vec2", "group"), ("wav2vec2", "layer"), ("hubert", "group"), ("hubert", "layer"), ("wavlm", "group"), ("wavlm", "layer"),
