@@ -23,7 +23,8 @@ class FileAudio:
     def identity(self) -> tuple:
         """What the audio store keys its contents by. Raises FileNotFoundError."""
         stat = os.stat(self.path)
-        return (self.path, stat.st_size, stat.st_mtime_ns, self.start, self.end)
+        path = self.path if os.path.isabs(self.path) else os.path.abspath(self.path)  # the same wherever the user stands
+        return (path, stat.st_size, stat.st_mtime_ns, self.start, self.end)
 
     def open(self) -> str | BinaryIO:
         return self.path
