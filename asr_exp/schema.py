@@ -231,8 +231,8 @@ class Config:
     output_root: str = key("outputs", "where run folders go, relative to where you stand")
     cache_root: str | None = key(None, "where decoded audio is kept (null: $ASR_EXP_CACHE, else ~/.cache/asr_exp)")
     run: str | None = key(None, "evaluate, transcribe, align, report, export, serve: the run folder to use (null: the folder these "
-                          "settings lead to). All but evaluate take a fine-tuned CTC checkpoint too, a folder or a hub id; transcribe, "
-                          "align, serve: torchaudio:NAME")
+                          "settings lead to), or a fine-tuned CTC checkpoint: a folder, a hub id; but for report and export also "
+                          "torchaudio:NAME")
     files: Any = key(None, "transcribe, align, report: recordings: files, folders, globs, or - for standard input")
     format: str | None = key(None, "transcribe, align, report: what comes out: text, jsonl, srt, vtt, ctm (null: by the ending of out, "
                              "else text); of align textgrid, ctm, json, all (null: textgrid, on standard output ctm); of report html "

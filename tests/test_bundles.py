@@ -5,7 +5,7 @@ import pytest
 import soundfile
 import torch
 import torchaudio
-from harness import QUIET, call, run
+from harness import QUIET, call, lines, run
 from safetensors.torch import load_file
 from torchaudio.models import wav2vec2_model
 from torchaudio.pipelines import Wav2Vec2ASRBundle
@@ -110,3 +110,20 @@ def test_a_file_that_holds_other_weights(bundle, tmp_path, content):
         file.write_bytes(content)
     with pytest.raises(UserError, match="small.pth does not hold its weights"):
         load_backbone("torchaudio:SMALL", 9, 0, keep_head=True)
+
+
+@pytest.mark.parametrize("bundle", ["base"], indirect=True)
+@torch.inference_mode()
+def test_evaluate_a_bundle(bundle, tmp_path):
+    """Its run folder transcribes as it does; a hyphen, which is the name of its blank, is no character that it can emit."""
+    soundfile.write(tmp_path / "a.wav", noise(3), 16000)
+    (tmp_path / "test.csv").write_text("file,text\na.wav,TEA-TEN\n")
+    call("evaluate", "run=torchaudio:SMALL", "dataset=csv", "dataset.test=test.csv", "text=none", "trainer.device=cpu", cwd=tmp_path)
+    (folder,) = {path.parent for path in tmp_path.glob("outputs/csv/hf/*/config.yaml")}
+    emission, _ = bundle.get_model()(torch.from_numpy(noise(3) / np.float32(32768))[None])
+    path = torch.unique_consecutive(emission[0].argmax(-1)).tolist()
+    want = "".join(bundle.get_labels()[i] for i in path if i).replace("|", " ").strip()
+    (line,) = lines(folder / "hypotheses.test.jsonl")
+    assert (line["reference"], line["hypothesis"]) == ("TEA-TEN", want) and len(want) > 3
+    call("transcribe", "a.wav", f"run={folder}", "out=said.txt", "trainer.device=cpu", cwd=tmp_path)
+    assert (tmp_path / "said.txt").read_text() == f"{want}\n"
