@@ -51,6 +51,13 @@ def test_of_the_runs_own_the_others_may_be_gone(folder, trained, tmp_path):
     assert result(folder) == before and (folder / "hypotheses.test.jsonl").read_bytes() == scored and not apart(folder)
 
 
+def test_a_run_that_has_not_finished_is_scored_apart(folder, tmp_path):
+    """What it will say of itself is its own to write."""
+    (folder / "result.json").unlink()
+    run("evaluate", folder, "split=dev", *QUIET, cwd=tmp_path)
+    assert not (folder / "result.json").exists() and [list(score["splits"]) for score in apart(folder)] == [["dev"]]
+
+
 def test_what_is_carved_out_of_train_is_carved_again(trained, tmp_path):
     folder = run("dataset=csv", f"dataset.train={trained[1]}/train.csv", *SHORT, cwd=tmp_path)
     once = lines(folder / "hypotheses.test.jsonl")
