@@ -157,5 +157,6 @@ def _refused(name: str, why: Exception) -> Exception:
     if reason is None:
         return why
     if hub.unreachable(why):
-        return Unreachable(f"model.checkpoint={name} cannot be loaded: {reason}, or give a folder.")
-    return UserError(f"model.checkpoint={name} cannot be loaded: {reason}.")
+        return Unreachable(f"model.checkpoint={name} cannot be loaded: there is no folder of that name, {reason}.")
+    missing = type(why).__name__ == "RepositoryNotFoundError"
+    return UserError(f"model.checkpoint={name} cannot be loaded: {'there is no folder of that name, and ' * missing}{reason}.")

@@ -93,7 +93,7 @@ def test_what_can_be_no_id():
 REFUSALS = {
     "gated": ({"status": 403, "code": "GatedRepo"}, "accept them, and type `hf auth login`"),
     "gated, nobody logged in": ({"status": 401, "code": "GatedRepo"}, "accept them, and type `hf auth login`"),
-    "missing": ({"status": 401, "code": "RepoNotFound"}, "it is not on the hub, or it is private"),
+    "missing": ({"status": 401, "code": "RepoNotFound"}, "there is no folder of that name, and it is not on the hub, or it is private"),
     "refused": ({"status": 403}, "the hub refuses (403): it is private, or given to those alone who accept its terms"),
     "no such revision": ({"status": 404, "code": "RevisionNotFound"}, "it has no such revision"),
     "too often": ({"status": 429, "retry_after": 7}, "the hub asks to wait (429); try again in 7 s"),

@@ -84,7 +84,7 @@ def test_flags_and_settings_in_any_order(ran, tmp_path):
     (["--resolve"], ["--cfg"]),
     (["--help", "trainr"], ["'trainer'"]),
     (["plugins=[no_such_module]"], ["no_such_module"]),
-    (["evaluate", "run=nowhere"], ["run=nowhere"]),
+    (["train", "run=nowhere"], ["run=nowhere"]),
     (["--cfg", "job", "trainer.max_steps=-3"], ["trainer.max_steps"]),
     (["-m", "seed=1,2", "model=tiny,x"], ["there is no model 'x'"]),
 ])  # fmt: skip
