@@ -68,7 +68,8 @@ def build_job(config: DictConfig, split: Split, tokenizer: Tokenizer, model: Rec
     limits = [t.max_steps, None if t.max_epochs is None else math.ceil(t.max_epochs * plan.steps_per_epoch)]
     total = min(n for n in limits if n is not None)
     if t.gradient_checkpointing:
-        model.network.gradient_checkpointing_enable({"use_reentrant": False})
+        network = model.network  # the later releases of transformers 5 call it by another name
+        getattr(network, "activation_checkpointing_enable", network.gradient_checkpointing_enable)({"use_reentrant": False})
     optimizer = make_optimizer(model.network, **{k: v for k, v in o.items() if k != "clip_norm"})
     factors = list(config.augment.speed)
     speed = SpeedPerturbation(factors, model.extractor.sampling_rate, model.frames, config.seed) if factors else None
