@@ -147,6 +147,9 @@ def test_a_split_that_is_not_there_is_known_before_anything_is_fetched(speech):
         with pytest.raises(UserError, match=message):
             load_table("lab/speech", config, split, None, "dataset.train")
     assert parquet(speech) == set()
+    load_table("lab/speech", "clean", "train.100", None, "dataset.train")
+    with pytest.raises(UserError, match=message):  # though there is but one configuration in the cache
+        load_table("lab/speech", None, "train.100", None, "dataset.train")
 
 
 def test_the_number_of_rows_that_the_card_promises_is_held_to(hub, tmp_path):
