@@ -78,6 +78,15 @@ def hub(tmp_path, monkeypatch):
         thread.join()
 
 
+@pytest.fixture
+def hurried(monkeypatch):
+    """The hub's client waits for a fifth of a second, and does not sleep before it tries again."""
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", 0.2)
+    monkeypatch.setattr("asr_exp.hub._ANSWERED_IN", 0.2)
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+
+
 @pytest.fixture(scope="session")
 def backbone(tmp_path_factory):
     """backbone("wavlm-group") -> the folder of a tiny encoder of that family, as `save_pretrained` leaves it."""

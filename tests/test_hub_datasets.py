@@ -208,18 +208,6 @@ REFUSALS = {
 }
 
 
-@pytest.fixture
-def hurried(monkeypatch):
-    """The hub's client waits for a fifth of a second, and does not sleep before it tries again."""
-    import huggingface_hub
-
-    slept = []
-    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
-        monkeypatch.setattr(huggingface_hub.constants, name, 0.2)
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", slept.append)
-    return slept
-
-
 def refused(message):
     return pytest.raises(UserError, match=f"^lab/speech cannot be loaded: {message}.*dataset.root=FOLDER reads a local copy.$")
 
@@ -255,9 +243,8 @@ def test_a_download_that_does_not_come_to_its_end(speech, hurried, how):
 
 
 @pytest.mark.parametrize("file", [None, TRAIN, "clean/train.100"])
-def test_a_hub_that_takes_connections_and_keeps_silent(speech, hurried, monkeypatch, file):
+def test_a_hub_that_takes_connections_and_keeps_silent(speech, hurried, file):
     """At once, where a file is asked for, or where the files are listed: that would wait for ever."""
-    monkeypatch.setattr("asr_exp.hub._ANSWERED_IN", 0.2)
     speech.hang("lab/speech", file)
     with refused("it is not in the local cache, and http://127.0.0.1:.* does not answer; try again later"):
         load_table("lab/speech", "clean", "train.100", None, "dataset.train")
