@@ -19,7 +19,6 @@ PATIENCE = 5.0  # seconds for a connection
 _ANSWERED_IN = 30.0  # seconds within which the hub answers a question, or sends the next bytes of a file
 # Where a library that is imported already keeps what it has read of HF_HUB_OFFLINE.
 _SETTINGS = ("huggingface_hub.constants", "datasets.config")
-_found_unreachable = False  # whether HF_HUB_OFFLINE is set by us, not by the user
 
 
 def reachable(address: str) -> bool:
@@ -35,16 +34,19 @@ def reachable(address: str) -> bool:
 
 
 @functools.cache
-def offline_where_unreachable() -> None:
-    """Have the hub's libraries go by their cache alone, here and in the processes to come, where the hub cannot be reached."""
-    global _found_unreachable
+def offline_where_unreachable() -> bool:
+    """Have the hub's libraries go by their cache alone, here and in the processes to come, where the hub cannot be reached.
+
+    Whether that is so; False where they do already, by HF_HUB_OFFLINE.
+    """
     _limit_waiting()
-    if os.environ.get("HF_HUB_OFFLINE", "0") == "0" and not reachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co")):
-        _found_unreachable = True
-        os.environ["HF_HUB_OFFLINE"] = "1"
-        for name in _SETTINGS:
-            if name in sys.modules:
-                setattr(sys.modules[name], "HF_HUB_OFFLINE", True)  # noqa: B010
+    if os.environ.get("HF_HUB_OFFLINE", "0") != "0" or reachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co")):
+        return False
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    for name in _SETTINGS:
+        if name in sys.modules:
+            setattr(sys.modules[name], "HF_HUB_OFFLINE", True)  # noqa: B010
+    return True
 
 
 def _limit_waiting() -> None:
@@ -140,12 +142,12 @@ def _diagnose(error: BaseException) -> tuple[bool, str | None]:
     else:
         if not any(isinstance(one, errors.LocalEntryNotFoundError | ConnectionError | TimeoutError) for one in chain):
             return False, None
-    if constants.HF_HUB_OFFLINE and not _found_unreachable:
+    if constants.HF_HUB_OFFLINE and not offline_where_unreachable():
         return True, "HF_HUB_OFFLINE is set; unset it, and give the same command again"
     return True, f"{_place()} cannot be reached; connect, and give the same command again"
 
 
-_BROKE_OFF = "the connection broke off, or nothing more came; give the same command again: files that came whole are kept"
+_BROKE_OFF = "the transfer broke off, or nothing more came; give the same command again: files that came whole are kept"
 
 
 def _answer(error: Any) -> str:

@@ -261,6 +261,5 @@ def _set_offline(value: bool, patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", value)
     patch.setattr(datasets.config, "HF_HUB_OFFLINE", value)
-    patch.setattr("asr_exp.hub._found_unreachable", False)
     huggingface_hub.HfFileSystem.clear_instance_cache()  # what they have listed
     offline_where_unreachable.cache_clear()

@@ -16,7 +16,7 @@ from asr_exp.__main__ import main
 from asr_exp.hub import failure, offline_where_unreachable, refusal
 
 WEIGHTS = "model.safetensors"
-BROKE_OFF = "the connection broke off, or nothing more came; give the same command again: files that came whole are kept"
+BROKE_OFF = "the transfer broke off, or nothing more came; give the same command again: files that came whole are kept"
 TERMS = ("it is private, or given to those alone who accept its terms; open its page on the hub, accept them where it asks for that, "
          "and type `hf auth login`")
 GATED = "its authors give it to those who accept its terms; open its page on the hub, accept them, and type `hf auth login`"

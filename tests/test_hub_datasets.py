@@ -234,7 +234,7 @@ def test_what_is_in_the_cache_is_read_though_the_hub_is_down(speech, hurried):
 @pytest.mark.parametrize("how", ["stall", "break_off", "truncate"])
 def test_a_download_that_does_not_come_to_its_end(speech, hurried, how):
     getattr(speech, how)("lab/speech", TRAIN)
-    with refused("the connection broke off, or nothing more came; give the same command again: files that came whole are kept"):
+    with refused("the transfer broke off, or nothing more came; give the same command again: files that came whole are kept"):
         load_table("lab/speech", "clean", "train.100", None, "dataset.train")
     speech.heal("lab/speech")
     speech.requests.clear()

@@ -168,4 +168,4 @@ def test_no_hub(server, trained, tmp_path, capsys, monkeypatch):
 def test_a_hub_that_breaks_off(server, trained, tmp_path, capsys):
     server.breaks_off = True
     call("export", f"run={trained}", "out=out", "export.push=lab/x", *QUIET, cwd=tmp_path, status=2)
-    assert "the connection broke off" in capsys.readouterr().err and not server.repositories
+    assert "the transfer broke off" in capsys.readouterr().err and not server.repositories
