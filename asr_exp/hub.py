@@ -17,6 +17,8 @@ from asr_exp.errors import UserError
 
 PATIENCE = 5.0  # seconds for a connection
 _ANSWERED_IN = 30.0  # seconds within which the hub answers a question, or sends the next bytes of a file
+# The same of Xet, by which the hub sends large files: of itself it waits for five minutes before it tries again, and for six in all.
+_XET = {"HF_XET_CLIENT_CONNECT_TIMEOUT": "10s", "HF_XET_CLIENT_READ_TIMEOUT": "30s", "HF_XET_CLIENT_RETRY_MAX_DURATION": "60s"}
 # Where a library that is imported already keeps what it has read of HF_HUB_OFFLINE.
 _SETTINGS = ("huggingface_hub.constants", "datasets.config")
 
@@ -71,6 +73,8 @@ def _limit_waiting() -> None:
         return made
 
     set_client_factory(client)
+    for name, value in _XET.items():
+        os.environ.setdefault(name, value)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -230,6 +234,8 @@ def push(folder: Path, files: Sequence[str], repository: str, private: bool, mes
     """
     token = require_token(repository)
     offline_where_unreachable()
+    for name in (name for name, value in _XET.items() if os.environ.get(name) == value):
+        del os.environ[name]  # a slow line may take as long as it likes to send
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 

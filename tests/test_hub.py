@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 import time
+from pathlib import Path
 
 import hub_server
 import huggingface_hub
@@ -13,7 +14,8 @@ import transformers
 from harness import free_port
 
 from asr_exp.__main__ import main
-from asr_exp.hub import failure, offline_where_unreachable, refusal
+from asr_exp.errors import UserError
+from asr_exp.hub import _XET, failure, offline_where_unreachable, push, refusal
 
 WEIGHTS = "model.safetensors"
 BROKE_OFF = "the transfer broke off, or nothing more came; give the same command again: files that came whole are kept"
@@ -123,6 +125,26 @@ def test_a_hub_that_takes_connections_and_keeps_silent(tones, hurried):
     offline_where_unreachable()
     assert why() == f"it is not in the local cache, and {tones.url} does not answer; try again later" == refusal("lab/tones", "model")
     assert time.monotonic() - start < 30  # six times as long as 0.2 s, where the client's own limits are a minute and none
+
+
+def test_xet_is_given_less_time_unless_it_sends(tones, monkeypatch):
+    import hf_xet
+
+    for name in _XET:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_XET_CLIENT_CONNECT_TIMEOUT", "7s")  # the user's own
+
+    def seconds():
+        kept = dict(hf_xet.XetConfig())
+        return {name: kept[f"client.{name}"].total_seconds() for name in ("connect_timeout", "read_timeout", "retry_max_duration")}
+
+    own = seconds()
+    offline_where_unreachable()
+    assert seconds() == {"connect_timeout": 7, "read_timeout": 30, "retry_max_duration": 60}
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_stand_in")
+    with pytest.raises(UserError):  # it takes no uploads
+        push(Path("nowhere"), [], "lab/tones", private=False, message="")
+    assert seconds() == own
 
 
 def test_a_server_that_is_no_hub(tones, hurried):
