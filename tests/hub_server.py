@@ -36,7 +36,7 @@ class Refusal:
     file: str | None
     status: int | None
     code: str | None = None
-    retry_after: int | None = None
+    headers: dict[str, str] | None = None
     then: str = ""
 
 
@@ -63,9 +63,10 @@ class HubServer(ThreadingHTTPServer):
         """The same of a dataset's repository."""
         return self.add_model(f"datasets/{repository}", folder, revision)
 
-    def fail(self, repository: str, status: int, file: str | None = None, code: str | None = None, retry_after: int | None = None) -> None:
+    def fail(self, repository: str, status: int, file: str | None = None, code: str | None = None,
+             headers: dict[str, str] | None = None) -> None:
         """Answer with this status, and the hub's X-Error-Code (GatedRepo, RepoNotFound, EntryNotFound, RevisionNotFound)."""
-        self.refusals.setdefault(repository, []).append(Refusal(file, status, code, retry_after))
+        self.refusals.setdefault(repository, []).append(Refusal(file, status, code, headers))
 
     def stall(self, repository: str, file: str) -> None:
         self.refusals.setdefault(repository, []).append(Refusal(file, None, then="stall"))
@@ -129,7 +130,7 @@ class _Answers(BaseHTTPRequestHandler):
         for refusal in self.server.refusals.get(repository, []):
             if refusal.file in (None, name):
                 if refusal.status:
-                    return self._refuse(refusal.status, refusal.code, refusal.retry_after)
+                    return self._refuse(refusal.status, refusal.code, refusal.headers)
                 if refusal.then == "hang":
                     self.server.over.wait()
         if key not in self.server.revisions:
@@ -164,7 +165,7 @@ class _Answers(BaseHTTPRequestHandler):
 
     def _file(self, repository: str, name: str, path: Path | None, commit: str) -> None:
         if path is None:
-            return self._refuse(404, "EntryNotFound", commit=commit)
+            return self._refuse(404, "EntryNotFound", {"X-Repo-Commit": commit})
         body = path.read_bytes()
         start = int((re.match(r"bytes=(\d+)-", self.headers.get("Range", "")) or [0, 0])[1])
         broken = [one.then for one in self.server.refusals.get(repository, []) if one.status is None and one.file == name]
@@ -188,9 +189,8 @@ class _Answers(BaseHTTPRequestHandler):
     def _json(self, content: object) -> None:
         self._say(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
-    def _refuse(self, status: int, code: str | None, retry_after: int | None = None, commit: str | None = None) -> None:
-        headers = {"X-Error-Code": code, "Retry-After": retry_after, "X-Repo-Commit": commit}
-        self._say(status, b"{}", {name: str(value) for name, value in headers.items() if value is not None})
+    def _refuse(self, status: int, code: str | None, headers: dict[str, str] | None = None) -> None:
+        self._say(status, b"{}", {**({"X-Error-Code": code} if code else {}), **(headers or {})})
 
     def _say(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)

@@ -53,8 +53,12 @@ def why(repository="lab/tones", **how):
         ({"status": 401}, "the hub refuses (401): " + TERMS),
         ({"status": 403}, "the hub refuses (403): " + TERMS),
         (
-            {"status": 429, "retry_after": 50},
+            {"status": 429, "headers": {"Retry-After": "50"}},
             "the hub asks to wait (429); try again in 50 s, or type `hf auth login`: it lets those who are logged in ask more often",
+        ),
+        (
+            {"status": 429, "headers": {"RateLimit": '"api";r=0;t=55'}},
+            "the hub asks to wait (429); try again in 55 s, or type `hf auth login`: it lets those who are logged in ask more often",
         ),
         (
             {"status": 429},

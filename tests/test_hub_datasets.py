@@ -191,6 +191,7 @@ def test_a_revision_is_kept_to(hub, tmp_path, monkeypatch, both):
         assert texts(None) == expected["main"]
 
 
+WAIT = {"status": 429, "headers": {"Retry-After": "7"}}
 TRAIN = "clean/train.100/0000.parquet"
 REFUSALS = {
     "gated": ({"status": 403, "code": "GatedRepo"}, "its authors give it to those who accept its terms; open its page.*hf auth login"),
@@ -201,8 +202,8 @@ REFUSALS = {
     "no file": ({"status": 404, "code": "EntryNotFound", "file": TRAIN}, f"it has no file {TRAIN}"),
     "token": ({"status": 403}, r"the hub refuses \(403\): it is private, or given to those alone who accept its terms"),
     "bad token": ({"status": 401}, r"the hub refuses \(401\)"),
-    "too often": ({"status": 429, "retry_after": 7}, r"the hub asks to wait \(429\); try again in 7 s, or type `hf auth login`"),
-    "too often, of a file": ({"status": 429, "retry_after": 7, "file": TRAIN}, r"the hub asks to wait \(429\); try again in 7 s"),
+    "too often": (WAIT, r"the hub asks to wait \(429\); try again in 7 s, or type `hf auth login`"),
+    "too often, of a file": ({**WAIT, "file": TRAIN}, r"the hub asks to wait \(429\); try again in 7 s"),
     "down": ({"status": 503}, "the hub answers 503, which is its own trouble; try again later"),
     "down, of a file": ({"status": 502, "file": TRAIN}, "the hub answers 502"),
 }
