@@ -18,6 +18,7 @@ https://huggingface.co/docs/hub/api
 import hashlib
 import json
 import re
+import sys
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -53,6 +54,11 @@ class HubServer(ThreadingHTTPServer):
         self.revisions: dict[str, dict[str, Path]] = {}  # repository -> revision -> its folder
         self.refusals: dict[str, list[Refusal]] = {}
         self.over = threading.Event()  # lets stalled answers go
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a client that did not wait for its answer."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     def add_model(self, repository: str, folder: Path, revision: str = "main") -> str:
         """Serve the files of a folder (read at each request) as a revision of OWNER/NAME -> the revision's commit."""

@@ -119,7 +119,7 @@ def test_a_download_that_does_not_come_to_its_end_goes_on_later(hub, model, monk
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     hub.add_model(ID, model)
     getattr(hub, trouble)(ID, "pytorch_model.bin")
-    with pytest.raises(UserError, match=f"model.checkpoint={ID} cannot be loaded: the connection broke off, or nothing more came"):
+    with pytest.raises(UserError, match=f"model.checkpoint={ID} cannot be loaded: the transfer broke off, or nothing more came"):
         load_backbone(ID, 5, 0)
     hub.heal(ID)
     assert load_backbone(ID, 5, 0)

@@ -138,17 +138,19 @@ def test_xet_is_given_less_time_unless_it_sends(tones, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_XET_CLIENT_CONNECT_TIMEOUT", "7s")  # the user's own
 
-    def seconds():
+    def limits():
         kept = dict(hf_xet.XetConfig())
-        return {name: kept[f"client.{name}"].total_seconds() for name in ("connect_timeout", "read_timeout", "retry_max_duration")}
+        return {name: kept[f"client.{name}"].total_seconds() for name in ("connect_timeout", "read_timeout", "retry_max_duration")} | {
+            "retry_max_attempts": kept["client.retry_max_attempts"]
+        }
 
-    own = seconds()
+    own = limits()
     offline_where_unreachable()
-    assert seconds() == {"connect_timeout": 7, "read_timeout": 30, "retry_max_duration": 60}
+    assert limits() == {"connect_timeout": 7, "read_timeout": 15, "retry_max_duration": 60, "retry_max_attempts": 3}
     monkeypatch.setenv("HF_TOKEN", "hf_of_the_stand_in")
     with pytest.raises(UserError):  # it takes no uploads
         push(Path("nowhere"), [], "lab/tones", private=False, message="")
-    assert seconds() == own
+    assert limits() == own
 
 
 def test_a_server_that_is_no_hub(tones, hurried):
