@@ -16,9 +16,12 @@ from asr_exp import checkpoint_source
 from asr_exp.hub import offline_where_unreachable
 
 
-def pytest_xdist_auto_num_workers(config):
-    """A process a core for the whole suite, each of up to 2 GB; none where files or tests are named, which are done by then."""
-    return min(4, os.cpu_count() or 1) if config.args_source is config.ArgsSource.TESTPATHS else 0
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """The whole suite takes all cores, four at the most (each grows to 2 GB), where pytest-xdist is there and nothing else is asked."""
+    whole = config.args_source is config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput")  # what xdist gives its workers
+    if whole and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb:
+        config.option.numprocesses = min(4, os.cpu_count() or 1)
 
 
 @pytest.fixture(autouse=True)
