@@ -133,7 +133,7 @@ def _scores(facts: Facts) -> str:
         lines, protocols = [*lines, *rows], [*protocols, *([asked] if rows else [])]
     notes = ["Rates are edits per unit of the reference. The interval is Student's, with whole speakers left out in turn "
              "(utterances, where speakers are not known); a dash is where nothing tells how far to trust the score."]
-    if "dev" in splits and facts.result["best"] and facts.config["trainer"]["select"] == "best":
+    if "dev" in splits and facts.result.get("best") and facts.config["trainer"]["select"] == "best":
         notes.append("The checkpoint was chosen by its score on dev, so that score flatters it.")
     if protocol and protocol["decoder"] != "greedy":
         notes.append(f"They are those of the decoder {protocol['decoder']}; transformers takes the best label of each frame.")

@@ -1,8 +1,11 @@
-"""Score the best checkpoint of a run, or any fine-tuned CTC checkpoint, on any split or dataset (evaluate RUN split=dev dataset=...).
+"""Score a run, or any fine-tuned CTC checkpoint, on any split or dataset (evaluate RUN split=dev dataset=...).
 
 evaluate run=facebook/wav2vec2-base-960h dataset=librispeech-100h dataset.root=FOLDER text=upper scores a checkpoint that no run of ours
-made (a folder, or an id of the hub) as it is. The score goes to the run folder of these settings, as the same with model=hf
-model.checkpoint=... model.head=keep trainer.max_steps=0 has it, and is then looked at like that of any other run.
+made (a folder, an id of the hub, torchaudio:NAME) as it is. The score goes to the run folder that the same settings with model=hf
+model.checkpoint=... model.head=keep trainer.max_steps=0 have, which compare, report and table read like any other.
+
+Of a run, its best checkpoint is scored. Characters of the references that the vocabulary lacks are counted first; where next to nothing of
+most references is in a checkpoint's own vocabulary, that is an error (text=upper for a vocabulary in capitals).
 
 decode=beam decode.lm=train-text scores it by another decoder (--help decode): what the network says of a split is kept in the run
 folder, and said once. Of a dataset, only the split that is scored is read (split=test, unless another is asked for). The score of a

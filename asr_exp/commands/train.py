@@ -166,6 +166,7 @@ def _score(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
     data = read_alone(config, "test", source, runtime)
     scoring = Scoring(config, folder, source, data, "test", runtime)
     split, audible = scoring.split, config.tracking.audio_examples
+    _ = source.network  # read on every rank, also where nothing is left for it to say
     if runtime.main:
         write_quarantine(folder, {"test": split.rejected})
         write_text(folder / "metrics.jsonl", "")
