@@ -17,7 +17,8 @@ from asr_exp.errors import UserError
 
 PATIENCE = 5.0  # seconds for a connection
 _ANSWERED_IN = 30.0  # seconds within which the hub answers a question, or sends the next bytes of a file
-# The same of Xet, by which the hub sends large files: of itself it waits for five minutes before it tries again. With these, one that keeps silent was given up after 92 s.
+# The same of Xet, by which the hub sends large files: of itself it waits for five minutes before it tries again. With these, one that
+# keeps silent was given up after 92 s.
 _XET = {
     "HF_XET_CLIENT_CONNECT_TIMEOUT": "10s", "HF_XET_CLIENT_READ_TIMEOUT": "15s", "HF_XET_CLIENT_RETRY_MAX_DURATION": "60s",
     "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "3",
