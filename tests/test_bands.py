@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "asr_exp").rglob("*.py"))
@@ -156,6 +157,15 @@ def test_the_wheel_packs_every_package():
     packages |= {f"asr_exp.conf.{path.parent.name}".removesuffix(".conf") for path in (ROOT / "conf").glob("*/*.yaml")} | {"asr_exp.conf"}
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     assert listed == packages
+
+
+def test_every_dependency_has_a_floor_that_ci_tries():
+    """.ci/oldest.py reads them with a pattern; packaging, which is pip's own reader, says what they are."""
+    requirements = [Requirement(line) for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]]
+    oldest = subprocess.run([sys.executable, ROOT / ".ci/oldest.py"], capture_output=True, text=True, check=True).stdout.split()
+    for one in requirements:
+        (floor,) = [part.version for part in one.specifier if part.operator == ">="]
+        assert f"{one.name}=={floor}" in oldest and one.specifier.contains(floor)
 
 
 @pytest.mark.parametrize("module", ["asr_exp.__main__", "asr_exp.schema", "asr_exp.config", "asr_exp.help"])
