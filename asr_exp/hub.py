@@ -43,16 +43,17 @@ def reachable(address: str) -> bool:
 def offline_where_unreachable() -> bool:
     """Have the hub's libraries go by their cache alone, here and in the processes to come, where the hub cannot be reached.
 
-    Whether that is so; False where they do already, by HF_HUB_OFFLINE.
+    Whether that is so; False where it is HF_HUB_OFFLINE that says it.
     """
     _limit_waiting()
-    if os.environ.get("HF_HUB_OFFLINE", "0") != "0" or reachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co")):
-        return False
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    for name in _SETTINGS:
-        if name in sys.modules:
-            setattr(sys.modules[name], "HF_HUB_OFFLINE", True)  # noqa: B010
-    return True
+    asked = os.environ.get("HF_HUB_OFFLINE", "0") != "0"
+    unreached = not asked and not reachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    if asked or unreached:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        for name in _SETTINGS:
+            if name in sys.modules:
+                setattr(sys.modules[name], "HF_HUB_OFFLINE", True)  # noqa: B010
+    return unreached
 
 
 def _limit_waiting() -> None:

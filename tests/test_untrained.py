@@ -185,9 +185,9 @@ def test_what_it_leaves_is_compared_reported_transcribed_and_put_in_a_table(plac
 
 
 @pytest.mark.parametrize(("settings", "words"), [
-    (["run=nowhere"], "run=nowhere names nothing to score"),
-    (["run=./a/b"], "run=./a/b names nothing to score"),
-    (["run=data"], "run=data names nothing to score"),
+    (["run=nowhere"], "run=nowhere cannot be loaded: there is no folder of that name"),
+    (["run=./a/b"], "run=./a/b is not a folder"),
+    (["run=data"], "run=data cannot be loaded: it has no config.json"),
     (["run=lab/none"], "run=lab/none cannot be loaded"),
     (["run=bare"], "run=bare is no fine-tuned recogniser"),
     (["run=upper", "model=tiny"], "model=tiny contradicts run="),
