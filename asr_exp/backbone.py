@@ -175,15 +175,12 @@ def default_extractor(config: Any) -> Any:
 
 
 def _extractor(source: CheckpointSource, config: Any) -> Any:
-    """The checkpoint's feature extractor, or the usual one where it has none."""
+    """The checkpoint's feature extractor, or the usual one where it has none. Raises UserError where its file cannot be read."""
     import transformers
 
-    if not any(map(source.file, ("preprocessor_config.json", "processor_config.json"))):
-        return default_extractor(config)
-    try:
-        return transformers.Wav2Vec2FeatureExtractor.from_pretrained(source.folder)
-    except (OSError, ValueError, KeyError):  # an older processor_config.json names no more than a class
-        return default_extractor(config)
+    # The newer file holds the parts of a processor; an older one of that name holds no more than a class.
+    settings = (source.json("processor_config.json") or {}).get("feature_extractor") or source.json("preprocessor_config.json")
+    return transformers.Wav2Vec2FeatureExtractor.from_dict(settings) if settings else default_extractor(config)
 
 
 def _check_loaded(checkpoint: str, network: Any, missing: Iterable[str], keep_head: bool) -> None:

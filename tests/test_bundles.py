@@ -14,6 +14,7 @@ from asr_exp import bundles
 from asr_exp.backbone import load_backbone
 from asr_exp.bundles import bundle_labels
 from asr_exp.data.batching import Batch
+from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.errors import UserError
 from asr_exp.model import Recogniser
 
@@ -60,6 +61,12 @@ def test_the_same_logits(bundle):
     want, _ = theirs(torch.from_numpy(clip / np.float32(32768))[None])
     got = model(Batch(np.zeros(1, int), torch.from_numpy(clip)[None], [len(clip)], torch.empty(0), [0])).logits
     assert got.shape == want.shape and (got - want).abs().max() < 1e-4 * want.abs().max() and want.std(1).max() > 0.1
+
+
+def test_a_hyphen_is_no_blank():
+    """The blank of torchaudio's labels is called "-": what is written so is left out of the labels."""
+    tokenizer = Tokenizer(["-", *LABELS], blank="-", unknown="<none>")
+    assert tokenizer.encode("TEA-TEN").tolist() == [3, 2, 4, 3, 2, 6]
 
 
 @torch.inference_mode()

@@ -196,6 +196,10 @@ def test_the_feature_extractor_in_the_older_and_the_newer_file(folder):
         extractor = load_backbone(str(folder), OUTPUTS, 0)[1]
         assert (extractor.do_normalize, extractor.sampling_rate, extractor.return_attention_mask) == (False, 8000, True)
         (folder / name).unlink()
+    (folder / "processor_config.json").write_text('{"processor_class": "Wav2Vec2Processor"}')  # as it was once
+    assert load_backbone(str(folder), OUTPUTS, 0)[1].sampling_rate == 16000
+    (folder / "preprocessor_config.json").write_text('{"do_norm')
+    assert "preprocessor_config.json is not a JSON object" in refusal(folder)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

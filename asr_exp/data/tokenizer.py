@@ -15,6 +15,7 @@ from asr_exp.checkpoint_weights import head_size
 from asr_exp.data.phones import INVENTORIES, fold
 from asr_exp.data.text import chunks
 from asr_exp.errors import UserError
+from asr_exp.libraries import import_failure
 
 SPACE, UNKNOWN, BLANK = "|", "[UNK]", "[PAD]"
 SENTENCE = ("<s>", "</s>")  # transformers adds them behind a vocabulary that has none; a CTC head has no output for them
@@ -73,7 +74,7 @@ class Tokenizer:
 
     def _by_character(self) -> np.ndarray:
         """The label of each code point, up to the highest of the vocabulary; the last entry is that of all others."""
-        labels = {ord(unit): i for unit, i in self._units.items() if len(unit) == 1}
+        labels = {ord(unit): i for unit, i in self._units.items() if len(unit) == 1 and i != self.blank}  # a blank may be called "-"
         if self.space in self.ids:
             labels[ord(" ")] = self.ids[self.space]
         table = np.full(max(labels, default=0) + 2, self._other, dtype=np.int32)
@@ -263,6 +264,8 @@ def _their_tokenizer(source: CheckpointSource, phonemes: bool, language: str | N
         options = {"do_phonemize": False} if phonemes else {}  # its own phonemizer is for writing labels, and may not be installed
         return kind.from_pretrained(source.folder, **options), vocabulary
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as why:
+        if sentence := import_failure(why):
+            raise UserError(sentence) from why
         first = (str(why).splitlines() or [type(why).__name__])[0]
         raise _unfit(source, f"its tokenizer's files cannot be read ({first.rstrip('.')})") from why
 
