@@ -2,6 +2,8 @@
 
 import functools
 import json
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,15 +60,13 @@ class CheckpointSource:
         return content
 
     def names(self) -> list[str]:
-        """The names of all its files, as far as they can be had."""
-        if self.repository is None:
-            return sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
-        from huggingface_hub import HfApi
+        """The names of all its files; where the hub does not give them, of those that are in the cache."""
+        if self.repository is not None:
+            from huggingface_hub import HfApi
 
-        try:
-            return HfApi().list_repo_files(self.repository, revision=self.commit)
-        except Exception:  # it is asked for to explain another error, which must not be hidden
-            return []
+            with suppress(Exception):  # some ask in order to explain another error, which must not be hidden
+                return HfApi().list_repo_files(self.repository, revision=self.commit)
+        return sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
 
     def lacks(self, what: str) -> UserError:
         """The error of a checkpoint without a file that it needs: it names what is there instead."""
@@ -126,8 +126,8 @@ def _commit(repository: str, revision: str | None) -> tuple[Path, str]:
     hub.offline_where_unreachable()
     path = _download(repository, repository, "config.json", revision or "main")
     if path is None:
-        nameless = CheckpointSource(repository, Path(), repository, revision or "main")
-        raise nameless.lacks("config.json")
+        nowhere = Path(os.devnull)  # nothing of it is in the cache
+        raise CheckpointSource(repository, nowhere, repository, revision or "main").lacks("config.json")
     return path.parent, path.parent.name
 
 

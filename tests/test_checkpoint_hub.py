@@ -10,8 +10,10 @@ from test_checkpoint_vocabularies import FIRST, UPPER, checkpoint
 
 from asr_exp import checkpoint_source
 from asr_exp.backbone import load_backbone
+from asr_exp.checkpoint_source import find_checkpoint
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.errors import UserError
+from asr_exp.language import checkpoint_model
 
 ID = "lab/reader"
 
@@ -44,6 +46,17 @@ def test_an_id_is_what_its_folder_is_and_stays_so_without_the_hub(hub, model, tm
     checkpoint_source._commit.cache_clear()
     asked = len(hub.requests)
     assert heard(ID, tmp_path, capsys, tone) == text and len(hub.requests) == asked
+
+
+def test_a_language_model_is_fetched_once(hub, model, monkeypatch):
+    (model / "language_model").mkdir()
+    for name in ("5gram.arpa", "unigrams.txt", "attrs.json"):
+        (model / "language_model" / name).write_text(name)
+    hub.add_model(ID, model)
+    path = checkpoint_model(find_checkpoint(ID))
+    assert path.read_text() == "5gram.arpa" and path.with_name("unigrams.txt").is_file()
+    hub_server.go_offline(monkeypatch)
+    assert checkpoint_model(find_checkpoint(ID)) == path
 
 
 def test_the_same_where_the_hub_is_gone(hub, model, tmp_path, monkeypatch):

@@ -207,6 +207,7 @@ REFUSED = {
     "a blank that is nowhere": (["a", "b", "c"], 3, {}, "blank (<pad>) is not among the 3 outputs of its head"),
     "another language": (FIRST + UPPER, 9, {}, "its vocab.json has 17 tokens and its head 9 outputs ('H' would be number 9)"),
     "languages, none named": ({"eng": {"<pad>": 0, "a": 1}, "tur": {"<pad>": 0, "ç": 1}}, 2, {}, "for each of 2 languages, and"),
+    "words for numbers": ({"<pad>": "0", "a": "1"}, 2, {}, "its vocab.json does not give each token a number"),
     "a language that is not there": ({"eng": {"<pad>": 0, "a": 1}}, 2, named(target_lang="deu"), "names deu (target_lang)"),
 }
 

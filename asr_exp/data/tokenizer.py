@@ -259,6 +259,8 @@ def _their_tokenizer(source: CheckpointSource, phonemes: bool, language: str | N
             raise _unfit(source, f"its vocab.json has a vocabulary for each of {len(vocabulary)} languages, and tokenizer_config.json "
                                  f"names {'none of them' if language is None else language} (target_lang)")
         vocabulary = vocabulary[language]
+    if not all(isinstance(number, int) for number in vocabulary.values()):
+        raise _unfit(source, "its vocab.json does not give each token a number")
     try:
         kind = getattr(transformers, PHONEMES if phonemes else "Wav2Vec2CTCTokenizer")
         options = {"do_phonemize": False} if phonemes else {}  # its own phonemizer is for writing labels, and may not be installed
