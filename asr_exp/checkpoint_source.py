@@ -142,13 +142,12 @@ def _download(name: str, repository: str, file: str, revision: str | None) -> Pa
         return Path(known) if isinstance(known, str) else None
     try:
         return Path(hf_hub_download(repository, file, revision=revision))
-    except LocalEntryNotFoundError as why:
-        if fixed and constants.HF_HUB_OFFLINE:
-            return None  # what was fetched while there was a network is all there is
-        raise _refused(name, why) from why
-    except EntryNotFoundError:
-        return None
     except Exception as why:
+        if isinstance(why, EntryNotFoundError) and not isinstance(why, LocalEntryNotFoundError):
+            return None
+        # Offline, what was fetched while there was a network is all there is. Where the commit is known, it is the file that is missing.
+        if fixed and (constants.HF_HUB_OFFLINE or _is_missing(why)):
+            return None
         raise _refused(name, why) from why
 
 
@@ -158,5 +157,15 @@ def _refused(name: str, why: Exception) -> Exception:
         return why
     if hub.unreachable(why):
         return Unreachable(f"model.checkpoint={name} cannot be loaded: there is no folder of that name, {reason}.")
-    missing = type(why).__name__ == "RepositoryNotFoundError"
-    return UserError(f"model.checkpoint={name} cannot be loaded: {'there is no folder of that name, and ' * missing}{reason}.")
+    first = "there is no folder of that name, and " * _is_missing(why)
+    return UserError(f"model.checkpoint={name} cannot be loaded: {first}{reason}.")
+
+
+def _is_missing(why: Exception) -> bool:
+    """Whether the hub answers that there is no such repository, or that there is no such thing without saying what."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    answer = next((one for one in hub.causes(why) if isinstance(one, HfHubHTTPError)), None)
+    if answer is None or isinstance(answer, GatedRepoError | RevisionNotFoundError):
+        return False
+    return isinstance(answer, RepositoryNotFoundError) or answer.response.status_code == 404

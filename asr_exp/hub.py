@@ -166,7 +166,8 @@ def _answer(error: Any) -> str:
     status, headers = error.response.status_code, error.response.headers
     if isinstance(error, errors.GatedRepoError):  # a RepositoryNotFoundError too
         return "its authors give it to those who accept its terms; open its page on the hub, accept them, and type `hf auth login`"
-    if isinstance(error, errors.RepositoryNotFoundError):
+    known = isinstance(error, errors.RevisionNotFoundError | errors.RemoteEntryNotFoundError)
+    if isinstance(error, errors.RepositoryNotFoundError) or status == 404 and not known:
         return "it is not on the hub, or it is private; check the id, or type `hf auth login` to show that you may read it"
     if isinstance(error, errors.RevisionNotFoundError):
         return "it has no such revision; give a branch, a tag or a commit that its page on the hub shows"

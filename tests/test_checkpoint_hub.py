@@ -107,6 +107,7 @@ REFUSALS = {
     "gated": ({"status": 403, "code": "GatedRepo"}, "accept them, and type `hf auth login`"),
     "gated, nobody logged in": ({"status": 401, "code": "GatedRepo"}, "accept them, and type `hf auth login`"),
     "missing": ({"status": 401, "code": "RepoNotFound"}, "there is no folder of that name, and it is not on the hub, or it is private"),
+    "missing, without a word": ({"status": 404}, "there is no folder of that name, and it is not on the hub, or it is private"),
     "refused": ({"status": 403}, "the hub refuses (403): it is private, or given to those alone who accept its terms"),
     "no such revision": ({"status": 404, "code": "RevisionNotFound"}, "it has no such revision"),
     "too often": ({"status": 429, "headers": {"Retry-After": "7"}}, "the hub asks to wait (429); try again in 7 s"),
@@ -115,7 +116,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("reason", REFUSALS)
-@pytest.mark.parametrize("file", [None, "pytorch_model.bin"])
+@pytest.mark.parametrize("file", [None, "config.json"])
 def test_the_hub_s_refusal_is_told_as_what_it_is(hub, hurried, model, tmp_path, capsys, reason, file):
     answer, sentence = REFUSALS[reason]
     hub.add_model(ID, model)
@@ -123,6 +124,15 @@ def test_the_hub_s_refusal_is_told_as_what_it_is(hub, hurried, model, tmp_path, 
     call("transcribe", "a.wav", f"run={ID}", "trainer.device=cpu", cwd=tmp_path, status=2)
     told = capsys.readouterr().err.splitlines()[-1]
     assert told.startswith(f"error: run={ID} cannot be loaded: ") and sentence in told
+
+
+@pytest.mark.parametrize("answer", [{"status": 404}, {"status": 404, "code": "EntryNotFound"}])
+def test_a_file_that_is_not_there_is_not_missed(hub, hurried, model, answer):
+    """Whichever way the hub says so."""
+    for name in ("model.safetensors", "preprocessor_config.json", "processor_config.json"):
+        hub.fail(ID, file=name, **answer)
+    hub.add_model(ID, model)
+    assert load_backbone(ID, 5, 0)
 
 
 @pytest.mark.parametrize("trouble", ["stall", "break_off"])
