@@ -107,8 +107,8 @@ def read_config(checkpoint: str | None, revision: str | None = None, architectur
 def _check_waveforms(name: str, config: Any, needs_adapter: bool) -> None:
     """Raise UserError for an architecture that takes no waveforms, that shortens what it makes of them, or whose front end cannot be."""
     if needs_adapter:
-        raise UserError(f"{name} has an adapter (add_adapter: true) that shortens its output, and a head trained on that; it cannot keep "
-                        "its head. Give model.head=new +model.config.add_adapter=false to train without the adapter.")
+        raise UserError(f"{name} has an adapter (add_adapter: true) that shortens its output, and a head trained on that, which cannot be "
+                        "used. Train a new head without the adapter: model.head=new +model.config.add_adapter=false.")
     if getattr(config, "add_adapter", False):
         raise UserError(f"{name} has an adapter (add_adapter: true) that shortens its output; add +model.config.add_adapter=false to leave "
                         "it out.")

@@ -96,10 +96,11 @@ def _read_pickle(source: CheckpointSource, path: Path) -> dict[str, torch.Tensor
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as why:
         if found := sorted(set(_foreign_globals(path))):
-            fairseq = any(one.startswith(("argparse.", "fairseq.", "omegaconf.")) for one in found)
-            kind = "a checkpoint of fairseq" if fairseq else "a pickle"
-            raise source.error(f"{path.name} is {kind} that holds more than weights ({found[0]}); such a file can run code when it is "
-                               "opened, so it is not. Convert it to safetensors where you trust it") from None
+            if fairseq := [one for one in found if one.startswith(("argparse.", "fairseq.", "omegaconf."))]:
+                raise source.error(f"{path.name} is a checkpoint of fairseq ({fairseq[0]}) and not of transformers; give its copy on the "
+                                   "hub, or convert it") from None
+            raise source.error(f"{path.name} is a pickle that holds more than weights ({found[0]}), which would run as code, so it is not "
+                               "opened; give a copy in safetensors") from None
         raise _damaged(source, path, str(why)) from None
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         held = ", ".join(map(str, list(content)[:4])) if isinstance(content, dict) else f"a {type(content).__name__}"

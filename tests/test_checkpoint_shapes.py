@@ -244,12 +244,12 @@ REFUSED = {
     "cut legacy": (lambda f: (rewrite(f, dict, _use_new_zipfile_serialization=False), cut(f, "pytorch_model.bin", 0.6)),
                    "is cut short or damaged ("),
     "empty pickle": (lambda f: (rewrite(f, dict), cut(f, "pytorch_model.bin", 0)), "pytorch_model.bin is cut short or damaged (0 bytes"),
-    "code": (lambda f: rewrite(f, lambda w: w | {"x": Code()}), "a pickle that holds more than weights (posix.mkdir); such a file can run"),
+    "code": (lambda f: rewrite(f, lambda w: w | {"x": Code()}), "holds more than weights (posix.mkdir), which would run as code"),
     "legacy code": (lambda f: rewrite(f, lambda w: w | {"x": Code()}, _use_new_zipfile_serialization=False), "than weights (posix.mkdir)"),
     "plain code": (lambda f: (without_weights(f), (f / "pytorch_model.bin").write_bytes(pickle.dumps({"x": Code()}))), "(posix.mkdir)"),
     "state_dict": (lambda f: rewrite(f, lambda w: {"state_dict": w, "epoch": 3}), "holds state_dict, epoch, as training scripts save"),
     "a list": (lambda f: rewrite(f, lambda w: list(w.values())), "holds a list, as training scripts"),
-    "fairseq weights": (lambda f: rewrite(f, lambda w: {"args": Namespace(arch="wav2vec2"), "model": w}), "is a checkpoint of fairseq"),
+    "fairseq weights": (lambda f: rewrite(f, lambda w: {"args": Namespace(arch="wav2vec2"), "model": w}), "of fairseq (argparse.Namespace)"),
     "fairseq alone": (lambda f: (rewrite(f, lambda w: {"model": w}, "wav2vec_small.pt"), (f / "config.json").unlink()),
                       "it has no config.json; it holds a checkpoint of fairseq or of a training script (wav2vec_small.pt)"),
     "no config": (lambda f: (f / "config.json").unlink(), "it has no config.json; it holds model.safetensors"),
@@ -275,7 +275,8 @@ def test_what_cannot_be_loaded_is_named(folder, shape, tmp_path, monkeypatch):
 def test_the_advice_for_an_adapter_works_and_keeps_no_head_that_was_trained_on_it(original, folder):
     configure(folder, add_adapter=True)
     same(loaded(folder, settings={"add_adapter": False}), original()[1], but=("lm_head.weight", "lm_head.bias"))
-    assert "cannot keep its head. Give model.head=new" in refusal(folder, settings={"add_adapter": False}, keep_head=True)
+    told = refusal(folder, settings={"add_adapter": False}, keep_head=True)
+    assert "which cannot be used. Train a new head without the adapter: model.head=new" in told
 
 
 def test_a_file_and_a_folder_that_is_not_there(tmp_path):
