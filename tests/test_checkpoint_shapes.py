@@ -249,7 +249,7 @@ REFUSED = {
     "plain code": (lambda f: (without_weights(f), (f / "pytorch_model.bin").write_bytes(pickle.dumps({"x": Code()}))), "(posix.mkdir)"),
     "state_dict": (lambda f: rewrite(f, lambda w: {"state_dict": w, "epoch": 3}), "holds state_dict, epoch, as training scripts save"),
     "a list": (lambda f: rewrite(f, lambda w: list(w.values())), "holds a list, as training scripts"),
-    "fairseq weights": (lambda f: rewrite(f, lambda w: {"args": Namespace(arch="wav2vec2"), "model": w}), "of fairseq (argparse.Namespace)"),
+    "fairseq weights": (lambda f: rewrite(f, lambda w: {"args": Namespace(arch="wav2vec2"), "model": w}), "of fairseq (argparse.Names"),
     "fairseq alone": (lambda f: (rewrite(f, lambda w: {"model": w}, "wav2vec_small.pt"), (f / "config.json").unlink()),
                       "it has no config.json; it holds a checkpoint of fairseq or of a training script (wav2vec_small.pt)"),
     "no config": (lambda f: (f / "config.json").unlink(), "it has no config.json; it holds model.safetensors"),
