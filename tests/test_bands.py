@@ -26,7 +26,7 @@ ROWS = [
     ["checkpoint_source", "help", "machine", "untrained"],
     ["checkpoint_weights"],
     ["data"],  # band 2, one way
-    ["data.espeak", "data.phones"],
+    ["data.checkpoint_vocabulary", "data.espeak", "data.phones"],
     ["data.text"],
     ["data.corpora.utterances"],
     ["data.corpora.base"],

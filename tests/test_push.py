@@ -112,6 +112,7 @@ class _Answers(BaseHTTPRequestHandler):
 def server(monkeypatch, tmp_path):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     for name, value in (("HF_HUB_OFFLINE", False), ("HF_HUB_DISABLE_XET", True), ("HF_TOKEN_PATH", str(tmp_path / "no-token"))):
         monkeypatch.setattr(huggingface_hub.constants, name, value)
     hub.offline_where_unreachable.cache_clear()

@@ -3,40 +3,22 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from asr_exp.checkpoint_source import CheckpointSource, find_checkpoint
-from asr_exp.checkpoint_weights import head_size
+from asr_exp.checkpoint_source import find_checkpoint
+from asr_exp.data.checkpoint_vocabulary import PHONEMES, Conventions, read_vocabulary
 from asr_exp.data.phones import INVENTORIES, fold
 from asr_exp.data.text import chunks
 from asr_exp.errors import UserError
-from asr_exp.libraries import import_failure
 
 SPACE, UNKNOWN, BLANK = "|", "[UNK]", "[PAD]"
-SENTENCE = ("<s>", "</s>")  # transformers adds them behind a vocabulary that has none; a CTC head has no output for them
-PHONEMES = "Wav2Vec2PhonemeCTCTokenizer"  # transformers' tokenizer of phones; that of characters is Wav2Vec2CTCTokenizer
 # What transformers takes away where `clean_up_tokenization_spaces` is set.
 CLEANED = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"),
            (" 're", "'re"))  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Conventions:
-    """How a checkpoint's tokenizer writes text, besides its tokens, in the words of tokenizer_config.json.
-
-    do_lower_case: an upper-case vocabulary for lower-case text; replace_word_delimiter_char: what is printed for the delimiter;
-    clean_up_tokenization_spaces: no space before punctuation; phonemes: it is a Wav2Vec2PhonemeCTCTokenizer.
-    """
-
-    do_lower_case: bool = False
-    replace_word_delimiter_char: str = " "
-    clean_up_tokenization_spaces: bool = False
-    phonemes: bool = False
 
 
 class Tokenizer:
@@ -125,35 +107,9 @@ class Tokenizer:
         unit: of a checkpoint whose tokenizer does not say; a Wav2Vec2PhonemeCTCTokenizer is one of phones. Raises UserError where it has
         none, or one that does not fit its head.
         """
-        source = find_checkpoint(checkpoint, revision)
-        settings = {**(source.json("config.json") or {}), **(source.json("tokenizer_config.json") or {})}
-        phonemes = settings.get("tokenizer_class") == PHONEMES
-        theirs, vocabulary = _their_tokenizer(source, phonemes, settings.get("target_lang"))
-        outputs = head_size(source)
-        if not outputs:
-            raise _unfit(source, "it has no CTC head")
-        blank = _special(theirs, vocabulary, "pad_token", "<pad>", BLANK)
-        unknown = _special(theirs, vocabulary, "unk_token", "<unk>", UNKNOWN)
-        ids = {**theirs.get_vocab(), **vocabulary}
-        if ids.get(blank, outputs) >= outputs:
-            raise _unfit(source, f"its tokenizer's blank ({blank}) is not among the {outputs} outputs of its head")
-        added = {*theirs.all_special_tokens, *SENTENCE, theirs.word_delimiter_token}
-        beyond = {token: i for token, i in vocabulary.items() if i >= outputs and token not in added}
-        if beyond:
-            token, number = next(iter(beyond.items()))
-            raise _unfit(source, f"its vocab.json has {len(vocabulary)} tokens and its head {outputs} outputs ({token!r} would be number "
-                                 f"{number}): they are not of one model, or not of one language")
-        names = {i: token for token, i in ids.items()}
-        tokens = [names.get(i) for i in range(outputs)]
-        space = theirs.word_delimiter_token or ""
-        if not phonemes and space not in tokens and " " in tokens:
-            space = " "
-        return cls(
-            tokens, "phone" if phonemes else unit, blank, unknown, space, inventory, score_inventory,
-            Conventions(bool(getattr(theirs, "do_lower_case", False)),
-                        "" if phonemes else getattr(theirs, "replace_word_delimiter_char", " "),
-                        bool(theirs.clean_up_tokenization_spaces), phonemes),
-        )  # fmt: skip
+        v = read_vocabulary(find_checkpoint(checkpoint, revision))
+        unit = "phone" if v.conventions.phonemes else unit
+        return cls(v.tokens, unit, v.blank, v.unknown, v.space, inventory, score_inventory, v.conventions)
 
     # -- using it -----------------------------------------------------------------------------------------------------
 
@@ -243,43 +199,6 @@ class Tokenizer:
             path = Path(scratch) / "vocab.json"
             path.write_text(json.dumps(named, ensure_ascii=False), encoding="utf-8")
             return getattr(transformers, PHONEMES if c.phonemes else "Wav2Vec2CTCTokenizer")(str(path), **options)
-
-
-def _their_tokenizer(source: CheckpointSource, phonemes: bool, language: str | None) -> tuple[Any, dict[str, int]]:
-    """transformers' own tokenizer of a checkpoint, and its vocab.json. (AutoTokenizer knows none for SEW.)"""
-    import transformers
-
-    for name in ("special_tokens_map.json", "added_tokens.json"):
-        source.file(name)  # so that it is there where the tokenizer looks for it
-    vocabulary = source.json("vocab.json")
-    if vocabulary is None:
-        raise _unfit(source, "it has no vocabulary (vocab.json)")
-    if any(isinstance(ids, dict) for ids in vocabulary.values()):
-        if language not in vocabulary:
-            raise _unfit(source, f"its vocab.json has a vocabulary for each of {len(vocabulary)} languages, and tokenizer_config.json "
-                                 f"names {'none of them' if language is None else language} (target_lang)")
-        vocabulary = vocabulary[language]
-    if not all(isinstance(number, int) for number in vocabulary.values()):
-        raise _unfit(source, "its vocab.json does not give each token a number")
-    try:
-        kind = getattr(transformers, PHONEMES if phonemes else "Wav2Vec2CTCTokenizer")
-        options = {"do_phonemize": False} if phonemes else {}  # its own phonemizer is for writing labels, and may not be installed
-        return kind.from_pretrained(source.folder, **options), vocabulary
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as why:
-        if sentence := import_failure(why):
-            raise UserError(sentence) from why
-        first = (str(why).splitlines() or [type(why).__name__])[0]
-        raise _unfit(source, f"its tokenizer's files cannot be read ({first.rstrip('.')})") from why
-
-
-def _special(theirs: Any, vocabulary: dict[str, int], role: str, *usual: str) -> str:
-    """The token of a role: the one that the files name, or, where the vocabulary lacks that, the usual one that it has."""
-    named = getattr(theirs, role)
-    return str(named) if named in vocabulary else next((token for token in usual if token in vocabulary), str(named or usual[-1]))
-
-
-def _unfit(source: CheckpointSource, reason: str) -> UserError:
-    return UserError(f"model.checkpoint={source.name} cannot keep its head: {reason}. Use model.head=new, or give another checkpoint.")
 
 
 def sums(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
