@@ -96,7 +96,9 @@ def check_vocabulary(config: DictConfig, data: Data, tokenizer: Tokenizer, score
     Of training some of it is tolerated. Raises UserError where a vocabulary that was not made of the transcripts covers hardly anything of
     most transcripts of a split.
     """
-    rows = {name: data.corpus.splits[name][: config.dataset.max_utterances] for name in ["train"] * train + list(scored)}
+    t, given = config.tokenizer, config.model.head == "keep" or config.tokenizer.vocabulary
+    whole = not given and t.inventory is None and t.min_count == 1 and "train" in t.splits  # made of all that training has
+    rows = {name: data.corpus.splits[name][: config.dataset.max_utterances] for name in ["train"] * (train and not whole) + list(scored)}
     found = {name: coverage(some.texts(), tokenizer) for name, some in rows.items()}
     harm = {name: _harm(name, one, train and name == "train", tokenizer) for name, one in found.items()}
     concerned = {name: one for name, one in found.items() if harm[name]}
@@ -109,7 +111,6 @@ def check_vocabulary(config: DictConfig, data: Data, tokenizer: Tokenizer, score
     lacking = ", ".join(f"{unit!r} {n:,}" for unit, n in counts.most_common(SHOWN)) + more
     told = (f"The vocabulary lacks {units} of the transcripts (text={config.text.name}; {lacking}): "
             f"{'; '.join(filter(None, harm.values()))}. {advice(config, rows[worst].texts(), tokenizer, concerned[worst])}")
-    given = config.model.head == "keep" or config.tokenizer.vocabulary
     if given and any(2 * one.hollow > one.spoken for one in concerned.values()):
         raise UserError(told)
     if main:
