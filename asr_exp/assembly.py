@@ -131,7 +131,7 @@ def build_recogniser(config: DictConfig, tokenizer: Tokenizer, runtime: Runtime,
     """The run's backbone with a head for its vocabulary, drawn from the seed; or, from `checkpoint`, what a run has trained."""
     arguments = model_arguments(config, runtime.device.type)
     if checkpoint:
-        arguments |= {"checkpoint": str(checkpoint), "revision": None, "architecture": None, "settings": {}, "keep_head": True}
+        arguments |= {"checkpoint": str(checkpoint), "architecture": None, "settings": {}, "keep_head": True}
     seed_everything(config.seed)
     model = Recogniser(*load_backbone(vocabulary=len(tokenizer), blank=tokenizer.blank, **arguments), config.model.padding)
     model.freeze(config.model.freeze_front_end, list(config.model.freeze))
@@ -209,7 +209,7 @@ def _language_model(config: DictConfig, tokenizer: Tokenizer, folder: Path | Non
         return path
     if d.lm == "checkpoint":
         other = config.run and not is_run(config.run)
-        return checkpoint_model(find_checkpoint(config.run if other else config.model.checkpoint or ""))
+        return checkpoint_model(find_checkpoint(config.run if other else config.model.checkpoint or "", config.model.revision))
     source = Path(d.lm).expanduser()
     if source.suffix == ".arpa" or is_arpa(source):
         return source

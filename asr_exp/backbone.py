@@ -47,6 +47,9 @@ def load_backbone(checkpoint: str | None, vocabulary: int, blank: int, *, revisi
     except (ValueError, RuntimeError, TypeError, ZeroDivisionError, LookupError) as why:
         raise _blame(why, source.error(f"its config.json does not make a {config.model_type} ({_first_line(why)})")) from why
     _check_loaded(checkpoint, network, {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}, keep_head)
+    sums = ((name, one.detach().sum(dtype=torch.float64)) for name, one in network.named_parameters())
+    if broken := next((name for name, total in sums if not torch.isfinite(total)), None):
+        raise source.error(f"its weights hold what is no number ({broken}), as a training that diverged leaves them; give another")
     return network, _extractor(source, config)
 
 
@@ -129,7 +132,10 @@ def _config_of(source: CheckpointSource) -> Any:
     if not isinstance(content.get("model_type"), str):
         raise source.error("its config.json has no model_type, so its architecture cannot be known; take the file of its hub page")
     if content["model_type"] not in transformers.CONFIG_MAPPING:
-        raise source.error(f"it is a {content['model_type']}, which transformers {transformers.__version__} does not know")
+        told = source.error(f"it is a {content['model_type']}, which transformers {transformers.__version__} does not know")
+        raise UserError(f"{told}{nearest(content['model_type'], transformers.CONFIG_MAPPING.keys())}")
+    if content.get("quantization_config"):
+        raise source.error("its weights are quantised (quantization_config); give the checkpoint that they were made from")
     if content.get("vocab_size", 0) is None:  # as pretraining leaves it
         del content["vocab_size"]
     kind = transformers.CONFIG_MAPPING[content["model_type"]]
@@ -179,7 +185,10 @@ def _extractor(source: CheckpointSource, config: Any) -> Any:
     import transformers
 
     # The newer file holds the parts of a processor; an older one of that name holds no more than a class.
-    settings = (source.json("processor_config.json") or {}).get("feature_extractor") or source.json("preprocessor_config.json")
+    nested = (source.json("processor_config.json") or {}).get("feature_extractor")
+    settings = nested if isinstance(nested, dict) else source.json("preprocessor_config.json")
+    if settings and not (isinstance(rate := settings.get("sampling_rate", 16000), int) and rate > 0):
+        raise source.error(f"its preprocessor_config.json has the sampling_rate {rate!r}, which is no number of samples a second")
     return transformers.Wav2Vec2FeatureExtractor.from_dict(settings) if settings else default_extractor(config)
 
 

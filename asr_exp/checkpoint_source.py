@@ -53,7 +53,7 @@ class CheckpointSource:
             return None
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):
             raise self.error(f"{name} is not a JSON object; download it again")
@@ -66,7 +66,8 @@ class CheckpointSource:
 
             with suppress(Exception):  # some ask in order to explain another error, which must not be hidden
                 return HfApi().list_repo_files(self.repository, revision=self.commit)
-        return sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
+        here = (path for pattern in ("*", "language_model/*") for path in self.folder.glob(pattern))  # not the whole tree: it may be large
+        return sorted(path.relative_to(self.folder).as_posix() for path in here if path.is_file())
 
     def lacks(self, what: str) -> UserError:
         """The error of a checkpoint without a file that it needs: it names what is there instead."""
@@ -122,7 +123,8 @@ def _commit(repository: str, revision: str | None) -> tuple[Path, str]:
     try:
         validate_repo_id(repository)
     except HFValidationError:
-        raise UserError(f"model.checkpoint={repository} is neither a folder nor an id on the hub (OWNER/NAME); check it.") from None
+        name = " It may be " + "/".join(repository.rstrip("/").split("/")[-2:]) + "." if "://" in repository else ""
+        raise UserError(f"model.checkpoint={repository} is neither a folder nor an id on the hub (OWNER/NAME); check it.{name}") from None
     hub.offline_where_unreachable()
     path = _download(repository, repository, "config.json", revision or "main")
     if path is None:

@@ -16,6 +16,7 @@ from asr_exp.errors import UserError
 # In the order in which they are looked for; an index names the files that the weights are spread over.
 FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 HEAD = "lm_head.weight"
+PARALLEL = "module."  # before every name, where torch's DataParallel has saved them
 
 
 def read_weights(source: CheckpointSource) -> dict[str, torch.Tensor]:
@@ -27,7 +28,7 @@ def read_weights(source: CheckpointSource) -> dict[str, torch.Tensor]:
     for path in weight_files(source):
         read = _read_safetensors if path.suffix == ".safetensors" else _read_pickle
         weights |= read(source, path)
-    return weights
+    return {name.removeprefix(PARALLEL): tensor for name, tensor in weights.items()}
 
 
 def weight_files(source: CheckpointSource) -> list[Path]:
@@ -38,7 +39,7 @@ def weight_files(source: CheckpointSource) -> list[Path]:
     if not name.endswith(".index.json"):
         return [path]
     places = (source.json(name) or {}).get("weight_map")
-    if not isinstance(places, dict) or not places:
+    if not isinstance(places, dict) or not places or not all(isinstance(one, str) and Path(one).name == one for one in places.values()):
         raise source.error(f"{name} does not say which file holds which weight; download it again")
     found = {shard: source.file(shard) for shard in sorted(set(places.values()))}
     missing = [shard for shard, shard_path in found.items() if shard_path is None]
@@ -51,13 +52,15 @@ def head_size(source: CheckpointSource) -> int | None:
     """How many outputs the CTC head of a checkpoint has; None where it has no head."""
     for path in weight_files(source):
         if path.suffix != ".safetensors":
-            head = _read_pickle(source, path).get(HEAD)
+            weights = _read_pickle(source, path)
+            head = weights.get(HEAD, weights.get(PARALLEL + HEAD))
             shape = None if head is None else list(head.shape)
         else:
             from safetensors import safe_open
 
             with _safetensors_errors(source, path), safe_open(path, "pt") as file:
-                shape = file.get_slice(HEAD).get_shape() if HEAD in file.keys() else None  # noqa: SIM118
+                name = next((name for name in (HEAD, PARALLEL + HEAD) if name in file.keys()), None)  # noqa: SIM118
+                shape = file.get_slice(name).get_shape() if name else None
         if shape:
             return int(shape[0])
     return None
@@ -102,7 +105,7 @@ def _read_pickle(source: CheckpointSource, path: Path) -> dict[str, torch.Tensor
             raise source.error(f"{path.name} is a pickle that holds more than weights ({found[0]}), which would run as code, so it is not "
                                "opened; give a copy in safetensors") from None
         raise _damaged(source, path, str(why)) from None
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in content.items()):
         held = ", ".join(map(str, list(content)[:4])) if isinstance(content, dict) else f"a {type(content).__name__}"
         raise source.error(f"{path.name} holds {held}, as training scripts save their state, and not weights alone; "
                            "give a folder that save_pretrained wrote")

@@ -3,6 +3,7 @@ and sending to it."""
 
 import functools
 import importlib
+import logging
 import os
 import re
 import socket
@@ -46,6 +47,7 @@ def offline_where_unreachable() -> bool:
     Whether that is so; False where it is HF_HUB_OFFLINE that says it.
     """
     _limit_waiting()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each of its tries is a line; what they end with is told
     asked = os.environ.get("HF_HUB_OFFLINE", "0") != "0"
     unreached = not asked and not reachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     if asked or unreached:

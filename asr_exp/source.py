@@ -22,7 +22,7 @@ from asr_exp.runtime import Runtime
 class Source:
     """A checkpoint, its vocabulary read at once, its network when it is asked for. Every rank makes one, and asks for the same.
 
-    config: model.revision and model.config are heeded where it is the config's own model.checkpoint. held: what keeps others from
+    config: model.config is heeded where it is the config's own model.checkpoint. held: what keeps others from
     writing it while it is read. Raises UserError for a checkpoint that cannot be read.
     """
 
@@ -34,7 +34,7 @@ class Source:
     def __post_init__(self) -> None:
         m = self.config.model
         self._own = self.checkpoint == m.checkpoint and m.head == "keep"
-        self.revision: str | None = m.revision if self._own else None
+        self.revision: str | None = m.revision  # of an id on the hub: a folder has none
         read_config(self.checkpoint, self.revision, keep_head=True)
         self.tokenizer = checkpoint_tokenizer(self.config, self.checkpoint, self.revision)
 

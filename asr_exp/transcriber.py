@@ -196,7 +196,7 @@ def load_transcriber(config: DictConfig, runtime: Runtime) -> Transcriber:
         model = source.network
     except UserError as why:
         raise as_asked(why, config.run) from why
-    if config.decode.name == "greedy" and not checkpoint.startswith(BUNDLE) and find_checkpoint(checkpoint).file("alphabet.json"):
+    if config.decode.name == "greedy" and not checkpoint.startswith(BUNDLE) and _has_language_model(source):
         say("", f"{checkpoint} comes with a language model, which is not used: decode=beam decode.lm=checkpoint decodes with it.")
     folder = Path(config.run).expanduser() if config.run else run_folder(config)
     decoder = build_decoder(config, source.tokenizer, runtime, folder if is_run(folder) else None)
@@ -204,6 +204,10 @@ def load_transcriber(config: DictConfig, runtime: Runtime) -> Transcriber:
         use_tuned(decoder, folder, source.hash)
     how = Chunking(chunking.whole_seconds, chunking.chunk_seconds, chunking.overlap_seconds)
     return Transcriber(model, source.tokenizer, decoder, runtime.device, config.trainer.device_seconds, how)
+
+
+def _has_language_model(source: Source) -> bool:
+    return find_checkpoint(source.checkpoint, source.revision).file("alphabet.json") is not None
 
 
 def as_asked(error: UserError, run: str | None) -> UserError:

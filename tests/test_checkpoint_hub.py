@@ -30,9 +30,9 @@ def model(tmp_path):
     return folder
 
 
-def heard(name, tmp_path, capsys, tone, **_):
+def heard(name, tmp_path, capsys, tone, *keys):
     soundfile.write(tmp_path / "a.wav", tone(1.0), 16000, subtype="PCM_16")
-    call("transcribe", "a.wav", f"run={name}", "trainer.device=cpu", cwd=tmp_path)
+    call("transcribe", "a.wav", f"run={name}", "trainer.device=cpu", *keys, cwd=tmp_path)
     return capsys.readouterr().out
 
 
@@ -46,6 +46,15 @@ def test_an_id_is_what_its_folder_is_and_stays_so_without_the_hub(hub, model, tm
     checkpoint_source._commit.cache_clear()
     asked = len(hub.requests)
     assert heard(ID, tmp_path, capsys, tone) == text and len(hub.requests) == asked
+
+
+def test_a_revision_is_heard_by_every_command(hub, model, tmp_path, capsys, tone):
+    hub.add_model(ID, model, revision="v1")
+    assert heard(ID, tmp_path, capsys, tone, "model.revision=v1") == heard(model, tmp_path, capsys, tone)
+    call("transcribe", "a.wav", f"run={ID}", "model.revision=v2", cwd=tmp_path, status=2)
+    assert f"run={ID} cannot be loaded: it has no such revision" in capsys.readouterr().err
+    call("export", f"run={ID}", "model.revision=v1", "out=exported", cwd=tmp_path)
+    assert (tmp_path / "exported/model.safetensors").is_file()
 
 
 def test_a_language_model_is_fetched_once(hub, model, monkeypatch):

@@ -95,6 +95,7 @@ SHAPES = {
     "safetensors in old names": lambda folder: rewrite(folder, old_names, "model.safetensors"),
     "zip": lambda folder: rewrite(folder, dict),
     "zip in old names": lambda folder: rewrite(folder, old_names),
+    "of DataParallel": lambda folder: rewrite(folder, lambda weights: {f"module.{name}": w for name, w in weights.items()}),
     "legacy": lambda folder: rewrite(folder, old_names, _use_new_zipfile_serialization=False),
 }
 
@@ -252,10 +253,16 @@ REFUSED = {
     "fairseq weights": (lambda f: rewrite(f, lambda w: {"args": Namespace(arch="wav2vec2"), "model": w}), "of fairseq (argparse.Names"),
     "fairseq alone": (lambda f: (rewrite(f, lambda w: {"model": w}, "wav2vec_small.pt"), (f / "config.json").unlink()),
                       "it has no config.json; it holds a checkpoint of fairseq or of a training script (wav2vec_small.pt)"),
+    "not finite": (lambda f: rewrite(f, lambda w: {k: v * float("nan") for k, v in w.items()}), "its weights hold what is no number"),
+    "numbered": (lambda f: rewrite(f, lambda w: {3: torch.zeros(1)}), "holds 3, as training scripts save"),
+    "quantised": (lambda f: configure(f, quantization_config={"load_in_8bit": True}), "its weights are quantised (quantization_config)"),
+    "no rate": (lambda f: (f / "preprocessor_config.json").write_text('{"sampling_rate": 0}'), "has the sampling_rate 0, which"),
+    "an index that leaves the folder": (lambda f: ((f / "model.safetensors").unlink(), (f / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "../b.safetensors"}}')), "does not say which file holds which weight"),
     "no config": (lambda f: (f / "config.json").unlink(), "it has no config.json; it holds model.safetensors"),
     "broken config": (lambda f: cut(f, "config.json", 0.5), "config.json is not a JSON object; download it again"),
     "no model_type": (lambda f: configure(f, model_type=...), "its config.json has no model_type"),
-    "unknown model_type": (lambda f: configure(f, model_type="hubert2"), "it is a hubert2, which transformers 5."),
+    "unknown model_type": (lambda f: configure(f, model_type="hubert2"), "does not know. Did you mean 'hubert'?"),
     "a value of the wrong kind": (lambda f: configure(f, hidden_size="large"), "its config.json is not one of a wav2vec2 ("),
     "adapter": (lambda f: configure(f, add_adapter=True), "shortens its output; add +model.config.add_adapter=false"),
     "another size": (lambda f: configure(f, hidden_size=48, num_attention_heads=4), "weights of Wav2Vec2ForCTC, such as "),

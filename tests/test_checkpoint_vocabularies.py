@@ -34,7 +34,7 @@ def checkpoint(folder: Path, tokens, outputs=None, kind="wav2vec2", files=None, 
     network.save_pretrained(folder)
     ids = tokens if isinstance(tokens, dict) else {token: i for i, token in enumerate(tokens)}
     for name, content in {"vocab.json": ids, **(files or {})}.items():
-        (folder / name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        (folder / name).write_text(json.dumps(content, ensure_ascii="\ud800" in content), encoding="utf-8")
     return folder
 
 
@@ -52,6 +52,10 @@ SHAPES = {
         "special_tokens_map.json": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "[UNK]", "pad_token": "[PAD]"}}),
     "added tokens": ([*LETTERS, "|", "[UNK]", "[PAD]"], 2, {
         **named(unk_token="[UNK]", pad_token="[PAD]"), "added_tokens.json": {"<s>": len(LETTERS) + 3, "</s>": len(LETTERS) + 4}}),
+    "added tokens over letters": ([*LETTERS, "|", "[UNK]", "[PAD]"], 0, {
+        **named(unk_token="[UNK]", pad_token="[PAD]"), "added_tokens.json": {"<s>": 3, "</s>": 4}}),
+    "a delimiter that is none": ([*LETTERS, "|", "[UNK]", "[PAD]"], 0,
+                                 named(unk_token="[UNK]", pad_token="[PAD]", word_delimiter_token=None)),
     "no delimiter": (["[PAD]", "[UNK]", *"今天气很好"], 0, named(unk_token="[UNK]", pad_token="[PAD]")),
     "a space as delimiter": (["[PAD]", "[UNK]", " ", *LETTERS], 0, named(unk_token="[UNK]", pad_token="[PAD]", word_delimiter_token=" ")),
     "a space that is not said to be one": (["<pad>", "<unk>", " ", *LETTERS], 0, {}),
@@ -72,6 +76,9 @@ SHAPES = {
                                      "return_attention_mask": False, "sampling_rate": 16000, "do_normalize": True},
         "alphabet.json": {"labels": ["", "<s>", "</s>", "⁇", " ", *UPPER], "is_bpe": False}}),
     "phonemes": (["<s>", "<pad>", "</s>", "<unk>", *PHONES], 0, named(tokenizer_class="Wav2Vec2PhonemeCTCTokenizer", do_phonemize=True)),
+    "phonemes with spaces": (["<pad>", "<unk>", "a ", "tʃ ", "oː"], 0, named(tokenizer_class="Wav2Vec2PhonemeCTCTokenizer")),
+    "phonemes and a space": (["<pad>", "<unk>", " ", *PHONES], 0,
+                             named(tokenizer_class="Wav2Vec2PhonemeCTCTokenizer", word_delimiter_token=" ")),
     "phonemes and words": (["<pad>", "<unk>", "|", *PHONES], 2,
                            named(tokenizer_class="Wav2Vec2PhonemeCTCTokenizer", word_delimiter_token="|")),
 }  # fmt: skip
@@ -193,6 +200,12 @@ def test_text_of_the_other_case_is_labelled(tmp_path):
     assert tokenizer.decode(tokenizer.encode("he lot")) == "he lot"
 
 
+def test_a_lower_case_vocabulary_that_is_said_to_be_upper_case(tmp_path):
+    """do_lower_case over lower-case letters: transformers prints them as they are, and they can be scored."""
+    tokenizer = Tokenizer.from_checkpoint(str(checkpoint(tmp_path, FIRST + LETTERS, files=named(do_lower_case=True))))
+    assert tokenizer.decode(tokenizer.encode("hello")) == "hello" and tokenizer.spell("so") == ["s", "o"]
+
+
 def test_phonemes_are_phones(tmp_path):
     tokenizer = Tokenizer.from_checkpoint(str(made(tmp_path, "phonemes")))
     assert tokenizer.unit == "phone" and tokenizer.decode(tokenizer.encode("tʃ aɪ oː n")) == "tʃ aɪ oː n"
@@ -207,6 +220,9 @@ REFUSED = {
     "a blank that is nowhere": (["a", "b", "c"], 3, {}, "blank (<pad>) is not among the 3 outputs of its head"),
     "another language": (FIRST + UPPER, 9, {}, "its vocab.json has 17 tokens and its head 9 outputs ('H' would be number 9)"),
     "languages, none named": ({"eng": {"<pad>": 0, "a": 1}, "tur": {"<pad>": 0, "ç": 1}}, 2, {}, "for each of 2 languages, and"),
+    "a number twice": ({"<pad>": 0, "a": 1, "ö": 0}, 2, {}, "its vocab.json gives the number 0 to the blank (<pad>) and to 'ö'"),
+    "half a character": (["<pad>", "\ud800"], None, {}, "half of a character"),
+    "a broken file beside it": (FIRST + LETTERS, None, {"special_tokens_map.json": []}, "special_tokens_map.json is not a JSON object"),
     "words for numbers": ({"<pad>": "0", "a": "1"}, 2, {}, "its vocab.json does not give each token a number"),
     "a language that is not there": ({"eng": {"<pad>": 0, "a": 1}}, 2, named(target_lang="deu"), "names deu (target_lang)"),
 }
@@ -220,7 +236,7 @@ def test_what_cannot_be_kept_is_named(tmp_path, name):
         (folder / "vocab.json").unlink()
     with pytest.raises(UserError) as caught:
         Tokenizer.from_checkpoint(str(folder))
-    assert sentence in str(caught.value) and str(caught.value).startswith(f"model.checkpoint={folder} cannot keep its head: ")
+    assert sentence in str(caught.value) and str(caught.value).startswith(f"model.checkpoint={folder} cannot ")
 
 
 def test_a_checkpoint_without_a_head_has_none_to_keep(tmp_path, backbone):

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from asr_exp import console
 from asr_exp.assembly import build_data
-from asr_exp.backbone import load_backbone
+from asr_exp.backbone import check_checkpoint, load_backbone
 from asr_exp.card import Facts, card
 from asr_exp.checkpoint_source import BUNDLE
 from asr_exp.config import is_run, load_run, run_folder, signature
@@ -30,7 +30,7 @@ from asr_exp.hub import push, require_token
 from asr_exp.onnx_file import require_onnx, session, write_int8, write_onnx
 from asr_exp.results import read_json, read_result
 from asr_exp.scoring import ErrorCounts, word_errors
-from asr_exp.transcriber import checkpoint_of
+from asr_exp.transcriber import as_asked, checkpoint_of
 
 ONNX, INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"
 
@@ -45,6 +45,10 @@ def run(config: DictConfig) -> Path:
     if config.export.onnx or config.export.int8:
         require_onnx()
     checkpoint = os.path.expanduser(checkpoint_of(config))
+    try:
+        check_checkpoint(checkpoint, config.model.revision, keep_head=True)
+    except UserError as why:
+        raise as_asked(why, config.run) from why
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
@@ -101,11 +105,13 @@ def _fill(config: DictConfig, checkpoint: str, name: str, folder: Path) -> dict[
     import transformers
 
     t, ours = config.tokenizer, Path(config.run).expanduser() if config.run else run_folder(config)
-    tokenizer = Tokenizer.from_checkpoint(checkpoint, None, t.unit, t.inventory, t.score_inventory)
-    network, extractor = load_backbone(checkpoint, len(tokenizer), tokenizer.blank, keep_head=True, attention="eager")
+    tokenizer = Tokenizer.from_checkpoint(checkpoint, config.model.revision, t.unit, t.inventory, t.score_inventory)
+    revision = config.model.revision
+    network, extractor = load_backbone(checkpoint, len(tokenizer), tokenizer.blank, revision=revision, keep_head=True, attention="eager")
     network.save_pretrained(folder)
     transformers.Wav2Vec2Processor(extractor, tokenizer.as_transformers()).save_pretrained(folder)
     extractor.save_pretrained(folder)  # preprocessor_config.json, which other programs look for
+    tokenizer.save(folder)
     told = {"size": console.size(sum(path.stat().st_size for path in folder.iterdir()))}
     onnx = _onnx(config, _Plain(network, extractor, tokenizer), folder) if config.export.onnx or config.export.int8 else {}
     settings = load_run(ours) if is_run(ours) else config  # what it was trained with, whatever is laid over it now

@@ -59,15 +59,17 @@ def read_vocabulary(source: CheckpointSource) -> CheckpointVocabulary:
         token, number = next(iter(beyond.items()))
         raise _unfit(source, f"its vocab.json has {len(vocabulary)} tokens and its head {outputs} outputs ({token!r} would be number "
                              f"{number}): they are not of one model, or not of one language")
-    names = {i: token for token, i in ids.items()}
+    names = {i: token for token, i in [*theirs.get_vocab().items(), *vocabulary.items()]}  # the vocabulary counts above what is added
+    if names[ids[blank]] != blank:
+        raise _unfit(source, f"its vocab.json gives the number {ids[blank]} to the blank ({blank}) and to {names[ids[blank]]!r}")
     tokens = [names.get(i) for i in range(outputs)]
-    space = theirs.word_delimiter_token or ""
+    delimiter = theirs._word_delimiter_token  # its property makes "None" of None
+    space = "" if delimiter is None or delimiter == blank else str(delimiter)
     if not phonemes and space not in tokens and " " in tokens:
         space = " "
-    conventions = Conventions(
-        bool(getattr(theirs, "do_lower_case", False)), "" if phonemes else getattr(theirs, "replace_word_delimiter_char", " "),
-        bool(theirs.clean_up_tokenization_spaces), phonemes,
-    )
+    printed = "" if phonemes else getattr(theirs, "replace_word_delimiter_char", " ")
+    conventions = Conventions(bool(getattr(theirs, "do_lower_case", False)), printed if isinstance(printed, str) else " ",
+                              bool(theirs.clean_up_tokenization_spaces), phonemes)
     return CheckpointVocabulary(tokens, blank, unknown, space, conventions)
 
 
@@ -76,17 +78,19 @@ def _their_tokenizer(source: CheckpointSource, phonemes: bool, language: str | N
     import transformers
 
     for name in ("special_tokens_map.json", "added_tokens.json"):
-        source.file(name)  # so that it is there where the tokenizer looks for it
+        source.json(name)  # so that it is there, and whole, where the tokenizer looks for it
     vocabulary = source.json("vocab.json")
     if vocabulary is None:
         raise _unfit(source, "it has no vocabulary (vocab.json)")
     if any(isinstance(ids, dict) for ids in vocabulary.values()):
-        if language not in vocabulary:
+        if not isinstance(language, str) or language not in vocabulary:
             raise _unfit(source, f"its vocab.json has a vocabulary for each of {len(vocabulary)} languages, and tokenizer_config.json "
                                  f"names {'none of them' if language is None else language} (target_lang)")
         vocabulary = vocabulary[language]
     if not all(isinstance(number, int) for number in vocabulary.values()):
         raise _unfit(source, "its vocab.json does not give each token a number")
+    if any("\ud800" <= character <= "\udfff" for token in vocabulary for character in token):
+        raise _unfit(source, "its vocab.json has half of a character (a lone surrogate) in it")
     try:
         kind = getattr(transformers, PHONEMES if phonemes else "Wav2Vec2CTCTokenizer")
         options = {"do_phonemize": False} if phonemes else {}  # its own phonemizer is for writing labels, and may not be installed

@@ -35,6 +35,7 @@ class Tokenizer:
         nameless = [i for i, token in enumerate(tokens) if token is None]
         named = [f"<output {i}>" if token is None else token for i, token in enumerate(tokens)]
         if unit == "phone":
+            self._given = named  # as a tokenizer of phonemes has them: it joins them with a space, whatever is in them
             named, unknown = [t if t in (blank, space) else t.strip() + " " for t in named], unknown.strip() + " "
         self.tokens, self.unit, self.conventions = named, unit, conventions
         self.ids = {token: i for i, token in enumerate(self.tokens)}
@@ -47,7 +48,11 @@ class Tokenizer:
         self._table = self._by_character()
         written = {space: conventions.replace_word_delimiter_char, blank: ""}
         self._written = [written.get(token, token) for token in self.tokens]
+        if conventions.phonemes:
+            self._written = [written.get(token, f"{given} ") for token, given in zip(self.tokens, self._given, strict=True)]
         self._unnamed = set(nameless)
+        # transformers writes labels in capitals then; of a vocabulary that has none it would know no letter.
+        self._capitals = conventions.do_lower_case and any(token != token.lower() for token in self.tokens if len(token) == 1)
         for i in nameless:
             self._written[i] = unknown
 
@@ -123,7 +128,7 @@ class Tokenizer:
 
     def encode_many(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Label ids (int32) of many transcripts, end to end, and how many each has."""
-        if self.conventions.do_lower_case:
+        if self._capitals:
             texts = [text.upper() for text in texts]
         if self.unit == "phone":
             units = [text.split() for text in texts]
@@ -139,7 +144,7 @@ class Tokenizer:
 
     def spell(self, word: str) -> list[str] | None:
         """The tokens that spell a word, of a vocabulary of characters; None where it lacks one."""
-        characters = word.upper() if self.conventions.do_lower_case else word
+        characters = word.upper() if self._capitals else word
         return None if any(one not in self.ids or one == self.space for one in characters) else list(characters)
 
     def speech(self, labels: np.ndarray) -> np.ndarray:
@@ -177,6 +182,10 @@ class Tokenizer:
     def save(self, folder: str | Path) -> None:
         """Write the transformers tokenizer files into a folder."""
         self.as_transformers().save_pretrained(folder)
+        if not self.space and SPACE in self.ids:  # transformers loads no delimiter from None alone, and saves None as a word
+            path = Path(folder) / "tokenizer_config.json"
+            settings = {**json.loads(path.read_text(encoding="utf-8")), "word_delimiter_token": None}
+            path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def as_transformers(self) -> Any:
         """transformers' tokenizer of this vocabulary."""
@@ -190,8 +199,10 @@ class Tokenizer:
             "bos_token": None, "eos_token": None, "unk_token": self.unknown_token, "pad_token": self.blank_token,
             "word_delimiter_token": self.space or None, "clean_up_tokenization_spaces": c.clean_up_tokenization_spaces,
         }  # fmt: skip
+        if not self.space and not c.phonemes:
+            options["word_delimiter_token"] = self.blank_token  # which is never printed
         if c.phonemes:
-            named = {token.strip(): i for token, i in named.items()}
+            named = {self._given[i]: i for i in named.values()}
             options |= {"unk_token": self.unknown_token.strip(), "do_phonemize": False}
         else:
             options |= {"do_lower_case": c.do_lower_case, "replace_word_delimiter_char": c.replace_word_delimiter_char}
