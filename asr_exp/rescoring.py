@@ -10,17 +10,17 @@ from asr_exp.beam import Beam
 from asr_exp.data.prepare import Split
 from asr_exp.emissions import Kept, passes_of
 from asr_exp.evaluation import Evaluation, evaluate
+from asr_exp.fine_tuned import FineTuned
 from asr_exp.plan import check_vocabulary
 from asr_exp.results import read_result
 from asr_exp.runtime import Runtime
-from asr_exp.source import Source
 from asr_exp.tuning import tune_on_dev
 
 # What result.json says of the training of a checkpoint that was scored as it is.
 NO_TRAINING = {"steps": 0, "skipped_steps": 0, "epochs": 0.0, "audio_seconds": 0.0, "wall_seconds": 0.0, "audio_seconds_per_second": 0.0}
 
 
-def read_alone(config: DictConfig, split: str, source: Source, runtime: Runtime) -> Data:
+def read_split(config: DictConfig, split: str, source: FineTuned, runtime: Runtime) -> Data:
     """One split of a dataset after the text rules, with a word on what the checkpoint's vocabulary lacks of it. Raises UserError."""
     check_unit(config, source.tokenizer)
     alone = config.copy()
@@ -36,7 +36,7 @@ class Scoring:
     folder: the run's, where language models, tuned weights and emissions are kept. Raises UserError for what cannot be had.
     """
 
-    def __init__(self, config: DictConfig, folder: Path, source: Source, data: Data, split: str, runtime: Runtime):
+    def __init__(self, config: DictConfig, folder: Path, source: FineTuned, data: Data, split: str, runtime: Runtime):
         self.config, self.folder, self.source, self.runtime = config, folder, source, runtime
         with source.held():
             self.decoder = build_decoder(config, source.tokenizer, runtime, folder)
@@ -62,9 +62,9 @@ class Scoring:
         return build_split(own, build_data(own), "dev", self.source.tokenizer, self.source.outline, self.runtime.main)
 
 
-def as_it_is(folder: Path, scoring: Scoring, summary: dict[str, Any]) -> dict[str, Any]:
+def untrained_result(folder: Path, scoring: Scoring, summary: dict[str, Any]) -> dict[str, Any]:
     """What result.json says of a checkpoint that was scored as it is: this score, beside those of other splits by the same weights."""
-    before, checkpoint, split = read_result(folder) or {}, scoring.source.told(), scoring.split.name
+    before, checkpoint, split = read_result(folder) or {}, scoring.source.identity(), scoring.split.name
     others = dict(before.get("splits") or {}) if (before.get("checkpoint") or {}).get("hash") == checkpoint["hash"] else {}
     protocol = before["protocol"] if "test" in others and split != "test" else scoring.protocol
     return {"checkpoint": checkpoint, "protocol": protocol, "best": None, "splits": {**others, split: summary}, "train": NO_TRAINING}

@@ -21,10 +21,10 @@ from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import Candidate, Decoder, Greedy, candidates
 from asr_exp.endings import say
 from asr_exp.errors import UserError
+from asr_exp.fine_tuned import FineTuned
 from asr_exp.frontend import Moments
 from asr_exp.model import Emissions, Recogniser
 from asr_exp.runtime import Runtime
-from asr_exp.source import Source
 from asr_exp.tuning import use_tuned
 from asr_exp.untrained import trains_nothing
 
@@ -192,7 +192,7 @@ def load_transcriber(config: DictConfig, runtime: Runtime) -> Transcriber:
     exact = OmegaConf.merge(config, {"model": {"padding": "exact"}})
     assert isinstance(exact, DictConfig)
     try:
-        source = Source(exact, runtime, checkpoint)
+        source = FineTuned(exact, runtime, checkpoint)
         model = source.network
     except UserError as why:
         raise as_asked(why, config.run) from why
@@ -206,7 +206,7 @@ def load_transcriber(config: DictConfig, runtime: Runtime) -> Transcriber:
     return Transcriber(model, source.tokenizer, decoder, runtime.device, config.trainer.device_seconds, how)
 
 
-def _has_language_model(source: Source) -> bool:
+def _has_language_model(source: FineTuned) -> bool:
     return find_checkpoint(source.checkpoint, source.revision).file("alphabet.json") is not None
 
 

@@ -8,7 +8,7 @@ from asr_exp.config import compose
 from asr_exp.errors import UserError
 from asr_exp.schema import Decode
 
-SAID = ("model", "model.checkpoint", "model.head", "trainer.max_steps", "trainer.max_epochs")  # by run=CHECKPOINT
+FIXED = ("model", "model.checkpoint", "model.head", "trainer.max_steps", "trainer.max_epochs")  # keys that run=CHECKPOINT sets
 
 
 def trains_nothing(config: DictConfig) -> bool:
@@ -24,7 +24,7 @@ def of_checkpoint(overrides: Sequence[str], config_dir: str | None = None) -> Di
     words = [*overrides, "model=hf", "model.head=keep", "trainer.max_steps=0"]
     for text in overrides:
         name, _, value = text.partition("=")
-        if name in SAID:
+        if name in FIXED:
             raise UserError(f"{text} contradicts run=: a checkpoint is scored as it is; drop one of them.")
         words += [f"model.checkpoint={value}"] if name == "run" else []
     return compose(words, config_dir)

@@ -33,6 +33,19 @@ def no_handler_left():
 
 
 @pytest.fixture
+def no_network(monkeypatch):
+    """no_network() -> from here on, whoever builds a network fails."""
+
+    def from_here() -> None:
+        def built(*args, **kwargs):
+            raise AssertionError("a network was built")
+
+        monkeypatch.setattr("asr_exp.fine_tuned.build_recogniser", built)
+
+    return from_here
+
+
+@pytest.fixture
 def shared_data():
     """shared_data("TIMIT", ...) -> that path in ../shared/data; skips, saying so, where it is not there."""
 

@@ -62,7 +62,7 @@ ROWS = [
     ["sweeps.pictures", "sweeps.study", "sweeps.wandb_file"],
     ["job"],  # band 4
     ["assembly", "evaluation", "pairing", "training"],
-    ["plan", "source"],
+    ["fine_tuned", "plan"],
     ["rescoring", "transcriber"],
     ["formats"],
     ["report"],

@@ -25,19 +25,6 @@ def folder(trained, tmp_path):
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
-@pytest.fixture
-def no_network(monkeypatch):
-    """no_network() -> from here on, whoever builds a network fails."""
-
-    def from_here() -> None:
-        def built(*args, **kwargs):
-            raise AssertionError("a network was built")
-
-        monkeypatch.setattr("asr_exp.source.build_recogniser", built)
-
-    return from_here
-
-
 def apart(folder: Path) -> dict[str, dict]:
     """Scores that are not the run's own, by their decoder."""
     scores = [json.loads(path.read_text()) | {"folder": path.parent} for path in sorted(folder.glob("evaluations/*/result.json"))]

@@ -84,7 +84,7 @@ def noted(tokenizer, beam):
 
 
 def slow_to_load():
-    harness.intercept("asr_exp.source.build_recogniser", lambda: time.sleep(2))
+    harness.intercept("asr_exp.fine_tuned.build_recogniser", lambda: time.sleep(2))
 
 
 def test_several_settings_of_a_decoder_are_scored_at_once(tmp_path, real):

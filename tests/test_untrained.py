@@ -47,17 +47,6 @@ def place(tmp_path, tuned):
     return tmp_path
 
 
-@pytest.fixture
-def no_network(monkeypatch):
-    def from_here() -> None:
-        def built(*args, **kwargs):
-            raise AssertionError("a network was built")
-
-        monkeypatch.setattr("asr_exp.source.build_recogniser", built)
-
-    return from_here
-
-
 TEST = ["dataset=csv", "dataset.test=data/test.csv", "text=upper", *QUIET]
 ASKED = ["run=upper", *TEST]
 

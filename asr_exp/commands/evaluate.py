@@ -26,13 +26,13 @@ from asr_exp.assembly import at_work, same_data
 from asr_exp.checkpoint import locked, recover
 from asr_exp.config import is_run, load_run, resolve, run_folder, signature
 from asr_exp.errors import UserError
+from asr_exp.fine_tuned import FineTuned
 from asr_exp.machine import environment, versions
 from asr_exp.plan import announce_scoring
-from asr_exp.rescoring import Scoring, as_it_is, read_alone
+from asr_exp.rescoring import Scoring, read_split, untrained_result
 from asr_exp.results import read_result, write_quarantine, write_result, write_text
 from asr_exp.runtime import Runtime, launch, task_overrides, under_torchrun
 from asr_exp.scoring import READ_CER, unspaced
-from asr_exp.source import Source
 from asr_exp.transcriber import as_asked
 from asr_exp.untrained import own_config, trains_nothing
 
@@ -75,9 +75,9 @@ def _evaluate(config: DictConfig, folder: Path, trained: bool, runtime: Runtime)
             recover(best)
         if trained and not runtime.share(best.is_dir()):
             raise UserError(f"{folder} has no checkpoints/best yet; its training has not come to its first evaluation.")
-        source = Source(config, runtime, str(best) if trained else config.model.checkpoint, held)
+        source = FineTuned(config, runtime, str(best) if trained else config.model.checkpoint, held)
         _ = source.hash  # of what is there while the folder is held
-    data = read_alone(config, config.split, source, runtime)
+    data = read_split(config, config.split, source, runtime)
     if runtime.main and not is_run(folder):
         with held():
             write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolve(own_config(config)))))
@@ -108,7 +108,7 @@ def _write(config: DictConfig, folder: Path, place: Path, scoring: Scoring, summ
     own = {"status": "finished", "signature": before.get("signature") or signature(load_run(folder)), "rehearsal": config.rehearsal,
            "seed": config.seed, "versions": versions()}
     if place == folder:
-        write_result(folder, {**own, **as_it_is(folder, scoring, summary)})
+        write_result(folder, {**own, **untrained_result(folder, scoring, summary)})
     else:
         write_result(place, {**own, "protocol": scoring.protocol, "best": before.get("best"), "splits": {split.name: summary}})
     write_quarantine(place, {split.name: split.rejected})

@@ -111,7 +111,7 @@ def _fill(config: DictConfig, checkpoint: str, name: str, folder: Path) -> dict[
     network.save_pretrained(folder)
     transformers.Wav2Vec2Processor(extractor, tokenizer.as_transformers()).save_pretrained(folder)
     extractor.save_pretrained(folder)  # preprocessor_config.json, which other programs look for
-    tokenizer.save(folder)
+    tokenizer.save(folder)  # the processor has written it without what transformers cannot save
     told = {"size": console.size(sum(path.stat().st_size for path in folder.iterdir()))}
     onnx = _onnx(config, _Plain(network, extractor, tokenizer), folder) if config.export.onnx or config.export.int8 else {}
     settings = load_run(ours) if is_run(ours) else config  # what it was trained with, whatever is laid over it now

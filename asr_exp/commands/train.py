@@ -35,15 +35,15 @@ from asr_exp.decoding import Decoder, Greedy
 from asr_exp.emissions import checkpoint_hash
 from asr_exp.errors import Pruned, Stopped, UserError
 from asr_exp.evaluation import Evaluation, evaluate, table_rows
+from asr_exp.fine_tuned import FineTuned
 from asr_exp.job import Job, build_job
 from asr_exp.machine import environment, versions
 from asr_exp.model import Recogniser
 from asr_exp.plan import announce, announce_scoring, check_vocabulary
-from asr_exp.rescoring import Scoring, as_it_is, read_alone
+from asr_exp.rescoring import Scoring, read_split, untrained_result
 from asr_exp.results import LOSSES, read_result, write_quarantine, write_result, write_text
 from asr_exp.runtime import Runtime, is_main, launch, peer_lost, task_overrides, under_torchrun
 from asr_exp.sharding import gathered, shard_like, shard_optimizer_state, whole
-from asr_exp.source import Source
 from asr_exp.sweeps.study import Judge
 from asr_exp.tracking import MetricsFile, NoTracker, Profile, Tracker, make_tracker
 from asr_exp.training import Hooks, State, fit, save, score
@@ -162,8 +162,8 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
 
 def _score(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker) -> dict[str, Any]:
     """Score the checkpoint as it is, by the test split alone -> what result.json says of it. On every rank."""
-    source = Source(config, runtime, config.model.checkpoint)
-    data = read_alone(config, "test", source, runtime)
+    source = FineTuned(config, runtime, config.model.checkpoint)
+    data = read_split(config, "test", source, runtime)
     scoring = Scoring(config, folder, source, data, "test", runtime)
     split, audible = scoring.split, config.tracking.audio_examples
     _ = source.network  # read on every rank, also where nothing is left for it to say
@@ -175,7 +175,7 @@ def _score(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
     found = scoring.run(folder / "hypotheses.test.jsonl", max(config.trainer.examples, audible))
     tracker.table("test/hypotheses", table_rows(found.examples, split, audible), 0)
     console.show_examples(found.examples, config.trainer.examples)
-    return as_it_is(folder, scoring, found.summary)
+    return untrained_result(folder, scoring, found.summary)
 
 
 def _conclude(config: DictConfig, folder: Path, job: Job, state: State, hooks: Hooks) -> None:

@@ -19,11 +19,11 @@ from asr_exp.runtime import Runtime
 
 
 @dataclass
-class Source:
+class FineTuned:
     """A checkpoint, its vocabulary read at once, its network when it is asked for. Every rank makes one, and asks for the same.
 
-    config: model.config is heeded where it is the config's own model.checkpoint. held: what keeps others from
-    writing it while it is read. Raises UserError for a checkpoint that cannot be read.
+    config: model.revision is of an id on the hub; model.config is heeded where it is the config's own model.checkpoint. held: what keeps
+    others from writing it while it is read. Raises UserError for a checkpoint that cannot be read.
     """
 
     config: DictConfig
@@ -64,7 +64,7 @@ class Source:
         self.network.save(folder)
         self.tokenizer.save(folder)
 
-    def told(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """What result.json says of it; the hash is of the weights and the vocabulary."""
         digest = hashlib.blake2b(f"{self.hash} {self.tokenizer.tokens}".encode(), digest_size=8).hexdigest()
         return {"name": self.checkpoint, "revision": self.revision, "hash": digest}
