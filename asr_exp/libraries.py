@@ -23,8 +23,11 @@ def torchaudio(module: str, *names: str) -> Any:
         return found
     except Exception as error:
         why = _failure() or error
-        if isinstance(why, ModuleNotFoundError) and why.name == "torchaudio":
+        missing = why.name or "" if isinstance(why, ModuleNotFoundError) else ""
+        if missing == "torchaudio":
             told = "torchaudio is not installed, and alignments, beam search and its recognisers need it: pip install -U torch torchaudio"
+        elif missing and not missing.startswith("torchaudio."):
+            told = f"Python finds no module {missing!r}, which {_named('torchaudio')} needs: pip install {missing.partition('.')[0]}"
         else:
             told = (f"{_named('torchaudio')} cannot be loaded beside {_named('torch')} ({_reason(why)}): install a pair that fits (a CPU "
                     "build of torch needs one of torchaudio): pip install -U torch torchaudio")  # fmt: skip

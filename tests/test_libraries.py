@@ -104,6 +104,12 @@ def test_a_broken_torchaudio_is_told_of_and_hidden(source, first, tmp_path):
     assert f"cannot be loaded beside {TORCH} ({BROKEN[source]}): {MEND}" in str(told.value)
 
 
+def test_a_torchaudio_that_lacks_a_library_of_its_own(first, tmp_path):
+    first(package(tmp_path, "torchaudio", "import library_of_nobody.inner"))
+    with pytest.raises(UserError, match="^Python finds no module 'library_of_nobody', which torchaudio.* needs: pip install library"):
+        libraries.torchaudio("functional")
+
+
 def test_a_torchaudio_without_what_is_needed(first, tmp_path):
     first(package(tmp_path, "torchaudio", ""))
     package(tmp_path / "torchaudio", "functional", "def merge_tokens(): pass")
