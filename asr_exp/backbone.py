@@ -8,7 +8,7 @@ import torch
 
 from asr_exp.bundles import bundle_config, bundle_extractor, load_bundle
 from asr_exp.checkpoint_source import BUNDLE, CheckpointSource, find_checkpoint
-from asr_exp.checkpoint_weights import HEAD, head_size, read_weights
+from asr_exp.checkpoint_weights import HEAD, draw_mask_embedding, head_size, read_weights
 from asr_exp.errors import UserError, nearest
 from asr_exp.libraries import import_failure
 
@@ -47,6 +47,7 @@ def load_backbone(checkpoint: str | None, vocabulary: int, blank: int, *, revisi
     except (ValueError, RuntimeError, TypeError, ZeroDivisionError, LookupError) as why:
         raise _blame(why, source.error(f"its config.json does not make a {config.model_type} ({_first_line(why)})")) from why
     _check_loaded(checkpoint, network, {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}, keep_head)
+    draw_mask_embedding(network, info["missing_keys"])
     sums = ((name, one.detach().sum(dtype=torch.float64)) for name, one in network.named_parameters())
     if broken := next((name for name, total in sums if not torch.isfinite(total)), None):
         raise source.error(f"its weights hold what is no number ({broken}), as a training that diverged leaves them; give another")

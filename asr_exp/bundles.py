@@ -5,6 +5,7 @@ import pickle
 from typing import Any
 
 from asr_exp.checkpoint_source import BUNDLE
+from asr_exp.checkpoint_weights import draw_mask_embedding
 from asr_exp.errors import UserError, nearest
 from asr_exp.hub import reachable
 from asr_exp.libraries import torchaudio
@@ -66,6 +67,7 @@ def load_bundle(name: str, config: Any, keep_head: bool, attention: str = "eager
     if strange:
         raise UserError(f"model.checkpoint={BUNDLE}{name} does not fit the settings of the model, or is no network that transformers has "
                         f"an equal of: {min(strange)}.")
+    draw_mask_embedding(network, info["missing_keys"])
     return network, bundle_extractor(name, config)
 
 

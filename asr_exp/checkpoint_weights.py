@@ -4,7 +4,7 @@ import pickle
 import pickletools
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -146,3 +146,14 @@ def _globals(file: BinaryIO) -> Iterator[str]:
                 strings.append(argument)
     except (ValueError, UnicodeDecodeError):  # not a pickle, or not to its end
         return
+
+
+def draw_mask_embedding(network: Any, missing: Iterable[str]) -> None:
+    """Draw the vector that stands for masked frames, uniform on 0..1, where a checkpoint has none; from torch's seed, which stays as it is.
+
+    transformers 5.18 leaves it as the memory happened to be (all families but HuBERT), later ones draw it themselves.
+    """
+    for name in missing:
+        if name.endswith("masked_spec_embed"):
+            generator = torch.Generator().manual_seed(torch.initial_seed())
+            network.get_parameter(name).data.uniform_(generator=generator)

@@ -12,6 +12,7 @@ import torch
 import transformers
 from harness import FAMILIES, settings
 from safetensors.torch import load_file, save_file
+from transformers import initialization
 
 from asr_exp.backbone import load_backbone, read_outline
 from asr_exp.errors import UserError
@@ -163,6 +164,21 @@ def test_the_head_of_pretraining_and_other_extras_are_left_alone(original, folde
     wanted = original()[1]
     same(loaded(folder), wanted, but=[name for name in wanted if name.startswith("lm_head") or name.endswith("masked_spec_embed")])
     assert "or one without a CTC head (model.head=new)?" in refusal(folder, keep_head=True)
+
+
+def test_a_mask_embedding_that_is_not_there_is_drawn_whatever_transformers_makes_of_it(folder, monkeypatch):
+    rewrite(folder, lambda weights: {k: w for k, w in weights.items() if not k.endswith("masked_spec_embed")})
+
+    def leave(tensor, *_, **__):
+        return tensor if getattr(tensor, "_is_hf_initialized", False) else tensor.data.fill_(float("nan"))
+
+    monkeypatch.setattr(initialization, "uniform_", leave)
+    drawn = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        drawn.append(loaded(folder)["wav2vec2.masked_spec_embed"])
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    assert min(drawn[0]) >= 0 and max(drawn[0]) <= 1 and drawn[0].std() > 0.1
 
 
 @pytest.mark.parametrize(("kind", "norm"), KINDS)
