@@ -62,14 +62,14 @@ def run(task: Task, clock: Clock) -> None:
     """
     from safetensors.numpy import load_file
 
-    from asr_exp import __main__ as program
+    from asr_exp.cli.main import main
     from benchmarks import ours
 
     ours.watch(task, clock)
     asked = [word for word in ours.settings(task) if not word.startswith(("augment", "optimizer.lr="))]
     asked += ["augment=none", "schedule=constant", "optimizer=sgd", "optimizer.momentum=0", f"optimizer.lr={STEP}"]
     asked += ["optimizer.clip_norm=null"]
-    if status := program.main(asked):
+    if status := main(asked):
         raise SystemExit(status)
     (folder,) = (path.parent for path in Path(task.folder).glob("outputs/*/*/*/metrics.jsonl"))
     loss = json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])["train/loss"]

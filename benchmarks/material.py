@@ -49,7 +49,7 @@ def speech(folder: Path | None, seed: int = 0) -> np.ndarray:
         if not parts:
             raise SystemExit(f"speech={folder} holds no .wav or .flac file; give another folder, or leave it out.")
         return np.concatenate(parts)
-    from asr_exp.data.corpora import demo
+    from asr_exp.data.corpora.synthetic import demo
     from asr_exp.data.espeak import Synthesiser
 
     synthesiser = Synthesiser(seed)

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asr_exp import __main__ as program
-from asr_exp.tracking import register_tracker
+from asr_exp.cli.main import main
+from asr_exp.training.trackers import register_tracker
 from benchmarks.arm import Clock, Task
 
 _watching: list[tuple[Task, Clock]] = []
@@ -50,7 +50,7 @@ def settings(task: Task) -> list[str]:
 
 
 def run(task: Task, clock: Clock) -> None:
-    program.main(["--version"])  # the process is set up as the command line sets it up, before torch is loaded
+    main(["--version"])  # the process is set up as the command line sets it up, before torch is loaded
     import transformers.models.wav2vec2.modeling_wav2vec2  # noqa: F401
 
     watch(task, clock)
@@ -58,7 +58,7 @@ def run(task: Task, clock: Clock) -> None:
     if task.kind == "evaluate":
         _evaluate(task, clock)
         return
-    if status := program.main(settings(task)):
+    if status := main(settings(task)):
         raise SystemExit(status)
     (result,) = Path(task.folder).glob("outputs/*/*/*/result.json")
     found = json.loads(result.read_text(encoding="utf-8"))
@@ -68,17 +68,18 @@ def run(task: Task, clock: Clock) -> None:
 
 def _evaluate(task: Task, clock: Clock) -> None:
     """What `evaluate` does to a split, once to warm up with a few utterances and once to be timed."""
-    from asr_exp.assembly import build_data, build_recogniser, build_split
-    from asr_exp.config import compose, validate
-    from asr_exp.data.tokenizer import Tokenizer
-    from asr_exp.decoding import make_decoder
-    from asr_exp.evaluation import evaluate
-    from asr_exp.runtime import started
+    from asr_exp.builders.data import build_data, build_split
+    from asr_exp.builders.model import build_recogniser
+    from asr_exp.config.compose import compose, validate
+    from asr_exp.decoding.decoders import make_decoder
+    from asr_exp.evaluation.evaluate import evaluate
+    from asr_exp.model.pretrained.vocabulary import read_tokenizer
+    from asr_exp.runtime.distributed import started
 
     config = compose(settings(task))
     validate(config)
     data = build_data(config)
-    tokenizer = Tokenizer.from_checkpoint(task.model, None, config.tokenizer.unit)
+    tokenizer = read_tokenizer(task.model, None, config.tokenizer.unit)
     with started(task.device, task.precision) as runtime:
         model = build_recogniser(config, tokenizer, runtime, checkpoint=Path(task.model))
         decoder = make_decoder(config.decode.name, tokenizer, {})

@@ -40,7 +40,7 @@ def machine(device: str) -> dict[str, Any]:
 
 def processor() -> str:
     """The CPU's name, with the instructions that decide how fast it is in bf16."""
-    from asr_exp import machine as this
+    from asr_exp.runs import environment as this
 
     if not this.CPUINFO.exists():
         return this.processor()

@@ -98,10 +98,10 @@ def run(processes: int, world: int, strategy: str) -> list[dict[str, Any]]:
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     """The steps of one process: seconds of each (wall, CPU), bytes of weights and optimizer held, peaks of resident memory."""
-    from asr_exp.data.batching import collate
-    from asr_exp.runtime import started
-    from asr_exp.sharding import gathered
-    from asr_exp.training import train_step
+    from asr_exp.data.batch import collate
+    from asr_exp.runtime.distributed import started
+    from asr_exp.runtime.fsdp import gathered
+    from asr_exp.training.loop import train_step
 
     with started("cpu", options.precision) as runtime:
         job = build(options, runtime)
@@ -127,11 +127,11 @@ def build(options: argparse.Namespace, runtime: Any) -> Any:
     """A training job on noise: a network with random weights, utterances of one length."""
     import numpy as np
 
-    from asr_exp.backbone import load_backbone
-    from asr_exp.config import compose
+    from asr_exp.builders.training import build_job
+    from asr_exp.config.compose import compose
     from asr_exp.data.tokenizer import Tokenizer
-    from asr_exp.job import build_job
-    from asr_exp.model import Recogniser
+    from asr_exp.model.loading import load_backbone
+    from asr_exp.model.recogniser import Recogniser
 
     count, rng = options.utterances * runtime.world, np.random.default_rng(0)
     config = compose([f"trainer.strategy={options.strategy}", "trainer.max_steps=100", "trainer.batch_seconds=null",

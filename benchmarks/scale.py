@@ -98,8 +98,8 @@ def make_corpus(folder: Path, utterances: int) -> None:
 
 def watch(folder: Path) -> None:
     """The run itself, in a process of its own; a tracker notes the time and the peak of memory at what divides its parts."""
-    from asr_exp.__main__ import main as program
-    from asr_exp.tracking import register_tracker
+    from asr_exp.cli.main import main as program
+    from asr_exp.training.trackers import register_tracker
 
     noted: dict[str, dict[str, float]] = {}
 

@@ -1,6 +1,6 @@
 """What an ARPA file says of a sentence, worked out by the definition of the format."""
 
-from asr_exp.ngram import BEGIN, END, NGram, read_arpa
+from asr_exp.decoding.ngram import BEGIN, END, NGram, read_arpa
 
 
 def table(path) -> dict[tuple, tuple[float, float]]:

@@ -12,8 +12,8 @@ import hub_server
 import numpy as np
 import pytest
 
-from asr_exp import checkpoint_source
-from asr_exp.hub import offline_where_unreachable
+from asr_exp.model.pretrained import source as checkpoint_source
+from asr_exp.runtime.hub import offline_where_unreachable
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -40,7 +40,7 @@ def no_network(monkeypatch):
         def built(*args, **kwargs):
             raise AssertionError("a network was built")
 
-        monkeypatch.setattr("asr_exp.fine_tuned.build_recogniser", built)
+        monkeypatch.setattr("asr_exp.builders.fine_tuned.build_recogniser", built)
 
     return from_here
 
@@ -99,7 +99,7 @@ def hurried(monkeypatch):
     """The hub's client waits for a fifth of a second, and does not sleep before it tries again."""
     for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
         monkeypatch.setattr(f"huggingface_hub.constants.{name}", 0.2)
-    monkeypatch.setattr("asr_exp.hub._ANSWERED_IN", 0.2)
+    monkeypatch.setattr("asr_exp.runtime.hub._ANSWERED_IN", 0.2)
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
 
 

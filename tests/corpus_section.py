@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from asr_exp.config.schema import Dataset
 from asr_exp.data.corpora.base import Corpus, read_corpus
-from asr_exp.schema import Dataset
 
 CONF = Path(__file__).parents[1] / "conf" / "dataset"
 SHARED = Path(__file__).parents[2] / "shared" / "data"

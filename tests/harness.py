@@ -18,8 +18,8 @@ import numpy as np
 import soundfile
 import torch
 
-from asr_exp.__main__ import main
-from asr_exp.libraries import hide_broken_torchaudio
+from asr_exp.cli.main import main
+from asr_exp.core.libraries import hide_broken_torchaudio
 
 hide_broken_torchaudio()  # as every command does, before transformers is imported
 
@@ -147,7 +147,7 @@ def run(*arguments: Any, cwd: Path, status: int = 0) -> Path:
 
 
 FORKS = multiprocessing.get_context("forkserver")
-LOADED = ["harness", "asr_exp.commands.train", "asr_exp.commands.evaluate", "transformers.models.wav2vec2.modeling_wav2vec2"]
+LOADED = ["harness", "asr_exp.commands.train.command", "asr_exp.commands.evaluate", "transformers.models.wav2vec2.modeling_wav2vec2"]
 FORKS.set_forkserver_preload(LOADED)
 
 

@@ -263,7 +263,7 @@ def _set_offline(value: bool, patch: pytest.MonkeyPatch) -> None:
     import datasets.config
     import huggingface_hub
 
-    from asr_exp.hub import offline_where_unreachable
+    from asr_exp.runtime.hub import offline_where_unreachable
 
     patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", value)
     patch.setattr(datasets.config, "HF_HUB_OFFLINE", value)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from asr_exp.config import compose, resolve
-from asr_exp.results import protocol, write_result
-from asr_exp.scoring import Tally, character_errors, word_errors
+from asr_exp.config.compose import compose
+from asr_exp.runs.folder import resolve
+from asr_exp.runs.results import protocol, write_result
+from asr_exp.scoring.error_rates import Tally, character_errors, word_errors
 
 HELD = {"dataset": "demo", "language": "en", "split": ["test"], "ids": "1f", "coverage": 1.0, "text": "standard", "rules": ["lower"],
         "metric": "wer", "inventory": None, "decoder": "greedy", "padding": "exact"}

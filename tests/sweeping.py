@@ -11,8 +11,8 @@ from pathlib import Path
 
 import optuna
 
-from asr_exp.config import run_folder
-from asr_exp.errors import Pruned, UserError
+from asr_exp.core.errors import Pruned, UserError
+from asr_exp.runs.folder import run_folder
 
 LR = "optimizer.lr=tag(log, interval(1e-5, 1e-3))"
 SEARCH = ["-m", "sweeper=optuna", "sweep.name=s"]
@@ -31,7 +31,7 @@ def stand_in(seconds: float = 0.0) -> None:
         if config.seed == 5:
             raise UserError("seed 5 is bad luck.")
         value = abs(math.log10(config.optimizer.lr) + 4)
-        judge = sys.modules["asr_exp.commands.train"].judge(config)
+        judge = sys.modules["asr_exp.commands.train.command"].judge(config)
         for step in (1, 2):
             if judge and (why := judge(step, value + 0.1 / step)):
                 (folder / "result.json").write_text(json.dumps({"status": "stopped", "reason": f"Pruned: {why}"}))

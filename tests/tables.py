@@ -8,9 +8,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from asr_exp import __version__
-from asr_exp.__main__ import main
-from asr_exp.config import compose, resolve, run_folder, signature
-from asr_exp.results import protocol
+from asr_exp.cli.main import main
+from asr_exp.config.compose import compose
+from asr_exp.runs.folder import resolve, run_folder, signature
+from asr_exp.runs.results import protocol
 
 ROOT = "dataset.root=/corpora/TIMIT"
 BASE = ["experiment=hf-mini/base", ROOT]

@@ -1,1 +1,1 @@
-"""The commands: one file each, with a `run(config)`. Nobody imports a command."""
+"""The commands, a file or a folder each, with a `run(config)`; none imports another; may import all but cli."""

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from asr_exp import console
-from asr_exp.intervals import LEVEL, Estimate
-from asr_exp.pairing import OF_THE_SPLIT, Pair, Run, counted, differing, pair_up, read_runs
-from asr_exp.results import write_text
-from asr_exp.scoring import READ_CER, error_places, unspaced
-from asr_exp.significance import Bootstrap, Comparison, MatchedPairs, bootstrap, compare_rates, mapsswe
+from asr_exp.core import console
+from asr_exp.core.files import write_text
+from asr_exp.runs.pairing import OF_THE_SPLIT, Pair, Run, counted, differing, pair_up, read_runs
+from asr_exp.scoring.error_rates import READ_CER, error_places, unspaced
+from asr_exp.scoring.intervals import LEVEL, Estimate
+from asr_exp.scoring.significance import Bootstrap, Comparison, MatchedPairs, bootstrap, compare_rates, mapsswe
 
 FEW_SEGMENTS = 50  # below, z is far from normal (Gillick & Cox 1989)
 FEW_CLUSTERS = 20  # below, the bootstrap's p value is too small

@@ -21,20 +21,22 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from asr_exp import console
-from asr_exp.assembly import at_work, same_data
-from asr_exp.checkpoint import locked, recover
-from asr_exp.config import is_run, load_run, resolve, run_folder, signature
-from asr_exp.errors import UserError
-from asr_exp.fine_tuned import FineTuned
-from asr_exp.machine import environment, versions
-from asr_exp.plan import announce_scoring
-from asr_exp.rescoring import Scoring, read_split, untrained_result
-from asr_exp.results import read_result, write_quarantine, write_result, write_text
-from asr_exp.runtime import Runtime, launch, task_overrides, under_torchrun
-from asr_exp.scoring import READ_CER, unspaced
-from asr_exp.transcriber import as_asked
-from asr_exp.untrained import own_config, trains_nothing
+from asr_exp.builders.data import same_data
+from asr_exp.builders.fine_tuned import FineTuned
+from asr_exp.builders.plan import announce_scoring
+from asr_exp.builders.rescoring import Scoring, read_split, untrained_result
+from asr_exp.builders.session import at_work
+from asr_exp.builders.transcriber import as_asked
+from asr_exp.core import console
+from asr_exp.core.errors import UserError
+from asr_exp.core.files import is_run, locked, recover, write_text
+from asr_exp.runs.environment import environment, versions
+from asr_exp.runs.folder import load_run, resolve, run_folder, signature
+from asr_exp.runs.results import read_result, write_quarantine, write_result
+from asr_exp.runs.untrained import own_config, trains_nothing
+from asr_exp.runtime.distributed import Runtime, under_torchrun
+from asr_exp.runtime.launcher import launch, task_overrides
+from asr_exp.scoring.error_rates import READ_CER, unspaced
 
 log = logging.getLogger(__name__)
 

@@ -19,15 +19,17 @@ import numpy as np
 from omegaconf import DictConfig, ListConfig
 from tqdm import tqdm
 
-from asr_exp.console import counted
-from asr_exp.data.batching import cost, prefetch
-from asr_exp.data.clips import Samples
+from asr_exp.builders.transcriber import load_transcriber
+from asr_exp.core.console import counted
+from asr_exp.core.errors import UserError, nearest
+from asr_exp.core.exit_status import say
+from asr_exp.data.audio import Samples
+from asr_exp.data.batch import prefetch
+from asr_exp.data.batch_plan import cost
 from asr_exp.data.recordings import STDIN, named_files, read_recording, seconds_of
-from asr_exp.endings import say
-from asr_exp.errors import UserError, nearest
-from asr_exp.formats import ENDINGS, FORMATS, ONE_RECORDING, names_in_ctm
-from asr_exp.runtime import started
-from asr_exp.transcriber import Transcriber, Transcript, load_transcriber
+from asr_exp.inference.transcriber import Transcriber, Transcript
+from asr_exp.inference.transcript_formats import ENDINGS, FORMATS, ONE_RECORDING, names_in_ctm
+from asr_exp.runtime.distributed import started
 
 PASSES = 8  # forward passes' worth of recordings that are sorted by length together
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]"

@@ -1,1 +1,1 @@
-"""The way of the data: corpora -> text -> tokenizer -> store -> batching. Imports run one way, in that order."""
+"""Corpora, text, tokenizer, audio and batches; may import config, runtime and what they may."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from asr_exp.errors import UserError, nearest
+from asr_exp.core.errors import UserError, nearest
 
 # The names by which corpora call languages, and codes whose first part is no espeak language or a less common accent of it.
 _NAMES = {

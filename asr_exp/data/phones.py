@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from asr_exp.errors import UserError, nearest
+from asr_exp.core.errors import UserError, nearest
 
 # 61 -> 48: a phone that is not listed is itself; q (the glottal stop) is deleted.
 _TO_48 = {

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from asr_exp.data.batching import frames_needed
+from asr_exp.core.errors import UserError
+from asr_exp.data.audio_store import SILENT, AudioStore, open_store
 from asr_exp.data.corpora.base import Corpus, Rejected
-from asr_exp.data.corpora.utterances import Strings, Utterances
-from asr_exp.data.store import SILENT, AudioStore, open_store
 from asr_exp.data.text import TextRules, chunks
-from asr_exp.data.tokenizer import Tokenizer, sums
-from asr_exp.errors import UserError
+from asr_exp.data.tokenizer import Tokenizer, frames_needed, sums
+from asr_exp.data.utterances import Strings, Utterances
 
 log = logging.getLogger(__name__)
 

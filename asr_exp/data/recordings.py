@@ -17,9 +17,9 @@ import numpy as np
 import soundfile
 import soxr
 
-from asr_exp.data.clips import TOLERANCE, Clip, Samples, as_int16, decode, mixed_down, read_clip
+from asr_exp.core.errors import UserError
+from asr_exp.data.audio import TOLERANCE, Clip, Samples, as_int16, decode, mixed_down, read_clip
 from asr_exp.data.corpora import FileAudio
-from asr_exp.errors import UserError
 
 STDIN = "-"
 # What a folder is searched for: what libsndfile reads, and what ffmpeg does.

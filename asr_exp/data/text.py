@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from asr_exp.errors import UserError, nearest
-from asr_exp.registry import Registry
+from asr_exp.core.errors import UserError, nearest
+from asr_exp.core.registry import Registry
 
 Rule = Callable[[str], str]
 # What a rule takes after its colon: nothing (None), a type, or one of some words.

@@ -3,22 +3,36 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from asr_exp.checkpoint_source import find_checkpoint
-from asr_exp.data.checkpoint_vocabulary import PHONEMES, Conventions, read_vocabulary
+from asr_exp.core.errors import UserError
 from asr_exp.data.phones import INVENTORIES, fold
 from asr_exp.data.text import chunks
-from asr_exp.errors import UserError
 
+PHONEMES = "Wav2Vec2PhonemeCTCTokenizer"  # transformers' tokenizer of phones; that of characters is Wav2Vec2CTCTokenizer
 SPACE, UNKNOWN, BLANK = "|", "[UNK]", "[PAD]"
 # What transformers takes away where `clean_up_tokenization_spaces` is set.
 CLEANED = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"),
            (" 're", "'re"))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """How a checkpoint's tokenizer writes text, besides its tokens, in the words of tokenizer_config.json.
+
+    do_lower_case: an upper-case vocabulary for lower-case text; replace_word_delimiter_char: what is printed for the delimiter;
+    clean_up_tokenization_spaces: no space before punctuation; phonemes: it is a Wav2Vec2PhonemeCTCTokenizer.
+    """
+
+    do_lower_case: bool = False
+    replace_word_delimiter_char: str = " "
+    clean_up_tokenization_spaces: bool = False
+    phonemes: bool = False
 
 
 class Tokenizer:
@@ -103,18 +117,6 @@ class Tokenizer:
         if blank is None:
             raise UserError(f"tokenizer.vocabulary={path} has no blank; add a token \"{BLANK}\" to it.")
         return cls(tokens, unit, blank=blank, unknown="<unk>" if "<unk>" in ids else UNKNOWN)
-
-    @classmethod
-    def from_checkpoint(cls, checkpoint: str, revision: str | None = None, unit: str = "character", inventory: str | None = None,
-                        score_inventory: str | None = None) -> "Tokenizer":
-        """The vocabulary of a fine-tuned CTC checkpoint (see `find_checkpoint`), as long as its head.
-
-        unit: of a checkpoint whose tokenizer does not say; a Wav2Vec2PhonemeCTCTokenizer is one of phones. Raises UserError where it has
-        none, or one that does not fit its head.
-        """
-        v = read_vocabulary(find_checkpoint(checkpoint, revision))
-        unit = "phone" if v.conventions.phonemes else unit
-        return cls(v.tokens, unit, v.blank, v.unknown, v.space, inventory, score_inventory, v.conventions)
 
     # -- using it -----------------------------------------------------------------------------------------------------
 
@@ -233,3 +235,8 @@ def _count(texts: Iterable[str], unit: str) -> Counter[str]:
             seen = np.bincount(_points("".join(some)))
             counts.update({chr(point): int(seen[point]) for point in np.flatnonzero(seen)})
     return counts
+
+
+def frames_needed(labels: np.ndarray) -> int:
+    """Frames CTC needs for these labels: one each, and a blank between two that are the same."""
+    return len(labels) + int(np.count_nonzero(labels[1:] == labels[:-1]))

@@ -1,1 +1,1 @@
-"""Sweeps: ranges in Hydra's override syntax, the record of the cells, and the search through Optuna."""
+"""Sweeps: ranges of overrides, the record of the cells, the search with Optuna; may import runs, data and what they may."""

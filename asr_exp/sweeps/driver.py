@@ -16,17 +16,18 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Protocol
 
-from asr_exp import config as configs
-from asr_exp.console import percent
-from asr_exp.errors import UserError
-from asr_exp.hints import keys
-from asr_exp.results import read_result
-from asr_exp.rules import bound_problems
+from asr_exp.config import compose as configs
+from asr_exp.config.groups import conf_folders
+from asr_exp.config.schema import keys
+from asr_exp.config.validation import bound_problems
+from asr_exp.core.console import percent
+from asr_exp.core.errors import UserError
+from asr_exp.runs.results import read_result
+from asr_exp.runs.untrained import trains_nothing
 from asr_exp.sweeps import record
 from asr_exp.sweeps.ranges import Range, split_overrides
 from asr_exp.sweeps.record import Cell
 from asr_exp.sweeps.study import Study
-from asr_exp.untrained import trains_nothing
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -150,7 +151,7 @@ class Worker:
 
     def _run(self, number: int, varied: list[str]) -> Cell:
         """One trial, composed afresh as a run of its own."""
-        folders = configs.conf_folders(self.job.config_dir)
+        folders = conf_folders(self.job.config_dir)
         own = [f"sweep.trial={number}", f"sweep.name={self.folder.name}", f"sweep.storage='{self.storage}'"]
         asked = [*configs.in_hydras_words([*self.fixed, *varied]), *own, "hydra.mode=RUN"]
         try:

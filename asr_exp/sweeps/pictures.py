@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asr_exp.results import write_text
+from asr_exp.core.files import write_text
 from asr_exp.sweeps.ranges import Range
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from decimal import Decimal
 from types import UnionType
 from typing import Any, get_args
 
-from asr_exp.errors import UserError
-from asr_exp.hints import key_field
-from asr_exp.rules import bound_problems
+from asr_exp.config.schema import key_field
+from asr_exp.config.validation import bound_problems
+from asr_exp.core.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from asr_exp.console import clock, percent
-from asr_exp.results import read_result, write_text
-from asr_exp.schema import NOT_IN_SIGNATURE
+from asr_exp.config.schema import NOT_IN_SIGNATURE
+from asr_exp.core.console import clock, percent
+from asr_exp.core.files import write_text
+from asr_exp.runs.results import read_result
 
 
 @dataclass(frozen=True)

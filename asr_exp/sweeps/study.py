@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from asr_exp.console import percent
-from asr_exp.errors import UserError
+from asr_exp.core.console import percent
+from asr_exp.core.errors import UserError
 from asr_exp.sweeps.ranges import Range
 
 if TYPE_CHECKING:

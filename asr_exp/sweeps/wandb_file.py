@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig
 
-from asr_exp.results import write_text
+from asr_exp.core.files import write_text
 from asr_exp.sweeps.ranges import Range
 
 

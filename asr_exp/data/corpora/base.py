@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asr_exp.data.corpora.utterances import FileAudio, TableAudio, Utterance, Utterances
-from asr_exp.errors import UserError
-from asr_exp.registry import Registry
+from asr_exp.core.errors import UserError
+from asr_exp.core.registry import Registry
+from asr_exp.data.utterances import FileAudio, TableAudio, Utterance, Utterances
 
 SPLITS = ("train", "dev", "test")
 

@@ -4,10 +4,10 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from asr_exp.core.errors import UserError, nearest
 from asr_exp.data.corpora.base import Corpus, FileAudio, Rejected, Utterance, Utterances, register_reader, resolve_root
 from asr_exp.data.corpora.hub import Fields, read_split
 from asr_exp.data.corpora.splits import Rows, gather
-from asr_exp.errors import UserError, nearest
 
 _FIELDS = Fields(text="sentence", speaker="client_id", id="path")
 _HUB_SPLITS = {"dev": "validation"}

@@ -10,10 +10,10 @@ from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from asr_exp.core.errors import UserError, nearest
 from asr_exp.data.corpora.base import Corpus, Rejected, TableAudio, Utterance, Utterances, register_reader, resolve_root
 from asr_exp.data.corpora.splits import Rows, gather
-from asr_exp.errors import UserError, nearest
-from asr_exp.hub import causes, failure, offline_where_unreachable, refusal
+from asr_exp.runtime.hub import causes, failure, offline_where_unreachable, refusal
 
 _log = logging.getLogger(__name__)
 

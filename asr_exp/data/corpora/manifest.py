@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asr_exp.config.schema import Columns
+from asr_exp.core.errors import UserError, nearest
 from asr_exp.data.corpora.base import SPLITS, Corpus, FileAudio, Rejected, Utterance, Utterances, as_list, register_reader
 from asr_exp.data.corpora.splits import Rows, complete, gather
-from asr_exp.errors import UserError, nearest
-from asr_exp.schema import Columns
 
 _SPLIT_NAMES = {**{s: s for s in SPLITS}, "validation": "dev", "valid": "dev", "val": "dev"}
 

@@ -4,10 +4,10 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from asr_exp.core.errors import UserError, nearest
 from asr_exp.data.corpora.base import Corpus, FileAudio, Rejected, Utterance, Utterances, register_reader, resolve_root
 from asr_exp.data.corpora.hub import Fields, load_table, read_split, rows_of
 from asr_exp.data.corpora.splits import Rows, gather
-from asr_exp.errors import UserError, nearest
 
 _FIELDS = Fields(text="transcription", id="path")
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from asr_exp.console import counted
+from asr_exp.core.console import counted
+from asr_exp.core.errors import UserError
 from asr_exp.data.corpora.base import SPLITS, Corpus, Rejected, Utterances, as_list
-from asr_exp.errors import UserError
 
 Rows = tuple[Utterances, list[Rejected]]
 _log = logging.getLogger(__name__)

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from asr_exp.core.errors import UserError, nearest
 from asr_exp.data.corpora.base import Corpus, FileAudio, Rejected, Utterance, Utterances, register_reader, resolve_root
 from asr_exp.data.corpora.splits import Rows, gather
-from asr_exp.errors import UserError, nearest
 
 # The core test set, and the development set of Halberstadt (1998) that Kaldi uses.
 CORE_TEST = frozenset(

@@ -1,0 +1,1 @@
+"""Makes every part from the config; may import training, evaluation, inference and what they may."""

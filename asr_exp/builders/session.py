@@ -1,0 +1,39 @@
+"""What a run holds while it is at work: its folder, its ranks, its log."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from asr_exp.core.errors import UserError
+from asr_exp.core.files import locked
+from asr_exp.core.log import logging_to_terminal
+from asr_exp.runtime.distributed import Runtime, is_main, started
+
+
+def cache_folder(config: DictConfig) -> Path:
+    """Where decoded audio is kept. Raises UserError where nothing can be written there."""
+    chosen = config.cache_root or os.environ.get("ASR_EXP_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    folder = Path(chosen or Path(base) / "asr_exp").expanduser().absolute()
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise UserError(f"Decoded audio cannot be kept in {folder}: nothing can be written there. Give another cache_root=FOLDER.")
+    return folder
+
+
+@contextmanager
+def at_work(config: DictConfig, folder: Path | None = None) -> Iterator[Runtime]:
+    """Hold a run folder (rank 0), where one is given, join the ranks and send the log to the terminal.
+
+    Raises UserError where another process holds it.
+    """
+    with (
+        locked(folder) if folder and is_main() else nullcontext(),
+        started(config.trainer.device, config.trainer.precision) as runtime,
+        logging_to_terminal(runtime.main, runtime.rank),
+    ):
+        yield runtime

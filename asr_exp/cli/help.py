@@ -1,0 +1,169 @@
+"""The pages of `--help`: the whole program, a section's keys, or a command. Imports no Hydra, so that they come at once."""
+
+import ast
+import os
+import shutil
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import Field, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import asr_exp
+from asr_exp.config.groups import OPTIONAL_GROUPS, choices, conf_folder, conf_folders, tables
+from asr_exp.config.schema import key_field, keys
+from asr_exp.core.errors import UserError, nearest
+
+USAGE = """\
+usage: python -m asr_exp [COMMAND] [GROUP=CHOICE ...] [KEY=VALUE ...] [FLAG ...]
+       (or asr-exp; without a COMMAND it is train)
+
+  python -m asr_exp                       the demo: no data, account or network
+  python -m asr_exp dataset=timit dataset.root=/data/TIMIT model=wav2vec2-base
+  python -m asr_exp dataset=csv dataset.train=train.csv dataset.dev=dev.csv \\
+      dataset.test=test.csv model=hf model.checkpoint=facebook/wav2vec2-base
+  python -m asr_exp -m model=wav2vec2-base,hubert-base seed=0,1,2
+  python -m asr_exp -m experiment=hf-timit dataset.root=/data/TIMIT
+  torchrun --nproc-per-node 8 -m asr_exp dataset=mls dataset.language=german
+"""
+FLAGS = {
+    "-h, --help [NAME]": "this page; with the NAME of a section its keys, of a command what it does",
+    "-m, --multirun": "run every combination of comma-separated values, or search ranges (--help sweep)",
+    "-c, --cfg job": "print the composed config instead of running (add --resolve)",
+    "-cd, --config-dir DIR": "look for YAML files in DIR too (./conf is looked in anyway)",
+    "-i, --info [WHAT]": "what the config is made of: defaults-tree, searchpath, ...",
+    "--hydra-help": "Hydra's own flags, tab completion among them",
+    "--version": "the version",
+}
+MAIN_KEYS = (
+    "seed", "dataset.root", "dataset.source", "dataset.language", "dataset.train", "dataset.dev", "dataset.test", "model.checkpoint",
+    "trainer.max_steps", "trainer.max_epochs", "trainer.batch_seconds", "trainer.device_seconds", "trainer.eval_every", "trainer.devices",
+    "trainer.precision", "optimizer.lr", "schedule.warmup_steps", "output_root", "plugins", "sweeper", "sweep.trials",
+)  # fmt: skip
+
+
+def page(topic: str | None, commands: Mapping[str, Path]) -> str:
+    """The page on `topic`: a command, a group, a section or a key; without one, on the whole program.
+
+    Raises UserError for a topic there is no page on.
+    """
+    if topic is None:
+        return whole_page(commands)
+    if topic in commands:
+        return command_page(topic, commands[topic])
+    one = key_field(topic)
+    if one is not None and not is_dataclass(one.type):
+        return _table({topic: _key_line(topic, one, _defaults())})
+    if one is not None or topic in OPTIONAL_GROUPS:
+        return section_page(topic)
+    group, equals, name = topic.rpartition("=")
+    groups = choices(conf_folders())
+    if pages := [choice_page(one, name) for one, names in groups.items() if name in names and group in ("", one)]:
+        return "\n".join(pages)
+    if equals:
+        return whole_page(commands)
+    topics = [*commands, *(name for name, _ in keys()), *OPTIONAL_GROUPS, *(name for names in groups.values() for name in names)]
+    raise UserError(f"There is no help on {topic!r}.{nearest(topic, topics)} There is on commands, groups, sections and keys: see --help.")
+
+
+def whole_page(commands: Mapping[str, Path]) -> str:
+    """What the program is, how to call it, the commands, the choices of every group, the main keys, the flags."""
+    defaults = _defaults()
+    groups = {group: _choices_line(group, names, defaults) for group, names in choices(conf_folders()).items()}
+    main_keys = {name: _key_line(name, one, defaults) for name in MAIN_KEYS if (one := key_field(name))}
+    parts = {
+        "": _wrap(f"{asr_exp.__doc__} Version {asr_exp.__version__}.") + "\n\n" + USAGE,
+        "Commands": _table({name: docstring(path).partition("\n")[0] for name, path in commands.items()}),
+        "Groups, chosen as GROUP=CHOICE": _table(groups),
+        "Main keys, set as KEY=VALUE (all keys of a section: --help trainer)": _table(main_keys),
+        "Flags": _table(FLAGS),
+        "Yours": _wrap("  ./conf/dataset/NAME.yaml, ./conf/model/NAME.yaml, ... where you stand is chosen by its NAME.", "  ") + "\n",
+    }
+    return "\n".join(f"{title}:\n{text}" if title else text for title, text in parts.items())
+
+
+def section_page(section: str) -> str:
+    """The choices of a group, and every key of its section with its default and its meaning."""
+    defaults, groups = _defaults(), choices(conf_folders())
+    listed = _table({section: _choices_line(section, groups[section], defaults)}) if section in groups else ""
+    rows = {
+        name: _key_line(name, one, defaults)
+        for name, one in keys()
+        if name.startswith(f"{section}.") and not is_dataclass(one.type)
+    }  # fmt: skip
+    return "\n".join(part for part in (listed, _table(rows) if rows else "") if part)
+
+
+def command_page(command: str, path: Path) -> str:
+    """What a command does, and the keys that are its own: those whose help begins with its name, and those of its section."""
+    rows = {}
+    for name, one in keys():
+        readers, _, _ = one.metadata["help"].partition(": ") if one.metadata else ("", "", "")
+        if command in readers.split(", "):
+            rows[name] = _key_line(name, one, {}).removeprefix(f"{readers}: ")
+        elif name.startswith(f"{command}."):
+            rows[name] = _key_line(name, one, {})
+    own = f"Keys:\n{_table(rows)}\n" if rows else ""
+    told = "\n\n".join(part if part.startswith(" ") else _wrap(" ".join(part.split())) for part in docstring(path).split("\n\n"))
+    return f"{told}\n\n{own}All settings, and the other commands: python -m asr_exp --help\n"
+
+
+def choice_page(group: str, name: str) -> str:
+    """What a choice of a group is: its YAML file."""
+    file = next(path for folder in reversed(conf_folders()) if (path := folder / group / f"{name}.yaml").exists())
+    every = "" if group in OPTIONAL_GROUPS else f"\nEvery key of a {group}: python -m asr_exp --help {group}\n"
+    return f"{group}={name}\n\n{file.read_text(encoding='utf-8').rstrip()}\n{every}"
+
+
+def docstring(path: Path) -> str:
+    """A module's docstring, read without importing the module."""
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+
+def _choices_line(group: str, names: Sequence[str], defaults: Mapping[str, Any]) -> str:
+    if group == "experiment" and (rows := tables(names)):
+        single = [name for name in names if "/" not in name]
+        return ", ".join([*(f"{table} ({len(inside)} row{'s' * (len(inside) > 1)})" for table, inside in rows.items()), *single])
+    return (", ".join(names) or "none so far") + (f" (default: {defaults[group]})" if group in defaults and len(names) > 1 else "")
+
+
+def _key_line(name: str, one: Field, defaults: Mapping[str, Any]) -> str:
+    default = defaults.get(name, one.default_factory() if one.default_factory is not NO_DEFAULT else one.default)
+    if default == "???":
+        return one.metadata["help"]
+    shown = {"None": "null", "True": "true", "False": "false", "[]": "", "{}": ""}.get(str(default), default)
+    return f"{one.metadata['help']} [{shown}]"
+
+
+def _defaults() -> dict[str, Any]:
+    """What conf/config.yaml chooses of each group, and what those choices set."""
+    folder, found = conf_folder(), {}
+    for entry in yaml.safe_load((folder / "config.yaml").read_text())["defaults"]:
+        for group, choice in entry.items() if isinstance(entry, dict) else ():
+            if isinstance(choice, str) and (file := folder / group / f"{choice}.yaml").exists():
+                found[group] = choice
+                if group not in ("dataset", "model", "protocol"):  # the demo's keys say nothing about another dataset's
+                    found |= {f"{group}.{name}": value for name, value in yaml.safe_load(file.read_text()).items()}
+    return found
+
+
+def _width() -> int:
+    return max(60, min(100, shutil.get_terminal_size((80, 24)).columns if "COLUMNS" in os.environ or os.isatty(1) else 80))
+
+
+def _wrap(text: str, indent: str = "", first: str = "") -> str:
+    return textwrap.fill(text, _width(), initial_indent=first, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _table(rows: Mapping[str, str]) -> str:
+    """Names to the left, wrapped text to the right."""
+    left = min(26, max(map(len, rows), default=0)) + 2
+    margin = " " * (left + 2)
+    blocks = {  # a name too long for its column stands on a line of its own
+        name: _wrap(f"  {name:<{left}}{text}", margin) if len(name) < left else f"  {name}\n{_wrap(text, margin, margin)}"
+        for name, text in rows.items()
+    }  # fmt: skip
+    return "".join(f"{block}\n" for block in blocks.values())

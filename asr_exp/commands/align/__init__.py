@@ -1,0 +1,1 @@
+"""`align`: where in time the words of a transcript are."""

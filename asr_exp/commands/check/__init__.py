@@ -1,0 +1,1 @@
+"""`check`: recordings, transcripts, and one training step, before a run."""

@@ -1,0 +1,1 @@
+"""`report`: a run as a page or as figures."""

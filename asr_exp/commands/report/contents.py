@@ -1,0 +1,146 @@
+"""What a report says, gathered from the records of one run or two, as JSON that the page draws."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+import asr_exp
+from asr_exp.commands.report.breakdown import Confusions, binned, grouped, operations, units
+from asr_exp.commands.report.record import Record
+from asr_exp.core.console import counted, duration
+from asr_exp.scoring.error_rates import ErrorCounts, Tally, unspaced
+
+MOST_ROWS = 100  # of a list of confusions
+MOST_SPEAKERS = 200
+
+LEGEND = ("Errors are the fewest edits that turn the reference into the hypothesis. Intervals are 95 %, from leaving out each speaker in "
+          "turn (each utterance where speakers are not known).")
+
+
+def unit_of(records: Sequence[Record], unit: str) -> str:
+    """What errors are counted in: word, phone, or character where the references have no spaces. unit: the tokenizer's."""
+    if unit == "phone":
+        return "phone"
+    return "character" if unspaced(line["reference"] for line in records[0].lines.values()) else "word"
+
+
+class Utterances:
+    """The utterances of a split in columns, with the alignment of each run's hypotheses."""
+
+    def __init__(self, records: Sequence[Record], unit: str):
+        self.unit, self.ids = unit, list(records[0].lines)
+        first = [records[0].lines[id] for id in self.ids]
+        self.speakers = [line["speaker"] for line in first]
+        self.seconds = np.nan_to_num([line["seconds"] for line in first], posinf=0.0, neginf=0.0)
+        self.references = [line["reference"] for line in first]
+        self.hypotheses = [[record.lines[id]["hypothesis"] for id in self.ids] for record in records]
+        self.losses = [[_finite(record.lines[id]["loss"]) for id in self.ids] for record in records]
+        cut = [units(text, unit) for text in self.references]
+        self.confusions = [Confusions() for _ in records]
+        self.steps: list[list[str]] = []
+        for said, found in zip(self.hypotheses, self.confusions, strict=True):
+            self.steps.append([])
+            for reference, text in zip(cut, said, strict=True):
+                hypothesis = units(text, unit)
+                steps = operations(reference, hypothesis)
+                found.add(reference, hypothesis, steps)
+                self.steps[-1].append(steps)
+        self.lengths = np.array([len(one) for one in cut])
+        self.errors = np.array([[len(steps) - steps.count("=") for steps in side] for side in self.steps])
+
+    def worst(self, count: int) -> list[int]:
+        """The rows with the most errors, of equals those with the shorter reference; three in four of the count, and others at random."""
+        order = np.lexsort((self.lengths, -self.errors.max(axis=0)))
+        first = order[: count - count // 4].tolist()
+        others = order[len(first) :]
+        drawn = np.random.default_rng(0).permutation(others)[: count // 4]
+        return [*first, *drawn.tolist()]
+
+    def groups(self) -> dict[str, list[dict[str, Any]]]:
+        """Rates by length, speaking rate and speaker; the speakers with the highest rate first."""
+        clusters = [speaker or (row,) for row, speaker in enumerate(self.speakers)]
+        pace = self.lengths / np.maximum(self.seconds, 1e-3)
+        found = {
+            "length": grouped(*self._named(binned(self.lengths, 0)[0]), clusters, binned(self.lengths, 0)[1]),
+            "rate": grouped(*self._named(binned(pace, 1)[0]), clusters, binned(pace, 1)[1]) if self.seconds.any() else [],
+            "speaker": [],
+        }
+        if len({*self.speakers} - {None}) > 1:
+            names = [speaker or "unknown" for speaker in self.speakers]
+            found["speaker"] = grouped(*self._named(names), clusters, sorted({*names}))
+            found["speaker"].sort(key=lambda one: -max(rate or 0.0 for rate in one.rates))
+        return {name: [asdict(one) for one in groups[:MOST_SPEAKERS]] for name, groups in found.items()}
+
+    def _named(self, names: Sequence[str]) -> tuple[Sequence[str], np.ndarray, np.ndarray]:
+        return names, self.errors, self.lengths
+
+    def columns(self) -> dict[str, Any]:
+        """As the page's table takes them; the steps of an utterance without an error are left out."""
+        steps = [["" if not errors else text for text, errors in zip(side, counts, strict=True)]
+                 for side, counts in zip(self.steps, self.errors.tolist(), strict=True)]  # fmt: skip
+        return {"id": self.ids, "speaker": self.speakers, "seconds": self.seconds.round(3).tolist(), "reference": self.references,
+                "hypothesis": self.hypotheses, "steps": steps, "loss": self.losses}
+
+    def confused(self) -> dict[str, Any]:
+        """The commonest substitutions, deletions and insertions: the words, the count of each run, of deletions how often it was said."""
+        found: dict[str, Any] = {}
+        for name in ("substitutions", "deletions", "insertions"):
+            counters = [getattr(one, name) for one in self.confusions]
+            every = sum(counters[1:], counters[0].copy())
+            rows = []
+            for what, _ in sorted(every.items(), key=lambda item: (-item[1], item[0]))[:MOST_ROWS]:
+                rows.append([*([what] if isinstance(what, str) else what), *(one[what] for one in counters)])
+                if name == "deletions":
+                    rows[-1].append(self.confusions[0].spoken[what])
+            found[name] = {"rows": rows, "kinds": len(every), "totals": [one.total() for one in counters]}
+        return found
+
+
+def _finite(loss: float | None) -> float | None:
+    return loss if loss is not None and math.isfinite(loss) else None
+
+
+def contents(records: Sequence[Record], utterances: Utterances | None, comparison: str | None, heard: Mapping[int, int],
+             suspects: Sequence[dict[str, Any]], notes: Sequence[str]) -> dict[str, Any]:
+    """What the page shows. heard: by row of the utterances, the number of its closeup."""
+    return {
+        "version": asr_exp.__version__, "title": " against ".join(record.name for record in records), "legend": LEGEND,
+        "split": records[0].split, "unit": utterances.unit if utterances else "word",
+        "metric": {"phone": "PER", "word": "WER", "character": "CER"}[utterances.unit if utterances else "word"],
+        "runs": [_run(record) for record in records], "comparison": comparison, "notes": list(notes),
+        "utterances": utterances.columns() if utterances else None, "confusions": utterances.confused() if utterances else None,
+        "groups": utterances.groups() if utterances else None, "closeups": {str(row): number for row, number in heard.items()},
+        "suspects": list(suspects),
+    }
+
+
+def _run(record: Record) -> dict[str, Any]:
+    result, facts = record.result, []
+    if result:
+        facts += [str(result.get("status", "")), f"seed {result.get('seed')}"]
+    if train := result.get("train"):
+        facts.append(f"{counted(train['steps'], 'step')}, {train['epochs']:g} epochs in {duration(train['wall_seconds'])}")
+    if best := result.get("best"):
+        facts.append(f"best at step {best['step']:,} (dev {best['metric'].upper()} {100 * best['value']:.2f} %)")
+    if protocol := result.get("protocol"):
+        facts.append(f"protocol {protocol.get('hash')}")
+    files = {name: text for name in ("config.yaml", "result.json") if (text := record.file(name))}
+    return {"name": record.name, "folder": str(record.folder), "facts": facts, "curves": record.curves, "files": files,
+            "summary": summary(record)}
+
+
+def summary(record: Record) -> dict[str, Any] | None:
+    """What result.json says of the split, or will say once the run has come to it; None without hypotheses."""
+    if not record.lines:
+        return None
+    if found := record.result.get("splits", {}).get(record.split):
+        return found
+    tally = Tally(phones=record.phones)
+    for line in record.lines.values():
+        counts = dict(line["counts"])
+        characters = ErrorCounts(**counts.pop("characters"))
+        tally.add(ErrorCounts(**counts), characters, line["speaker"])
+    return dict(tally.summary())

@@ -1,0 +1,1 @@
+"""`serve`: a recogniser over HTTP, and its web page."""

@@ -1,0 +1,60 @@
+"""The log: to the terminal above progress bars, and to a file."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+log = logging.getLogger("asr_exp")
+
+
+class _Handler(logging.Handler):
+    """Prints above a progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:  # train.log keeps it; what the terminal is told of a crash, `endings.status_of` decides
+            return
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def logging_to_terminal(main: bool, rank: int) -> Iterator[None]:
+    """Send the log to the terminal: everything on rank 0, warnings alone elsewhere."""
+    handler = _Handler(logging.INFO if main else logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(message)s" if main else f"[rank {rank}] %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        for one in list(log.handlers):
+            log.removeHandler(one)
+            one.close()
+        log.propagate = True
+
+
+class _File(logging.FileHandler):
+    """A log that a full disk cuts short (what needs the room tells of it, in a sentence), without the terminal's empty lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if text := record.getMessage().lstrip("\n"):
+            super().emit(logging.makeLogRecord({**vars(record), "msg": text, "args": None}))
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+def log_to_file(path: Path) -> None:
+    """Keep the log in a file too."""
+    handler = _File(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    log.addHandler(handler)

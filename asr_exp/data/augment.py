@@ -1,0 +1,71 @@
+"""Augmentation: time and feature masks, speed perturbation; drawn from (seed, step, utterance)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+import torch
+
+from asr_exp.data.audio import as_int16
+from asr_exp.data.tokenizer import frames_needed
+
+
+@dataclass(frozen=True)
+class Masks:
+    """SpecAugment-style masks on the encoder's input (Park et al. 2019, as in wav2vec 2.0), drawn for each utterance alone.
+
+    `time_prob` and `feature_prob` are the shares of frames and channels that start-to-end spans would cover without overlap.
+    """
+
+    time_prob: float
+    time_length: int
+    feature_prob: float
+    feature_length: int
+    channels: int
+    frames: Callable[[int], int]  # samples -> frames of the encoder
+    seed: int
+    time_least: int = 2  # spans of an utterance at the least
+    feature_least: int = 0
+
+    def draw(self, step: int, indices: np.ndarray, lengths: Sequence[int]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Masks of a pass: a function of (seed, step, utterance) only, whatever the batch or the rank."""
+        frames = [self.frames(n) for n in lengths]
+        time = np.zeros((len(lengths), max(frames)), dtype=bool)
+        feature = np.zeros((len(lengths), self.channels), dtype=bool)
+        for row, index in enumerate(indices):
+            rng = np.random.default_rng([self.seed, 2, step, int(index)])
+            _mask_spans(time[row, : frames[row]], self.time_prob, self.time_length, rng, self.time_least)
+            _mask_spans(feature[row], self.feature_prob, self.feature_length, rng, self.feature_least)
+        return (
+            torch.from_numpy(time) if self.time_prob > 0 else None,
+            torch.from_numpy(feature) if self.feature_prob > 0 else None,
+        )
+
+
+def _mask_spans(row: np.ndarray, share: float, length: int, rng: np.random.Generator, least: int) -> None:
+    """Set spans of a row to True; a row shorter than one span stays as it is."""
+    if share <= 0 or len(row) < length:
+        return
+    spans = max(int(share * len(row) / length + rng.random()), least)
+    spans = min(spans, len(row) // length)
+    for start in rng.choice(len(row) - length + 1, size=spans, replace=False):
+        row[start : start + length] = True
+
+
+@dataclass(frozen=True)
+class SpeedPerturbation:
+    """Plays a training clip a little faster or slower (Ko et al. 2015); pitch moves along. factors: what is drawn from."""
+
+    factors: Sequence[float]
+    rate: int
+    frames: Callable[[int], int]
+    seed: int
+
+    def __call__(self, clip: np.ndarray, labels: np.ndarray, step: int, index: int) -> np.ndarray:
+        """The clip at a speed that is a function of (seed, step, utterance); as it is where its labels would not fit any more."""
+        factor = float(np.random.default_rng([self.seed, 4, step, index]).choice(self.factors))
+        if factor == 1.0 or frames_needed(labels) > self.frames(int(len(clip) / factor) - 1):
+            return clip
+        # In float: soxr dithers int16, and not the same way every time.
+        return as_int16(soxr.resample(clip.astype(np.float32) / 32768, self.rate * factor, self.rate, quality="MQ"))

@@ -1,0 +1,104 @@
+"""A batch: utterances end to end with their labels, collated ahead of the step that needs them."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from queue import Empty, Queue
+from typing import Any
+
+import numpy as np
+import torch
+
+from asr_exp.data.augment import Masks, SpeedPerturbation
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass. Audio is int16 as stored; it becomes float, and is normalised, on the device.
+
+    audio: (batch, samples) int16, zero-padded; lengths: samples of each row; labels: all labels in a row, label_lengths of
+    each; time_mask: (batch, frames) and feature_mask: (batch, channels), bool, True where masked, None where nothing is; features:
+    what the front end makes of each row, (frames, channels), where that is known.
+    """
+
+    indices: np.ndarray
+    audio: torch.Tensor
+    lengths: list[int]
+    labels: torch.Tensor
+    label_lengths: list[int]
+    time_mask: torch.Tensor | None = None
+    feature_mask: torch.Tensor | None = None
+    features: list[torch.Tensor | None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def samples(self) -> int:
+        return sum(self.lengths)
+
+    def to(self, device: torch.device) -> "Batch":
+        if device.type == "cpu":
+            return self
+        return self._each_tensor(lambda t: t.to(device, non_blocking=True))
+
+    def pinned(self) -> "Batch":
+        """The batch in page-locked memory, from where it travels to a GPU while the GPU computes."""
+        return self._each_tensor(torch.Tensor.pin_memory)
+
+    def _each_tensor(self, move: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        names = ("audio", "labels", "time_mask", "feature_mask")
+        moved: dict[str, Any] = {name: move(t) for name in names if (t := getattr(self, name)) is not None}
+        return replace(self, **moved)
+
+
+def collate(split: Any, indices: np.ndarray, masks: Masks | None = None, step: int = 0,
+            speed: SpeedPerturbation | None = None) -> Batch:
+    """The batch of these utterances of a prepared split (see `prepare.Split`), less those without samples: it may be empty."""
+    clips = split.clips(indices)
+    indices = indices[[len(clip) > 0 for clip in clips]]
+    clips = [clip for clip in clips if len(clip)]
+    if not clips:
+        return Batch(indices, torch.zeros(0, 0, dtype=torch.int16), [], torch.zeros(0, dtype=torch.int64), [])
+    labels = [split.labels(int(i)) for i in indices]
+    if speed:
+        clips = [speed(clip, row, step, int(i)) for clip, row, i in zip(clips, labels, indices, strict=True)]
+    lengths = [len(c) for c in clips]
+    audio = np.zeros((len(clips), max(lengths)), dtype=np.int16)
+    for row, clip in zip(audio, clips, strict=True):
+        row[: len(clip)] = clip
+    time_mask, feature_mask = masks.draw(step, indices, lengths) if masks else (None, None)
+    return Batch(
+        indices, torch.from_numpy(audio), lengths, torch.from_numpy(np.concatenate(labels).astype(np.int64)),
+        [len(row) for row in labels], time_mask, feature_mask,
+    )
+
+
+def prefetch(items: Iterable[Any], make: Callable[[Any], Any], ahead: int = 4) -> Iterator[Any]:
+    """`make(item)` for each item, made in a thread a few items ahead of their use."""
+    queue: Queue = Queue(maxsize=ahead)
+    stop, end = threading.Event(), object()
+
+    def work() -> None:
+        try:
+            for item in items:
+                queue.put(make(item))
+                if stop.is_set():
+                    return
+            queue.put(end)
+        except BaseException as error:  # handed to the consumer, who raises it
+            queue.put(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while (made := queue.get()) is not end:
+            if isinstance(made, BaseException):
+                raise made
+            yield made
+    finally:
+        stop.set()
+        while thread.is_alive():  # one that works on while Python ends may end it by SIGABRT; one that waits for room has to be let go
+            with suppress(Empty):
+                queue.get(timeout=0.02)

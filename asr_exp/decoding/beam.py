@@ -1,0 +1,210 @@
+"""Beam search over CTC emissions with an n-gram language model, by flashlight-text through torchaudio.
+
+The score of a text is log P(text | audio) + lm_weight * log P(text) + word_score * words, in natural logarithms, and hot_weight more
+for every hot word in it. With a lexicon its words are those of the lexicon; without, the tokens follow each other freely.
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from asr_exp.core.errors import UserError
+from asr_exp.core.libraries import torchaudio
+from asr_exp.decoding.decoders import Candidate, register_decoder
+from asr_exp.decoding.hot_words import Phrase, boost, occurrences
+from asr_exp.decoding.ngram import UNKNOWN, is_arpa, read_arpa
+
+NEVER = -1e4  # the logarithm of a token that is not to come
+LIKELIEST = 12  # tokens of a frame that a search without lexicon goes on with: three times as fast as with all, and the same texts
+Lexicon = Mapping[str, Sequence[str]]  # words, each spelled in the names of tokens
+
+
+@dataclass(frozen=True)
+class Weights:
+    """lm: what the logarithm of the language model's probability is multiplied by; word: what every word adds (or, below 0, costs)."""
+
+    lm: float = 0.5
+    word: float = 0.0
+
+
+@register_decoder("beam")
+class Beam:
+    """Keeps `beam` texts from frame to frame, and ends with the best `nbest`.
+
+    lm: an ARPA file, of words where there is a lexicon, of the names of tokens (`token_names`) where there is none; origin: what it was
+    made of. Without a lexicon, words and hot words are counted in the texts that the search ends with; with one, to which the hot words
+    are added, along the way. Raises UserError where flashlight-text or torchaudio cannot be had, and for a broken ARPA file.
+    """
+
+    def __init__(self, tokenizer: Any, lm: Path | None = None, lexicon: Lexicon | None = None, beam: int = 100,
+                 weights: Weights = Weights(), hot_words: Sequence[str] = (), hot_weight: float = 5.0, nbest: int = 1,  # noqa: B008
+                 origin: str = ""):
+        require_flashlight()
+        self.tokenizer, self.lm, self.known, self.beam, self.nbest, self.origin = tokenizer, lm, lexicon, beam, nbest, origin
+        self.lexicon = None if lexicon is None else {**lexicon, **spelled(" ".join(hot_words).split(), tokenizer)[0]}
+        self.hot_words: set[Phrase] = {tuple(words.split()) for words in hot_words}
+        self.hot_weight, self.tuned_on = hot_weight, ""
+        self.names = token_names(tokenizer)
+        self._unboosted: Any = None
+        self.set_weights(weights)
+
+    def set_weights(self, weights: Weights) -> None:
+        """Go on with other weights."""
+        from flashlight.lib.text.decoder import CriterionType, LexiconDecoderOptions, LexiconFreeDecoderOptions, ZeroLM
+        from flashlight.lib.text.dictionary import Dictionary
+
+        decoder = torchaudio("models.decoder", "CTCDecoder")
+        self.weights = weights
+        common = {"beam_size": self.beam, "sil_score": 0.0, "log_add": True, "criterion_type": CriterionType.CTC}
+        # By Dictionary itself: flashlight's create_word_dict numbers in an order of its own, and tokens have to keep their numbers.
+        words = Dictionary([*(self.names if self.lexicon is None else self.lexicon), UNKNOWN])
+        model, per_log10, given_back = self._model(words)
+        options: Any
+        if self.lexicon is None:
+            spellings = None
+            options = LexiconFreeDecoderOptions(lm_weight=per_log10, beam_size_token=LIKELIEST, beam_threshold=20.0, **common)
+        else:
+            word_score = weights.word + given_back
+            options = LexiconDecoderOptions(lm_weight=per_log10, word_score=word_score, unk_score=-math.inf,
+                                            beam_size_token=len(self.names), beam_threshold=50.0, **common)
+            spellings = {word: [list(spelling)] for word, spelling in self.lexicon.items()}
+        self._search = decoder.CTCDecoder(
+            nbest=self.nbest if self.lexicon else self.beam, lexicon=spellings, word_dict=words, tokens_dict=Dictionary(self.names),
+            lm=model or ZeroLM(), decoder_options=options, blank_token=self.names[self.tokenizer.blank],
+            sil_token=self.names[self.tokenizer.ids.get(self.tokenizer.space, self.tokenizer.blank)], unk_word=UNKNOWN,
+        )
+
+    def _model(self, words: Any) -> tuple[Any, float, float]:
+        """The language model, what its log10 are multiplied by, and what each word has less in it than it should have."""
+        weight = self.weights.lm * math.log(10)
+        if self.hot_words and self.lexicon is not None and self.hot_weight:
+            source, weight = (self.lm, weight) if self.lm and self.weights.lm else (None, 1.0)
+            with tempfile.TemporaryDirectory() as scratch:
+                target = Path(scratch) / "boosted.arpa"
+                boost(source, target, self.hot_words, self.hot_weight / weight)
+                return _kenlm(target, words), weight, self.hot_weight
+        if self.lm is None or not self.weights.lm:
+            return None, 0.0, 0.0
+        self._unboosted = self._unboosted or _kenlm(self.lm, words)
+        return self._unboosted, weight, 0.0
+
+    def __call__(self, logits: torch.Tensor, frames: Sequence[int]) -> list[str]:
+        return [found[0].text for found in self.candidates(logits, frames)]
+
+    def candidates(self, logits: torch.Tensor, frames: Sequence[int]) -> list[list[Candidate]]:
+        """The `nbest` texts of each row, the best first (at least one). logits: (batch, frames, vocabulary)."""
+        log_probs = logits.float().log_softmax(-1).cpu()
+        return [self._row(row[:n]) if n else [Candidate("", 0.0)] for row, n in zip(log_probs, frames, strict=True)]
+
+    def _row(self, log_probs: torch.Tensor) -> list[Candidate]:
+        if self.lexicon is not None:  # a frame of silence more, which ends the last word
+            end = torch.full((1, log_probs.shape[1]), NEVER)
+            end[0, self.tokenizer.ids[self.tokenizer.space]] = 0.0
+            log_probs = torch.cat([log_probs, end])
+        scores: dict[str, float] = {}
+        for one in self._search(log_probs[None].contiguous())[0]:
+            if self.lexicon is None:
+                text = " ".join(self.tokenizer.decode(one.tokens.tolist()).split())
+            else:
+                text = " ".join(one.words)
+                text = text.lower() if self.tokenizer.conventions.do_lower_case else text
+            scores[text] = float(np.logaddexp(scores.get(text, -math.inf), one.score))  # spaces tell no two texts apart
+        if self.lexicon is None:
+            scores = {text: score + self._bonus(text.split()) for text, score in scores.items()}
+        best = sorted((Candidate(text, score) for text, score in scores.items()), key=lambda one: -one.score)
+        return best[: self.nbest] or [Candidate("", NEVER)]
+
+    @cached_property
+    def _lm_hash(self) -> str:
+        with open(self.lm or os.devnull, "rb") as file:
+            return hashlib.file_digest(file, "blake2b").hexdigest()[:8]
+
+    @property
+    def description(self) -> str:
+        """What a protocol says of it: all that its texts depend on, the language model and the lexicon by a hash of their content."""
+        said = {"beam": str(self.beam)}
+        if self.lm:
+            said |= {"lm": f"{self.origin}:{self._lm_hash}", "lm_weight": f"{self.weights.lm:g}"}
+        if self.known is not None:
+            spelled_out = repr(sorted(self.known.items())).encode()
+            said["lexicon"] = f"{len(self.known)}:{hashlib.blake2b(spelled_out, digest_size=4).hexdigest()}"
+        if self.weights.word:
+            said["word_score"] = f"{self.weights.word:g}"
+        if self.tuned_on:
+            said["tuned_on"] = self.tuned_on
+        if self.hot_words:
+            said |= {"hot_words": "|".join(sorted(map(" ".join, self.hot_words))), "hot_word_weight": f"{self.hot_weight:g}"}
+        return f"beam({', '.join(f'{name}={value}' for name, value in said.items())})"
+
+    def _bonus(self, words: list[str]) -> float:
+        return self.weights.word * len(words) + self.hot_weight * occurrences(words, self.hot_words)
+
+
+def require_flashlight() -> None:
+    """Raise UserError where flashlight-text is not installed."""
+    if importlib.util.find_spec("flashlight") is None:
+        raise UserError("decode=beam needs flashlight-text, which is not installed: pip install 'asr_exp[beam]' (Python 3.11 or 3.12).")
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Send what C++ code writes to standard error nowhere: KenLM draws a progress bar of its own."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _kenlm(path: Path, words: Any) -> Any:
+    """KenLM's model of an ARPA file. Raises UserError, with the line, where it is broken."""
+    from flashlight.lib.text.decoder.kenlm import KenLM
+
+    try:
+        with _silence():
+            return KenLM(str(path), words)
+    except Exception as why:
+        for _ in read_arpa(path) if is_arpa(path) else ():  # KenLM tells no line
+            pass
+        raise UserError(f"decode.lm={path} cannot be read by KenLM ({str(why).splitlines()[-1]}).") from why
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# tokens and words
+
+
+def token_names(tokenizer: Any) -> list[str]:
+    """What an ARPA file calls each token: by itself, or, [UNK], <s> and the like, by a name that none knows."""
+    names: list[str] = []
+    for number, token in enumerate(tokenizer.tokens):
+        name = token.strip()
+        special = len(name) > 1 and name[0] + name[-1] in ("<>", "[]") or number == tokenizer.blank
+        names.append(f"<{number}>" if special or not name or name in names or " " in name else name)
+    return names
+
+
+def spelled(words: Sequence[str], tokenizer: Any) -> tuple[Lexicon, list[str]]:
+    """Words as a lexicon spells them in a character model's tokens (the space that ends a word included), and those it cannot."""
+    lexicon, foreign = {}, []
+    for word in words:
+        if spelling := tokenizer.spell(word):
+            lexicon[word] = [*spelling, tokenizer.space]
+        else:
+            foreign.append(word)
+    return lexicon, foreign

@@ -1,0 +1,1 @@
+"""From recordings to transcripts with times; may import model, decoding, sweeps and what they may."""

@@ -1,0 +1,1 @@
+"""Pretrained checkpoints: files, weights, vocabulary, torchaudio bundles, the built-in one."""

@@ -1,0 +1,59 @@
+"""What environment.json says: the machine, the versions, the command and the code's commit."""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asr_exp.runtime.distributed import Runtime
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that can move a number."""
+    names = ("asr_exp", "torch", "torchaudio", "transformers", "datasets", "numpy", "soundfile", "soxr", "rapidfuzz", "hydra-core",
+             "flashlight-text")
+    found = {"python": platform.python_version()}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def environment(runtime: Runtime) -> dict[str, Any]:
+    """The record of this process's machine and software."""
+    on_cuda = runtime.device.type == "cuda"
+    return {
+        "command": ["python", "-m", "asr_exp", *sys.argv[1:]], "host": socket.gethostname(), "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(runtime.device) if on_cuda else processor(), "devices": runtime.world,
+        "precision": runtime.precision, "cpu_count": os.cpu_count(), "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if on_cuda else None, "git_commit": _commit(), "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "versions": versions(),
+    }  # fmt: skip
+
+
+def processor() -> str:
+    """The CPU's name; where the system does not tell it, its architecture."""
+    with contextlib.suppress(OSError):
+        fields = (line.partition(":") for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines())
+        if name := next((value.strip() for key, _, value in fields if key.strip() == "model name"), ""):
+            return name
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    here = Path(__file__).resolve().parents[1]
+    if not (here.parent / ".git").exists():
+        return None
+    with contextlib.suppress(OSError):
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+        return done.stdout.strip() or None
+    return None

@@ -1,0 +1,37 @@
+"""Runs that train nothing: a fine-tuned checkpoint is scored as it is."""
+
+from collections.abc import Sequence
+
+from omegaconf import DictConfig, OmegaConf
+
+from asr_exp.config.compose import compose
+from asr_exp.config.schema import Decode
+from asr_exp.core.errors import UserError
+
+FIXED = ("model", "model.checkpoint", "model.head", "trainer.max_steps", "trainer.max_epochs")  # keys that run=CHECKPOINT sets
+
+
+def trains_nothing(config: DictConfig) -> bool:
+    """Whether a config asks for a fine-tuned checkpoint to be scored as it is."""
+    return config.model.head == "keep" and config.trainer.max_steps == 0
+
+
+def of_checkpoint(overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
+    """The config that scores the checkpoint that `run=` among the overrides names: that of a run which keeps its head and trains nothing.
+
+    Raises UserError for overrides that say otherwise.
+    """
+    words = [*overrides, "model=hf", "model.head=keep", "trainer.max_steps=0"]
+    for text in overrides:
+        name, _, value = text.partition("=")
+        if name in FIXED:
+            raise UserError(f"{text} contradicts run=: a checkpoint is scored as it is; drop one of them.")
+        words += [f"model.checkpoint={value}"] if name == "run" else []
+    return compose(words, config_dir)
+
+
+def own_config(config: DictConfig) -> DictConfig:
+    """The config that the run folder of such a checkpoint goes by, whichever of its splits is scored, and by whichever decoder."""
+    own = config.copy()
+    own.run, own.split, own.decode = None, "test", OmegaConf.structured(Decode)
+    return own

@@ -1,0 +1,150 @@
+"""Where a run runs: rank and world, device and precision, seeds, sums across ranks."""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+from asr_exp.core.errors import RankLost, UserError
+from asr_exp.runtime.precision import choose_precision, is_true_fp32, use_onednn
+from asr_exp.runtime.signals import Signals
+
+# Ranks wait for each other while one decodes audio or evaluates: hours are normal, a lost rank closes its socket at once.
+PATIENCE = timedelta(hours=4)
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class Runtime:
+    """This process's place among the ranks of a run. `group` carries host-side messages (gloo), whatever the device."""
+
+    rank: int
+    local_rank: int
+    world: int
+    device: torch.device
+    precision: str
+    group: Any = field(default=None, repr=False)
+
+    @property
+    def main(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor summed over ranks, in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def most(self, value: int) -> int:
+        """The largest of the ranks' values: what one rank knows (a signal, the time to save), all learn. Host side only."""
+        if self.world == 1:
+            return value
+        word = torch.tensor([value])
+        dist.all_reduce(word, op=dist.ReduceOp.MAX, group=self.group)
+        return int(word)
+
+    def share(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self.group)
+        return box[0]
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=DTYPES[self.precision])
+
+
+@contextlib.contextmanager
+def started(device: str, precision: str) -> Iterator[Runtime]:
+    """Join the ranks torchrun (or `launch`) started, choose device and precision; leave them on the way out.
+
+    Raises UserError for a device or a precision this machine does not have.
+    """
+    rank, world, local = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("trainer.device=cuda, but torch sees no CUDA device here; use trainer.device=cpu or auto.")
+    on_cuda = torch.cuda.is_available() and device != "cpu"
+    if on_cuda and local >= torch.cuda.device_count():
+        raise UserError(f"Rank {rank} has no GPU of its own: {torch.cuda.device_count()} here; lower trainer.devices or --nproc-per-node.")
+    place = torch.device("cuda", local) if on_cuda else torch.device("cpu")
+    runtime = Runtime(rank, local, world, place, choose_precision(precision, place))
+    if on_cuda:
+        torch.cuda.set_device(place)
+    if world > 1:
+        _meet("nccl" if on_cuda else "gloo")
+        runtime.group = dist.new_group(backend="gloo", timeout=PATIENCE) if on_cuda else None
+        _end_with_parent()
+    try:
+        use_onednn(place.type == "cpu")
+        if runtime.most(not is_true_fp32()):
+            use_onednn(False)
+        with Signals(at_once=True):
+            yield runtime
+    except RuntimeError as why:
+        if world > 1 and peer_lost(why):
+            raise RankLost("Another process of this run has ended, so this one must too; the same command goes on.") from why
+        raise
+    finally:
+        use_onednn(False)
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _meet(backend: str) -> None:
+    """Join the group of all ranks."""
+    store, rank, world = next(rendezvous("env://"))
+    if os.environ.get("TORCHELASTIC_RUN_ID") == "none":
+        # torchrun's static rendezvous keeps one store over all its restarts: addresses of ranks that died must not be read.
+        store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
+
+
+def peer_lost(error: BaseException) -> bool:
+    """Whether an error says that another rank is gone: its socket closed in the middle of a message between ranks."""
+    return isinstance(error, dist.DistError) or isinstance(error, RuntimeError) and "gloo" in str(error)
+
+
+def _end_with_parent() -> None:
+    """End this rank when the process that started it (`launch`, torchrun) is killed: an orphan would hold the run folder."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def seed_everything(*parts: int) -> None:
+    """Seed torch's generators from integers, such as (seed, step, rank): what is drawn at a step does not depend on the past."""
+    mixed = 0
+    for part in parts:
+        mixed = (mixed * 6364136223846793005 + part + 1442695040888963407) % 2**63
+    torch.manual_seed(mixed)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# processes
+
+
+def under_torchrun() -> bool:
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def is_main() -> bool:
+    """Whether this process is rank 0, known before the ranks have met."""
+    return os.environ.get("RANK", "0") == "0"
+
+

@@ -1,0 +1,132 @@
+"""Checkpoints of a training run: saved whole, kept for averaging, and read again when a run is resumed."""
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from asr_exp.core.errors import UserError
+from asr_exp.core.files import recover, short_reason, write_error, write_folder
+from asr_exp.data.tokenizer import Tokenizer
+from asr_exp.runs.results import DEV_CANDIDATE
+from asr_exp.runtime.fsdp import gathered, shard_like, shard_optimizer_state
+from asr_exp.training.setup import Job
+from asr_exp.training.state import State
+
+log = logging.getLogger(__name__)
+
+STATE = "training_state.pt"
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    torch.save(state, folder / STATE)
+
+
+def load_state(folder: Path, device: torch.device, mapped: bool = False) -> dict[str, Any]:
+    """The training state of a checkpoint; mapped: on the CPU, read as it is used. Raises UserError where the file does not read as one."""
+    try:
+        return torch.load(folder / STATE, map_location="cpu" if mapped else device, weights_only=True, mmap=mapped)
+    except Exception as why:
+        reason = short_reason(why)
+        raise UserError(f"{folder / STATE} cannot be read ({reason}); delete {folder} to start this run afresh.") from None
+
+
+def load_weights(folder: Path, network: torch.nn.Module) -> None:
+    """Read a checkpoint folder's weights into a network. Raises UserError where the file is missing or of another shape."""
+    try:
+        _load(folder / "model.safetensors", network)
+    except Exception as why:
+        reason = short_reason(why)
+        raise UserError(f"{folder}/model.safetensors cannot be loaded ({reason}); the folder is not this run's checkpoint.") from None
+
+
+def _load(path: Path, network: torch.nn.Module) -> None:
+    """Set a network's weights to those of a file, each rank its part where they are cut."""
+    own = network.state_dict()
+    with safe_open(path, framework="pt") as file:
+        network.load_state_dict({name: shard_like(file.get_tensor(name), own.get(name)) for name in file.keys()})  # noqa: SIM118
+
+
+def keep_recent(folder: Path, weights: dict[str, torch.Tensor], step: int, count: int) -> None:
+    """Keep the weights of an evaluation for `average_recent`, and no more than `count` of them. Raises UserError on a full disk."""
+    from safetensors.torch import save_file
+
+    beside = folder / "new"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(weights, beside)
+    except Exception as why:  # safetensors has its own for a full disk
+        beside.unlink(missing_ok=True)
+        raise write_error(folder, why) from why
+    beside.rename(folder / f"{step:09d}.safetensors")
+    for old in sorted(folder.glob("*.safetensors"))[:-count]:
+        old.unlink()
+
+
+@torch.no_grad()
+def average_recent(folder: Path, network: torch.nn.Module) -> None:
+    """Set a network's weights to the mean of those kept (checkpoint averaging, as in Vaswani et al. 2017, section 6.1)."""
+    kept = sorted(folder.glob("*.safetensors"))
+    total = [torch.zeros_like(p) for p in network.parameters()]
+    for path in kept:
+        _load(path, network)
+        torch._foreach_add_(total, list(network.parameters()))
+    for parameter, summed in zip(network.parameters(), total, strict=True):
+        parameter.copy_(summed / len(kept))
+
+RECENT = "checkpoints/recent"  # the weights of the last evaluations, for trainer.average
+
+
+def save_checkpoint(folder: Path, job: Job, tokenizer: Tokenizer, state: State, best: bool) -> None:
+    """Write checkpoints/best (weights) or checkpoints/last (weights and all it takes to go on): rank 0, with the others' shards."""
+    parts: dict[str, Any] = {"weights": job.model.network.state_dict()}
+    if not best:
+        parts |= {"optimizer": job.optimizer.state_dict(), "ema": job.ema.average if job.ema else None}
+    parts = gathered(parts, job.runtime.main)
+    if not job.runtime.main:
+        return
+
+    def fill(place: Path) -> None:
+        job.model.save(place, parts.pop("weights"))
+        tokenizer.save(place)
+        if not best:
+            save_state(place, {"state": asdict(state), "scaler": job.scaler.state_dict(), **parts})
+
+    write_folder(folder / "checkpoints" / ("best" if best else "last"), fill)
+    if best:
+        (folder / DEV_CANDIDATE).replace(folder / "hypotheses.dev.jsonl")
+
+
+def keep_weights(folder: Path, job: Job, step: int, count: int) -> None:
+    """Keep the weights of an evaluation, to be averaged at the end."""
+    weights = gathered(job.model.network.state_dict(), job.runtime.main)
+    if job.runtime.main:
+        keep_recent(folder / RECENT, weights, step, count)
+
+
+def resume(folder: Path, job: Job) -> State:
+    """Put weights, optimizer and averages back as the last checkpoint has them -> its state, or a new one.
+
+    Raises UserError where the training data is not what the checkpoint was trained on.
+    """
+    data = job.split.fingerprint()
+    if job.runtime.main:
+        recover(folder / "checkpoints" / "best")
+        recover(folder / "checkpoints" / "last")
+    last = folder / "checkpoints" / "last"
+    if not job.runtime.share(last.exists()):
+        return State(data=data)
+    saved = load_state(last, job.runtime.device, mapped=job.sharded)
+    state = State(**saved["state"])
+    if state.data != data:
+        raise UserError(f"The training data has changed since {folder} was begun; bring it back, or delete that folder to start afresh.")
+    load_weights(last, job.model.network)
+    job.optimizer.load_state_dict(shard_optimizer_state(saved["optimizer"], job.optimizer))
+    job.scaler.load_state_dict(saved["scaler"])
+    if job.ema:
+        job.ema.average = [shard_like(full, part) for full, part in zip(saved["ema"], job.ema.average, strict=True)]
+    log.info("Going on from step %d of %d.", state.step, job.total)
+    return state

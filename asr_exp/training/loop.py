@@ -1,0 +1,176 @@
+"""The training loop: fit -> train_step -> backward.
+
+Everything random at a step is drawn from (seed, step), so a run resumes to the same curve without a record of what came
+before, and any number of ranks walks the same one. Numbers stay on the device until they are written.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from contextlib import closing
+
+import numpy as np
+import torch
+
+from asr_exp.core.errors import Pruned, Stopped
+from asr_exp.data.batch import Batch, collate, prefetch
+from asr_exp.model.loss import ctc_losses
+from asr_exp.runtime.distributed import seed_everything
+from asr_exp.runtime.signals import Signals
+from asr_exp.training.gradients import clip_gradients, step_if_finite
+from asr_exp.training.progress import Progress
+from asr_exp.training.setup import Job
+from asr_exp.training.state import Hooks, State, save
+from asr_exp.training.step_metrics import Pending
+
+log = logging.getLogger(__name__)
+
+SAVE_SECONDS = 600.0  # a checkpoint at least this often, besides the one at each evaluation
+
+
+def fit(job: Job, state: State, hooks: Hooks) -> State:
+    """Train from `state.step` to `job.total`, evaluating and saving on the way.
+
+    Raises Stopped after a signal, Pruned where the judge says so (both: state saved), UserError when training has diverged beyond hope.
+    """
+    progress = Progress(state.step, job.total, job.runtime.main)
+    pending = Pending(job, state, hooks, progress)
+    wall_before, saved = state.wall_seconds, time.monotonic()
+    steps = range(0) if out_of_patience(job, state) else range(state.step + 1, job.total + 1)
+    with Signals() as signals, closing(progress):
+        for step, batches in prefetch(steps, lambda s: (s, _batches(job, s)), ahead=2):
+            pending.add(step, train_step(job, step, batches))
+            hooks.profile.step()
+            heard = float(job.plan.seconds[job.plan.step(step)].sum())
+            progress.advance(step, heard)
+            state.step, state.audio_seconds, state.wall_seconds = step, state.audio_seconds + heard, wall_before + progress.seconds
+            due = step % job.eval_every == 0 or step == job.total
+            wanted = job.runtime.most(2 * signals.received + (time.monotonic() - saved > SAVE_SECONDS))
+            if due or wanted or step % job.log_every == 0:
+                pending.flush()
+            if due:
+                began = time.monotonic()
+                rate = score(job, state, hooks)
+                progress.paused(time.monotonic() - began)
+            if due or wanted:
+                save(state, hooks)
+                saved = time.monotonic()
+            if wanted > 1:
+                job.runtime.share(None)  # none leaves before the checkpoint is written
+                raise Stopped(f"Stopped at step {step} of {job.total} and saved; the same command goes on from there.", wanted // 2)
+            if due and (why := job.runtime.share(job.runtime.main and hooks.judge(step, rate))) and step < job.total:
+                raise Pruned(why)
+            if out_of_patience(job, state):
+                log.info("No better dev score in %d evaluations: stopping early at step %d.", state.stale, step)
+                break
+        if signals.received:  # while the last step was scored and saved
+            raise Stopped(f"Stopped after step {state.step}; the same command goes on from there.", signals.received)
+    return state
+
+
+def out_of_patience(job: Job, state: State) -> bool:
+    return job.patience is not None and state.stale >= job.patience
+
+
+def score(job: Job, state: State, hooks: Hooks) -> float:
+    """Evaluate on dev at `state.step` (with averaged weights where there are any), save them if they are to be kept -> the rate."""
+    if job.ema:
+        job.ema.swap()
+    result = hooks.evaluate(state.step)
+    metric = "per" if result.summary["wer"] is None else "wer"
+    # Early on every rate is 1.0 (all blanks); the loss then says which of two is ahead.
+    mark = (result.rate, math.inf if result.loss is None else result.loss)
+    better = not state.best or job.select == "last" or mark < (state.best["value"], state.best["loss"])
+    if better:
+        state.best = {"step": state.step, "metric": metric, "value": mark[0], "loss": mark[1], "summary": result.summary}
+        hooks.save(state, True)
+    if job.ema:
+        job.ema.swap()
+    state.stale = 0 if better else state.stale + 1
+    rates = {f"dev/{name}": result.summary[name] for name in ("wer", "cer", "per") if result.summary[name] is not None}
+    if hooks.metrics:
+        hooks.metrics.write([{"step": state.step, "dev/loss": result.loss, **rates}])
+    hooks.tracker.log(rates if result.loss is None else {"dev/loss": result.loss, **rates}, state.step)
+    return result.rate
+
+
+def train_step(job: Job, step: int, batches: Sequence[Batch]) -> dict[str, torch.Tensor]:
+    """One optimiser step over this rank's forward passes -> its figures, left on the device.
+
+    The gradient is that of the mean loss over all utterances of the step, on all ranks together.
+    """
+    model, device = job.model, job.runtime.device
+    model.train()
+    frozen = step <= job.freeze_encoder_steps
+    for parameter in job.encoder:
+        parameter.requires_grad_(not frozen)
+    model.drop_layers(job.seed, step)
+    count = len(utterances := job.plan.step(step))
+    sums = torch.zeros(1 + model.network.lm_head.out_features, device=device)  # loss, frames by their likeliest label
+    each = []  # the utterances of a pass, and their losses
+    for number, batch in enumerate(batches, 1):
+        if number == len(batches):
+            job.gradients.last_pass(model.dropped_parameters())
+        seed_everything(job.seed, step, number - 1, job.runtime.rank)
+        losses, labels = backward(job, batch.to(device), count)
+        sums += torch.cat([losses.sum()[None] / count, labels])
+        each.append((batch.indices, losses))
+    if job.sharded:
+        _keep_company(job, step, len(each))
+    trained = [p for p in job.trained if p.requires_grad]
+    job.gradients.finish()
+    if job.scaler.is_enabled():
+        job.scaler.unscale_(job.optimizer)
+    norm = clip_gradients(trained, job.clip_norm)
+    for group in job.optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * job.factor(step)
+    if job.scaler.is_enabled():
+        job.scaler.step(job.optimizer)
+        job.scaler.update()
+    else:
+        step_if_finite(job.optimizer, norm)
+    job.optimizer.zero_grad(set_to_none=True)
+    if job.ema:
+        job.ema.update(step)
+    return {"sums": sums, "norm": norm, "utterances": utterances, "each": each}  # type: ignore[dict-item]
+
+
+def backward(job: Job, batch: Batch, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Forward and backward of one pass -> (loss of each utterance, number of frames by their likeliest label)."""
+    with job.runtime.autocast():
+        emissions = job.model(batch)
+    losses = ctc_losses(emissions, batch.labels, batch.label_lengths, job.blank, job.reduction)
+    job.scaler.scale(losses.sum() / count).backward()
+    with torch.no_grad():
+        frames = torch.tensor(emissions.frames).to(losses.device, non_blocking=True)
+        valid = torch.arange(emissions.logits.shape[1], device=losses.device)[None, :] < frames[:, None]
+        labels = valid.new_zeros(emissions.logits.shape[-1], dtype=torch.float32)
+        labels.index_add_(0, emissions.logits.argmax(-1).flatten(), valid.flatten().float())
+    return losses.detach(), labels
+
+
+def _keep_company(job: Job, step: int, made: int) -> None:
+    """Passes without weight, to the number of the rank with the most: ranks gather weights, and sum gradients, together."""
+    samples = job.model.extractor.sampling_rate  # a second of silence, masked as speech is so that the same weights have a part
+    masks = job.masks.draw(step, np.zeros(1, dtype=np.int64), [samples]) if job.masks else (None, None)
+    silence = Batch(np.zeros(0), torch.zeros(1, samples, dtype=torch.int16), [samples], torch.zeros(0), [0], *masks)
+    for _ in range(made, job.plan.rounds(step, job.runtime.world)):
+        with job.runtime.autocast():
+            emissions = job.model(silence.to(job.runtime.device))
+        (0.0 * emissions.logits.sum()).backward()
+
+
+def _batches(job: Job, step: int) -> list[Batch]:
+    """This rank's forward passes of a step."""
+    passes = job.plan.passes(step, job.runtime.rank, job.runtime.world)
+    made = [batch for indices in passes if (batch := collate(job.split, indices, job.masks, step, job.speed))]
+    if cache := job.model.cache:
+        made = [cache.attach(batch) for batch in made]
+    return [batch.pinned() if job.runtime.device.type == "cuda" else batch for batch in made]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# figures
+
+

@@ -1,0 +1,247 @@
+"""Composing, the words of what is wrong, the user's own YAML files, plugins, and which run a config is."""
+
+import sys
+
+import pytest
+from omegaconf import OmegaConf
+
+from asr_exp.config.compose import compose, validate
+from asr_exp.config.groups import choices, conf_folders
+from asr_exp.config.plugins import import_plugins
+from asr_exp.core.errors import UserError
+from asr_exp.runs.folder import load_run, resolve, run_folder, signature
+
+
+@pytest.fixture(autouse=True)
+def somewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def told(*overrides):
+    with pytest.raises(UserError) as error:
+        validate(compose(overrides))
+    return str(error.value)
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what is wrong
+
+
+@pytest.mark.parametrize(("override", "words"), [
+    ("model=wav2vec2-bas", ["wav2vec2-bas", "'wav2vec2-base'", "hubert-base"]),
+    ("dataset=timitt", ["timitt", "Did you mean 'timit'", "common-voice"]),
+    ("dataset=TIMIT", ["Did you mean 'timit'"]),
+    ("experiment=nope", ["there is no experiment 'nope'"]),
+    ("debug=one-stp", ["'one-step'"]),
+    ("model=null", ["there is no model 'null'"]),
+    ("model=[tiny,hf]", ["one choice"]),
+    ("trainer={max_steps: 3}", ["trainer.KEY=VALUE"]),
+    ("+model=tiny", ["without the '+'"]),
+    ("trainer.lrr=1", ["trainer.lrr is not a key", "'optimizer.lr'", "max_steps"]),
+    ("trainr.max_steps=3", ["trainr.max_steps is not a key", "'trainer.max_steps'"]),
+    ("trainer.max_step=3", ["'trainer.max_steps'"]),
+    ("trainr.foo=3", ["'trainer'"]),
+    ("lr=1e-4", ["'optimizer.lr'"]),
+    ("modle=tiny", ["'model'"]),
+    ("timit=1", ["'dataset=timit'"]),
+    ("+foo=1", ["foo is not a key"]),
+    ("++trainer.foo=1", ["trainer.foo is not a key"]),
+    ("optimizer.lr=fast", ["optimizer.lr must be a number", "'fast'"]),
+    ("trainer.max_steps=1.5", ["trainer.max_steps must be a whole number or null"]),
+    ("model.freeze=abc", ["model.freeze must be a list"]),
+    ("dataset.hub=3", ["dataset.hub is a section", "dataset.hub.id"]),
+    ("seed=", ["seed must be a whole number"]),
+    ("trainer.max_steps=-3", ["trainer.max_steps=-3", "at least 0"]),
+    ("trainer.precision=fp8", ["auto, fp32, bf16, fp16", "'fp32'"]),
+    ("model=tiny,hf", ["-m", "several values"]),
+    ("dataset", ["key=value"]),
+    ("=3", ["no key"]),
+    ("text.rules=[nfc,lower", ["'text.rules=[nfc,lower]'", "single quotes"]),
+    ("text.rules=[nfc,{remove: x", ["'text.rules=[nfc,{remove: x}]'"]),
+    ("optimizer.lr=choice(1e-3,1e-4", ["'optimizer.lr=choice(1e-3,1e-4)'"]),
+    ("dataset.root=[/a(b)", ["a bracket is not closed"]),
+    ("text.rules=[nfc,{remove: ?!}]", ["double quotes", "single quotes"]),
+    ("optimizer.lr=0,5", ["optimizer.lr=0.5"]),
+    ("optimizer.betas=0,1", ["'optimizer.betas=[0,1]' for a list"]),
+    ("dataset.root=a,b", ["'dataset.root=\"a,b\"' for a text"]),
+    ("seed='", ["cannot be read"]),
+    ("trainer.max_steps=1.5e0", ["whole number"]),
+    ("trainer.max_steps=10k", ["whole number"]),
+    ("optimizer.lr=${nope}", ["nope"]),
+    ("hydra/launcher=joblibb", ["joblibb", "basic"]),
+    ("hydra.foo=3", ["hydra.foo"]),
+    ("~model", ["model.name has no value"]),
+])  # fmt: skip
+def test_a_mistake_is_told_in_words(override, words):
+    message = told(override)
+    assert [word for word in words if word not in message] == []
+    assert "full_key" not in message and "Config search path" not in message and len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("override", "value"), [
+    ("dataset.root=~/TIMIT", "~/TIMIT"), ("dataset.root=/a (b)", "/a (b)"), ("dataset.train=données(1).csv", "données(1).csv"),
+    ("dataset.train=don't.csv", "don't.csv"), ("dataset.train=[~/a.csv,b#1.csv]", ["~/a.csv", "b#1.csv"]), ("dataset.root=/a=b", "/a=b"),
+    ("trainer.max_steps=1e3", 1000), ("trainer.max_steps=2.5e2", 250), ("seed=1e0", 1), ("optimizer.lr=1e-3", 0.001),
+    ("dataset.max_seconds=1e2", 100.0), ("dataset.root='x y'", "x y"), ("text.rules=[nfc,{remove: \"?!\"}]", ["nfc", {"remove": "?!"}]),
+])  # fmt: skip
+def test_what_a_shell_leaves_as_it_is(override, value):
+    """Paths with signs that Hydra's grammar has other uses for, and whole numbers in the way of scientists."""
+    found = OmegaConf.select(compose([override]), override.partition("=")[0])
+    assert (OmegaConf.to_container(found) if OmegaConf.is_config(found) else found) == value
+
+
+def test_what_a_shell_takes_apart():
+    assert "'text.rules=[nfc, lower]'" in told("text.rules=[nfc,", "lower]", "seed=3")
+    assert "'dataset.train=my file.csv'" in told("dataset.train=my", "file.csv")
+    assert "'foo' is neither" in told("seed=3", "foo")
+
+
+def test_all_mistakes_are_told_together():
+    assert len(told("x=1", "trainer.lrr=2", "model=x", "optimizer.lr=fast").splitlines()) == 4
+    assert len(told("trainer.max_steps=-3", "seed=-1").splitlines()) == 2
+
+
+def test_two_answers_to_one_question():
+    assert "model is given twice, as tiny and as hf" in told("model=tiny", "model=hf")
+    assert compose(["seed=1", "seed=1"]).seed == 1
+
+
+def test_keys_that_contradict_each_other():
+    assert "model.checkpoint" in told("model=wav2vec2-base", "model.architecture=wav2vec2")
+
+
+@pytest.mark.parametrize(("override", "key", "value"), [
+    ("dataset.root=/data/My Corpus", "dataset.root", "/data/My Corpus"),
+    ("dataset.root=\"/a (b)\"", "dataset.root", "/a (b)"),
+    ("dataset.train=[a,b]", "dataset.train", ["a", "b"]),
+    ("model.config.hidden_size=64", "model.config.hidden_size", 64),
+    ("+model.config.attention_dropout=0.25", "model.config.attention_dropout", 0.25),
+    ("trainer.max_epochs=2", "trainer.max_epochs", 2.0),
+    ("trainer.eval_every=null", "trainer.eval_every", None),
+    ("experiment=null", "seed", 42),
+    ("hydra.verbose=true", "seed", 42),
+])  # fmt: skip
+def test_what_is_right_passes(override, key, value):
+    config = compose([override, *(["dataset=timit"] if key == "dataset.root" else [])])
+    validate(config)
+    assert OmegaConf.select(config, key) == value
+    assert "hydra" not in config
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the user's own files
+
+
+def test_own_dataset_and_model_are_found_by_name(somewhere):
+    write(somewhere / "conf/dataset/mine.yaml", "name: mine\nreader: manifest\ntrain: [a.csv]\n")
+    write(somewhere / "conf/model/mine.yaml", "name: mine\narchitecture: wav2vec2\n")
+    config = compose(["dataset=mine", "model=mine"])
+    validate(config)
+    assert (config.dataset.name, config.model.architecture) == ("mine", "wav2vec2")
+    assert "mine" in choices(conf_folders())["dataset"]
+    assert "Did you mean 'mine'" in told("dataset=minne")
+
+
+def test_another_folder_of_files(somewhere):
+    write(somewhere / "more/experiment/table.yaml", "# @package _global_\ndefaults:\n  - override /model: hubert-base\nseed: 7\n")
+    config = compose(["experiment=table"], config_dir="more")
+    assert (config.seed, config.model.name) == (7, "hubert-base")
+    with pytest.raises(UserError, match="no such folder"):
+        compose(config_dir="nowhere")
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("name: mine\nchekpoint: x\n", ["conf/model/mine.yaml", "model.chekpoint is not a key", "'model.checkpoint'"]),
+    ("name: mine\nfreeze_encoder_steps: many\n", ["conf/model/mine.yaml", "model.freeze_encoder_steps", "many"]),
+    ("name: mine\n checkpoint: x\n", ["conf/model/mine.yaml", "line 2"]),
+    ("- a\n- b\n", ["conf/model/mine.yaml"]),
+    ("defaults:\n  - override /text@_global_.text: standrd\nname: mine\n", ["standrd", "'standard'"]),
+])  # fmt: skip
+def test_a_mistake_in_a_file_names_the_file(somewhere, text, words):
+    write(somewhere / "conf/model/mine.yaml", text)
+    message = told("model=mine")
+    assert [word for word in words if word not in message] == []
+
+
+def test_plugins(somewhere, monkeypatch):
+    write(somewhere / "my_own_plugin.py", "LOADED = True\n")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    import_plugins(compose(["plugins=[my_own_plugin]"]))
+    assert sys.modules.pop("my_own_plugin").LOADED
+    with pytest.raises(UserError, match="no_such_plugin"):
+        import_plugins(compose(["plugins=[no_such_plugin.part]"]))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# which run it is
+
+
+@pytest.mark.parametrize("override", [
+    "tracking=none", "output_root=/elsewhere", "cache_root=/elsewhere", "trainer.devices=2", "trainer.device=cpu", "trainer.log_every=1",
+    "trainer.examples=0", "trainer.workers=1", "split=dev",
+])  # fmt: skip
+def test_what_cannot_change_the_result_is_not_in_the_signature(override):
+    assert signature(compose([override])) == signature(compose())
+
+
+@pytest.mark.parametrize("override", ["seed=1", "optimizer.lr=2e-4", "model.config.hidden_size=32", "text=hf_compat"])
+def test_what_can_change_it_is(override):
+    assert signature(compose([override])) != signature(compose())
+
+
+def test_a_signature_is_ten_hex_digits_that_last():
+    assert int(signature(compose()), 16) >= 0 and len(signature(compose())) == 10
+    assert signature(compose()) == signature(compose())
+
+
+def test_the_same_ask_from_another_folder_is_the_same_run(somewhere, monkeypatch):
+    near = signature(compose(["dataset=csv", "dataset.train=data/a.csv", "dataset.root=data"]))
+    assert near == signature(compose(["dataset=csv", "dataset.train=[data/a.csv]", f"dataset.root={somewhere}/data/"]))
+    (somewhere / "data").mkdir()
+    monkeypatch.chdir(somewhere / "data")
+    assert near == signature(compose(["dataset=csv", "dataset.train=a.csv", "dataset.root=."]))
+    assert near != signature(compose(["dataset=csv", "dataset.train=data/a.csv", "dataset.root=data"]))
+
+
+def test_a_subset_is_no_path_and_a_checkpoint_may_be_a_folder(somewhere):
+    (somewhere / "test").mkdir()
+    assert resolve(compose(["dataset=timit", "dataset.test=test"]))["dataset"]["test"] == ["test"]
+    assert resolve(compose(["model=wav2vec2-base"]))["model"]["checkpoint"] == "facebook/wav2vec2-base"
+    assert resolve(compose(["model=hf", "model.checkpoint=test"]))["model"]["checkpoint"] == str(somewhere / "test")
+
+
+def test_the_run_folder():
+    config = compose(["dataset=timit", "model=hubert-base", "output_root=there"])
+    assert run_folder(config).parts == ("there", "timit", "hubert-base", signature(config))
+
+
+def finished_run(folder, *overrides):
+    config = compose(overrides)
+    write(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolve(config))))
+    return config
+
+
+def test_a_finished_run_is_loaded_with_what_should_differ(somewhere):
+    config = finished_run(somewhere / "run", "dataset=timit", "dataset.root=corpus", "model=hubert-base", "seed=3", "augment=heavy")
+    assert signature(load_run("run")) == signature(config)
+    loaded = load_run("run", ["run=run", "split=dev", "dataset=csv", "dataset.test=x.csv", "hydra.verbose=false"])
+    validate(loaded)
+    assert (loaded.split, loaded.run, loaded.seed, loaded.model.name) == ("dev", "run", 3, "hubert-base")
+    assert (loaded.dataset.reader, loaded.dataset.test, loaded.dataset.root) == ("manifest", "x.csv", None)
+
+
+def test_what_is_no_run(somewhere):
+    with pytest.raises(UserError, match="run=nowhere"):
+        load_run("nowhere")
+    write(somewhere / "old/config.yaml", "gone: 3\n")
+    with pytest.raises(UserError, match="does not fit this version.*gone"):
+        load_run("old")
+    finished_run(somewhere / "run")
+    with pytest.raises(UserError, match="debug=overfit"):
+        load_run("run", ["debug=overfit"])

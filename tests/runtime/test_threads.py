@@ -1,0 +1,63 @@
+"""Passes of a network side by side: what each thread sees, the order, an error, and what is left behind."""
+
+import threading
+import time
+
+import pytest
+import torch
+
+from asr_exp.runtime.threads import PerThread, side_by_side
+
+
+class Desk:
+    paper = PerThread()
+
+
+def test_two_at_a_time_come_in_order_with_half_of_the_threads_each():
+    before, both = torch.get_num_threads(), threading.Barrier(2, timeout=20)
+
+    def make(number):
+        both.wait()  # a single thread would wait here for ever
+        time.sleep(0.02 * (number % 2 == 0))
+        return number, torch.get_num_threads(), threading.current_thread().name
+
+    torch.set_num_threads(4)
+    try:
+        made = list(side_by_side(range(8), make, 2))
+        assert [number for number, *_ in made] == list(range(8))
+        assert {threads for _, threads, _ in made} == {2} and len({name for *_, name in made}) == 2
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_no_more_is_made_than_is_soon_used():
+    begun, before = [], threading.active_count()
+    made = side_by_side(range(100), lambda number: begun.append(number) or number, 2)
+    assert [next(made), next(made)] == [0, 1]
+    time.sleep(0.1)
+    assert len(begun) <= 4
+    made.close()
+    assert len(begun) <= 4 and threading.active_count() == before
+
+
+def test_an_error_reaches_who_asked():
+    made = side_by_side([1, 0, 2], lambda number: 1 / number, 2)
+    assert next(made) == 1
+    with pytest.raises(ZeroDivisionError):
+        list(made)
+
+
+def test_each_thread_has_its_own_and_another_finds_the_last():
+    desk, other, seen = Desk(), Desk(), {}
+    desk.paper, other.paper = "mine", "another desk's"
+
+    def work():
+        seen["not set"] = desk.paper
+        desk.paper = "theirs"
+        seen["set"] = desk.paper
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join()
+    assert (seen, desk.paper, other.paper) == ({"not set": "mine", "set": "theirs"}, "mine", "another desk's")

@@ -1,0 +1,306 @@
+"""The training loop: what a step does to the weights, what it must not depend on, and a curve that a refactor must not move."""
+
+import json
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from harness import QUIET, SMALL, latest, lines, losses, result, run
+
+from asr_exp.builders import data as assembly
+from asr_exp.builders.model import build_recogniser
+from asr_exp.builders.training import build_job
+from asr_exp.commands.train import command as train
+from asr_exp.config.compose import compose
+from asr_exp.model.loss import ctc_losses
+from asr_exp.model.recogniser import Emissions
+from asr_exp.runtime.distributed import Runtime
+from asr_exp.training import loop as training
+
+GOLDEN = Path(__file__).parent / "golden" / "tiny.json"
+STILL = ["augment=none"]
+STEPS = ["trainer.max_steps=8", "trainer.eval_every=8", "trainer.log_every=1", "trainer.batch_seconds=6", "optimizer.lr=3e-3"]
+ALONE = Runtime(0, 0, 1, torch.device("cpu"), "fp32")
+
+
+@pytest.fixture
+def job(corpus):
+    """job(overrides) -> the parts of a run's loop, as `train` builds them."""
+
+    def make(*overrides: str, model: list[str] = SMALL) -> training.Job:
+        config = compose(latest([*corpus, *model, *STEPS, *QUIET, *overrides]))
+        data = assembly.build_data(config)
+        tokenizer = assembly.build_tokenizer(config, data)
+        model = build_recogniser(config, tokenizer, ALONE)
+        return build_job(config, assembly.build_split(config, data, "train", tokenizer, model, False), tokenizer, model, ALONE)
+
+    return make
+
+
+def steps(job: training.Job, *numbers: int) -> list[dict]:
+    return [training.train_step(job, n, training._batches(job, n)) for n in numbers]
+
+
+def weights(job: training.Job) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in job.model.network.named_parameters()}
+
+
+def moved(job: training.Job, before: dict[str, torch.Tensor]) -> set[str]:
+    return {name for name, p in job.model.network.named_parameters() if not torch.equal(p, before[name])}
+
+
+def gradients(job: training.Job, step: int, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
+    """The gradient that a step hands to the optimizer."""
+    found: list[torch.Tensor] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "step_if_finite", lambda *_: found.append(torch.cat([p.grad.flatten() for p in job.trained])))
+        steps(job, step)
+    return found[0]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the curve
+
+
+def test_the_golden_curve(corpus, tmp_path):
+    """Masks, dropout, speeds and all. Where another curve is meant, run once with ASR_EXP_GOLDEN=write, and say why in the commit.
+
+    Random weights and layerdrop are drawn by transformers, now and then another way (5.22 and 5.23): its release is kept too.
+    """
+    found, release = losses(run(*corpus, *SMALL, *STEPS, *QUIET, cwd=tmp_path)), version("transformers").rpartition(".")[0]
+    if os.environ.get("ASR_EXP_GOLDEN") == "write":
+        GOLDEN.parent.mkdir(exist_ok=True)
+        GOLDEN.write_text(json.dumps({"transformers": release, "train/loss": found}, indent=1) + "\n")
+    golden = json.loads(GOLDEN.read_text())
+    same = found == pytest.approx(golden["train/loss"], rel=1e-3)
+    if not same and release != golden["transformers"]:
+        pytest.skip(f"the curve is that of transformers {golden['transformers']}; {release} draws other numbers")
+    assert found == pytest.approx(golden["train/loss"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_small_corpus_is_learned(corpus, tmp_path):
+    long = ["trainer.max_steps=120", "trainer.eval_every=120", "trainer.batch_seconds=10"]
+    curve = losses(run(*corpus, "model=tiny-random", *long, *STILL, *QUIET, cwd=tmp_path))
+    assert np.mean(curve[-5:]) < 0.3 * np.mean(curve[:5])
+
+
+def test_the_loss_falls_and_every_step_has_its_line(corpus, tmp_path):
+    folder = run(*corpus, *SMALL, *STEPS, *QUIET, *STILL, "trainer.max_steps=30", cwd=tmp_path)
+    curve = [line for line in lines(folder / "metrics.jsonl") if "train/loss" in line]
+    assert [line["step"] for line in curve] == list(range(1, 31))
+    assert np.mean([line["train/loss"] for line in curve[-5:]]) < 0.8 * np.mean([line["train/loss"] for line in curve[:5]])
+    assert all(0 <= line["train/blank_ratio"] <= 1 and line["train/grad_norm"] > 0 for line in curve)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what a step does not depend on
+
+
+@pytest.mark.parametrize("more", [[], ["augment.mask_time_prob=0.3", "augment.mask_feature_prob=0.2", "augment.layerdrop=0.5"]])
+def test_the_gradient_does_not_depend_on_the_passes(job, monkeypatch, more):
+    cut = [gradients(job(*STILL, *more, f"trainer.device_seconds={seconds}"), 2, monkeypatch) for seconds in (100, 4, 0.5)]
+    for one in cut[1:]:
+        assert float((one - cut[0]).abs().max() / cut[0].abs().max()) < 1e-5
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory(job, monkeypatch):
+    more = ["augment.mask_time_prob=0.3", "augment.dropout=0.1", "augment.layerdrop=0.5"]
+    plain, checkpointed = (gradients(job(*more, f"trainer.gradient_checkpointing={flag}"), 3, monkeypatch) for flag in ("false", "true"))
+    assert float((plain - checkpointed).abs().max() / plain.abs().max()) < 1e-5
+
+
+def test_layerdrop_is_drawn_for_a_step_not_for_a_pass(job):
+    one = job("augment.layerdrop=0.5", "model.config.num_hidden_layers=6", "trainer.device_seconds=1")
+    dropped = []
+    for step in range(1, 40):
+        one.model.drop_layers(one.seed, step)
+        first = set(one.model._dropped)
+        one.model.drop_layers(one.seed, step)
+        assert first == one.model._dropped
+        dropped.append(first)
+    share = sum(map(len, dropped)) / (6 * len(dropped))
+    assert 0.35 < share < 0.65 and len({tuple(d) for d in dropped}) > 10
+
+
+def test_a_dropped_layer_moves_as_it_would_among_several_ranks(job):
+    one = job("augment.layerdrop=0.5", "model.config.num_hidden_layers=3")
+    seen = {}
+    for step in range(1, 8):
+        before = weights(one)
+        steps(one, step)
+        if seen and one.model._dropped:  # its moments carry it on, a missing gradient would not
+            assert all(any(f"layers.{i}." in name for name in moved(one, before)) for i in one.model._dropped if i in seen)
+        seen |= {i: True for i in range(3) if i not in one.model._dropped}
+    assert seen
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what is trained
+
+
+def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was(job):
+    one = job(*STILL)
+    steps(one, 1)
+    before, moments = weights(one), [m.clone() for s in one.optimizer.state.values() for m in s.values()]
+    loss = training.ctc_losses
+    try:
+        training.ctc_losses = lambda *args: loss(*args) * float("nan")
+        (figures,) = steps(one, 2)
+    finally:
+        training.ctc_losses = loss
+    assert not torch.isfinite(figures["norm"]) and not moved(one, before)
+    assert all(torch.equal(a, b) for a, b in zip(moments, (m for s in one.optimizer.state.values() for m in s.values()), strict=True))
+    steps(one, 3)
+    assert moved(one, before)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_steps_without_a_finite_gradient_are_counted(corpus, tmp_path, monkeypatch, optimizer):
+    loss, calls = training.ctc_losses, []
+
+    def sometimes(*args):
+        calls.append(0)
+        return loss(*args) * (float("inf") if len(calls) in (3, 5) else 1.0)
+
+    monkeypatch.setattr(training, "ctc_losses", sometimes)
+    folder = run(*corpus, *SMALL, *STEPS, *QUIET, f"optimizer.name={optimizer}", cwd=tmp_path)
+    curve = [line for line in lines(folder / "metrics.jsonl") if "train/loss" in line]
+    assert [line["step"] for line in curve if line["train/loss"] is None] == [3, 5]
+    assert [line["step"] for line in curve if line["train/grad_norm"] is None] == [3, 5]
+    assert result(folder)["train"]["skipped_steps"] == 2
+    assert "step 3: no finite loss for" in (folder / "train.log").read_text()
+
+
+def test_training_that_has_diverged_says_so(corpus, tmp_path, monkeypatch, capsys):
+    loss = training.ctc_losses
+    monkeypatch.setattr(training, "ctc_losses", lambda *args: loss(*args) * float("nan"))
+    monkeypatch.setattr(training, "HOPELESS", 4)
+    run(*corpus, *SMALL, *STEPS, *QUIET, cwd=tmp_path, status=2)
+    assert "training has diverged" in capsys.readouterr().err
+
+
+def test_the_front_end_is_frozen_by_default(job, backbone):
+    one = job(model=["model=hf", f"model.checkpoint={backbone('wav2vec2-layer')}"])
+    before = weights(one)
+    steps(one, 1, 2)
+    still = set(before) - moved(one, before)
+    assert {n for n in before if ".feature_extractor." in n} <= still
+    assert {n for n in still if ".feature_extractor." not in n} <= {n for n in before if "masked_spec_embed" in n}
+
+
+def test_patterns_freeze_what_they_name(job):
+    one = job("model.freeze=['*.encoder.layers.0.*']", *STILL)
+    before = weights(one)
+    steps(one, 1, 2)
+    assert {n for n in before if ".encoder.layers.0." in n} <= set(before) - moved(one, before)
+    assert {n for n in before if ".encoder.layers.1." in n and "k_proj.bias" not in n} <= moved(one, before)
+
+
+def test_a_pattern_that_names_nothing(corpus, tmp_path, capsys):
+    run(*corpus, *SMALL, *STEPS, *QUIET, "model.freeze=['*.encodr.*']", cwd=tmp_path, status=2)
+    assert "encodr" in capsys.readouterr().err
+
+
+def test_the_encoder_waits(job):
+    one = job("model.freeze_encoder_steps=2", *STILL)
+    before = weights(one)
+    steps(one, 1, 2)
+    assert moved(one, before) == {"lm_head.weight", "lm_head.bias"}
+    steps(one, 3)
+    assert all(any(part in name for name in moved(one, before)) for part in (".encoder.layers.0.", ".feature_extractor."))
+
+
+def test_a_learning_rate_of_its_own(job):
+    one = job("+optimizer.lr_scale={lm_head.*:0.0}", *STILL)
+    before = weights(one)
+    steps(one, 1, 2)
+    assert not {"lm_head.weight", "lm_head.bias"} & moved(one, before) and moved(one, before)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# averages, and when to stop
+
+
+def test_a_moving_average_is_what_is_scored(corpus, tmp_path):
+    from safetensors.torch import load_file
+
+    folder = run(*corpus, *SMALL, *STEPS, *QUIET, "trainer.ema=0.9", cwd=tmp_path)
+    live, average = (load_file(folder / "checkpoints" / name / "model.safetensors") for name in ("last", "best"))
+    kept = torch.load(folder / "checkpoints" / "last" / "training_state.pt", weights_only=True)["ema"]
+    assert any(not torch.equal(live[n], average[n]) for n in live)
+    assert {t.shape for t in kept} == {t.shape for t in average.values()}
+    assert sum(float(t.double().sum()) for t in kept) == pytest.approx(sum(float(t.double().sum()) for t in average.values()), rel=1e-6)
+
+
+def test_the_mean_of_the_last_evaluations(corpus, tmp_path, monkeypatch):
+    """What is scored last is the mean of the weights of the last two evaluations."""
+    seen = []
+    keep, average = train.keep_recent, train.average_recent
+
+    def kept(folder, weights, step, count):
+        seen.append({n: p.clone() for n, p in weights.items()})
+        keep(folder, weights, step, count)
+
+    def averaged(folder, network):
+        average(folder, network)
+        for name, parameter in network.named_parameters():
+            torch.testing.assert_close(parameter, (seen[-1][name] + seen[-2][name]) / 2)
+        seen.append(None)
+
+    monkeypatch.setattr(train, "keep_recent", kept)
+    monkeypatch.setattr(train, "average_recent", averaged)
+    folder = run(*corpus, *SMALL, *STEPS, *QUIET, "trainer.average=2", "trainer.eval_every=3", cwd=tmp_path)
+    assert len(seen) == 4 and seen[-1] is None  # steps 3, 6, 8 and the mean
+    assert [line["step"] for line in lines(folder / "metrics.jsonl") if "dev/loss" in line] == [3, 6, 8, 8]
+
+
+def test_patience(corpus, tmp_path):
+    patient = ["trainer.max_steps=20", "trainer.eval_every=2", "trainer.patience=2", "optimizer.lr=1e-12", *STILL]
+    folder = run(*corpus, *SMALL, *STEPS, *QUIET, *patient, cwd=tmp_path)
+    evaluated = [line["step"] for line in lines(folder / "metrics.jsonl") if "dev/loss" in line]
+    best = result(folder)["best"]["step"]
+    assert evaluated[-1] == best + 4 < 20 and result(folder)["train"]["steps"] == evaluated[-1]
+
+
+def test_no_step_at_all_scores_the_checkpoint_as_it_is(corpus, tmp_path):
+    folder = run(*corpus, *SMALL, *STEPS, *QUIET, "trainer.max_steps=0", cwd=tmp_path)
+    assert result(folder)["train"]["steps"] == 0 and result(folder)["best"]["step"] == 0
+    assert (folder / "hypotheses.test.jsonl").exists() and (folder / "checkpoints/best/model.safetensors").exists()
+
+
+def test_fp16_is_refused_on_a_cpu(corpus, tmp_path, capsys):
+    run(*corpus, *SMALL, *STEPS, "tracking=none", "trainer.device=cpu", "trainer.precision=fp16", cwd=tmp_path, status=2)
+    assert "fp16 needs a GPU" in capsys.readouterr().err
+
+
+def log_likelihood(logits, labels):
+    """Of labels, by the forward recursion (Graves et al. 2006, section 4.1) in double precision."""
+    log_probs = logits - np.logaddexp.reduce(logits, 1, keepdims=True)
+    states = np.zeros(2 * len(labels) + 1, dtype=int)  # 0: blank
+    states[1::2] = labels
+    skip = np.concatenate([[False, False], (states[2:] != 0) & (states[2:] != states[:-2])])
+    alpha = np.full(len(states), -np.inf)
+    alpha[:2] = log_probs[0, states[:2]]
+    for row in log_probs[1:]:
+        one, two = (np.concatenate([np.full(n, -np.inf), alpha[:-n]]) for n in (1, 2))
+        alpha = np.logaddexp(np.logaddexp(alpha, one), np.where(skip, two, -np.inf)) + row[states]
+    return np.logaddexp(*alpha[-2:])
+
+
+def test_the_gradient_of_a_long_utterance_is_exact():
+    """In fp32 what torch makes of 800 frames is off by 3e-5 of the largest."""
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(800, 32)).astype(np.float32), rng.integers(1, 32, 120)
+    leaf = torch.from_numpy(logits)[None].requires_grad_()
+    ctc_losses(Emissions(leaf, [800]), torch.from_numpy(labels), [120], 0, "sum").sum().backward()
+    gradient = leaf.grad[0].numpy()
+    assert gradient.dtype == np.float32
+    for frame, label in [*np.argwhere(np.abs(gradient) == np.abs(gradient).max()), (0, 0), (400, labels[60]), (799, labels[-1])]:
+        nudge = np.zeros(logits.shape)
+        nudge[frame, label] = 1e-4
+        slope = (log_likelihood(logits - nudge, labels) - log_likelihood(logits + nudge, labels)) / 2e-4
+        assert gradient[frame, label] == pytest.approx(slope, rel=1e-5, abs=1e-6)
