@@ -122,7 +122,9 @@ def _learning(precision: str, bench: Bench, device: str) -> dict[str, Any]:
 
     The seeds differ in the order of the data and the masks: their spread is the noise that a difference of means is held against.
     """
-    batch, steps, epochs = 6, 50, 12
+    batch = 6
+    steps = 50
+    epochs = 12
     train, seconds = _tones(bench.folder / "tones" / "train.csv", batch * steps, 0)
     test, _ = _tones(bench.folder / "tones" / "test.csv", 100, 1)
     task = Task("", "learn", str(bench.model("learner")), str(train), str(test), "", "", precision, device, batch, steps, epochs, seconds,
@@ -144,7 +146,9 @@ def judge(wers: dict[str, list[float]]) -> dict[str, Any]:
     Better is no excuse: the arms are to do the same. Where nobody has learned, or the noise hides everything, the gate fails.
     """
     means = {arm: statistics.mean(values) for arm, values in wers.items()}
-    apart, passed, faults = [], True, [] if min(means.values()) < 0.9 else ["nobody learned"]
+    apart = []
+    passed = True
+    faults = [] if min(means.values()) < 0.9 else ["nobody learned"]
     for other in ("hf", "hf-tuned"):
         pooled = (statistics.variance(wers["ours"]) + statistics.variance(wers[other])) / 2
         allowed = max(0.005, T99 * math.sqrt(2 * pooled / SEEDS))

@@ -60,7 +60,9 @@ def work(config: Any, seconds: Iterable[float], training: bool) -> float:
     the forward again, for all but the frozen convolutions. Padding, norms, activations and what is computed anew are not counted.
     """
     front = rest = 0.0
-    hidden, layers, inner = config.hidden_size, config.num_hidden_layers, config.intermediate_size
+    hidden = config.hidden_size
+    layers = config.num_hidden_layers
+    inner = config.intermediate_size
     for length in seconds:
         frames, channels = int(length * 16000), 1
         for kernel, stride, width in zip(config.conv_kernel, config.conv_stride, config.conv_dim, strict=True):

@@ -108,11 +108,11 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         wall, cpu = [], []
         forget_peak()
         for step in range(1, options.steps + 2):
-            batches = [collate(job.split, p, job.masks, step) for p in job.plan.passes(step, runtime.rank, runtime.world)]
-            runtime.most(0)  # begin together
+            batches = [collate(job.split, p, job.masks, step) for p in job.plan.micro_batches(step, runtime.rank, runtime.world)]
+            runtime.all_reduce_max(0)  # begin together
             before = time.perf_counter(), time.process_time()
             train_step(job, step, batches)
-            runtime.most(0)
+            runtime.all_reduce_max(0)
             wall.append(time.perf_counter() - before[0])
             cpu.append(time.process_time() - before[1])
         peak = memory_of("VmHWM")
@@ -127,7 +127,7 @@ def build(options: argparse.Namespace, runtime: Any) -> Any:
     """A training job on noise: a network with random weights, utterances of one length."""
     import numpy as np
 
-    from asr_exp.builders.training import build_job
+    from asr_exp.builders.training import build_training
     from asr_exp.config.compose import compose
     from asr_exp.data.tokenizer import Tokenizer
     from asr_exp.model.loading import load_backbone
@@ -145,7 +145,7 @@ def build(options: argparse.Namespace, runtime: Any) -> Any:
     clips = rng.integers(-3000, 3000, (count, round(options.seconds * 16000)), dtype=np.int16)
     labels = [rng.integers(4, len(tokenizer), 40) for _ in range(count)]
     split: Any = SimpleNamespace(seconds=np.full(count, options.seconds), clips=clips.__getitem__, labels=labels.__getitem__)
-    return build_job(config, split, tokenizer, model, runtime)
+    return build_training(config, split, tokenizer, model, runtime)
 
 
 def local(tensor: Any) -> Any:

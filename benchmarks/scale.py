@@ -20,7 +20,9 @@ from benchmarks import report
 from benchmarks.arm import memory_of
 from benchmarks.ranks import forget_peak
 
-BASE, SECONDS, RATE = 500, 1000, 16000
+BASE = 500
+SECONDS = 1000
+RATE = 16000
 WORDS = ("ba", "di", "go", "lu", "me")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import optuna
 
+from asr_exp.cli.arguments import module_of
 from asr_exp.core.errors import Pruned, UserError
 from asr_exp.runs.folder import run_folder
 
@@ -41,13 +42,13 @@ def stand_in(seconds: float = 0.0) -> None:
         (folder / "result.json").write_text(json.dumps({**result, "splits": {"dev": scores, "test": scores}}))
 
     def judge(config):
-        from asr_exp.sweeps.study import Judge
+        from asr_exp.sweeps.study import Pruner
 
         s = config.sweep
-        return None if s.trial is None else Judge(s.storage, s.name, s.trial, s.prune, s.startup)
+        return None if s.trial is None else Pruner(s.storage, s.name, s.trial, s.prune, s.startup)
 
     for name in ("train", "evaluate"):
-        sys.modules[f"asr_exp.commands.{name}"] = types.SimpleNamespace(run=run, judge=judge)  # type: ignore[assignment]
+        sys.modules[module_of(name)] = types.SimpleNamespace(run=run, judge=judge)  # type: ignore[assignment]
 
 
 def cells(folder: Path) -> list[dict[str, str]]:

@@ -102,7 +102,7 @@ def test_memory_is_that_of_this_process():
 
 
 @pytest.fixture
-def rounds(monkeypatch, tmp_path):
+def max_micro_batches(monkeypatch, tmp_path):
     """rounds(speeds) -> what `measure` makes of a row while the machine has these speeds, one for each arm; and the arms that ran."""
 
     def run(speeds: list[float]) -> tuple[dict, list[str]]:

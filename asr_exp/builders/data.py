@@ -12,13 +12,13 @@ from asr_exp.builders.session import cache_folder
 from asr_exp.core.errors import UserError
 from asr_exp.data.corpora import read_corpus
 from asr_exp.data.corpora.base import Corpus
-from asr_exp.data.prepare import Limits, Split, normalise, prepare_split
+from asr_exp.data.prepare import LengthLimits, Split, normalise, prepare_split
 from asr_exp.data.text import TextRules, build_rules
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.model.pretrained.source import BUNDLE
 from asr_exp.model.pretrained.torchaudio_bundles import bundle_labels
 from asr_exp.model.pretrained.vocabulary import read_tokenizer
-from asr_exp.model.recogniser import Outline, Recogniser
+from asr_exp.model.recogniser import ModelInfo, Recogniser
 from asr_exp.runs.folder import load_run, resolve
 
 log = logging.getLogger(__name__)
@@ -70,11 +70,11 @@ def check_unit(config: DictConfig, tokenizer: Tokenizer) -> None:
                         "transcripts are phones, or text=espeak to have them made.")
 
 
-def build_split(config: DictConfig, data: Data, name: str, tokenizer: Tokenizer, model: Recogniser | Outline, progress: bool,
+def build_split(config: DictConfig, data: Data, name: str, tokenizer: Tokenizer, model: Recogniser | ModelInfo, progress: bool,
                 lazy: bool = False) -> Split:
     """Label one split, and decode it: all of it, or (lazy) no more than its lengths take."""
     d = config.dataset
-    limits = Limits(d.min_seconds, d.max_seconds, d.max_eval_seconds, d.max_utterances, model.frames)
+    limits = LengthLimits(d.min_seconds, d.max_seconds, d.max_eval_seconds, d.max_utterances, model.frames)
     rate = model.extractor.sampling_rate
     return prepare_split(name, data.corpus.splits[name], data.corpus.rejected[name], tokenizer, cache_folder(config), rate, limits,
                          config.trainer.workers, progress, lazy)

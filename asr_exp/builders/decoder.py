@@ -51,7 +51,7 @@ def build_decoder(config: DictConfig, tokenizer: Tokenizer, runtime: Runtime, fo
     by_words = d.lexicon is not None and (d.lexicon != "auto" or words and asked is not None)
     if by_words and not words:
         raise UserError(f"decode.lexicon={d.lexicon} needs a model that emits spaces between words, and this one does not; drop it.")
-    lm = runtime.share(_language_model(config, tokenizer, folder, data, by_words) if asked and runtime.main else None)
+    lm = runtime.broadcast(_language_model(config, tokenizer, folder, data, by_words) if asked and runtime.main else None)
     lexicon = None
     own = asked == "checkpoint"
     if by_words:

@@ -15,7 +15,7 @@ from asr_exp.builders.model import build_recogniser
 from asr_exp.core.errors import UserError
 from asr_exp.evaluation.emission_cache import checkpoint_hash
 from asr_exp.model.loading import read_config, read_outline
-from asr_exp.model.recogniser import Outline, Recogniser
+from asr_exp.model.recogniser import ModelInfo, Recogniser
 from asr_exp.runtime.distributed import Runtime
 
 
@@ -40,24 +40,24 @@ class FineTuned:
         self.tokenizer = checkpoint_tokenizer(self.config, self.checkpoint, self.revision)
 
     @cached_property
-    def outline(self) -> Outline:
+    def outline(self) -> ModelInfo:
         """What tells how many frames a clip has."""
-        return Outline(*read_outline(self.checkpoint, self.revision))
+        return ModelInfo(*read_outline(self.checkpoint, self.revision))
 
     @cached_property
     def hash(self) -> str:
         """A hash of all that its emissions depend on."""
-        return self.runtime.share(self._hash() if self.runtime.main else None)
+        return self.runtime.broadcast(self._hash() if self.runtime.main else None)
 
     @cached_property
     def network(self) -> Recogniser:
         """Its network. Raises UserError where the checkpoint is no more the one that `hash` is of."""
         with self.held():
-            if "hash" in vars(self) and self.hash != self.runtime.share(self._hash() if self.runtime.main else None):
+            if "hash" in vars(self) and self.hash != self.runtime.broadcast(self._hash() if self.runtime.main else None):
                 raise UserError(f"{self.checkpoint} has become another checkpoint meanwhile; give the command again.")
             checkpoint = None if self._own else self.checkpoint
             model = build_recogniser(self.config, self.tokenizer, self.runtime, checkpoint=checkpoint).eval()
-            self.runtime.share(None)  # every rank has read it
+            self.runtime.broadcast(None)  # every rank has read it
         return model
 
     def save(self, folder: Path) -> None:

@@ -19,19 +19,21 @@ from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.data.vocabulary import TOLERATED, Coverage, coverage, mending_rules
 from asr_exp.scoring.error_rates import READ_CER, unspaced
-from asr_exp.training.setup import Job
+from asr_exp.training.setup import TrainingSetup
 
 log = logging.getLogger(__name__)
 SAMPLE = 1000  # transcripts of a split that text rules are tried on
 SHOWN = 8  # units that are named
 
 
-def announce(config: DictConfig, folder: Path, data: Data, splits: Mapping[str, Split], tokenizer: Tokenizer, job: Job) -> None:
+def announce(config: DictConfig, folder: Path, data: Data, splits: Mapping[str, Split], tokenizer: Tokenizer, job: TrainingSetup) -> None:
     """Tell of the data, the model, the batches and the steps."""
-    runtime, plan, network = job.runtime, job.plan, job.model.network
+    runtime = job.runtime
+    plan = job.plan
+    network = job.model.network
     parameters = sum(p.numel() for p in network.parameters())
     trained = sum(p.numel() for p in job.trained)
-    passes, epochs = plan.passes(1, 0, runtime.world), job.total / plan.steps_per_epoch
+    passes, epochs = plan.micro_batches(1, 0, runtime.world), job.total / plan.steps_per_epoch
     share = float(plan.costs[plan.step(1)].sum()) / runtime.world
     memory = console.size(expected_memory(job, min(share, config.trainer.device_seconds)))
     rows = [("run", str(folder)), *(_size(data, split) for split in splits.values()), _vocabulary(tokenizer)]
@@ -74,7 +76,7 @@ def _step_size(config: DictConfig) -> str:
     return console.counted(utterances, "utterance") if seconds is None else f"{seconds:g} s of audio"
 
 
-def expected_memory(job: Job, seconds: float) -> float:
+def expected_memory(job: TrainingSetup, seconds: float) -> float:
     """A rough forecast, in bytes: fp32 weights, gradients and two moments, and the activations of the largest forward pass."""
     c, wide = job.model.network.config, 4 if job.runtime.precision == "fp32" else 2
     fixed = 4 * sum(p.numel() for p in job.model.parameters()) + 12 * sum(p.numel() for p in job.trained)

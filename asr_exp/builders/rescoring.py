@@ -12,7 +12,7 @@ from asr_exp.builders.plan import check_vocabulary
 from asr_exp.data.prepare import Split
 from asr_exp.decoding.beam import Beam
 from asr_exp.evaluation.decoder_tuning import tune_on_dev
-from asr_exp.evaluation.emission_cache import Kept, passes_of
+from asr_exp.evaluation.emission_cache import EmissionCache, plan_passes
 from asr_exp.evaluation.evaluate import Evaluation, evaluate
 from asr_exp.runs.results import read_result
 from asr_exp.runtime.distributed import Runtime
@@ -38,7 +38,10 @@ class Scoring:
     """
 
     def __init__(self, config: DictConfig, folder: Path, source: FineTuned, data: Data, split: str, runtime: Runtime):
-        self.config, self.folder, self.source, self.runtime = config, folder, source, runtime
+        self.config = config
+        self.folder = folder
+        self.source = source
+        self.runtime = runtime
         with source.held():
             self.decoder = build_decoder(config, source.tokenizer, runtime, folder)
         self.split = build_split(config, data, split, source.tokenizer, source.outline, runtime.main)
@@ -46,9 +49,9 @@ class Scoring:
             tune_on_dev(self.decoder, folder, source.hash, self._dev, config.model.padding, config.trainer.device_seconds, runtime,
                         lambda: source.network)
         self.protocol = build_protocol(config, data, self.split, self.decoder)
-        passes = passes_of(self.split, config.trainer.device_seconds, runtime.device)
-        self.kept = Kept(folder, source.hash, self.split, config.model.padding, passes)
-        self.network = None if runtime.share(self.kept.complete) else source.network
+        passes = plan_passes(self.split, config.trainer.device_seconds, runtime.device)
+        self.kept = EmissionCache(folder, source.hash, self.split, config.model.padding, passes)
+        self.network = None if runtime.broadcast(self.kept.complete) else source.network
 
     def run(self, path: Path, examples: int) -> Evaluation:
         """Score the split and write its hypotheses; what the network says of it is kept in the folder, and said once."""
@@ -65,7 +68,9 @@ class Scoring:
 
 def untrained_result(folder: Path, scoring: Scoring, summary: dict[str, Any]) -> dict[str, Any]:
     """What result.json says of a checkpoint that was scored as it is: this score, beside those of other splits by the same weights."""
-    before, checkpoint, split = read_result(folder) or {}, scoring.source.identity(), scoring.split.name
+    before = read_result(folder) or {}
+    checkpoint = scoring.source.identity()
+    split = scoring.split.name
     others = dict(before.get("splits") or {}) if (before.get("checkpoint") or {}).get("hash") == checkpoint["hash"] else {}
     protocol = before["protocol"] if "test" in others and split != "test" else scoring.protocol
     return {"checkpoint": checkpoint, "protocol": protocol, "best": None, "splits": {**others, split: summary}, "train": NO_TRAINING}

@@ -26,7 +26,7 @@ def cache_folder(config: DictConfig) -> Path:
 
 
 @contextmanager
-def at_work(config: DictConfig, folder: Path | None = None) -> Iterator[Runtime]:
+def run_session(config: DictConfig, folder: Path | None = None) -> Iterator[Runtime]:
     """Hold a run folder (rank 0), where one is given, join the ranks and send the log to the terminal.
 
     Raises UserError where another process holds it.

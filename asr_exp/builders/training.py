@@ -17,16 +17,18 @@ from asr_exp.runtime.fsdp import shard
 from asr_exp.training.ema import Ema
 from asr_exp.training.monitor import Recipe
 from asr_exp.training.optim import make_optimizer, make_schedule
-from asr_exp.training.setup import Job
+from asr_exp.training.setup import TrainingSetup
 
 
-def build_job(config: DictConfig, split: Split, tokenizer: Tokenizer, model: Recogniser, runtime: Runtime,
-              cache: Path | None = None) -> Job:
+def build_training(config: DictConfig, split: Split, tokenizer: Tokenizer, model: Recogniser, runtime: Runtime,
+              cache: Path | None = None) -> TrainingSetup:
     """The parts of the training loop, from their config sections: with `plan` and `total`, all that is known of a run before step 1.
 
     cache: the folder where what a frozen front end makes of the utterances is kept, on a CPU, where it takes a good part of the time.
     """
-    t, o, s = config.trainer, config.optimizer, config.schedule
+    t = config.trainer
+    o = config.optimizer
+    s = config.schedule
     sharded = t.strategy == "fsdp" and runtime.world > 1
     if sharded:
         shard(model, model.blocks(), runtime.device, runtime.world)
@@ -49,7 +51,7 @@ def build_job(config: DictConfig, split: Split, tokenizer: Tokenizer, model: Rec
         total, max(peak, config.model.freeze_encoder_steps), o.lr, tokenizer.tokens, tokenizer.blank,
         plan.steps_per_epoch if t.shortest_first else 0, not config.model.freeze_front_end and config.model.checkpoint is not None,
     )
-    return Job(
+    return TrainingSetup(
         model=model, split=split, plan=plan, masks=model.masks(config.seed), speed=speed, optimizer=optimizer,
         factor=factor, runtime=runtime, seed=config.seed, blank=tokenizer.blank, reduction=t.loss_reduction, clip_norm=o.clip_norm,
         freeze_encoder_steps=config.model.freeze_encoder_steps, ema=None if t.ema is None else Ema(model.network, t.ema),

@@ -24,10 +24,15 @@ def commands() -> dict[str, Path]:
     return dict(sorted({**files, **{path.parent.name: path for path in folder.glob("*/command.py")}}.items()))
 
 
-def run_of(command: str) -> Callable[[Any], Any]:
+def module_of(command: str) -> str:
+    """The name of the module that holds a command."""
+    parts = commands()[command].relative_to(Path(__file__).parents[1]).with_suffix("").parts
+    return ".".join(("asr_exp", *parts))
+
+
+def run_of(command: str) -> Callable[..., Any]:
     """The function that runs a command; its module is imported."""
-    folder = "" if (Path(__file__).parents[1] / "commands" / f"{command}.py").exists() else ".command"
-    return importlib.import_module(f"asr_exp.commands.{command}{folder}").run
+    return importlib.import_module(module_of(command)).run
 
 
 def parse(arguments: list[str]) -> tuple[Namespace, str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from asr_exp import __version__
-from asr_exp.core.exit_status import leave, rank, say, status_of
+from asr_exp.core.exit_status import exit_rank, rank, say, status_of
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -75,7 +75,7 @@ def start(arguments: list[str]) -> int:
     try:
         return _start(hydra, command, options, folders)
     except Exception as error:
-        if (told := configs.explained(error, folders)) is None:
+        if (told := configs.translate_error(error, folders)) is None:
             raise
         raise told from error
 
@@ -91,15 +91,15 @@ def _start(hydra: "Hydra", command: str, options: Namespace, folders: list[Path]
     if command in OF_MANY_RUNS and not (options.cfg or options.info or options.hydra_help):
         return run_of(command)(options.overrides, options.config_dir)
     broken: dict[str, str] = {}
-    asked = configs.in_hydras_words(options.overrides)
+    asked = configs.to_hydra_overrides(options.overrides)
     # Our own files ask for no sweep, so only what else is read is composed for it.
     others = len(folders) > 1 or any("hydra" in text for text in asked)
     multirun = options.multirun or others and hydra.get_mode(config_name="config", overrides=asked) == RunMode.MULTIRUN
     if multirun:
-        options.overrides, broken = configs.written_out(options.overrides, options.config_dir)
+        options.overrides, broken = configs.expand_sweep(options.overrides, options.config_dir)
         for row, why in broken.items():
             say(f"error: experiment={row}: ", why)
-        asked = configs.in_hydras_words(options.overrides)
+        asked = configs.to_hydra_overrides(options.overrides)
     configs.check_overrides(options.overrides, folders, multirun)
     if options.hydra_help:
         hydra.hydra_help(config_name="config", args_parser=hydra_parser(), args=options)
@@ -126,5 +126,5 @@ def main_and_exit() -> NoReturn:
     except SystemExit as end:  # of a run that was asked to leave: past Hydra
         status = end.code
     if "RANK" in os.environ:
-        leave(status)
+        exit_rank(status)
     sys.exit(status)

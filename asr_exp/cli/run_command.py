@@ -15,7 +15,7 @@ from asr_exp.core.exit_status import rank, status_of
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from asr_exp.sweeps.record import Cell
+    from asr_exp.sweeps.record import SweepCell
 
 
 
@@ -31,7 +31,7 @@ class Job:
     config_dir: str | None = None
     record: Path | None = None
 
-    def __call__(self, config: "DictConfig") -> "Cell":
+    def __call__(self, config: "DictConfig") -> "SweepCell":
         from hydra.core.hydra_config import HydraConfig
         from omegaconf import OmegaConf
 
@@ -40,12 +40,12 @@ class Job:
         from asr_exp.core.files import is_run
         from asr_exp.runs.folder import load_run, run_folder
         from asr_exp.runs.untrained import of_checkpoint
-        from asr_exp.sweeps.record import Cell, ended
+        from asr_exp.sweeps.record import SweepCell, ended
 
         hydra = HydraConfig.get()
         asked: Any = OmegaConf.to_container(hydra.overrides.task)
         number = 1 + int((config.sweep.trial if config.sweep.trial is not None else hydra.job.num) if self.record else 0)
-        cell = Cell(number, "running", shlex.join(word for word in asked if not word.startswith(("sweep.", "sweeper="))))
+        cell = SweepCell(number, "running", shlex.join(word for word in asked if not word.startswith(("sweep.", "sweeper="))))
         if self.record and rank() == 0:
             print(f"\ncell {cell.cell}: {cell.overrides or '(defaults)'}", flush=True)
         try:
@@ -85,14 +85,14 @@ class Job:
         except Exception as error:
             return self.failed(cell, error)
 
-    def failed(self, cell: "Cell", error: Exception) -> "Cell":
+    def failed(self, cell: "SweepCell", error: Exception) -> "SweepCell":
         """Tell of a cell that failed, and note it."""
         status = status_of(error, f"cell {cell.cell}: " if self.record else "")
         reason = (str(error).splitlines() or [""])[0]
         reason = reason if status == 2 else f"{type(error).__name__}: {reason}"
         return self._noted(replace(cell, status="failed", code=status, reason=reason))
 
-    def _noted(self, cell: "Cell") -> "Cell":
+    def _noted(self, cell: "SweepCell") -> "SweepCell":
         if self.record and rank() == 0:
             from asr_exp.sweeps.record import note
 

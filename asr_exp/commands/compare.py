@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from asr_exp.core import console
 from asr_exp.core.files import write_text
-from asr_exp.runs.pairing import OF_THE_SPLIT, Pair, Run, counted, differing, pair_up, read_runs
+from asr_exp.runs.pairing import OF_THE_SPLIT, PairedRuns, Run, counted, differing, pair_up, read_runs
 from asr_exp.scoring.error_rates import READ_CER, error_places, unspaced
 from asr_exp.scoring.intervals import LEVEL, Estimate
 from asr_exp.scoring.significance import Bootstrap, Comparison, MatchedPairs, bootstrap, compare_rates, mapsswe
@@ -57,7 +57,7 @@ def _places(run: Run, ids: Sequence[str]) -> list[list[int]]:
     return [error_places(run.lines[id]["reference"].split(), run.lines[id]["hypothesis"].split()) for id in ids]
 
 
-def _changes(pair: Pair) -> list[dict[str, Any]]:
+def _changes(pair: PairedRuns) -> list[dict[str, Any]]:
     """A row of each utterance, the most changed first, the shorter first among equals."""
     counts, rows = pair.counts[pair.metric], []
     for i in np.lexsort((counts.lengths, -np.abs(counts.difference))):
@@ -89,7 +89,7 @@ def _verdict(found: Comparison, metric: str, basis: str) -> str:
             + (f"; a difference of about {100 * needed:.2g} points would show four times in five." if needed else "."))
 
 
-def _record(pair: Pair, config: DictConfig, found: dict[str, Comparison],
+def _record(pair: PairedRuns, config: DictConfig, found: dict[str, Comparison],
             drawn: dict[str, Bootstrap | None], segments: MatchedPairs) -> dict[str, Any]:
     """What compare.json says. error: the standard error; interval: Student's, with so many degrees of freedom."""
     difference = pair.counts[pair.metric].difference
@@ -121,7 +121,7 @@ def _estimate(one: Estimate) -> dict[str, Any]:
 # what the user sees
 
 
-def _page(pair: Pair, record: dict[str, Any], found: dict[str, Comparison]) -> Iterator[str]:
+def _page(pair: PairedRuns, record: dict[str, Any], found: dict[str, Comparison]) -> Iterator[str]:
     """The lines of the answer, within 80 columns where the folders' names are."""
     seeded = len(pair.a) + len(pair.b) > 2
     for side, runs in (("A", pair.a), ("B", pair.b)):
@@ -149,7 +149,7 @@ def _page(pair: Pair, record: dict[str, Any], found: dict[str, Comparison]) -> I
         yield textwrap.fill(f"- {note}", WIDTH, subsequent_indent="  ")
 
 
-def _notes(pair: Pair, record: dict[str, Any], p: float | None) -> Iterator[str]:
+def _notes(pair: PairedRuns, record: dict[str, Any], p: float | None) -> Iterator[str]:
     """What to bear in mind with this answer."""
     if p is not None and (p < LEVEL) != (record["mapsswe"]["p"] < LEVEL):
         yield (f"The two tests disagree. The answer is the t test's: MAPSSWE takes every segment as independent, however few "

@@ -25,7 +25,7 @@ from asr_exp.builders.data import same_data
 from asr_exp.builders.fine_tuned import FineTuned
 from asr_exp.builders.plan import announce_scoring
 from asr_exp.builders.rescoring import Scoring, read_split, untrained_result
-from asr_exp.builders.session import at_work
+from asr_exp.builders.session import run_session
 from asr_exp.builders.transcriber import as_asked
 from asr_exp.core import console
 from asr_exp.core.errors import UserError
@@ -54,7 +54,7 @@ def run(config: DictConfig) -> Path | int:
         raise UserError(f"{asked} has no checkpoint to evaluate; train it first (the same settings with `train`), or give run=FOLDER.")
     if config.trainer.devices > 1 and not under_torchrun():
         return launch(config.trainer.devices, "evaluate", task_overrides())
-    with at_work(config) as runtime:
+    with run_session(config) as runtime:
         try:
             return _evaluate(config, folder, trained, runtime)
         except UserError as why:
@@ -75,7 +75,7 @@ def _evaluate(config: DictConfig, folder: Path, trained: bool, runtime: Runtime)
     with held() if trained else nullcontext():
         if runtime.main and trained:
             recover(best)
-        if trained and not runtime.share(best.is_dir()):
+        if trained and not runtime.broadcast(best.is_dir()):
             raise UserError(f"{folder} has no checkpoints/best yet; its training has not come to its first evaluation.")
         source = FineTuned(config, runtime, str(best) if trained else config.model.checkpoint, held)
         _ = source.hash  # of what is there while the folder is held
@@ -84,7 +84,7 @@ def _evaluate(config: DictConfig, folder: Path, trained: bool, runtime: Runtime)
         with held():
             write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolve(own_config(config)))))
             write_text(folder / "environment.json", console.pretty_json(environment(runtime)))
-    runtime.share(None)
+    runtime.broadcast(None)
     scoring = Scoring(config, folder, source, data, config.split, runtime)
     place = folder if _is_own(config, folder, trained, scoring.protocol) else folder / "evaluations" / scoring.protocol["hash"]
     if runtime.main and not trained:

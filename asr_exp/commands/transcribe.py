@@ -147,7 +147,9 @@ def _targets(out: str | None, style: str, files: Sequence[str]) -> dict[str, Pat
     """
     if out is None:
         return {}
-    place, apart, recordings = Path(out).expanduser(), _is_folder(out), {os.path.realpath(name) for name in files if name != STDIN}
+    place = Path(out).expanduser()
+    apart = _is_folder(out)
+    recordings = {os.path.realpath(name) for name in files if name != STDIN}
     targets = _places(files, place, ENDINGS[style]) if apart else dict.fromkeys(files, place)
     for name, path in targets.items():
         if os.path.realpath(path) in recordings:

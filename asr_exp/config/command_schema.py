@@ -13,7 +13,7 @@ def key(default: Any, help: str, **bounds: Any) -> Any:
 
 
 @dataclass
-class Table:
+class TableOptions:
     name: str | None = key(None, "name of the table and its folder (null: the experiments' folder, or the keys of the grid)")
     rows: Any = key(None, "keys that make the rows (null: all that are swept and that nothing else is made of)")
     columns: Any = key(None, "keys that make columns, for a grid (null: a list with one row a line)")
@@ -26,21 +26,21 @@ class Table:
 
 
 @dataclass
-class Check:
+class CheckOptions:
     audio: str = key("sample", "check: clips to decode: none (headers alone), a sample, all", choices=("none", "sample", "all"))
     clips: int = key(200, "check: clips of the sample", minimum=1)
     steps: bool = key(True, "check: really run a median and the worst forward and backward pass, for memory and time")
 
 
 @dataclass
-class Align:
+class AlignOptions:
     text: str | None = key(None, "align: what the one recording of files= says (null: the text beside it, a.txt or a.lab)")
     against: str = key("auto", "align: score against TIMIT's own times: auto (where they stand beside the audio), timit (they must), none",
                        choices=("auto", "timit", "none"))
 
 
 @dataclass
-class Export:
+class ExportOptions:
     onnx: bool = key(False, "export: add onnx/model.onnx, checked against the model (pip install 'asr_exp[onnx]')")
     int8: bool = key(False, "export: add onnx/model_quantized.onnx too, its matrices in 8 bits, and measure what that costs")
     clips: int = key(32, "export: dev recordings that the ONNX files are compared on", minimum=0)
@@ -49,14 +49,14 @@ class Export:
 
 
 @dataclass
-class Transcribe:
+class TranscribeOptions:
     whole_seconds: float = key(120.0, "recordings up to this long go through the network in one piece", above=0)
     chunk_seconds: float = key(30.0, "longer ones go through it in chunks this long", minimum=4)
     overlap_seconds: float = key(10.0, "what a chunk has in common with the one before it, heard twice", minimum=1)
 
 
 @dataclass
-class Serve:
+class ServeOptions:
     host: str = key("127.0.0.1", "address to listen on; 0.0.0.0 lets other machines in")
     port: int = key(8000, "port to listen on (0: any that is free)", minimum=0, maximum=65535)
     token: str | None = key(None, "what requests must bear: 'Authorization: Bearer TOKEN'; ${oc.env:NAME} takes it from the environment")
@@ -72,7 +72,7 @@ class Serve:
 
 
 @dataclass
-class Sweep:
+class SweepOptions:
     name: str | None = key(None, "folder of the record, under sweeps/ (null: made from the command, so that the same one goes on)")
     trials: int = key(20, "optuna, random: trials of the study, all workers and resumptions together", minimum=1)
     sampler: str = key("tpe", "optuna: tpe (tree-structured Parzen estimator), gp (Gaussian process), random",
@@ -88,7 +88,7 @@ class Sweep:
 
 
 @dataclass
-class Report:
+class ReportOptions:
     audio: int = key(20, "utterances with sound and emissions: those with the most errors, and every fourth at random", minimum=0)
     utterances: list[str] = key([], "ids of the utterances to have with sound and emissions (format=png: to draw) instead")
     suspects: int = key(20, "suspected label errors that are listed, those of training with sound", minimum=0)

@@ -11,7 +11,7 @@ from yaml import YAMLError
 
 from asr_exp.config.groups import choices, conf_folders, expanded
 from asr_exp.config.messages import composition_problem
-from asr_exp.config.overrides import in_hydras_words, override_problems
+from asr_exp.config.overrides import override_problems, to_hydra_overrides
 from asr_exp.config.schema import Config
 from asr_exp.config.validation import problems
 from asr_exp.core.errors import UserError
@@ -52,10 +52,10 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path], multirun:
     """
     if found := override_problems(overrides, choices(folders), multirun):
         raise UserError("\n".join(found))
-    return in_hydras_words(overrides)
+    return to_hydra_overrides(overrides)
 
 
-def explained(error: Exception, folders: Sequence[Path]) -> UserError | None:
+def translate_error(error: Exception, folders: Sequence[Path]) -> UserError | None:
     """What Hydra objects to while composing, in a user's words; None for an exception that is not the user's doing."""
     from hydra.errors import HydraException
 
@@ -84,12 +84,12 @@ def _composed(asked: list[str], folders: Sequence[Path]) -> DictConfig:
     try:
         return hydra_at(folders).compose_config("config", asked, run_mode=RunMode.RUN, with_log_configuration=False)
     except Exception as error:
-        if (told := explained(error, folders)) is None:
+        if (told := translate_error(error, folders)) is None:
             raise
         raise told from error
 
 
-def written_out(overrides: Sequence[str], config_dir: str | None = None) -> tuple[list[str], dict[str, str]]:
+def expand_sweep(overrides: Sequence[str], config_dir: str | None = None) -> tuple[list[str], dict[str, str]]:
     """The overrides of a sweep with all that it varies in them, and of each experiment that does not compose, what is wrong with it.
 
     A table of experiments becomes its rows that compose; what `hydra.sweeper.params` of YAML files varies becomes overrides, unless the

@@ -45,7 +45,7 @@ def override_problems(overrides: Sequence[str], choices: Choices, multirun: bool
     return found
 
 
-def in_hydras_words(overrides: Sequence[str]) -> list[str]:
+def to_hydra_overrides(overrides: Sequence[str]) -> list[str]:
     """The overrides as Hydra wants them: new entries of a mapping (`model.config.hidden_size=64`) need a `++` there, and
     what is null by default (`experiment=null`) may not be given."""
     given = (readable(text) for text in overrides if text not in {f"{group}=null" for group in OPTIONAL_GROUPS})

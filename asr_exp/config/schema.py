@@ -10,7 +10,17 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from asr_exp.config.command_schema import Align, Check, Export, Report, Serve, Sweep, Table, Transcribe, key
+from asr_exp.config.command_schema import (
+    AlignOptions,
+    CheckOptions,
+    ExportOptions,
+    ReportOptions,
+    ServeOptions,
+    SweepOptions,
+    TableOptions,
+    TranscribeOptions,
+    key,
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # the sections
@@ -221,13 +231,13 @@ class Config:
     protocol: Protocol = field(default_factory=Protocol)
     published: Published = field(default_factory=Published)
     rehearsal: bool = key(False, "set by debug=rehearsal: the run's own way with tiny weights and a few utterances")
-    table: Table = field(default_factory=Table)
-    check: Check = field(default_factory=Check)
-    report: Report = field(default_factory=Report)
-    serve: Serve = field(default_factory=Serve)
-    transcribe: Transcribe = field(default_factory=Transcribe)
-    align: Align = field(default_factory=Align)
-    export: Export = field(default_factory=Export)
+    table: TableOptions = field(default_factory=TableOptions)
+    check: CheckOptions = field(default_factory=CheckOptions)
+    report: ReportOptions = field(default_factory=ReportOptions)
+    serve: ServeOptions = field(default_factory=ServeOptions)
+    transcribe: TranscribeOptions = field(default_factory=TranscribeOptions)
+    align: AlignOptions = field(default_factory=AlignOptions)
+    export: ExportOptions = field(default_factory=ExportOptions)
     plugins: list[str] = key([], "Python modules to import first; they register readers, rules, decoders, optimizers")
     output_root: str = key("outputs", "where run folders go, relative to where you stand")
     cache_root: str | None = key(None, "where decoded audio is kept (null: $ASR_EXP_CACHE, else ~/.cache/asr_exp)")
@@ -246,7 +256,7 @@ class Config:
     resamples: int = key(10_000, "compare: draws of the bootstrap", minimum=100)
     sweeper: str = key("grid", "-m: grid (every combination), optuna or random (search ranges), wandb (write a W&B sweep file)",
                        choices=("grid", "optuna", "random", "wandb"))
-    sweep: Sweep = field(default_factory=Sweep)
+    sweep: SweepOptions = field(default_factory=SweepOptions)
 
 
 # Keys that cannot change what is learned or scored: they are no part of a run's signature.

@@ -52,7 +52,9 @@ def bound_problems(name: str, value: Any, bounds: Any) -> Iterator[str]:
 
 
 def _rules_across_keys(c: Any) -> Iterator[str]:
-    d, m, t = c.dataset, c.model, c.trainer
+    d = c.dataset
+    m = c.model
+    t = c.trainer
     if t.max_steps is None and t.max_epochs is None:
         yield "trainer.max_steps and trainer.max_epochs are both null, so the run would never end; give one of them."
     yield from _rules_of_steps(t)

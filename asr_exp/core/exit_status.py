@@ -31,7 +31,9 @@ def status_of(error: BaseException, where: str = "", quiet: bool = False) -> int
         message = str(error) or "Interrupted."
         quiet = quiet or rank() > 0
     elif isinstance(error, RankLost):
-        status, message, quiet = 1, str(error), quiet or rank() > 0  # the rank that ended first has told why, if it could
+        status = 1  # the rank that ended first has told why, if it could
+        message = str(error)
+        quiet = quiet or rank() > 0
     elif full := _disk_full(error):
         status, message = 2, f"The disk is full ({full}). Make room, or give another output_root= or cache_root=; the same command goes on."
     else:
@@ -67,7 +69,7 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
-def leave(status: int) -> NoReturn:
+def exit_rank(status: int) -> NoReturn:
     """End a rank of several with what is registered for the end, and without taking Python apart.
 
     Its work is on the disk. A thread of a library that is still about when Python's parts go (gloo's, OpenMP's) can abort the process,

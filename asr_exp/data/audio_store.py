@@ -44,7 +44,9 @@ class AudioStore:
         self.reasons: dict[int, str] = {}
         self.late: dict[int, str] = {}
         self.silent: set[int] = set()
-        self.shards, self._utterances, self._workers = list(shards), utterances, workers
+        self.shards = list(shards)
+        self._utterances = utterances
+        self._workers = workers
         self._held = np.zeros(len(utterances), dtype=np.int32)  # samples that the shard has of each
         self._made = np.zeros(len(shards), dtype=bool)
         self._pool: ThreadPoolExecutor | None = None
@@ -121,7 +123,9 @@ class AudioStore:
     def filling(self) -> Iterator[None]:
         """Make the shards that are missing, in the background and in the order of the utterances, while the context lasts."""
         shards = np.flatnonzero(~self._made).tolist()
-        missing, turn, over = iter(shards), threading.Lock(), threading.Event()
+        missing = iter(shards)
+        turn = threading.Lock()
+        over = threading.Event()
 
         def work() -> None:
             with suppress(AttributeError, OSError):  # on Linux a thread has a niceness of its own: training goes first

@@ -25,7 +25,10 @@ class BatchPlan:
 
     def __init__(self, seconds: np.ndarray, batch_seconds: float | None, device_seconds: float, seed: int, shortest_first: bool = False,
                  batch_utterances: int | None = None):
-        self.seconds, self.seed, self.device_seconds, self.shortest_first = seconds, seed, device_seconds, shortest_first
+        self.seconds = seconds
+        self.seed = seed
+        self.device_seconds = device_seconds
+        self.shortest_first = shortest_first
         self.batch_utterances = batch_utterances
         self.costs = cost(seconds)
         steps = len(seconds) / batch_utterances if batch_utterances else seconds.sum() / batch_seconds
@@ -41,11 +44,11 @@ class BatchPlan:
         epoch = self.epoch_of(step)
         number, batches = self._epoch  # read once: the thread that prefetches asks too, for an epoch ahead
         if number != epoch:
-            batches = self._deal(epoch)
+            batches = self._make_epoch(epoch)
             self._epoch = (epoch, batches)
         return batches[(step - 1) % self.steps_per_epoch]
 
-    def _deal(self, epoch: int) -> list[np.ndarray]:
+    def _make_epoch(self, epoch: int) -> list[np.ndarray]:
         rng = np.random.default_rng([self.seed, 1, epoch])
         order = rng.permutation(len(self.seconds))
         in_order = self.shortest_first and epoch == 0
@@ -57,17 +60,17 @@ class BatchPlan:
         batches = np.split(order, cuts)
         return batches if in_order else [batches[i] for i in rng.permutation(len(batches))]
 
-    def passes(self, step: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
+    def micro_batches(self, step: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
         """The forward passes of a rank in a step: lists of utterance indices within `device_seconds`, padding counted.
 
         A rank may have none where a step has fewer utterances than there are ranks.
         """
-        mine = _share(self.step(step), self.costs, world)[rank]
+        mine = _split_across_ranks(self.step(step), self.costs, world)[rank]
         return pack(mine, self.costs, self.device_seconds)
 
-    def rounds(self, step: int, world: int) -> int:
+    def max_micro_batches(self, step: int, world: int) -> int:
         """The forward passes of the rank with the most of them in a step."""
-        return max(len(pack(mine, self.costs, self.device_seconds)) for mine in _share(self.step(step), self.costs, world))
+        return max(len(pack(mine, self.costs, self.device_seconds)) for mine in _split_across_ranks(self.step(step), self.costs, world))
 
 
 def _cuts(seconds: np.ndarray, parts: int) -> np.ndarray:
@@ -79,7 +82,7 @@ def _cuts(seconds: np.ndarray, parts: int) -> np.ndarray:
     return np.minimum(cuts, len(seconds) - parts + numbers)  # ... and enough left for the runs to come
 
 
-def _share(indices: np.ndarray, costs: np.ndarray, world: int) -> list[np.ndarray]:
+def _split_across_ranks(indices: np.ndarray, costs: np.ndarray, world: int) -> list[np.ndarray]:
     """Deal utterances to ranks so that their costs come out even: longest first, each to the rank with the least so far."""
     if world == 1:
         return [indices]

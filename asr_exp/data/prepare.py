@@ -15,7 +15,7 @@ from asr_exp.data.audio_store import SILENT, AudioStore, open_store
 from asr_exp.data.corpora.base import Corpus, Rejected
 from asr_exp.data.text import TextRules, chunks
 from asr_exp.data.tokenizer import Tokenizer, frames_needed, sums
-from asr_exp.data.utterances import Strings, Utterances
+from asr_exp.data.utterances import PackedStrings, Utterances
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Limits:
+class LengthLimits:
     """What a clip must be to be used: seconds, for training and for scoring, and the frames a model makes of samples."""
 
     min_seconds: float
@@ -122,12 +122,12 @@ class Limits:
 
 def normalise(corpus: Corpus, rules: TextRules) -> Corpus:
     """The corpus with its transcripts after the text rules."""
-    splits = {name: rows.with_texts(Strings(rules.apply_many(rows.texts()))) for name, rows in corpus.splits.items()}
+    splits = {name: rows.with_texts(PackedStrings(rules.apply_many(rows.texts()))) for name, rows in corpus.splits.items()}
     return Corpus(splits, corpus.rejected, corpus.subsets, corpus.source)
 
 
 def prepare_split(name: str, utterances: Utterances, rejected: Sequence[Rejected], tokenizer: Tokenizer, cache: Path, rate: int,
-                  limits: Limits, workers: int | None = None, progress: bool = False, lazy: bool = False) -> Split:
+                  limits: LengthLimits, workers: int | None = None, progress: bool = False, lazy: bool = False) -> Split:
     """Label a split and decode it. Raises UserError where not one of its utterances can be used.
 
     utterances: with texts after the text rules. lazy: decode no more than the lengths take; see `AudioStore`.
@@ -135,9 +135,9 @@ def prepare_split(name: str, utterances: Utterances, rejected: Sequence[Rejected
     utterances = utterances[: limits.max_utterances]
     store = open_store(utterances, cache, rate, workers, f"decoding {name}" if progress else None, lazy)
     left_out, fit = list(rejected), np.ones(len(utterances), dtype=bool)
-    for row in _doubtful(name, utterances, store, rate, tokenizer, limits):
+    for row in _needs_check(name, utterances, store, rate, tokenizer, limits):
         text = tokenizer.target(utterances.text(row))
-        reason = store.reasons.get(row) or unfit(name, int(store.lengths[row]), rate, text, tokenizer.encode(text), tokenizer, limits)
+        reason = store.reasons.get(row) or rejection_reason(name, int(store.lengths[row]), rate, text, tokenizer.encode(text), tokenizer, limits)
         if not reason and name == "train" and not lazy and row in store.silent:
             reason = SILENT
         if reason:
@@ -154,7 +154,7 @@ def _nothing_left(name: str, left_out: Sequence[Rejected]) -> UserError:
     return UserError(f"No utterance of dataset.{name} can be used: {len(left_out)} left out.{first} Check its paths and transcripts.")
 
 
-def _doubtful(name: str, utterances: Utterances, store: AudioStore, rate: int, tokenizer: Tokenizer, limits: Limits) -> list[int]:
+def _needs_check(name: str, utterances: Utterances, store: AudioStore, rate: int, tokenizer: Tokenizer, limits: LengthLimits) -> list[int]:
     """The rows that have to be looked at one by one; all others are fit by far, which takes a hundredth of the time to see."""
     grid = rate // 10
     fewest = np.array([limits.frames(n) for n in range(0, int(store.lengths.max(initial=0)) + 1, grid)])
@@ -172,12 +172,14 @@ def _doubtful(name: str, utterances: Utterances, store: AudioStore, rate: int, t
     return np.flatnonzero(doubtful).tolist()
 
 
-def unfit(split: str, samples: int, rate: int, text: str, labels: np.ndarray, tokenizer: Tokenizer, limits: Limits) -> str:
+def rejection_reason(split: str, samples: int, rate: int, text: str, labels: np.ndarray, tokenizer: Tokenizer, limits: LengthLimits) -> str:
     """Why an utterance is left out of a split, or ''. Scoring keeps what training cannot use, as long as it can be scored.
 
     samples: its length at `rate`; text: its transcript after the text rules.
     """
-    seconds, frames, training = samples / rate, limits.frames(samples), split == "train"
+    seconds = samples / rate
+    frames = limits.frames(samples)
+    training = split == "train"
     longest = limits.max_seconds if training else limits.max_eval_seconds
     if frames < 1:
         return f"too short: {seconds:.3f} s is less than one frame"

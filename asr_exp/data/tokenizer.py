@@ -15,7 +15,9 @@ from asr_exp.data.phones import INVENTORIES, fold
 from asr_exp.data.text import chunks
 
 PHONEMES = "Wav2Vec2PhonemeCTCTokenizer"  # transformers' tokenizer of phones; that of characters is Wav2Vec2CTCTokenizer
-SPACE, UNKNOWN, BLANK = "|", "[UNK]", "[PAD]"
+SPACE = "|"
+UNKNOWN = "[UNK]"
+BLANK = "[PAD]"
 # What transformers takes away where `clean_up_tokenization_spaces` is set.
 CLEANED = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"),
            (" 're", "'re"))  # fmt: skip
@@ -51,10 +53,14 @@ class Tokenizer:
         if unit == "phone":
             self._given = named  # as a tokenizer of phonemes has them: it joins them with a space, whatever is in them
             named, unknown = [t if t in (blank, space) else t.strip() + " " for t in named], unknown.strip() + " "
-        self.tokens, self.unit, self.conventions = named, unit, conventions
+        self.tokens = named
+        self.unit = unit
+        self.conventions = conventions
         self.ids = {token: i for i, token in enumerate(self.tokens)}
         self._units = {token.strip() if unit == "phone" else token: i for token, i in self.ids.items()}
-        self.blank_token, self.unknown_token, self.space = blank, unknown, space
+        self.blank_token = blank
+        self.unknown_token = unknown
+        self.space = space
         self.blank = self.ids[blank]
         self.unknown = self.ids.get(unknown)
         self.inventory, self.score_inventory = inventory, score_inventory

@@ -64,7 +64,7 @@ class Utterance:
     speaker: str | None = None
 
 
-class Strings(Sequence[str]):
+class PackedStrings(Sequence[str]):
     """Strings end to end, in UTF-8: each costs its bytes and eight more."""
 
     def __init__(self, values: Iterable[str] = ()):
@@ -92,7 +92,7 @@ class Strings(Sequence[str]):
         return str(self._bytes[self._ends[index] : self._ends[index + 1]], "utf-8", "surrogatepass")
 
 
-class Codes:
+class CategoricalColumn:
     """Values of which there are few, by number: four bytes each."""
 
     def __init__(self) -> None:
@@ -115,8 +115,10 @@ class Utterances(Sequence[Utterance]):
     """Utterances in columns; each is put together when it is asked for. A selection of rows shares the columns."""
 
     def __init__(self, rows: Iterable[Utterance] = ()):
-        self._ids, self._files, self._texts = Strings(), Strings(), Strings()
-        self._places, self._speakers = Codes(), Codes()
+        self._ids = PackedStrings()
+        self._files = PackedStrings()
+        self._texts = PackedStrings()
+        self._places, self._speakers = CategoricalColumn(), CategoricalColumn()
         self._spans = array("d")  # start and end of each, nan where not given
         # Where a selection's rows are in the columns, and its texts in theirs; None: every row, in order.
         self._rows: np.ndarray | None = None
@@ -166,7 +168,7 @@ class Utterances(Sequence[Utterance]):
         taken._rows, taken._text_rows = _picked(self._rows, indices), _picked(self._text_rows, indices)
         return taken
 
-    def with_texts(self, texts: Strings) -> "Utterances":
+    def with_texts(self, texts: PackedStrings) -> "Utterances":
         """The same utterances with other texts."""
         other = copy.copy(self)
         other._texts, other._text_rows = texts, None
@@ -176,7 +178,9 @@ class Utterances(Sequence[Utterance]):
 
     def audio(self, index: int) -> Any:
         row = self._row(index)
-        place, start, end = self._places[row], self._spans[2 * row], self._spans[2 * row + 1]
+        place = self._places[row]
+        start = self._spans[2 * row]
+        end = self._spans[2 * row + 1]
         span = (None if start != start else start, None if end != end else end)
         if isinstance(place, str):
             return FileAudio(place + self._files[row], *span)

@@ -52,7 +52,12 @@ class Beam:
                  weights: Weights = Weights(), hot_words: Sequence[str] = (), hot_weight: float = 5.0, nbest: int = 1,  # noqa: B008
                  origin: str = ""):
         require_flashlight()
-        self.tokenizer, self.lm, self.known, self.beam, self.nbest, self.origin = tokenizer, lm, lexicon, beam, nbest, origin
+        self.tokenizer = tokenizer
+        self.lm = lm
+        self.known = lexicon
+        self.beam = beam
+        self.nbest = nbest
+        self.origin = origin
         self.lexicon = None if lexicon is None else {**lexicon, **spelled(" ".join(hot_words).split(), tokenizer)[0]}
         self.hot_words: set[Phrase] = {tuple(words.split()) for words in hot_words}
         self.hot_weight, self.tuned_on = hot_weight, ""

@@ -11,7 +11,9 @@ import numpy as np
 
 from asr_exp.core.errors import UserError
 
-UNKNOWN, BEGIN, END = "<unk>", "<s>", "</s>"
+UNKNOWN = "<unk>"
+BEGIN = "<s>"
+END = "</s>"
 MAX_ORDER = 6  # of the KenLM that comes with flashlight-text
 NEVER = -99.0  # the logarithm that stands for a probability of zero
 
@@ -52,7 +54,9 @@ def estimate(sentences: Iterable[Sequence[str]], order: int) -> Model:
     for n in range(1, order + 1):
         ids, counted = _counted(text, ids, n, len(words))
         found.append(counted)
-    log10s, backoffs, below = [], [np.zeros(len(one.grams)) for one in found], np.zeros(0)
+    log10s = []
+    backoffs = [np.zeros(len(one.grams)) for one in found]
+    below = np.zeros(0)
     for n, one in enumerate(found):
         counts = one.counts
         if n < order - 1:  # how many words it follows, as far as there is a word before it
@@ -159,7 +163,10 @@ def read_arpa(path: Path) -> Iterator[list[int] | NGram]:
 
 def _parsed(path: Path, lines: Iterable[str]) -> Iterator[list[int] | NGram]:
     sizes: list[int] = []
-    section, seen, number, over = -1, 0, 0, False  # section: -1 before \data\, 0 in it, n in \n-grams:
+    section = -1  # section: -1 before \data\, 0 in it, n in \n-grams:
+    seen = 0
+    number = 0
+    over = False
 
     def wrong(number: int, what: str) -> UserError:
         return UserError(f"Line {number} of {path} is not what an ARPA file has there: {what}. Make the file again.")

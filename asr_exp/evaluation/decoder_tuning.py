@@ -15,7 +15,7 @@ from asr_exp.core.errors import UserError
 from asr_exp.core.files import write_text
 from asr_exp.data.prepare import Split
 from asr_exp.decoding.beam import Beam, Weights
-from asr_exp.evaluation.emission_cache import Kept, emit, passes_of
+from asr_exp.evaluation.emission_cache import EmissionCache, emit, plan_passes
 from asr_exp.model.recogniser import Recogniser
 from asr_exp.runtime.distributed import Runtime
 from asr_exp.scoring.error_rates import ErrorCounts, word_errors
@@ -24,7 +24,7 @@ SECONDS = 1800.0  # of audio, of a larger dev split: enough to tell weights apar
 LM_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 WORD_SCORES = (-1.0, 0.0, 1.0, 2.0)
 STEPS = ((0.25, 1.0), (0.125, 0.5))
-Table = dict[Weights, float]  # error rate by weights
+TuningGrid = dict[Weights, float]  # error rate by weights
 
 
 def chosen(split: Split) -> np.ndarray:
@@ -39,14 +39,14 @@ def tune_on_dev(decoder: Beam, run: Path, checkpoint: str, dev: Callable[[], Spl
 
     checkpoint: its hash. dev and network are called where they are needed, on every rank.
     """
-    found = runtime.share(read_tuned(run).get(_key(decoder, checkpoint)) if runtime.main else None)
+    found = runtime.broadcast(read_tuned(run).get(_key(decoder, checkpoint)) if runtime.main else None)
     if found:
         set_tuned(decoder, found)
         return
     split = dev()
-    kept = Kept(run, checkpoint, split, padding, passes_of(split, device_seconds, runtime.device, chosen(split)))
+    kept = EmissionCache(run, checkpoint, split, padding, plan_passes(split, device_seconds, runtime.device, chosen(split)))
     key = _key(decoder, checkpoint)
-    table = tune(decoder, split, kept, runtime, None if runtime.share(kept.complete) else network())
+    table = tune(decoder, split, kept, runtime, None if runtime.broadcast(kept.complete) else network())
     if runtime.main:
         show(table, decoder.weights, split)
         found = {**read_tuned(run), key: {"lm_weight": decoder.weights.lm, "word_score": decoder.weights.word}}
@@ -78,11 +78,13 @@ def read_tuned(run: Path) -> dict[str, dict[str, float]]:
 def _key(decoder: Beam, checkpoint: str) -> str:
     """What weights are kept by: the checkpoint, and the decoder without hot words and with the usual weights, as it is tuned."""
     plain = copy(decoder)
-    plain.weights, plain.hot_words, plain.tuned_on = Weights(), set(), ""
+    plain.weights = Weights()
+    plain.hot_words = set()
+    plain.tuned_on = ""
     return f"{checkpoint} {plain.description}"
 
 
-def tune(decoder: Beam, split: Split, kept: Kept, runtime: Runtime, model: Recogniser | None = None) -> Table:
+def tune(decoder: Beam, split: Split, kept: EmissionCache, runtime: Runtime, model: Recogniser | None = None) -> TuningGrid:
     """Set a decoder to the weights with the lowest WER (or PER) on these passes of dev -> the rate at every point tried.
 
     The network runs once at the most: what it says is kept, and decoded at every point. Each rank decodes its share; all end with the
@@ -92,7 +94,7 @@ def tune(decoder: Beam, split: Split, kept: Kept, runtime: Runtime, model: Recog
     for _ in emit(model, split, kept.passes, [number for number in mine if not kept.has(number)], runtime.device, kept):
         pass
     hot_words, decoder.hot_words = decoder.hot_words, set()
-    table: Table = {}
+    table: TuningGrid = {}
 
     def measure(points: Sequence[Weights]) -> None:
         for point in points:
@@ -118,14 +120,14 @@ def tune(decoder: Beam, split: Split, kept: Kept, runtime: Runtime, model: Recog
     return table
 
 
-def _errors(decoder: Beam, split: Split, kept: Kept, number: int) -> ErrorCounts:
+def _errors(decoder: Beam, split: Split, kept: EmissionCache, number: int) -> ErrorCounts:
     indices, emissions = kept.read(number)
     texts = decoder(emissions.logits, emissions.frames)
     pairs = zip(indices.tolist(), texts, strict=True)
     return sum((word_errors(split.reference(index), split.tokenizer.scored(text)) for index, text in pairs), ErrorCounts())
 
 
-def _best(table: Table) -> Weights:
+def _best(table: TuningGrid) -> Weights:
     """The point with the lowest rate. Of several, one in the middle of their plain, by the mean of its neighbours; then the most usual."""
     usual, lowest = Weights(), min(table.values())
 
@@ -139,7 +141,7 @@ def _best(table: Table) -> Weights:
     return min((point for point, rate in table.items() if rate == lowest), key=lambda point: (around(point), odd(point)))
 
 
-def show(table: Table, weights: Weights, split: Split) -> None:
+def show(table: TuningGrid, weights: Weights, split: Split) -> None:
     """Print the coarse grid, a line for each lm_weight and a column for each word_score, and what was found."""
     rate = "PER" if split.tokenizer.unit == "phone" else "WER"
     rows = [("", "word_score" + "".join(f"{word:>9g}" for word in WORD_SCORES))]

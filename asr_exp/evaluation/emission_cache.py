@@ -34,13 +34,13 @@ ABREAST = 2  # passes through the network at a time, on a CPU
 FILES = ("*.safetensors", "*.bin", "config.json", "preprocessor_config.json", "processor_config.json")
 
 
-def passes_of(split: Split, device_seconds: float, device: torch.device, only: np.ndarray | None = None) -> list[np.ndarray]:
+def plan_passes(split: Split, device_seconds: float, device: torch.device, only: np.ndarray | None = None) -> list[np.ndarray]:
     """The forward passes of a split, or of some of its utterances: indices, the longest utterances first."""
     indices = np.arange(len(split)) if only is None else only
     return pack(indices, cost(split.seconds), min(device_seconds, CPU_SECONDS) if device.type == "cpu" else device_seconds)
 
 
-class Kept:
+class EmissionCache:
     """The emissions of some passes, as far as they are on the disk; those that come later are added, unless they would take too much."""
 
     def __init__(self, run: Path, checkpoint: str, split: Split, padding: str, passes: Sequence[np.ndarray]):
@@ -128,7 +128,7 @@ def checkpoint_hash(checkpoint: Path | str, revision: str | None = None) -> str:
 
 @torch.inference_mode()
 def emit(model: Recogniser | None, split: Split, passes: Sequence[np.ndarray], numbers: Sequence[int], device: torch.device,
-         kept: Kept | None = None) -> Iterator[tuple[np.ndarray, Emissions]]:
+         kept: EmissionCache | None = None) -> Iterator[tuple[np.ndarray, Emissions]]:
     """The emissions of those passes that have these numbers, each with the indices of its utterances; in fp32.
 
     What is kept is read; for the rest it takes a model. Memory does not grow with the split.
@@ -151,7 +151,7 @@ def _made(model: Recogniser | None, split: Split, passes: Iterable[np.ndarray],
     if model is None:
         return  # all are kept
     heard = torch.inference_mode()(lambda batch: (batch.indices, model(batch.to(device))))
-    with model.settled():
+    with model.inference_cache():
         if device.type == "cpu" and torch.get_num_threads() >= ABREAST and not is_cut(model):  # what gathers cut weights is for one thread
             yield from side_by_side(passes, lambda indices: heard(collate(split, indices)), ABREAST)
         else:

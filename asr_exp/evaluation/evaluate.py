@@ -14,7 +14,7 @@ from tqdm import tqdm
 from asr_exp.data.prepare import Split
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding.decoders import Candidate, Decoder, candidates
-from asr_exp.evaluation.emission_cache import Kept, emit, passes_of
+from asr_exp.evaluation.emission_cache import EmissionCache, emit, plan_passes
 from asr_exp.model.loss import ctc_losses
 from asr_exp.model.recogniser import Recogniser
 from asr_exp.runtime.distributed import Runtime
@@ -56,14 +56,16 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(model: Recogniser | None, split: Split, tokenizer: Tokenizer, decoder: Decoder, runtime: Runtime, device_seconds: float,
-             reduction: str, path: Path | None = None, examples: int = 0, progress: bool = False, kept: Kept | None = None) -> Evaluation:
+             reduction: str, path: Path | None = None, examples: int = 0, progress: bool = False, kept: EmissionCache | None = None) -> Evaluation:
     """Score a split in fp32, longest utterances first, forward passes dealt to ranks; rank 0 writes `path`, in the split's order.
 
     kept: emissions on the disk, read and added to; where they are complete it takes no model. The result is the same on every rank.
     """
     if model is not None:
         model.eval()
-    tally, losses, shown = Tally(tokenizer.unit == "phone"), np.zeros(2), _spread(len(split), examples)
+    tally = Tally(tokenizer.unit == "phone")
+    losses = np.zeros(2)
+    shown = _spread(len(split), examples)
     picked: dict[int, Hypothesis] = {}
     writer = _InOrder(path, len(split)) if path and runtime.main else None
     silent = None if progress else True  # None: silent where there is no terminal
@@ -83,13 +85,13 @@ def evaluate(model: Recogniser | None, split: Split, tokenizer: Tokenizer, decod
     skipped = len(split.rejected)
     summary = {**tally.summary(), "skipped": skipped, "coverage": split.coverage}
     loss = float(losses[0] / losses[1]) if losses[1] else None
-    return Evaluation(runtime.share(summary), runtime.share(loss), [picked[i] for i in sorted(picked)])
+    return Evaluation(runtime.broadcast(summary), runtime.broadcast(loss), [picked[i] for i in sorted(picked)])
 
 
 def _passes(model: Recogniser | None, split: Split, tokenizer: Tokenizer, decoder: Decoder, runtime: Runtime, device_seconds: float,
-            reduction: str, kept: Kept | None) -> Iterator[tuple[list[tuple[int, Hypothesis]], np.ndarray]]:
+            reduction: str, kept: EmissionCache | None) -> Iterator[tuple[list[tuple[int, Hypothesis]], np.ndarray]]:
     """This rank's forward passes, each as its hypotheses and (sum of losses, utterances that have one)."""
-    everything = passes_of(split, device_seconds, runtime.device)
+    everything = plan_passes(split, device_seconds, runtime.device)
     mine = range(runtime.rank, len(everything), runtime.world)
     for indices, emissions in emit(model, split, everything, mine, runtime.device, kept):
         labels, lengths = tokenizer.encode_many([tokenizer.target(split.utterances.text(int(i))) for i in indices])
@@ -117,7 +119,9 @@ def _gathered(passes: Iterator, runtime: Runtime) -> Iterator:
 
 
 def _hypothesis(split: Split, index: int, found: list[Candidate], loss: float | None) -> Hypothesis:
-    utterance, reference, text = split.utterances[index], split.reference(index), split.tokenizer.scored(found[0].text)
+    utterance = split.utterances[index]
+    reference = split.reference(index)
+    text = split.tokenizer.scored(found[0].text)
     nbest = [{"text": split.tokenizer.scored(one.text), "score": round(one.score, 4)} for one in found] if len(found) > 1 else None
     counts = {"words": word_errors(reference, text), "characters": character_errors(reference, text)}
     return Hypothesis(utterance.id, reference, text, counts, utterance.speaker, round(float(split.seconds[index]), 3), loss, nbest)

@@ -67,7 +67,7 @@ def unused(name: str, taken: set[str]) -> str:
     return found
 
 
-class Sheets:
+class AlignmentWriter:
     """Where alignments go: to a folder, a file each (as CTM, a file for each tier), or to standard output."""
 
     def __init__(self, folder: Path | None, formats: Sequence[str]):

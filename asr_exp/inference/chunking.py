@@ -79,7 +79,9 @@ def at_pauses(emissions: Iterable[torch.Tensor], most: int, quiet: list[int]) ->
 
 def _middle_of_longest(flags: list[bool]) -> int:
     """The middle of the longest run of True; the end where there is none."""
-    best, middle, run = 0, len(flags), 0
+    best = 0
+    middle = len(flags)
+    run = 0
     for place, flag in enumerate([*flags, False]):
         if flag:
             run += 1

@@ -14,10 +14,10 @@ from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding.alignment import Word, align_labels, best_path, words_of
 from asr_exp.decoding.decoders import Candidate, Decoder, Greedy, candidates
 from asr_exp.inference.chunking import PIECE, Chunking, at_pauses, joined, spans
-from asr_exp.model.conv_frontend import Moments
+from asr_exp.model.conv_frontend import SignalStatistics
 from asr_exp.model.recogniser import Emissions, Recogniser
 
-Heard = Callable[[float], object]  # is told how many more seconds have gone through the network
+Recognition = Callable[[float], object]  # is told how many more seconds have gone through the network
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,18 @@ class Transcriber:
 
     def __init__(self, model: Recogniser, tokenizer: Tokenizer, decoder: Decoder, device: torch.device, device_seconds: float = 100.0,
                  chunking: Chunking | None = None):
-        self.model, self.tokenizer, self.decoder = model.eval(), tokenizer, decoder
-        self.device, self.device_seconds, self.chunking = device, device_seconds, chunking or Chunking()
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.decoder = decoder
+        self.device = device
+        self.device_seconds = device_seconds
+        self.chunking = chunking or Chunking()
         self.rate: int = model.extractor.sampling_rate
         self.hop = int(np.prod(model.network.config.conv_stride))  # samples from one frame to the next
         self.frame = self.hop / self.rate  # the same in seconds
         self._network = threading.Lock()
 
-    def __call__(self, clips: Sequence[Samples], heard: Heard = lambda seconds: None) -> list[Transcript]:
+    def __call__(self, clips: Sequence[Samples], heard: Recognition = lambda seconds: None) -> list[Transcript]:
         """The transcript of each clip, in their order."""
         found = [Transcript("", [], len(clip) / self.rate) for clip in clips]
         for indices, emissions in self._passes(clips):
@@ -136,11 +140,11 @@ class Transcriber:
             indices = usable[rows]
             yield indices, self._forward([clips[i][:] for i in indices], indices)
 
-    def _pieces(self, clip: Samples, heard: Heard = lambda seconds: None) -> Iterator[torch.Tensor]:
+    def _pieces(self, clip: Samples, heard: Recognition = lambda seconds: None) -> Iterator[torch.Tensor]:
         """Log probabilities of a long recording, (frames, vocabulary), a piece after the other, each frame once."""
         return joined(self._chunks(clip, heard), self.tokenizer.blank)
 
-    def _chunks(self, clip: Samples, heard: Heard) -> Iterator[tuple[int, torch.Tensor]]:
+    def _chunks(self, clip: Samples, heard: Recognition) -> Iterator[tuple[int, torch.Tensor]]:
         """(first frame, log probabilities) of overlapping chunks of a recording."""
         length, overlap = (round(seconds / self.frame) for seconds in (self.chunking.length, self.chunking.overlap))
         frames, squeeze = self.model.frames(len(clip)), getattr(self.model.network.config, "squeeze_factor", 1)
@@ -160,7 +164,7 @@ class Transcriber:
             for row, (start, _) in enumerate(some):
                 yield start, log_probs[row, : emissions.frames[row]]
 
-    def _forward(self, clips: Sequence[np.ndarray], indices: np.ndarray, whole: Moments | None = None) -> Emissions:
+    def _forward(self, clips: Sequence[np.ndarray], indices: np.ndarray, whole: SignalStatistics | None = None) -> Emissions:
         lengths = [len(clip) for clip in clips]
         audio = np.zeros((len(clips), max(lengths)), dtype=np.int16)
         for row, clip in zip(audio, clips, strict=True):

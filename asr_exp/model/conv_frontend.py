@@ -22,7 +22,7 @@ GRAIN = 8  # frames; audio is filled up to a multiple of so many, so that matrix
 
 
 @dataclass(frozen=True)
-class Moments:
+class SignalStatistics:
     """Of a recording what the norms over time need, for pieces of it to be normalised as the whole is.
 
     mean, variance: of the samples, full scale at 1. window_mean, (kernel,), window_covariance, (kernel, kernel): of what the first
@@ -35,9 +35,11 @@ class Moments:
     window_covariance: torch.Tensor
 
     @classmethod
-    def of(cls, samples: Samples, kernel: int, stride: int) -> "Moments":
+    def of(cls, samples: Samples, kernel: int, stride: int) -> "SignalStatistics":
         """Those of a recording, which is read once, a block after the other."""
-        count, total, square = (len(samples) - kernel) // stride + 1, 0.0, 0.0
+        count = (len(samples) - kernel) // stride + 1
+        total = 0.0
+        square = 0.0
         first, second = np.zeros(kernel), np.zeros((kernel, kernel))
         for start in range(0, len(samples), BLOCK):
             piece = samples[start : start + BLOCK] / 32768
@@ -52,24 +54,24 @@ class Moments:
         covariance = second / count - np.outer(window_mean, window_mean)
         return cls(mean, max(0.0, square / len(samples) - mean**2), torch.from_numpy(window_mean), torch.from_numpy(covariance))
 
-    def normalised(self, deviation: float) -> "Moments":
+    def normalised(self, deviation: float) -> "SignalStatistics":
         """Those of the recording once its mean is taken away and it is divided by `deviation`."""
         squared = deviation**2
-        return Moments(0.0, self.variance / squared, (self.window_mean - self.mean) / deviation, self.window_covariance / squared)
+        return SignalStatistics(0.0, self.variance / squared, (self.window_mean - self.mean) / deviation, self.window_covariance / squared)
 
 
-Taps = list[torch.Tensor]  # of a convolution, (outputs, taps * channels): of all its kernel, or of each stride's worth of it
+ConvWeights = list[torch.Tensor]  # of a convolution, (outputs, taps * channels): of all its kernel, or of each stride's worth of it
 
 
 def extract_features(layers: Sequence[Any], audio: torch.Tensor, lengths: Sequence[int], positions: torch.Tensor,
-                     whole: Moments | None = None, taps: Sequence[Taps] | None = None) -> torch.Tensor:
+                     whole: SignalStatistics | None = None, taps: Sequence[ConvWeights] | None = None) -> torch.Tensor:
     """Features of the frames at `positions` (see `frame_positions`), shape (frames, channels).
 
     layers: transformers' `feature_extractor.conv_layers`: all with a layer norm, or the first with a group norm, the others without.
     audio: (batch, samples), normalised; lengths: samples of each row.
-    whole: of the recording, as normalised, that the rows are pieces of, where they are. taps: `taps_of(layers)`, if at hand.
+    whole: of the recording, as normalised, that the rows are pieces of, where they are. taps: `conv_weights(layers)`, if at hand.
     """
-    taps = taps or taps_of(layers)
+    taps = taps or conv_weights(layers)
     stride = _total_stride(layers)
     clips = [F.pad(row[:n], (0, -n % stride)) for row, n in zip(audio, lengths, strict=True)]
     fill = -sum(map(len, clips)) % (GRAIN * stride)
@@ -84,7 +86,7 @@ def extract_features(layers: Sequence[Any], audio: torch.Tensor, lengths: Sequen
     return made if len(made) == len(positions) else made.index_select(0, positions)
 
 
-def _layered(layers: Sequence[Any], taps: Sequence[Taps], flat: torch.Tensor, starts: Sequence[int],
+def _layered(layers: Sequence[Any], taps: Sequence[ConvWeights], flat: torch.Tensor, starts: Sequence[int],
              norms: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
     """All layers over utterances that start at `starts`, (samples,) -> (frames, channels); norms: of a grouped first layer, one each."""
     x = flat[:, None]
@@ -100,7 +102,9 @@ def _layered(layers: Sequence[Any], taps: Sequence[Taps], flat: torch.Tensor, st
 
 def frame_positions(layers: Sequence[Any], lengths: Sequence[int], frames: Sequence[int]) -> torch.Tensor:
     """Where the frames of utterances of so many samples come out, one utterance after the other, shape (sum of frames,)."""
-    stride, start, found = _total_stride(layers), 0, []
+    stride = _total_stride(layers)
+    start = 0
+    found = []
     for samples, count in zip(lengths, frames, strict=True):
         found.append(torch.arange(start, start + count))
         start += -(-samples // stride)
@@ -121,7 +125,7 @@ def _reach(layers: Sequence[Any]) -> int:
     return max(1, -(-(heard - stride) // stride))
 
 
-def taps_of(layers: Sequence[Any]) -> list[Taps]:
+def conv_weights(layers: Sequence[Any]) -> list[ConvWeights]:
     """The weights of each layer as `_convolve` multiplies by them; to be made anew when they change.
 
     A gradient keeps what was multiplied: then a stride's worth at a time, which are views of the input. A GPU has not the room either.
@@ -136,13 +140,13 @@ def taps_of(layers: Sequence[Any]) -> list[Taps]:
     return made
 
 
-def _convolved(layer: Any, x: torch.Tensor, taps: Taps) -> torch.Tensor:
+def _convolved(layer: Any, x: torch.Tensor, taps: ConvWeights) -> torch.Tensor:
     """conv -> layer norm -> activation; (time, channels) -> (time, channels)."""
     y = _convolve(x, taps, layer.conv.bias, layer.conv.kernel_size[0], layer.conv.stride[0])
     return layer.activation(layer.layer_norm(y) if hasattr(layer, "layer_norm") else y)
 
 
-def _convolve(x: torch.Tensor, taps: Taps, bias: torch.Tensor | None, kernel: int, stride: int) -> torch.Tensor:
+def _convolve(x: torch.Tensor, taps: ConvWeights, bias: torch.Tensor | None, kernel: int, stride: int) -> torch.Tensor:
     """A strided convolution, (time, channels) -> (time, channels): a matrix product, or a sum of them whose inputs are views of x."""
     channels, x = x.shape[1], x.to(taps[0].dtype)
     if taps[0].shape[1] == kernel * channels:
@@ -160,7 +164,7 @@ def _grouped(layer: Any) -> bool:
     return isinstance(getattr(layer, "layer_norm", None), torch.nn.GroupNorm)
 
 
-def _folded(layer: Any, clip: torch.Tensor, whole: Moments | None) -> tuple[torch.Tensor, torch.Tensor]:
+def _folded(layer: Any, clip: torch.Tensor, whole: SignalStatistics | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight and bias of a grouped first layer with the norm of an utterance, or of the whole that it is a piece of, in them.
 
     Mean and variance of a linear map of the samples follow from the samples' mean and covariance, so the norm needs no pass over what

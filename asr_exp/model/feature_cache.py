@@ -33,7 +33,9 @@ class FeatureCache:
     """Features by the number of the utterance. frames: (utterances,) of each; budget: bytes that this process may add."""
 
     def __init__(self, path: Path, frames: np.ndarray, channels: int, budget: float):
-        self.frames, self.channels, self.left = frames, channels, budget
+        self.frames = frames
+        self.channels = channels
+        self.left = budget
         self._starts = MARK.size * len(frames) + WIDEST * channels * np.concatenate([[0], np.cumsum(frames, dtype=np.int64)])
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         os.utime(path)

@@ -37,7 +37,7 @@ def can_pack(config: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Group:
+class LengthGroup:
     """Utterances that attend in one call. frames: theirs among all; inside: where these lie when padded, None if all are as long."""
 
     frames: slice
@@ -59,7 +59,10 @@ class Layout:
         counts = torch.tensor(frames)
         row = torch.arange(len(frames)).repeat_interleave(counts)
         place, offsets = torch.arange(len(row)), F.pad(counts.cumsum(0), (1, 0))
-        self.frames, self.longest, self.count, self.tail = frames, max(frames), len(row), -len(row) % GRAIN
+        self.frames = frames
+        self.longest = max(frames)
+        self.count = len(row)
+        self.tail = -len(row) % GRAIN
         self.spaced_length = self.count + self.tail + (len(frames) + 1) * gap
         places = [row, place - offsets[row] + row * self.longest, place + (row + 1) * gap, positions]
         parts = [*(F.pad(one, (0, self.tail)) for one in places), offsets]
@@ -68,14 +71,16 @@ class Layout:
         self.row, self.cell, self.spaced, self.positions, self.offsets = together.split([len(p) for p in parts])
         self.groups = [self._group(first, last) for first, last in _runs(frames, PAIRS[device.type])]
 
-    def _group(self, first: int, last: int) -> Group:
+    def _group(self, first: int, last: int) -> LengthGroup:
         lengths, start = self.frames[first:last], sum(self.frames[:first])
-        span, rows, longest = slice(start, start + sum(lengths)), last - first, max(lengths)
+        span = slice(start, start + sum(lengths))
+        rows = last - first
+        longest = max(lengths)
         if min(lengths) == longest:
-            return Group(span, rows, longest)
+            return LengthGroup(span, rows, longest)
         inside = self.cell[span] - self.row[span] * self.longest + (self.row[span] - first) * longest
         mask = torch.full((rows * longest,), -math.inf, device=inside.device).index_fill_(0, inside, 0.0)
-        return Group(span, rows, longest, inside, mask.view(rows, 1, 1, longest))
+        return LengthGroup(span, rows, longest, inside, mask.view(rows, 1, 1, longest))
 
     def pack(self, padded: torch.Tensor) -> torch.Tensor:
         """(batch, frames, ...) -> (all frames + tail, ...)."""
@@ -105,14 +110,14 @@ class PackedEncoder:
     def __init__(self, backbone: Any):
         self.config = backbone.config
         self.gap = self.config.num_conv_pos_embeddings
-        self._spread: list[torch.Tensor] = []  # see `settle`
+        self._spread: list[torch.Tensor] = []  # see `cache_filters`
         self._position_encoder = positions = backbone.encoder.pos_conv_embed
         positions.forward = partial(self._positions, positions)
         attend = self._biased if self.config.model_type == "wavlm" else self._plain
         for layer in backbone.encoder.layers:
             layer.attention.forward = partial(attend, layer.attention)
 
-    def settle(self, settled: bool) -> None:
+    def cache_filters(self, settled: bool) -> None:
         """Weights will stay as they are, in fp32 and on a CPU: what follows from them is made once. Or: they may change again."""
         self._spread = spread_filters(self._position_encoder.conv, KEPT) if settled else []
 
@@ -133,15 +138,17 @@ class PackedEncoder:
         a, b = torch.sigmoid(projected.unflatten(2, (2, 4)).sum(-1)).unbind(-1)
         gate = a * (b * module.gru_rel_pos_const[0, :, 0, 0] - 1.0) + 2.0
 
-        def gated(group: Group) -> torch.Tensor:
+        def gated(group: LengthGroup) -> torch.Tensor:
             return _heads(gate, group, heads) * bias[:, : group.longest, : group.longest]
 
         return self._attended(module, hidden_states, gated), None, bias
 
-    def _attended(self, module: Any, hidden_states: torch.Tensor, bias: Callable[[Group], torch.Tensor] | None) -> torch.Tensor:
+    def _attended(self, module: Any, hidden_states: torch.Tensor, bias: Callable[[LengthGroup], torch.Tensor] | None) -> torch.Tensor:
         """Each utterance's attention over itself, (1, frames, channels) -> (1, frames, channels)."""
         hidden = hidden_states[0]
-        query, key, value = module.q_proj(hidden) * module.scaling, module.k_proj(hidden), module.v_proj(hidden)
+        query = module.q_proj(hidden) * module.scaling
+        key = module.k_proj(hidden)
+        value = module.v_proj(hidden)
         rate = module.dropout if module.training else 0.0
         if self.config._attn_implementation == "sdpa" and bias is None:
             return self._put_out(module, _fused(query, key, value, module.num_heads, self.layout, rate))
@@ -156,7 +163,7 @@ class PackedEncoder:
         return module.out_proj(F.pad(heard, (0, 0, 0, self.layout.tail)))[None]
 
 
-def _heads(packed: torch.Tensor, group: Group, heads: int) -> torch.Tensor:
+def _heads(packed: torch.Tensor, group: LengthGroup, heads: int) -> torch.Tensor:
     """(all frames, channels) -> the group's (rows, heads, longest, channels of a head)."""
     x = packed[group.frames]
     if group.inside is not None:

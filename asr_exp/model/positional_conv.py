@@ -38,7 +38,9 @@ def spread_filters(conv: torch.nn.Conv1d, most: int) -> list[torch.Tensor]:
 
     None at all where they would take more bytes than `most`.
     """
-    weight, inputs, kernel = conv.weight, conv.in_channels // conv.groups, conv.kernel_size[0]
+    weight = conv.weight
+    inputs = conv.in_channels // conv.groups
+    kernel = conv.kernel_size[0]
     bytes_ = BLOCK * conv.out_channels * (BLOCK + kernel - 1) * inputs * weight.itemsize
     return [_spread(some) for some in weight.chunk(conv.groups)] if bytes_ <= most else []
 
@@ -60,7 +62,9 @@ class _Correlation(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         x, weight = ctx.saved_tensors
         kernel = weight.shape[2]
-        before, to_input, to_weight = kernel // 2, [], []
+        before = kernel // 2
+        to_input = []
+        to_weight = []
         for a, w, g in zip(x.chunk(ctx.groups, 1), weight.chunk(ctx.groups), gradient.chunk(ctx.groups, 1), strict=True):
             to_input.append(_correlate(g, w.transpose(0, 1).flip(2), kernel - 1 - before))
             outputs, inputs, _ = w.shape

@@ -19,7 +19,7 @@ from asr_exp.core.errors import UserError, nearest
 from asr_exp.data.audio import Samples
 from asr_exp.data.augment import Masks
 from asr_exp.data.batch import Batch
-from asr_exp.model.conv_frontend import PIECE, Moments, Taps, extract_features, frame_positions, taps_of
+from asr_exp.model.conv_frontend import PIECE, ConvWeights, SignalStatistics, conv_weights, extract_features, frame_positions
 from asr_exp.model.dropout import speed_up_dropout
 from asr_exp.model.feature_cache import FeatureCache, open_cache
 from asr_exp.model.packed_encoder import Layout, PackedEncoder, can_pack
@@ -34,7 +34,7 @@ class Emissions:
     frames: list[int]
 
 
-class Outline:
+class ModelInfo:
     """What is known of a recogniser without its weights. config: transformers' own; extractor: its feature extractor."""
 
     def __init__(self, config: Any, extractor: Any):
@@ -57,19 +57,23 @@ class Recogniser(nn.Module):
 
     cache: FeatureCache | None = None  # of the training utterances' features
     # Of the pass in hand: its batch where it is packed, the moments of a recording that it is pieces of, its masks in time and feature.
-    _batch, _whole, _masks = PerThread(), PerThread(), PerThread()
+    _batch = PerThread()
+    _whole = PerThread()
+    _masks = PerThread()
 
     def __init__(self, network: Any, extractor: Any, padding: str = "exact"):
         super().__init__()
-        self.network, self.extractor, self.padding = network, extractor, padding
-        self.outline = Outline(network.config, extractor)
+        self.network = network
+        self.extractor = extractor
+        self.padding = padding
+        self.outline = ModelInfo(network.config, extractor)
         self.backbone = getattr(network, network.base_model_prefix)
         self.layerdrop = float(getattr(network.config, "layerdrop", 0.0) or 0.0)
         packed = padding == "exact" and can_pack(network.config)
         self.one_by_one = padding == "exact" and not packed  # utterances go through the encoder each alone
         self._dropped: set[int] = set()
         self._whole = None
-        self._taps: list[Taps] = []  # see `settled`
+        self._taps: list[ConvWeights] = []  # see `inference_cache`
         self._masks = (None, None)
         self._packed = PackedEncoder(self.backbone) if packed else None
         self._take_over()
@@ -101,17 +105,17 @@ class Recogniser(nn.Module):
         return forward_or_skip
 
     @contextlib.contextmanager
-    def settled(self) -> Iterator[None]:
+    def inference_cache(self) -> Iterator[None]:
         """While it lasts no gradient is wanted and the weights stay as they are: on a CPU, what follows from them alone is made once."""
         if self._packed and next(self.network.parameters()).device.type == "cpu":
-            self._taps = taps_of(self.backbone.feature_extractor.conv_layers)
-            self._packed.settle(True)
+            self._taps = conv_weights(self.backbone.feature_extractor.conv_layers)
+            self._packed.cache_filters(True)
         try:
             yield
         finally:
             self._taps = []
             if self._packed:
-                self._packed.settle(False)
+                self._packed.cache_filters(False)
 
     def drop_layers(self, seed: int, step: int) -> None:
         """Draw the encoder layers a training step skips: the same on every rank and in every forward pass of the step."""
@@ -143,7 +147,7 @@ class Recogniser(nn.Module):
         with torch.no_grad() if self.front_end_frozen else contextlib.nullcontext():
             # Where no gradient is wanted, one at a time and in pieces: what is at hand stays in the CPU's cache.
             if self._packed and not torch.is_grad_enabled() and audio.device.type == "cpu":
-                taps = self._taps or taps_of(layers)
+                taps = self._taps or conv_weights(layers)
                 made = torch.cat([self._features_of(self._batch, row, audio, taps) for row in range(len(audio))])
                 return F.pad(made, (0, 0, 0, self._packed.layout.tail)).T[None]
             if self._packed:
@@ -154,7 +158,7 @@ class Recogniser(nn.Module):
                 return extract_features(layers, audio, lengths, positions, self._whole).T[None]
             return self._front_end(audio)
 
-    def _features_of(self, batch: Batch, row: int, audio: torch.Tensor, taps: Sequence[Taps]) -> torch.Tensor:
+    def _features_of(self, batch: Batch, row: int, audio: torch.Tensor, taps: Sequence[ConvWeights]) -> torch.Tensor:
         """Features of one utterance, (frames, channels): those that are known, or else made of it alone, and kept."""
         if batch.features and (known := batch.features[row]) is not None:
             return known
@@ -168,15 +172,15 @@ class Recogniser(nn.Module):
     # -- forward ----------------------------------------------------------------------------------------------------------
 
     def frames(self, samples: int) -> int:
-        """Frames the encoder makes of a clip of so many samples; see `Outline`."""
+        """Frames the encoder makes of a clip of so many samples; see `ModelInfo`."""
         return self.outline.frames(samples)
 
-    def moments(self, samples: Samples) -> Moments:
+    def moments(self, samples: Samples) -> SignalStatistics:
         """Of a recording what its pieces need to be heard as parts of it."""
         config = self.network.config
-        return Moments.of(samples, config.conv_kernel[0], config.conv_stride[0])
+        return SignalStatistics.of(samples, config.conv_kernel[0], config.conv_stride[0])
 
-    def forward(self, batch: Batch, whole: Moments | None = None) -> Emissions:
+    def forward(self, batch: Batch, whole: SignalStatistics | None = None) -> Emissions:
         """Emissions of a batch (int16 audio as stored). Masks and layerdrop act in training mode only.
 
         whole: of the recording that all rows are pieces of, where they are: they are normalised as it is.
@@ -215,7 +219,7 @@ class Recogniser(nn.Module):
         self._masks = masks
         return self.backbone(audio, attention_mask=attention_mask)[0]
 
-    def _normalise(self, audio: torch.Tensor, valid: torch.Tensor, whole: Moments | None) -> torch.Tensor:
+    def _normalise(self, audio: torch.Tensor, valid: torch.Tensor, whole: SignalStatistics | None) -> torch.Tensor:
         """int16 to float; to zero mean and unit variance per utterance where the checkpoint's feature extractor does so."""
         x = audio.float() / 32768.0
         if not self.extractor.do_normalize:

@@ -86,7 +86,9 @@ def _librispeech(root: Path, language: str | None) -> None:
 
 
 def _common_voice(root: Path, language: str | None) -> None:
-    folder, said, numbers = root / (language or "en"), _sentences(language), count(17000000)
+    folder = root / (language or "en")
+    said = _sentences(language)
+    numbers = count(17000000)
     (folder / "clips").mkdir(parents=True)
     for split in COMMON_VOICE:
         with (folder / f"{split}.tsv").open("w", encoding="utf-8", newline="") as file:

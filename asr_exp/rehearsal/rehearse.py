@@ -24,7 +24,7 @@ from asr_exp.builders.session import cache_folder
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import write_folder
 from asr_exp.model.loading import read_config
-from asr_exp.rehearsal import corpora as standins
+from asr_exp.rehearsal import corpora as synthetic_corpora
 from asr_exp.runs.folder import run_folder
 from asr_exp.runs.results import read_result
 from asr_exp.runtime.distributed import under_torchrun
@@ -49,13 +49,13 @@ def prepared(config: DictConfig, fill: bool = True) -> DictConfig:
     cache = cache_folder(config) / "rehearsal"
     config.output_root = str(Path(config.output_root) / "rehearsal")
     dataset, model = config.dataset, config.model
-    if dataset.reader in standins.LAYOUTS and not (dataset.root and Path(dataset.root).expanduser().is_dir()):
+    if dataset.reader in synthetic_corpora.LAYOUTS and not (dataset.root and Path(dataset.root).expanduser().is_dir()):
         if dataset.root and fill:
             print(f"dataset.root={dataset.root} is not here; a stand-in is rehearsed with, in the layout of {dataset.name}.")
-        name = f"{dataset.reader}-{dataset.language}-{standins.VERSION}"
+        name = f"{dataset.reader}-{dataset.language}-{synthetic_corpora.VERSION}"
         dataset.root = str(cache / name)
         if fill:
-            _keep(cache / name, lambda folder: standins.write(dataset.reader, dataset.language, folder))
+            _keep(cache / name, lambda folder: synthetic_corpora.write(dataset.reader, dataset.language, folder))
         dataset.source = "auto"
     if model.checkpoint and model.head == "new":
         facts = _facts(model)

@@ -40,7 +40,7 @@ class Counts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pair:
+class PairedRuns:
     """Two groups of runs on the same utterances. counts: by metric, the one of the protocol first; clusters: (utterances,)."""
 
     a: list[Run]
@@ -99,7 +99,7 @@ def _run(name: str, asked: Any, split: str) -> Run:
     return Run(name, folder, result["seed"], result["protocol"], lines)
 
 
-def pair_up(a: list[Run], b: list[Run], split: str) -> Pair:
+def pair_up(a: list[Run], b: list[Run], split: str) -> PairedRuns:
     """Raises UserError, with every reason, where the runs were not scored on the same references by the same protocol."""
     first, others = a[0], [*a[1:], *b]
     alike = [*((first, one, OF_THE_SYSTEM) for one in b), *((group[0], one, ()) for group in (a, b) for one in group[1:])]
@@ -114,7 +114,7 @@ def pair_up(a: list[Run], b: list[Run], split: str) -> Pair:
     counts = {metric: _counts(a, b, ids, metric) for metric in (["per"] if first.protocol["metric"] == "per" else ["wer", "cer"])}
     if not all(one.lengths.any() for one in counts.values()):
         raise UserError(f"There is not a word in the references of {first.name}, so there is no rate to compare.")
-    return Pair(a, b, ids, counts, np.array([number[label] for label in labels]), by_speaker)
+    return PairedRuns(a, b, ids, counts, np.array([number[label] for label in labels]), by_speaker)
 
 
 def _counts(a: list[Run], b: list[Run], ids: list[str], metric: str) -> Counts:

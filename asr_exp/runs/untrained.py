@@ -33,5 +33,7 @@ def of_checkpoint(overrides: Sequence[str], config_dir: str | None = None) -> Di
 def own_config(config: DictConfig) -> DictConfig:
     """The config that the run folder of such a checkpoint goes by, whichever of its splits is scored, and by whichever decoder."""
     own = config.copy()
-    own.run, own.split, own.decode = None, "test", OmegaConf.structured(Decode)
+    own.run = None
+    own.split = "test"
+    own.decode = OmegaConf.structured(Decode)
     return own

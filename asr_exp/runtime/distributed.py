@@ -43,7 +43,7 @@ class Runtime:
             dist.all_reduce(tensor)
         return tensor
 
-    def most(self, value: int) -> int:
+    def all_reduce_max(self, value: int) -> int:
         """The largest of the ranks' values: what one rank knows (a signal, the time to save), all learn. Host side only."""
         if self.world == 1:
             return value
@@ -51,7 +51,7 @@ class Runtime:
         dist.all_reduce(word, op=dist.ReduceOp.MAX, group=self.group)
         return int(word)
 
-    def share(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
         if self.world == 1:
             return value
@@ -87,7 +87,7 @@ def started(device: str, precision: str) -> Iterator[Runtime]:
         _end_with_parent()
     try:
         use_onednn(place.type == "cpu")
-        if runtime.most(not is_true_fp32()):
+        if runtime.all_reduce_max(not is_true_fp32()):
             use_onednn(False)
         with Signals(at_once=True):
             yield runtime

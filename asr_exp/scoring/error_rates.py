@@ -88,13 +88,17 @@ class Tally:
 
     def __init__(self, phones: bool):
         self.phones = phones
-        self.words, self.characters, self.utterances = ErrorCounts(), ErrorCounts(), 0
+        self.words = ErrorCounts()
+        self.characters = ErrorCounts()
+        self.utterances = 0
         self._speakers: dict[str, list[int]] = {}
         self._alone: list[tuple[int, int]] = []  # of every utterance
         self._unnamed: list[tuple[int, int]] = []  # of those whose speaker is not known
 
     def add(self, words: ErrorCounts, characters: ErrorCounts, speaker: str | None) -> None:
-        self.words, self.characters, self.utterances = self.words + words, self.characters + characters, self.utterances + 1
+        self.words = self.words + words
+        self.characters = self.characters + characters
+        self.utterances = self.utterances + 1
         self._alone.append((words.errors, words.reference_length))
         if speaker:
             totals = self._speakers.setdefault(speaker, [0, 0])

@@ -38,7 +38,10 @@ def compare_rates(a: np.ndarray, b: np.ndarray, lengths: np.ndarray, clusters: n
     """
     totals = _by_cluster(a, b, lengths, clusters)
     rates, left_out = rates_left_out(totals[:-1], totals[-1])
-    of_a, of_b, without_a, without_b = rates[: len(a)], rates[len(a) :], left_out[: len(a)], left_out[len(a) :]
+    of_a = rates[: len(a)]
+    of_b = rates[len(a) :]
+    without_a = left_out[: len(a)]
+    without_b = left_out[len(a) :]
     moved = (without_a.mean(axis=0) - without_b.mean(axis=0))[None]
     return Comparison(
         jackknife(float(of_a.mean()), without_a, totals[-1], [of_a], least=0.0),

@@ -26,7 +26,7 @@ from asr_exp.runs.results import read_result
 from asr_exp.runs.untrained import trains_nothing
 from asr_exp.sweeps import record
 from asr_exp.sweeps.ranges import Range, split_overrides
-from asr_exp.sweeps.record import Cell
+from asr_exp.sweeps.record import SweepCell
 from asr_exp.sweeps.study import Study
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ SWEEP_KEYS = {name: one.metadata for name, one in keys() if name == "sweeper" or
 DRAW_SECONDS = 60  # between drawings of the pictures while a search goes on
 
 
-class Job(Protocol):
+class CellRunner(Protocol):
     """A command to be called with a composed config, which keeps the record of its cell (see __main__)."""
 
     @property
@@ -46,12 +46,12 @@ class Job(Protocol):
     @property
     def config_dir(self) -> str | None: ...
 
-    def __call__(self, config: "DictConfig") -> Cell: ...
+    def __call__(self, config: "DictConfig") -> SweepCell: ...
 
-    def failed(self, cell: Cell, error: Exception) -> Cell: ...
+    def failed(self, cell: SweepCell, error: Exception) -> SweepCell: ...
 
 
-def sweep(hydra: "Hydra", make_job: Callable[[Path], Job], command: str, overrides: list[str]) -> int:
+def sweep(hydra: "Hydra", make_job: Callable[[Path], CellRunner], command: str, overrides: list[str]) -> int:
     """Run the sweep that a command line asks for -> exit status, 1 where a cell failed. Raises UserError.
 
     make_job: the command, given the folder of the record.
@@ -80,7 +80,7 @@ def sweep(hydra: "Hydra", make_job: Callable[[Path], Job], command: str, overrid
     if config.sweeper == "wandb":
         from asr_exp.sweeps.wandb_file import write
 
-        return write(folder, command, configs.in_hydras_words(_own(fixed)), ranges, config)
+        return write(folder, command, configs.to_hydra_overrides(_own(fixed)), ranges, config)
     return _search(hydra, make_job(folder.absolute()), folder, config, fixed, ranges, asked)
 
 
@@ -120,7 +120,7 @@ def _own(overrides: Sequence[str]) -> list[str]:
 class Worker:
     """Takes trials from a study until there are enough. Called with a config by a launcher, or directly."""
 
-    job: Job
+    job: CellRunner
     folder: Path
     storage: str
     fixed: tuple[str, ...]
@@ -149,18 +149,18 @@ class Worker:
                 draw(study, self.measure)
                 drawn = time.monotonic()
 
-    def _run(self, number: int, varied: list[str]) -> Cell:
+    def _run(self, number: int, varied: list[str]) -> SweepCell:
         """One trial, composed afresh as a run of its own."""
         folders = conf_folders(self.job.config_dir)
         own = [f"sweep.trial={number}", f"sweep.name={self.folder.name}", f"sweep.storage='{self.storage}'"]
-        asked = [*configs.in_hydras_words([*self.fixed, *varied]), *own, "hydra.mode=RUN"]
+        asked = [*configs.to_hydra_overrides([*self.fixed, *varied]), *own, "hydra.mode=RUN"]
         try:
             return configs.hydra_at(folders).run(config_name="config", task_function=self.job, overrides=asked).return_value
         except Exception as error:  # it could not be composed
-            cell = Cell(number + 1, "failed", shlex.join(_own([*self.fixed, *varied])))
-            return self.job.failed(cell, configs.explained(error, folders) or error)
+            cell = SweepCell(number + 1, "failed", shlex.join(_own([*self.fixed, *varied])))
+            return self.job.failed(cell, configs.translate_error(error, folders) or error)
 
-    def _value(self, cell: Cell) -> float | None:
+    def _value(self, cell: SweepCell) -> float | None:
         """What the search minimises."""
         if not (metric := self.options["metric"]):
             return cell.dev if self.job.command == "train" else cell.score
@@ -169,7 +169,7 @@ class Worker:
 
 
 def _search(
-    hydra: "Hydra", job: Job, folder: Path, config: "DictConfig", fixed: Sequence[str], ranges: Sequence[Range], asked: list[str]
+    hydra: "Hydra", job: CellRunner, folder: Path, config: "DictConfig", fixed: Sequence[str], ranges: Sequence[Range], asked: list[str]
 ) -> int:
     own, options = _own(fixed), dict(config.sweep)
     if options["metric"] and not re.fullmatch(r"(train|dev|test)\.(wer|cer|per)", options["metric"]):
@@ -248,6 +248,6 @@ def _told(folder: Path, overrides: set[str] | None) -> int:
     width = max(map(len, names), default=0)
     for cell, name in zip(cells, names, strict=True):
         status = "ok" if cell.status == "finished" else cell.status
-        said = cell.told() or shorten(cell.reason.removeprefix("Pruned: "), max(30, 69 - width), placeholder=" ...")
+        said = cell.as_message() or shorten(cell.reason.removeprefix("Pruned: "), max(30, 69 - width), placeholder=" ...")
         print(f"{status:<7}  {name:<{width}}  {said}".rstrip())
     return 1 if failed else 0

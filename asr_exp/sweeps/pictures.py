@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, GREY, RED = "#2b6cb0", "#8a8f98", "#c0392b"
+BLUE = "#2b6cb0"
+GREY = "#8a8f98"
+RED = "#c0392b"
 ENOUGH = 4  # finished trials, before it is said which parameter matters
 STYLE = """:root { color-scheme: light dark; --paper: #fff; --ink: #222; --dim: #6b6b6b; --line: #ddd; --best: #e8f1fb }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
@@ -67,7 +69,9 @@ def draw_study(study: "optuna.Study", folder: Path, ranges: Sequence[Range], mea
 def draw_history(trials: Trials, measure: str) -> "Figure":
     """Each trial's score in its turn, and the best so far."""
     figure, axes = _figure(8, 3.8)
-    finished, best, path = _finished(trials), math.inf, []
+    finished = _finished(trials)
+    best = math.inf
+    path = []
     for one in finished:
         best = min(best, one.value)
         path.append(100 * best)

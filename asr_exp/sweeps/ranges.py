@@ -63,7 +63,9 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[Range]]:
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    parser, fixed, ranges = OverridesParser.create(), [], []
+    parser = OverridesParser.create()
+    fixed = []
+    ranges = []
     for text in overrides:
         override = parser.parse_override(text)
         if override.is_sweep_override():

@@ -23,7 +23,7 @@ from asr_exp.runs.results import read_result
 
 
 @dataclass(frozen=True)
-class Cell:
+class SweepCell:
     """A cell of a sweep. Rates are fractions; `dev` is the best on dev, `score` the split's; `seconds` are of training.
 
     status: running, finished, stopped (goes on when the same command is given), pruned or failed.
@@ -44,13 +44,13 @@ class Cell:
     reason: str = ""
     code: int = 0  # exit status
 
-    def told(self) -> str:
+    def as_message(self) -> str:
         """'test WER 21.30 %'; of a cell without a score the best on dev so far; '' where there is none."""
         split, rate = (self.split, self.score) if self.score is not None else ("dev", self.dev)
         return "" if rate is None or self.status == "failed" else f"{split} {self.metric.upper()} {percent(rate)}"
 
 
-def ended(cell: Cell, folder: Path, split: str, code: int) -> Cell:
+def ended(cell: SweepCell, folder: Path, split: str, code: int) -> SweepCell:
     """A cell that has come to its end, with what its folder's result.json says."""
     result = read_result(folder) or {}
     status, reason = result.get("status", "finished"), str(result.get("reason", ""))
@@ -90,25 +90,25 @@ def identity(overrides: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(word for word in overrides if not re.match(rf"[+~]*(hydra[./]|({free})[.=])", word)))
 
 
-def note(record: Path, cell: Cell) -> None:
+def note(record: Path, cell: SweepCell) -> None:
     """Put a cell in the record, in the place of what was there of it. Safe from several processes at once."""
     record.mkdir(parents=True, exist_ok=True)
     with FileLock(record / ".record.lock"):
         cells = {identity(shlex.split(one.overrides)): one for one in [*read(record), cell]}
         rows = sorted(cells.values(), key=lambda one: one.cell)
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([[one.name for one in fields(Cell)], *(asdict(row).values() for row in rows)])
+        csv.writer(text, lineterminator="\n").writerows([[one.name for one in fields(SweepCell)], *(asdict(row).values() for row in rows)])
         write_text(record / "cells.csv", text.getvalue())
         write_text(record / "table.md", table(record.name, rows))
 
 
-def read(record: Path) -> list[Cell]:
+def read(record: Path) -> list[SweepCell]:
     """The cells of a record, in the order of their numbers."""
     path = record / "cells.csv"
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return [Cell(**{one.name: _value(row[one.name], one.type) for one in fields(Cell)}) for row in csv.DictReader(file)]
+        return [SweepCell(**{one.name: _value(row[one.name], one.type) for one in fields(SweepCell)}) for row in csv.DictReader(file)]
 
 
 def _value(text: str, type_: Any) -> Any:
@@ -129,7 +129,7 @@ def varied(overrides: Iterable[str]) -> list[str]:
     return [shlex.join(word for word in words if word not in shared) or "(defaults)" for words in asked]
 
 
-def table(name: str, cells: Sequence[Cell]) -> str:
+def table(name: str, cells: Sequence[SweepCell]) -> str:
     """The record as Markdown: a row a cell, the best of dev in bold."""
     counts = {status: sum(cell.status == status for cell in cells) for status in dict.fromkeys(cell.status for cell in cells)}
     best = min((cell.dev for cell in cells if cell.status == "finished" and cell.dev is not None), default=None)

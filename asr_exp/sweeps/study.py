@@ -34,7 +34,11 @@ class Study:
     """An Optuna study over ranges. `settings` say what is searched: a study of other settings is refused with a UserError."""
 
     def __init__(self, folder: Path, storage: str | None, ranges: Sequence[Range], settings: str, sampler: str, seed: int, startup: int):
-        self.folder, self.ranges, self.sampler, self.seed, self.startup = folder, ranges, sampler, seed, startup
+        self.folder = folder
+        self.ranges = ranges
+        self.sampler = sampler
+        self.seed = seed
+        self.startup = startup
         self.storage = storage or f"sqlite:///{folder.absolute() / 'study.db'}"
         (folder / "locks").mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(folder / "locks" / "study.lock")
@@ -202,7 +206,7 @@ def make_sampler(name: str, seed: int, startup: int) -> "optuna.samplers.BaseSam
     return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup, deterministic_objective=False)
 
 
-class Judge:
+class Pruner:
     """Told of a trial's score at each evaluation, says whether the trial should end there."""
 
     def __init__(self, storage: str, name: str, trial: int, prune: bool, startup: int):

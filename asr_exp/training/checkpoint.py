@@ -13,7 +13,7 @@ from asr_exp.core.files import recover, short_reason, write_error, write_folder
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.runs.results import DEV_CANDIDATE
 from asr_exp.runtime.fsdp import gathered, shard_like, shard_optimizer_state
-from asr_exp.training.setup import Job
+from asr_exp.training.setup import TrainingSetup
 from asr_exp.training.state import State
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def average_recent(folder: Path, network: torch.nn.Module) -> None:
 RECENT = "checkpoints/recent"  # the weights of the last evaluations, for trainer.average
 
 
-def save_checkpoint(folder: Path, job: Job, tokenizer: Tokenizer, state: State, best: bool) -> None:
+def save_checkpoint(folder: Path, job: TrainingSetup, tokenizer: Tokenizer, state: State, best: bool) -> None:
     """Write checkpoints/best (weights) or checkpoints/last (weights and all it takes to go on): rank 0, with the others' shards."""
     parts: dict[str, Any] = {"weights": job.model.network.state_dict()}
     if not best:
@@ -100,14 +100,14 @@ def save_checkpoint(folder: Path, job: Job, tokenizer: Tokenizer, state: State, 
         (folder / DEV_CANDIDATE).replace(folder / "hypotheses.dev.jsonl")
 
 
-def keep_weights(folder: Path, job: Job, step: int, count: int) -> None:
+def keep_weights(folder: Path, job: TrainingSetup, step: int, count: int) -> None:
     """Keep the weights of an evaluation, to be averaged at the end."""
     weights = gathered(job.model.network.state_dict(), job.runtime.main)
     if job.runtime.main:
         keep_recent(folder / RECENT, weights, step, count)
 
 
-def resume(folder: Path, job: Job) -> State:
+def resume(folder: Path, job: TrainingSetup) -> State:
     """Put weights, optimizer and averages back as the last checkpoint has them -> its state, or a new one.
 
     Raises UserError where the training data is not what the checkpoint was trained on.
@@ -117,7 +117,7 @@ def resume(folder: Path, job: Job) -> State:
         recover(folder / "checkpoints" / "best")
         recover(folder / "checkpoints" / "last")
     last = folder / "checkpoints" / "last"
-    if not job.runtime.share(last.exists()):
+    if not job.runtime.broadcast(last.exists()):
         return State(data=data)
     saved = load_state(last, job.runtime.device, mapped=job.sharded)
     state = State(**saved["state"])

@@ -20,22 +20,22 @@ from asr_exp.runtime.distributed import seed_everything
 from asr_exp.runtime.signals import Signals
 from asr_exp.training.gradients import clip_gradients, step_if_finite
 from asr_exp.training.progress import Progress
-from asr_exp.training.setup import Job
+from asr_exp.training.setup import TrainingSetup
 from asr_exp.training.state import Hooks, State, save
-from asr_exp.training.step_metrics import Pending
+from asr_exp.training.step_metrics import StepMetrics
 
 log = logging.getLogger(__name__)
 
 SAVE_SECONDS = 600.0  # a checkpoint at least this often, besides the one at each evaluation
 
 
-def fit(job: Job, state: State, hooks: Hooks) -> State:
+def fit(job: TrainingSetup, state: State, hooks: Hooks) -> State:
     """Train from `state.step` to `job.total`, evaluating and saving on the way.
 
     Raises Stopped after a signal, Pruned where the judge says so (both: state saved), UserError when training has diverged beyond hope.
     """
     progress = Progress(state.step, job.total, job.runtime.main)
-    pending = Pending(job, state, hooks, progress)
+    pending = StepMetrics(job, state, hooks, progress)
     wall_before, saved = state.wall_seconds, time.monotonic()
     steps = range(0) if out_of_patience(job, state) else range(state.step + 1, job.total + 1)
     with Signals() as signals, closing(progress):
@@ -44,9 +44,11 @@ def fit(job: Job, state: State, hooks: Hooks) -> State:
             hooks.profile.step()
             heard = float(job.plan.seconds[job.plan.step(step)].sum())
             progress.advance(step, heard)
-            state.step, state.audio_seconds, state.wall_seconds = step, state.audio_seconds + heard, wall_before + progress.seconds
+            state.step = step
+            state.audio_seconds = state.audio_seconds + heard
+            state.wall_seconds = wall_before + progress.seconds
             due = step % job.eval_every == 0 or step == job.total
-            wanted = job.runtime.most(2 * signals.received + (time.monotonic() - saved > SAVE_SECONDS))
+            wanted = job.runtime.all_reduce_max(2 * signals.received + (time.monotonic() - saved > SAVE_SECONDS))
             if due or wanted or step % job.log_every == 0:
                 pending.flush()
             if due:
@@ -57,9 +59,9 @@ def fit(job: Job, state: State, hooks: Hooks) -> State:
                 save(state, hooks)
                 saved = time.monotonic()
             if wanted > 1:
-                job.runtime.share(None)  # none leaves before the checkpoint is written
+                job.runtime.broadcast(None)  # none leaves before the checkpoint is written
                 raise Stopped(f"Stopped at step {step} of {job.total} and saved; the same command goes on from there.", wanted // 2)
-            if due and (why := job.runtime.share(job.runtime.main and hooks.judge(step, rate))) and step < job.total:
+            if due and (why := job.runtime.broadcast(job.runtime.main and hooks.judge(step, rate))) and step < job.total:
                 raise Pruned(why)
             if out_of_patience(job, state):
                 log.info("No better dev score in %d evaluations: stopping early at step %d.", state.stale, step)
@@ -69,11 +71,11 @@ def fit(job: Job, state: State, hooks: Hooks) -> State:
     return state
 
 
-def out_of_patience(job: Job, state: State) -> bool:
+def out_of_patience(job: TrainingSetup, state: State) -> bool:
     return job.patience is not None and state.stale >= job.patience
 
 
-def score(job: Job, state: State, hooks: Hooks) -> float:
+def score(job: TrainingSetup, state: State, hooks: Hooks) -> float:
     """Evaluate on dev at `state.step` (with averaged weights where there are any), save them if they are to be kept -> the rate."""
     if job.ema:
         job.ema.swap()
@@ -95,7 +97,7 @@ def score(job: Job, state: State, hooks: Hooks) -> float:
     return result.rate
 
 
-def train_step(job: Job, step: int, batches: Sequence[Batch]) -> dict[str, torch.Tensor]:
+def train_step(job: TrainingSetup, step: int, batches: Sequence[Batch]) -> dict[str, torch.Tensor]:
     """One optimiser step over this rank's forward passes -> its figures, left on the device.
 
     The gradient is that of the mean loss over all utterances of the step, on all ranks together.
@@ -117,7 +119,7 @@ def train_step(job: Job, step: int, batches: Sequence[Batch]) -> dict[str, torch
         sums += torch.cat([losses.sum()[None] / count, labels])
         each.append((batch.indices, losses))
     if job.sharded:
-        _keep_company(job, step, len(each))
+        run_dummy_passes(job, step, len(each))
     trained = [p for p in job.trained if p.requires_grad]
     job.gradients.finish()
     if job.scaler.is_enabled():
@@ -136,7 +138,7 @@ def train_step(job: Job, step: int, batches: Sequence[Batch]) -> dict[str, torch
     return {"sums": sums, "norm": norm, "utterances": utterances, "each": each}  # type: ignore[dict-item]
 
 
-def backward(job: Job, batch: Batch, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def backward(job: TrainingSetup, batch: Batch, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Forward and backward of one pass -> (loss of each utterance, number of frames by their likeliest label)."""
     with job.runtime.autocast():
         emissions = job.model(batch)
@@ -150,20 +152,20 @@ def backward(job: Job, batch: Batch, count: int) -> tuple[torch.Tensor, torch.Te
     return losses.detach(), labels
 
 
-def _keep_company(job: Job, step: int, made: int) -> None:
+def run_dummy_passes(job: TrainingSetup, step: int, made: int) -> None:
     """Passes without weight, to the number of the rank with the most: ranks gather weights, and sum gradients, together."""
     samples = job.model.extractor.sampling_rate  # a second of silence, masked as speech is so that the same weights have a part
     masks = job.masks.draw(step, np.zeros(1, dtype=np.int64), [samples]) if job.masks else (None, None)
     silence = Batch(np.zeros(0), torch.zeros(1, samples, dtype=torch.int16), [samples], torch.zeros(0), [0], *masks)
-    for _ in range(made, job.plan.rounds(step, job.runtime.world)):
+    for _ in range(made, job.plan.max_micro_batches(step, job.runtime.world)):
         with job.runtime.autocast():
             emissions = job.model(silence.to(job.runtime.device))
         (0.0 * emissions.logits.sum()).backward()
 
 
-def _batches(job: Job, step: int) -> list[Batch]:
+def _batches(job: TrainingSetup, step: int) -> list[Batch]:
     """This rank's forward passes of a step."""
-    passes = job.plan.passes(step, job.runtime.rank, job.runtime.world)
+    passes = job.plan.micro_batches(step, job.runtime.rank, job.runtime.world)
     made = [batch for indices in passes if (batch := collate(job.split, indices, job.masks, step, job.speed))]
     if cache := job.model.cache:
         made = [cache.attach(batch) for batch in made]

@@ -100,7 +100,7 @@ def _what_to_try(recipe: Recipe) -> str:
     return f"Try, in this order: {'; '.join(tries)}."
 
 
-class Doctor:
+class TrainingMonitor:
     """Follows a run and speaks up once of each kind of trouble.
 
     said: the kinds already told of, which a checkpoint keeps; the windows begin anew when a run resumes.

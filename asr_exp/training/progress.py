@@ -16,7 +16,9 @@ class Progress:
 
     def __init__(self, step: int, total: int, enabled: bool):
         self.total, self.enabled = total, enabled
-        self._began, self._audio, self._first = time.monotonic(), 0.0, step
+        self._began = time.monotonic()
+        self._audio = 0.0
+        self._first = step
         self._paused, self._said = 0.0, self._began
         self._loss = ""
         on_terminal = enabled and sys.stderr.isatty()

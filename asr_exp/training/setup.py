@@ -1,4 +1,4 @@
-"""The `Job` that `fit` runs, and that `check` tries a step of: from a config and a training split."""
+"""The `TrainingSetup` that `fit` runs, and that `check` tries a step of: from a config and a training split."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from asr_exp.training.monitor import Recipe
 
 
 @dataclass
-class Job:
+class TrainingSetup:
     """The parts of a training run, built and ready."""
 
     model: Recogniser

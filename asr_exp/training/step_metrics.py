@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from asr_exp.core.errors import UserError
-from asr_exp.training.monitor import Doctor
+from asr_exp.training.monitor import TrainingMonitor
 from asr_exp.training.progress import Progress
-from asr_exp.training.setup import Job
+from asr_exp.training.setup import TrainingSetup
 from asr_exp.training.state import Hooks, State
 
 log = logging.getLogger(__name__)
@@ -18,13 +18,16 @@ log = logging.getLogger(__name__)
 HOPELESS = 50  # steps in a row without a finite gradient, after which the run gives up
 
 
-class Pending:
+class StepMetrics:
     """Figures of steps not written yet, still on the device."""
 
-    def __init__(self, job: Job, state: State, hooks: Hooks, progress: Progress):
-        self.job, self.state, self.hooks, self.progress = job, state, hooks, progress
+    def __init__(self, job: TrainingSetup, state: State, hooks: Hooks, progress: Progress):
+        self.job = job
+        self.state = state
+        self.hooks = hooks
+        self.progress = progress
         self._steps: list[tuple[int, dict[str, Any]]] = []
-        self._doctor = Doctor(job.recipe, state.warned)
+        self._doctor = TrainingMonitor(job.recipe, state.warned)
 
     def add(self, step: int, figures: dict[str, Any]) -> None:
         self._steps.append((step, figures))

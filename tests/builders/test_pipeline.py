@@ -34,9 +34,9 @@ def piped(folder: Path, manifest: Path) -> list[str]:
 
 def talkative(monkeypatch: pytest.MonkeyPatch, favour: float = 0.0) -> None:
     """Heads so large that every label wins somewhere; `favour` is for the space and [UNK], which stand before the blank."""
-    from asr_exp.builders import data as assembly
+    from asr_exp.builders import model as builder
 
-    load = assembly.load_backbone
+    load = builder.load_backbone
 
     def loud(*args, **kwargs):
         network, extractor = load(*args, **kwargs)
@@ -45,7 +45,7 @@ def talkative(monkeypatch: pytest.MonkeyPatch, favour: float = 0.0) -> None:
             network.lm_head.bias[-3:-1] += favour
         return network, extractor
 
-    monkeypatch.setattr(assembly, "load_backbone", loud)
+    monkeypatch.setattr(builder, "load_backbone", loud)
 
 
 def agree(folder: Path, manifest: Path) -> list[str]:

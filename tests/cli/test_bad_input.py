@@ -160,7 +160,7 @@ def full_at(folder: Path, function: str, call: int) -> None:
 
 @pytest.mark.parametrize(
     "moment",
-    [("asr_exp.commands.train.command.save_state", 2), ("asr_exp.model.recogniser.Recogniser.save", 3), ("asr_exp.training.loop.train_step", 2),
+    [("asr_exp.training.checkpoint.save_state", 2), ("asr_exp.model.recogniser.Recogniser.save", 3), ("asr_exp.training.loop.train_step", 2),
      ("asr_exp.training.loop.train_step", 5), ("asr_exp.data.prepare.open_store", 1), ("asr_exp.commands.train.command.load_weights", 1)],
     ids=lambda m: f"{m[0].rpartition('.')[2]}-{m[1]}",
 )  # fmt: skip

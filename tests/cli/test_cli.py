@@ -11,7 +11,7 @@ import types
 import pytest
 
 from asr_exp import __version__
-from asr_exp.cli.arguments import commands
+from asr_exp.cli.arguments import commands, module_of
 from asr_exp.cli.main import main
 from asr_exp.cli.run_command import Job
 from asr_exp.core import exit_status as endings
@@ -43,7 +43,7 @@ def ran(tmp_path, monkeypatch):
         return 1 if config.seed == 11 else None
 
     for name in ("train", "evaluate"):
-        monkeypatch.setitem(sys.modules, f"asr_exp.commands.{name}", types.SimpleNamespace(run=run))
+        monkeypatch.setitem(sys.modules, module_of(name), types.SimpleNamespace(run=run))
     monkeypatch.chdir(tmp_path)
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
@@ -282,8 +282,8 @@ def test_what_a_launcher_pickles_can_be_found_elsewhere():
 def test_a_rank_leaves_at_once_with_its_status_and_what_is_registered_for_the_end():
     """Whatever thread is still about: this one would hold Python up for a minute."""
     rank = (
-        "import atexit, threading, time; from asr_exp.core.exit_status import leave; atexit.register(print, 'registered')\n"
-        "threading.Thread(target=time.sleep, args=(60,)).start(); print('said', end=' '); leave(3)\n"
+        "import atexit, threading, time; from asr_exp.core.exit_status import exit_rank; atexit.register(print, 'registered')\n"
+        "threading.Thread(target=time.sleep, args=(60,)).start(); print('said', end=' '); exit_rank(3)\n"
     )
     ended = subprocess.run([sys.executable, "-c", rank], capture_output=True, text=True, timeout=30)
     assert (ended.returncode, ended.stdout) == (3, "said registered\n")

@@ -302,7 +302,9 @@ def test_dying_at_any_file_operation_leaves_no_wrong_shard(tmp_path, cache, monk
     class Killed(BaseException):
         pass
 
-    paths, replace, deaths = many(tmp_path, 3), os.replace, 0
+    paths = many(tmp_path, 3)
+    replace = os.replace
+    deaths = 0
     for fatal in itertools.count():
         calls = itertools.count()
 
@@ -342,7 +344,9 @@ def _open_at_once(paths, cache, go, decoded, results):
 def test_two_processes_at_once_share_the_work_and_get_the_same_store(tmp_path, cache):
     paths = many(tmp_path, SHARD + 20)
     context = multiprocessing.get_context("fork")
-    go, decoded, results = context.Barrier(2), context.Value("i", 0), context.Queue()
+    go = context.Barrier(2)
+    decoded = context.Value("i", 0)
+    results = context.Queue()
     workers = [context.Process(target=_open_at_once, args=(paths, cache, go, decoded, results)) for _ in range(2)]
     for worker in workers:
         worker.start()

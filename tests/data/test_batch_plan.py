@@ -125,7 +125,7 @@ def test_little_of_a_pass_is_padding():
     seconds = speech()
     for world, bound in ((1, 0.04), (4, 0.06)):
         plan = plan_of(seconds, 200.0, device=100.0)
-        passes = [p for s in range(1, plan.steps_per_epoch + 1) for r in range(world) for p in plan.passes(s, r, world)]
+        passes = [p for s in range(1, plan.steps_per_epoch + 1) for r in range(world) for p in plan.micro_batches(s, r, world)]
         assert waste(seconds, passes) < bound
     order = np.random.default_rng(0).permutation(len(seconds))
     assert waste(seconds, np.array_split(order, 200)) > 0.2  # what it is about
@@ -140,7 +140,7 @@ def test_little_of_a_pass_is_padding():
 def test_the_ranks_share_a_step_and_share_it_evenly(seconds, budget, world):
     plan = plan_of(seconds, budget)
     for step in range(1, min(plan.steps_per_epoch, 12) + 1):
-        shares = [plan.passes(step, rank, world) for rank in range(world)]
+        shares = [plan.micro_batches(step, rank, world) for rank in range(world)]
         dealt = [i for share in shares for one in share for i in one.tolist()]
         assert sorted(dealt) == sorted(plan.step(step).tolist())
         loads = [sum(cost(seconds)[p].sum() for p in share) for share in shares]
@@ -150,7 +150,7 @@ def test_the_ranks_share_a_step_and_share_it_evenly(seconds, budget, world):
 
 def test_the_longest_is_dealt_first():
     seconds = np.array([1.0, 1.0, 1.0, 6.0, 1.0, 1.0, 1.0])
-    shares = [np.concatenate(plan_of(seconds, 1e9).passes(1, rank, 2)).tolist() for rank in (0, 1)]
+    shares = [np.concatenate(plan_of(seconds, 1e9).micro_batches(1, rank, 2)).tolist() for rank in (0, 1)]
     assert sorted(map(len, shares)) == [1, 6]
 
 
@@ -160,7 +160,7 @@ def test_a_pass_fits_the_device_unless_it_is_one_utterance(seconds, budget, worl
     plan = plan_of(seconds, budget, device=40.0)
     for step in range(1, min(plan.steps_per_epoch, 12) + 1):
         for rank in range(world):
-            for one in plan.passes(step, rank, world):
+            for one in plan.micro_batches(step, rank, world):
                 assert len(one) == 1 or len(one) * cost(seconds)[one].max() <= 40.0
 
 

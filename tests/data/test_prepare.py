@@ -7,11 +7,11 @@ import soundfile
 from asr_exp.core.errors import UserError
 from asr_exp.data import prepare as prepare_module
 from asr_exp.data.corpora.base import Corpus, FileAudio, Rejected, Utterance, Utterances
-from asr_exp.data.prepare import Limits, normalise, prepare_split
+from asr_exp.data.prepare import LengthLimits, normalise, prepare_split
 from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
 
-LIMITS = Limits(min_seconds=0.1, max_seconds=2.0, max_eval_seconds=4.0, max_utterances=None, frames=lambda n: max(0, (n - 80) // 320))
+LIMITS = LengthLimits(min_seconds=0.1, max_seconds=2.0, max_eval_seconds=4.0, max_utterances=None, frames=lambda n: max(0, (n - 80) // 320))
 LETTERS = Tokenizer.build(["abc d"])
 
 
@@ -19,7 +19,9 @@ class Folder:
     """Makes utterances with a file each."""
 
     def __init__(self, folder, tone):
-        self.folder, self.tone, self.rows = folder, tone, []
+        self.folder = folder
+        self.tone = tone
+        self.rows = []
 
     def add(self, text="abc", seconds=1.0, samples=None):
         path = self.folder / f"{len(self.rows)}.wav"
@@ -37,7 +39,7 @@ def folder(tmp_path, tone):
 def prepare(folder, cache):
     def run(name="train", rejected=(), tokenizer=LETTERS, rows=None, **limits):
         rows = Utterances(folder.rows if rows is None else rows)
-        allowed = Limits(**{**vars(LIMITS), **limits})
+        allowed = LengthLimits(**{**vars(LIMITS), **limits})
         return prepare_split(name, rows, list(rejected), tokenizer, cache, 16000, allowed)
 
     return run
@@ -95,7 +97,7 @@ def test_what_is_not_looked_at_one_by_one_is_fit(folder, prepare, split, monkeyp
         samples = max(1, 80 + 320 * frames + int(rng.integers(-2, 322)))
         folder.rows.append(Utterance(f"r{len(folder.rows)}", FileAudio(folder.rows[0].audio.path, 0.0, samples / 16000), text))
     quick = prepare(split)
-    monkeypatch.setattr(prepare_module, "_doubtful", lambda name, utterances, *_: range(len(utterances)))
+    monkeypatch.setattr(prepare_module, "_needs_check", lambda name, utterances, *_: range(len(utterances)))
     close = prepare(split)
     assert quick.rejected == close.rejected and quick.utterances == close.utterances and 100 < len(quick) < 500
 

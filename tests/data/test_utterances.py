@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from asr_exp.data.corpora.base import Corpus, FileAudio, TableAudio, Utterance
-from asr_exp.data.utterances import Strings, Utterances
+from asr_exp.data.utterances import PackedStrings, Utterances
 
 ODD = ["", "a", "größer", "今天", "𠮷", "a\0b", "\n", " ", "\udcff", "i\u0307", "x" * 1000]
 
@@ -46,7 +46,7 @@ def test_a_selection_of_a_selection_and_other_texts():
     for step in range(6):
         if step % 3 == 2:
             texts = [f"{step} {ODD[i % len(ODD)]}" for i in range(len(expected))]
-            columns = columns.with_texts(Strings(texts))
+            columns = columns.with_texts(PackedStrings(texts))
             expected = [Utterance(u.id, u.audio, text, u.speaker) for u, text in zip(expected, texts, strict=True)]
         chosen = draw.permutation(len(expected))[: len(expected) - 7]
         columns, expected = columns.take(chosen), [expected[i] for i in chosen]
@@ -78,7 +78,7 @@ def test_a_plugins_own_kind_of_audio_is_kept():
 
 
 def test_strings_are_those_put_in():
-    strings = Strings(ODD)
+    strings = PackedStrings(ODD)
     strings.append("end")
     assert list(strings) == [*ODD, "end"] and strings[2:4] == ODD[2:4] and len(strings) == len(ODD) + 1
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from asr_exp.commands.align.timit import TimitTimes, beside, distances, pairs, read_times
-from asr_exp.commands.align.transcript import align_script, make_script
+from asr_exp.commands.align.transcript import align_transcript, make_transcript
 from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import alignment
 from asr_exp.decoding.alignment import Span, Word, align_groups, align_labels
-from asr_exp.inference.alignment_formats import Sheets, ctm, textgrid
+from asr_exp.inference.alignment_formats import AlignmentWriter, ctm, textgrid
 
 STANDARD = ["nfc", "remove_invisible", "lower", "remove_punctuation", "nfc", "collapse_whitespace"]
 BLANK = 0
@@ -95,20 +95,20 @@ def characters() -> Tokenizer:
 
 
 def test_words_come_back_as_they_are_written():
-    script = make_script("Well-known, said O\u2019Brien \u2014 twice.", build_rules(STANDARD, "en"), characters())
+    script = make_transcript("Well-known, said O\u2019Brien \u2014 twice.", build_rules(STANDARD, "en"), characters())
     assert script.texts == ["Well-known,", "said", "O\u2019Brien", "twice."] and script.silent == ["\u2014"]
     assert script.as_written and script.of_words and script.unknown == []
     assert ["".join(characters().tokens[i] for i in labels) for labels in script.labels] == ["well|known", "said", "o'brien", "twice"]
 
 
 def test_words_that_cannot_be_told_apart_are_those_of_the_rules():
-    script = make_script("At Ten Past Two", build_rules(["lower", {"replace": {"ten past": "tenpast"}}], "en"), characters())
+    script = make_transcript("At Ten Past Two", build_rules(["lower", {"replace": {"ten past": "tenpast"}}], "en"), characters())
     assert script.texts == ["at", "tenpast", "two"] and not script.as_written and script.of_words
 
 
 def test_units_that_the_vocabulary_lacks():
     tokenizer = characters()
-    script = make_script("caf\u00e9 42 then 7b", build_rules(STANDARD, "en"), tokenizer)
+    script = make_transcript("caf\u00e9 42 then 7b", build_rules(STANDARD, "en"), tokenizer)
     assert script.texts == ["caf\u00e9", "42", "then", "7b"] and script.unknown == ["\u00e9", "4", "2", "7"]
     assert [len(labels) for labels in script.labels] == [3, 0, 4, 1]
     labels = script.labels[0] + [tokenizer.ids["|"]] * 2 + script.labels[2] + [tokenizer.ids["|"]] + script.labels[3]
@@ -116,21 +116,21 @@ def test_units_that_the_vocabulary_lacks():
     log_probs = peaks(45, len(tokenizer), {}).roll(tokenizer.blank, dims=1)
     for frame, label in at.items():
         log_probs[frame] = log_probs[frame].roll(label - tokenizer.blank)
-    found = align_script(log_probs, script, tokenizer, 0.02)
+    found = align_transcript(log_probs, script, tokenizer, 0.02)
     assert [one.text for one in found.words] == script.texts and "".join(one.text for one in found.units) == "cafthenb"
     assert [one.confidence for one in found.words] == pytest.approx([0.9, 0.0, 0.9, 0.9]) and found.confidence == pytest.approx(0.9)
     assert (found.words[0].start, found.words[0].end) == (0.0, 0.14)
     assert found.words[1].start >= 0.2 and found.words[1].end <= 0.4 and found.words[2].start == pytest.approx(0.46)
     with pytest.raises(ValueError, match="the vocabulary has no unit of its transcript"):
-        align_script(log_probs, make_script("42", build_rules([], None), tokenizer), tokenizer, 0.02)
+        align_transcript(log_probs, make_transcript("42", build_rules([], None), tokenizer), tokenizer, 0.02)
 
 
 def test_phones_given_as_phones_are_no_words():
     tokenizer = Tokenizer.build([], "phone", "timit48", "timit39")
-    script = make_script("h# sh iy q hv", build_rules(["collapse_whitespace"], "en"), tokenizer)
+    script = make_transcript("h# sh iy q hv", build_rules(["collapse_whitespace"], "en"), tokenizer)
     assert script.texts == ["h#", "sh", "iy", "hv"] and script.silent == ["q"] and not script.of_words and not script.unknown
     log_probs = torch.randn(20, len(tokenizer)).log_softmax(-1)
-    found = align_script(log_probs, script, tokenizer, 0.02)
+    found = align_transcript(log_probs, script, tokenizer, 0.02)
     assert found.words == [] and [one.text for one in found.units] == ["sil", "sh", "iy", "hh"]
 
 
@@ -140,7 +140,7 @@ def test_words_made_phones_by_a_rule_stay_words(monkeypatch):
     phones = {"two": "t uw", "a": "ah"}
     monkeypatch.setitem(text._RULES._parts, "say", (lambda argument, language: lambda t: " ".join(phones[w] for w in t.split()), None))
     tokenizer = Tokenizer.build(["t uw ah"], "phone")
-    script = make_script("a two a", build_rules(["say"], None), tokenizer)
+    script = make_transcript("a two a", build_rules(["say"], None), tokenizer)
     assert script.texts == ["a", "two", "a"] and script.of_words and [len(labels) for labels in script.labels] == [1, 2, 1]
 
 
@@ -175,7 +175,7 @@ def test_lines_of_a_ctm():
 
 def test_files_of_utterances_of_one_name(tmp_path):
     for _ in range(2):  # what is written again is not added to
-        sheets = Sheets(tmp_path, ("textgrid", "ctm", "json"))
+        sheets = AlignmentWriter(tmp_path, ("textgrid", "ctm", "json"))
         for name in ("dir/a", "dir/a.WAV", "../b"):
             sheets.write(name, {"words": WORDS, "characters": WORDS[:1]}, 1.0, {"id": name})
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -186,7 +186,7 @@ def test_files_of_utterances_of_one_name(tmp_path):
 
 
 def test_alignment_json_is_no_recordings(tmp_path):
-    assert Sheets(tmp_path, ("json",)).write("alignment.flac", {"words": WORDS}, 1.0, {}) == "alignment_2"
+    assert AlignmentWriter(tmp_path, ("json",)).write("alignment.flac", {"words": WORDS}, 1.0, {}) == "alignment_2"
     assert [path.name for path in tmp_path.iterdir()] == ["alignment_2.json"]
 
 

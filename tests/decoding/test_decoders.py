@@ -17,7 +17,9 @@ def test_greedy_prints_what_transformers_prints(tmp_path, texts, unit):
     tokenizer = Tokenizer.build(texts, unit)
     tokenizer.save(tmp_path)
     theirs = Wav2Vec2CTCTokenizer.from_pretrained(tmp_path)
-    decoder, generator, rng = make_decoder("greedy", tokenizer, {}), torch.Generator().manual_seed(0), np.random.default_rng(0)
+    decoder = make_decoder("greedy", tokenizer, {})
+    generator = torch.Generator().manual_seed(0)
+    rng = np.random.default_rng(0)
     for _ in range(20):
         logits = torch.randn(5, 40, len(tokenizer), generator=generator)
         logits[..., tokenizer.blank] += 0.8  # repeats and blanks, as an emission has them

@@ -12,7 +12,7 @@ from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding.decoders import make_decoder
 from asr_exp.inference.chunking import Chunking, at_pauses, joined, seam, spans
 from asr_exp.inference.transcriber import Transcriber
-from asr_exp.model.conv_frontend import Moments
+from asr_exp.model.conv_frontend import SignalStatistics
 from asr_exp.model.loading import load_backbone
 from asr_exp.model.recogniser import Recogniser
 
@@ -67,7 +67,7 @@ def test_moments_are_those_of_what_the_convolution_sees(monkeypatch):
     rng = np.random.default_rng(0)
     samples = (rng.standard_normal(20011) * 3000 + 500).clip(-32768, 32767).astype(np.int16)
     monkeypatch.setattr("asr_exp.model.conv_frontend.BLOCK", 1000)
-    moments = Moments.of(samples, 10, 5)
+    moments = SignalStatistics.of(samples, 10, 5)
     x = samples / 32768
     windows = np.stack([x[i : i + 10] for i in range(0, len(x) - 9, 5)])
     assert moments.mean == pytest.approx(x.mean()) and moments.variance == pytest.approx(x.var())

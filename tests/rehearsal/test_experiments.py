@@ -22,7 +22,9 @@ from asr_exp.training.trackers import NoTracker
 
 ALL = choices([conf_folder()])["experiment"]
 EXPERIMENTS = [row for row in ALL if "/" in row]  # the others are recipes without a published score
-LIGHT, MIDDLE, HEAVY = (0.05, 10, 0.0, None), (0.3, 10, 0.1, 64), (0.75, 10, 0.25, 64)
+LIGHT = (0.05, 10, 0.0, None)
+MIDDLE = (0.3, 10, 0.1, 64)
+HEAVY = (0.75, 10, 0.25, 64)
 
 # row -> dataset, model, lr, utterances a step, epochs, warm-up, masks, train, scored split, published value
 HF = {
@@ -257,7 +259,9 @@ def test_the_protocol_group_is_two_files_that_differ():
 
 @pytest.mark.parametrize(("select", "kept", "stale"), [("best", [1, 2], 1), ("last", [1, 2, 3], 0)])
 def test_the_last_weights_are_kept_where_they_are_asked_for(select, kept, stale):
-    job, state, saved = SimpleNamespace(ema=None, select=select), State(), []
+    job = SimpleNamespace(ema=None, select=select)
+    state = State()
+    saved = []
     for state.step, rate in enumerate((0.5, 0.2, 0.4), start=1):
         scored = Evaluation({"wer": rate, "cer": rate, "per": None}, 1.0, [])
         score(job, state, Hooks(lambda step, scored=scored: scored, lambda state, best: saved.append(state.step), None, NoTracker(), None))

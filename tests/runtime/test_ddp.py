@@ -72,7 +72,7 @@ def test_some_steps_hold_one_utterance_and_most_are_uneven(corpus):
     plan = BatchPlan(seconds, 3, 1, seed=42)
     counts = [len(plan.step(s)) for s in range(1, 13)]
     assert min(counts) == 1 and max(counts) > 2 and sum(c % 2 for c in counts) > 2
-    assert any(not plan.passes(s, 1, 2) for s in range(1, 13)) and any(len(plan.passes(s, 0, 2)) > 1 for s in range(1, 13))
+    assert any(not plan.micro_batches(s, 1, 2) for s in range(1, 13)) and any(len(plan.micro_batches(s, 0, 2)) > 1 for s in range(1, 13))
 
 
 def test_two_devices(alone, asked, tmp_path):

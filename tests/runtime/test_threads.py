@@ -49,7 +49,9 @@ def test_an_error_reaches_who_asked():
 
 
 def test_each_thread_has_its_own_and_another_finds_the_last():
-    desk, other, seen = Desk(), Desk(), {}
+    desk = Desk()
+    other = Desk()
+    seen = {}
     desk.paper, other.paper = "mine", "another desk's"
 
     def work():

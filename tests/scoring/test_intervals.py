@@ -133,7 +133,9 @@ def test_result_compare_and_table_say_the_same(tmp_path, monkeypatch, capsys, sp
             (row,) = csv.DictReader(file)
         return [float(row["ci95_low"]), float(row["ci95_high"])]
 
-    one, both, first = compared(folders[0]), compared(*folders), results[0]
+    one = compared(folders[0])
+    both = compared(*folders)
+    first = results[0]
     assert one["metrics"]["wer"]["a"]["interval"] == pytest.approx(first["ci95"]) and in_table("0") == first["ci95"]
     assert one["metrics"]["wer"]["a"]["degrees"] == pytest.approx(first["ci95_degrees"])
     assert one["clusters_are"] == first["ci95_clusters"] == ("speaker" if speakers else "utterance")

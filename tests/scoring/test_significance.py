@@ -73,7 +73,9 @@ def test_against_a_bootstrap():
 @pytest.mark.parametrize(("runs", "matched"), [((1, 1), False), ((3, 3), True), ((2, 4), False)])
 def test_the_bootstrap_against_one_that_draws_utterance_by_utterance(runs, matched):
     a, b, lengths, clusters = corpus(5, 10, gap=0.1, runs=runs, seeds=0.2)
-    rng, of_speaker, drawn = np.random.default_rng(7), [np.flatnonzero(clusters == c) for c in range(10)], []
+    rng = np.random.default_rng(7)
+    of_speaker = [np.flatnonzero(clusters == c) for c in range(10)]
+    drawn = []
     for _ in range(4000):
         rows = np.concatenate([of_speaker[c] for c in rng.integers(0, 10, 10)])
         seeds_a = rng.integers(0, len(a), len(a))
@@ -212,7 +214,9 @@ def transcribed(references, a, b):
         for one, hypothesis in zip(errors, hypotheses, strict=True):
             for place in error_places(reference.split(), hypothesis.split()):
                 one[place] += 1
-        state, good, counts = "b", 0, [0, 0]
+        state = "b"
+        good = 0
+        counts = [0, 0]
         for place in range(len(errors[0])):
             wrong = [one[place] for one in errors]
             if any(wrong):

@@ -12,6 +12,7 @@ import harness
 import pytest
 from sweeping import LR, SEARCH, cells, params, stand_in, study
 
+from asr_exp.cli.arguments import module_of
 from asr_exp.cli.main import main
 from asr_exp.config.compose import compose
 from asr_exp.runs.folder import run_folder, signature
@@ -21,7 +22,7 @@ from asr_exp.runs.folder import run_folder, signature
 def here(tmp_path, monkeypatch):
     """A folder to stand in, where `train` is the stand-in."""
     for name in ("train", "evaluate"):
-        monkeypatch.setitem(sys.modules, f"asr_exp.commands.{name}", None)
+        monkeypatch.setitem(sys.modules, module_of(name), None)
     stand_in()
     monkeypatch.chdir(tmp_path)
     return tmp_path

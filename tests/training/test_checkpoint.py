@@ -31,7 +31,9 @@ class Fate:
     """Counts the steps that change the disk, and dies at the one that is fatal."""
 
     def __init__(self, monkeypatch):
-        self.count, self.fatal, self.patch = 0, None, monkeypatch
+        self.count = 0
+        self.fatal = None
+        self.patch = monkeypatch
         for name in STEPS:
             monkeypatch.setattr(os, name, self.counted(getattr(os, name)))
 
@@ -194,7 +196,9 @@ def test_an_error_of_the_user_passes_as_it_is(tmp_path):
 
 
 def test_files_are_on_the_disk_before_the_folder_has_its_name(tmp_path, monkeypatch):
-    order, fsync, rename = [], os.fsync, Path.rename
+    order = []
+    fsync = os.fsync
+    rename = Path.rename
     monkeypatch.setattr(os, "fsync", lambda handle: order.append(os.readlink(f"/proc/self/fd/{handle}")) or fsync(handle))
     monkeypatch.setattr(Path, "rename", lambda self, to: order.append("named") or rename(self, to))
     begin(tmp_path / "last", NEW)

@@ -7,7 +7,7 @@ import pytest
 from harness import QUIET, lines, run
 
 from asr_exp.training import monitor as plateau
-from asr_exp.training.monitor import WINDOW, Doctor, Recipe, Window, diagnose
+from asr_exp.training.monitor import WINDOW, Recipe, TrainingMonitor, Window, diagnose
 
 TOKENS = ["a", "b", "|", "[UNK]", "[PAD]"]
 SMALL = ["model=tiny-random", "model.config.hidden_size=32", "model.config.intermediate_size=64",
@@ -126,7 +126,7 @@ def steps(first, last, blank=1.0):
 
 @pytest.mark.parametrize("flush", [1, 7, 10, 130])
 def test_one_warning_however_often_it_is_asked(flush, caplog):
-    doctor, said = Doctor(recipe(), []), []
+    doctor, said = TrainingMonitor(recipe(), []), []
     for first in range(1, 2501, flush):
         said.append(doctor.look(*steps(first, first + flush - 1), dev=1.0))
     assert len([text for text in said if text]) == 1 and len(caplog.records) == 1
@@ -134,16 +134,16 @@ def test_one_warning_however_often_it_is_asked(flush, caplog):
 
 def test_a_resumed_run_does_not_say_it_again():
     kept: list[str] = []
-    assert Doctor(recipe(), kept).look(*steps(1, 2000), dev=1.0)
+    assert TrainingMonitor(recipe(), kept).look(*steps(1, 2000), dev=1.0)
     assert json.loads(json.dumps(kept)) == ["plateau"]
-    assert Doctor(recipe(), kept).look(*steps(2001, 4000), dev=1.0) is None
+    assert TrainingMonitor(recipe(), kept).look(*steps(2001, 4000), dev=1.0) is None
 
 
 def test_steps_without_a_loss_do_no_harm():
     rows, counts = steps(1, 600)
     for row in rows:
         row["train/loss"] = row["train/blank_ratio"] = None
-    assert Doctor(recipe(), []).look(rows, counts, None) is None
+    assert TrainingMonitor(recipe(), []).look(rows, counts, None) is None
 
 
 def test_a_run_that_cannot_learn_is_told_so_once(corpus, tmp_path, monkeypatch):

@@ -177,7 +177,9 @@ def train(rank, world, messages=()):
 def one_rank(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    results, messages, send = {}, [], dist.all_reduce
+    results = {}
+    messages = []
+    send = dist.all_reduce
     dist.all_reduce = lambda flat, **how: (messages.append(flat.numel()), send(flat, **how))[1]
     for bucket in (1, 100, BUCKET):  # bytes: a message for each, for some, for all
         gradients.BUCKET = bucket

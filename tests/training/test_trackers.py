@@ -92,7 +92,9 @@ def records(folder):
     from wandb.proto.wandb_internal_pb2 import Record
 
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    data, at, whole = path.read_bytes(), 7, b""
+    data = path.read_bytes()
+    at = 7
+    whole = b""
     while at + 7 <= len(data):
         if 32768 - at % 32768 < 7:
             at += 32768 - at % 32768

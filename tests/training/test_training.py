@@ -10,14 +10,15 @@ import pytest
 import torch
 from harness import QUIET, SMALL, latest, lines, losses, result, run
 
-from asr_exp.builders import data as assembly
+from asr_exp.builders.data import build_data, build_split, build_tokenizer
 from asr_exp.builders.model import build_recogniser
-from asr_exp.builders.training import build_job
+from asr_exp.builders.training import build_training
 from asr_exp.commands.train import command as train
 from asr_exp.config.compose import compose
 from asr_exp.model.loss import ctc_losses
 from asr_exp.model.recogniser import Emissions
 from asr_exp.runtime.distributed import Runtime
+from asr_exp.training import checkpoint
 from asr_exp.training import loop as training
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny.json"
@@ -32,10 +33,10 @@ def job(corpus):
 
     def make(*overrides: str, model: list[str] = SMALL) -> training.Job:
         config = compose(latest([*corpus, *model, *STEPS, *QUIET, *overrides]))
-        data = assembly.build_data(config)
-        tokenizer = assembly.build_tokenizer(config, data)
+        data = build_data(config)
+        tokenizer = build_tokenizer(config, data)
         model = build_recogniser(config, tokenizer, ALONE)
-        return build_job(config, assembly.build_split(config, data, "train", tokenizer, model, False), tokenizer, model, ALONE)
+        return build_training(config, build_split(config, data, "train", tokenizer, model, False), tokenizer, model, ALONE)
 
     return make
 
@@ -178,7 +179,7 @@ def test_steps_without_a_finite_gradient_are_counted(corpus, tmp_path, monkeypat
 def test_training_that_has_diverged_says_so(corpus, tmp_path, monkeypatch, capsys):
     loss = training.ctc_losses
     monkeypatch.setattr(training, "ctc_losses", lambda *args: loss(*args) * float("nan"))
-    monkeypatch.setattr(training, "HOPELESS", 4)
+    monkeypatch.setattr("asr_exp.training.step_metrics.HOPELESS", 4)
     run(*corpus, *SMALL, *STEPS, *QUIET, cwd=tmp_path, status=2)
     assert "training has diverged" in capsys.readouterr().err
 
@@ -239,7 +240,7 @@ def test_a_moving_average_is_what_is_scored(corpus, tmp_path):
 def test_the_mean_of_the_last_evaluations(corpus, tmp_path, monkeypatch):
     """What is scored last is the mean of the weights of the last two evaluations."""
     seen = []
-    keep, average = train.keep_recent, train.average_recent
+    keep, average = checkpoint.keep_recent, checkpoint.average_recent
 
     def kept(folder, weights, step, count):
         seen.append({n: p.clone() for n, p in weights.items()})
@@ -251,7 +252,7 @@ def test_the_mean_of_the_last_evaluations(corpus, tmp_path, monkeypatch):
             torch.testing.assert_close(parameter, (seen[-1][name] + seen[-2][name]) / 2)
         seen.append(None)
 
-    monkeypatch.setattr(train, "keep_recent", kept)
+    monkeypatch.setattr("asr_exp.training.checkpoint.keep_recent", kept)
     monkeypatch.setattr(train, "average_recent", averaged)
     folder = run(*corpus, *SMALL, *STEPS, *QUIET, "trainer.average=2", "trainer.eval_every=3", cwd=tmp_path)
     assert len(seen) == 4 and seen[-1] is None  # steps 3, 6, 8 and the mean

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from asr_exp.builders.data import build_data
 from asr_exp.builders.transcriber import load_transcriber
 from asr_exp.commands.align.timit import TimitTimes, beside, read_times, table
-from asr_exp.commands.align.transcript import Alignment, Script, align_script, make_script
+from asr_exp.commands.align.transcript import Alignment, AlignmentTranscript, align_transcript, make_transcript
 from asr_exp.core.console import counted
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import is_run, write_text
@@ -35,7 +35,7 @@ from asr_exp.data.phones import INVENTORIES
 from asr_exp.data.recordings import STDIN, named_files, read_recording
 from asr_exp.data.text import TextRules, build_rules
 from asr_exp.data.tokenizer import Tokenizer
-from asr_exp.inference.alignment_formats import FORMATS, Sheets
+from asr_exp.inference.alignment_formats import FORMATS, AlignmentWriter
 from asr_exp.inference.transcriber import Transcriber
 from asr_exp.runs.folder import load_run
 from asr_exp.runtime.distributed import started
@@ -44,7 +44,7 @@ TOGETHER = 16  # recordings decoded and recognised at a time
 
 
 @dataclass
-class Report:
+class AlignmentSummary:
     """What became of the recordings. unknown: units that the vocabulary lacks; silent: words that the text rules leave nothing of;
     rewritten: recordings whose words are those of the text rules."""
 
@@ -54,7 +54,7 @@ class Report:
     silent: Counter[str] = field(default_factory=Counter)
     rewritten: int = 0
 
-    def add(self, script: Script) -> None:
+    def add(self, script: AlignmentTranscript) -> None:
         self.aligned += 1
         self.unknown.update(script.unknown)
         self.silent.update(script.silent)
@@ -73,7 +73,9 @@ def run(config: DictConfig) -> Path | int:
         tokenizer = transcriber.tokenizer
         recordings = _recordings(config, tokenizer)
         rules = build_rules(OmegaConf.to_container(config.text.rules), config.dataset.language)  # type: ignore[arg-type]
-        sheets, report, timit = Sheets(out, formats), Report(), TimitTimes()
+        sheets = AlignmentWriter(out, formats)
+        report = AlignmentSummary()
+        timit = TimitTimes()
         inventory = tokenizer.inventory if tokenizer.inventory in INVENTORIES else None
         files: dict[str, str] = {}
         units = "phones" if tokenizer.unit == "phone" else "characters"
@@ -96,7 +98,7 @@ def run(config: DictConfig) -> Path | int:
     return 1 if report.left_out and config.files else out or 0
 
 
-def _check(report: Report, timit: TimitTimes, config: DictConfig) -> None:
+def _check(report: AlignmentSummary, timit: TimitTimes, config: DictConfig) -> None:
     if not report.aligned:
         first = report.left_out[0] if report.left_out else {"file": "no recording", "reason": "there is none"}
         raise UserError(f"Nothing could be aligned, of {len(report.left_out)}. The first, {first['file']}: {first['reason']}.")
@@ -104,7 +106,7 @@ def _check(report: Report, timit: TimitTimes, config: DictConfig) -> None:
         raise UserError("align.against=timit, but no .WRD or .PHN stands beside the recordings; give files of TIMIT, or leave it out.")
 
 
-def _told(report: Report, out: Path | None) -> list[str]:
+def _told(report: AlignmentSummary, out: Path | None) -> list[str]:
     """What a person is told of it all, within 80 columns."""
     lines = [f"{counted(report.aligned, 'recording')} aligned" + (f": {out}" if out else "")]
     lines += [f"  left out  {one['file']}: {one['reason']}" for one in report.left_out[:5]]
@@ -183,14 +185,14 @@ def _transcript(path: str, given: str | None, tokenizer: Tokenizer) -> str:
 
 
 def _aligned(recordings: Iterator[Utterance], transcriber: Transcriber, rules: TextRules,
-             report: Report) -> Iterator[tuple[Utterance, Alignment, float]]:
+             report: AlignmentSummary) -> Iterator[tuple[Utterance, Alignment, float]]:
     """What can be aligned, with its length in seconds; the rest is named in the report."""
     while some := list(islice(recordings, TOGETHER)):
         clips = [_samples(one, transcriber.rate) for one in some]
         samples = {i: clip for i, clip in enumerate(clips) if not isinstance(clip, str)}
         emissions = dict(zip(samples, transcriber.emissions(list(samples.values())), strict=True))
         for i, (utterance, clip) in enumerate(zip(some, clips, strict=True)):
-            script = make_script(utterance.text, rules, transcriber.tokenizer)
+            script = make_transcript(utterance.text, rules, transcriber.tokenizer)
             try:
                 if isinstance(clip, str):
                     raise ValueError(clip)
@@ -198,7 +200,7 @@ def _aligned(recordings: Iterator[Utterance], transcriber: Transcriber, rules: T
                     raise ValueError("it has no transcript; write it beside the recording, as .txt or .lab")
                 if not len(emissions[i]):
                     raise ValueError(f"too short ({len(clip) / transcriber.rate:.2f} s) for its transcript")
-                found = align_script(emissions[i], script, transcriber.tokenizer, transcriber.frame)
+                found = align_transcript(emissions[i], script, transcriber.tokenizer, transcriber.frame)
             except ValueError as why:
                 report.left_out.append({"id": utterance.id, "file": str(utterance.audio), "reason": str(why)})
                 continue

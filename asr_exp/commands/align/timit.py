@@ -20,7 +20,7 @@ Time = tuple[str, float, float]  # a label, its start and end in seconds
 
 
 @dataclass(frozen=True)
-class Pair:
+class BoundaryPair:
     """An aligned word or phone, and when the corpus says that it starts and ends, in seconds."""
 
     aligned: Word
@@ -33,7 +33,7 @@ class TimitTimes:
 
     def __init__(self) -> None:
         self.files = 0
-        self._pairs: dict[str, list[Pair]] = {"words": [], "phones": []}
+        self._pairs: dict[str, list[BoundaryPair]] = {"words": [], "phones": []}
         self._of = {"words": 0, "phones": 0}
 
     def add(self, audio: str, words: Sequence[Word], phones: Sequence[Word], inventory: str | None) -> None:
@@ -76,11 +76,11 @@ def read_times(path: Path) -> list[Time]:
     return times
 
 
-def pairs(aligned: Sequence[Word], times: Sequence[Time], label: Callable[[str], str]) -> list[Pair]:
+def pairs(aligned: Sequence[Word], times: Sequence[Time], label: Callable[[str], str]) -> list[BoundaryPair]:
     """What is aligned beside the corpus's times, where both have the same labels in the same order."""
     ours, theirs = [label(word.text) for word in aligned], [label(text) for text, _, _ in times]
     blocks = SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks()
-    return [Pair(aligned[block.a + i], *times[block.b + i][1:]) for block in blocks for i in range(block.size)]
+    return [BoundaryPair(aligned[block.a + i], *times[block.b + i][1:]) for block in blocks for i in range(block.size)]
 
 
 def letters(word: str) -> str:
@@ -88,7 +88,7 @@ def letters(word: str) -> str:
     return "".join(character for character in word.casefold() if character.isalnum())
 
 
-def distances(found: Sequence[Pair]) -> dict[str, dict[str, float]]:
+def distances(found: Sequence[BoundaryPair]) -> dict[str, dict[str, float]]:
     """How far starts and ends are from the corpus's, in milliseconds; later is positive.
 
     offset: the median of the signed errors; without_offset: the mean absolute error were that taken away.

@@ -11,7 +11,7 @@ from asr_exp.decoding.alignment import Word, align_groups, word_of
 
 
 @dataclass(frozen=True)
-class Script:
+class AlignmentTranscript:
     """What is said in a recording. texts: its words (its phones, where the transcript is one of phones); labels: those of each, none
     where the vocabulary has no unit of it.
 
@@ -36,7 +36,7 @@ class Alignment:
     confidence: float
 
 
-def make_script(text: str, rules: TextRules, tokenizer: Tokenizer) -> Script:
+def make_transcript(text: str, rules: TextRules, tokenizer: Tokenizer) -> AlignmentTranscript:
     """A transcript through the text rules and the tokenizer, word by word.
 
     A word is kept as it is written where the rules do the same to it alone as in its sentence, whatever number of words they make of it.
@@ -51,7 +51,7 @@ def make_script(text: str, rules: TextRules, tokenizer: Tokenizer) -> Script:
     unknown: list[str] = []
     spoken = [(word, _labels(some, tokenizer, unknown)) for word, some in zip(written, parts, strict=True) if some]
     silent = [word for word, some in zip(written, parts, strict=True) if not some]
-    return Script([word for word, _ in spoken], [labels for _, labels in spoken], as_written, of_words, unknown, silent)
+    return AlignmentTranscript([word for word, _ in spoken], [labels for _, labels in spoken], as_written, of_words, unknown, silent)
 
 
 def _labels(parts: list[str], tokenizer: Tokenizer, unknown: list[str]) -> list[int]:
@@ -75,7 +75,7 @@ def _space(tokenizer: Tokenizer) -> int | None:
     return None if tokenizer.unit == "phone" else tokenizer.ids.get(tokenizer.space)
 
 
-def align_script(log_probs: torch.Tensor, script: Script, tokenizer: Tokenizer, frame: float) -> Alignment:
+def align_transcript(log_probs: torch.Tensor, script: AlignmentTranscript, tokenizer: Tokenizer, frame: float) -> Alignment:
     """Place a script in an utterance. log_probs: (frames, vocabulary); frame: seconds from one frame to the next.
 
     A word of no known unit is placed between its neighbours, with the confidence 0. Raises ValueError where the recording is too short

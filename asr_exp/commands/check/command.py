@@ -19,7 +19,7 @@ from asr_exp.builders.data import Data, build_data, build_tokenizer
 from asr_exp.builders.model import build_recogniser, model_arguments
 from asr_exp.builders.plan import advice
 from asr_exp.builders.session import cache_folder
-from asr_exp.builders.training import build_job
+from asr_exp.builders.training import build_training
 from asr_exp.commands.check import headers, recordings, transcripts
 from asr_exp.commands.check import text_rules as wording
 from asr_exp.commands.check.findings import FAIL, NOTE, WARN, Finding, Row, common, histogram, quarantine
@@ -31,7 +31,7 @@ from asr_exp.core.files import write_text
 from asr_exp.core.log import logging_to_terminal
 from asr_exp.data.audio_store import undecoded
 from asr_exp.data.corpora import Utterances
-from asr_exp.data.prepare import Limits, Split, unfit
+from asr_exp.data.prepare import LengthLimits, Split, rejection_reason
 from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.model.loading import check_checkpoint
@@ -45,7 +45,7 @@ RATE = 16000  # of every backbone there is, where the one asked for cannot be ha
 
 
 @dataclass
-class Report:
+class CheckReport:
     """Prints blocks as they come, and keeps what was found."""
 
     findings: list[Finding] = field(default_factory=list)
@@ -71,7 +71,7 @@ def run(config: DictConfig) -> int:
 
 
 def _check(config: DictConfig, runtime: Runtime) -> int:
-    report, data = Report(), build_data(config, keep_raw=True)
+    report, data = CheckReport(), build_data(config, keep_raw=True)
     tokenizer, model, amiss = _model(config, data, runtime)
     rate = model.extractor.sampling_rate if model else RATE
     rows = _recordings(config, data, rate, report)
@@ -105,7 +105,7 @@ def _model(config: DictConfig, data: Data, runtime: Runtime) -> tuple[Tokenizer,
 # the data
 
 
-def _recordings(config: DictConfig, data: Data, rate: int, report: Report) -> list[Row]:
+def _recordings(config: DictConfig, data: Data, rate: int, report: CheckReport) -> list[Row]:
     """Look at the recordings -> the rows of all splits."""
     c, workers = config.check, config.trainer.workers
     most = config.dataset.max_utterances
@@ -151,16 +151,16 @@ def _heard(chosen: int, there: int) -> Iterator[tuple[str, str]]:
 
 
 def _transcripts(config: DictConfig, data: Data, rows: list[Row], tokenizer: Tokenizer, model: Recogniser | None,
-                 report: Report) -> dict[str, Split]:
+                 report: CheckReport) -> dict[str, Split]:
     """Look at the transcripts -> what a run can use of each split."""
     d, rate = config.dataset, model.extractor.sampling_rate if model else RATE
     frames = model.frames if model else lambda samples: (samples - 80) // 320
-    limits = Limits(d.min_seconds, d.max_seconds, d.max_eval_seconds, d.max_utterances, frames)
+    limits = LengthLimits(d.min_seconds, d.max_seconds, d.max_eval_seconds, d.max_utterances, frames)
     targets = [tokenizer.target(r.text) for r in rows]
     labels = [tokenizer.encode(text) for text in targets]
 
     def why_not(i: int, split: str) -> str:
-        return unfit(split, round(rows[i].clip.seconds * rate), rate, targets[i], labels[i], tokenizer, limits)
+        return rejection_reason(split, round(rows[i].clip.seconds * rate), rate, targets[i], labels[i], tokenizer, limits)
 
     reasons = [r.clip.reason and "broken" or why_not(i, r.split) for i, r in enumerate(rows)]
     hopeless = ["" if reason else why_not(i, "train") for i, reason in enumerate(reasons)]
@@ -192,19 +192,21 @@ def _transcripts(config: DictConfig, data: Data, rows: list[Row], tokenizer: Tok
 
 
 def _forecast(config: DictConfig, usable: dict[str, Split], tokenizer: Tokenizer, model: Recogniser, runtime: Runtime,
-              report: Report) -> None:
+              report: CheckReport) -> None:
     """What the run will do, take and need."""
-    job = build_job(config, usable["train"], tokenizer, model, runtime)
+    job = build_training(config, usable["train"], tokenizer, model, runtime)
     if job.total:
         t = config.trainer
         sharded = t.strategy == "fsdp" and t.devices > 1
         report.block("The run", *plan(job, usable, t.devices, t.device_seconds, config.check.steps, sharded))
-    cache, folder, rate = cache_folder(config), run_folder(config), model.extractor.sampling_rate
+    cache = cache_folder(config)
+    folder = run_folder(config)
+    rate = model.extractor.sampling_rate
     missing = sum(split.seconds[undecoded(split.utterances, cache, rate)].sum() for split in usable.values())
     report.block("Disk", *disk(job, float(missing) * rate * 2, cache, folder, config.trainer.average))
 
 
-def _verdict(config: DictConfig, report: Report) -> int:
+def _verdict(config: DictConfig, report: CheckReport) -> int:
     """Say how it stands, and leave the faults in the run folder."""
     fails, warnings = report.count(FAIL), report.count(WARN)
     lines, path = quarantine(report.findings), run_folder(config) / FILE

@@ -10,7 +10,9 @@ from asr_exp.data.audio import Clip
 from asr_exp.data.corpora.base import Utterance
 from asr_exp.data.vocabulary import TOLERATED
 
-FAIL, WARN, NOTE = "FAIL", "WARN", "NOTE"
+FAIL = "FAIL"
+WARN = "WARN"
+NOTE = "NOTE"
 WIDTH = 80
 
 

@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from asr_exp.commands.check.findings import FAIL, NOTE, WARN, Finding
-from asr_exp.commands.check.trial_step import Trial, checkpoint_bytes, existing, passes, try_out
+from asr_exp.commands.check.trial_step import Trial, checkpoint_bytes, existing, micro_batches, try_out
 from asr_exp.core.console import counted, duration, size
 from asr_exp.data.batch_plan import cost
 from asr_exp.data.prepare import Split
-from asr_exp.training.setup import Job
+from asr_exp.training.setup import TrainingSetup
 
 TIGHT = 0.9  # share of the memory, or of the disk, above which there is no room for a surprise
 
 Block = tuple[list[tuple[str, str]], list[Finding]]
 
 
-def plan(job: Job, splits: Mapping[str, Split], devices: int, device_seconds: float, run: bool, sharded: bool = False) -> Block:
+def plan(job: TrainingSetup, splits: Mapping[str, Split], devices: int, device_seconds: float, run: bool, sharded: bool = False) -> Block:
     """The batch plan, and what a step of it takes where one is really run: not where a run's devices hold a part of the weights each."""
-    made = passes(job, devices)
+    made = micro_batches(job, devices)
     counts = [len(step) for step in made]
     worst = max((one for step in made for one in step), key=lambda one: one.cost)
     shares = [len(job.plan.step(s)) for s in range(1, len(made) + 1)]
@@ -46,7 +46,7 @@ def plan(job: Job, splits: Mapping[str, Split], devices: int, device_seconds: fl
     return rows, [*findings, *_too_large(job, trial, device_seconds)]
 
 
-def _memory(job: Job, trial: Trial) -> list[tuple[str, str]]:
+def _memory(job: TrainingSetup, trial: Trial) -> list[tuple[str, str]]:
     on = "of this process" if job.runtime.device.type == "cpu" else "of the GPU"
     rows = [("memory", f"{size(trial.idle)} before the first pass, {size(trial.there)} to be had ({job.runtime.device.type}, "
                        f"{job.runtime.precision})")]
@@ -59,7 +59,7 @@ def _memory(job: Job, trial: Trial) -> list[tuple[str, str]]:
     return rows
 
 
-def _time(job: Job, trial: Trial, made: list, splits: Mapping[str, Split], device_seconds: float) -> list[tuple[str, str]]:
+def _time(job: TrainingSetup, trial: Trial, made: list, splits: Mapping[str, Split], device_seconds: float) -> list[tuple[str, str]]:
     """Training and dev evaluations; reading, decoding and saving come on top."""
     step = trial.pace * sum(one.cost for step in made for one in step) / len(made)
     heard = job.plan.seconds.sum() / job.plan.steps_per_epoch
@@ -71,7 +71,7 @@ def _time(job: Job, trial: Trial, made: list, splits: Mapping[str, Split], devic
     return rows
 
 
-def _too_large(job: Job, trial: Trial, device_seconds: float) -> list[Finding]:
+def _too_large(job: TrainingSetup, trial: Trial, device_seconds: float) -> list[Finding]:
     used = max(trial.worst_bytes or 0, trial.scoring_bytes or 0)
     if trial.out_of_memory:
         room = (TIGHT * trial.there - trial.idle) / max(1.0, trial.expected_bytes - trial.idle) if trial.median_bytes else 0.5
@@ -88,7 +88,7 @@ def _too_large(job: Job, trial: Trial, device_seconds: float) -> list[Finding]:
     return []
 
 
-def disk(job: Job, audio: float, cache: Path, folder: Path, average: int) -> Block:
+def disk(job: TrainingSetup, audio: float, cache: Path, folder: Path, average: int) -> Block:
     """Room for the decoded audio that is not in the cache yet (bytes) and for checkpoints, against what is free."""
     checkpoints = checkpoint_bytes(job, average)
     needs = [("audio store", audio, existing(cache), "cache_root=FOLDER"),

@@ -14,7 +14,9 @@ from asr_exp.data.audio import Audio, read_clip
 
 FULL_SCALE = 0.999
 CLIPPED = 0.001  # share of samples at full scale; a normalised recording has a handful
-SILENT, FAINT, LOW = -80.0, -60.0, -50.0  # dB of full scale: peak of what is silent; mean square of what is hardly audible, or low
+SILENT = -80.0  # dB of full scale: peak of what is silent; mean square of what is hardly audible, or low
+FAINT = -60.0
+LOW = -50.0
 OFFSET = 0.02  # of full scale
 
 

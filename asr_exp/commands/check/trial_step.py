@@ -17,9 +17,9 @@ from asr_exp.data.batch import Batch, collate
 from asr_exp.data.batch_plan import cost
 from asr_exp.data.corpora.base import Utterance
 from asr_exp.data.prepare import Split
-from asr_exp.evaluation.emission_cache import passes_of
+from asr_exp.evaluation.emission_cache import plan_passes
 from asr_exp.training.loop import train_step
-from asr_exp.training.setup import Job
+from asr_exp.training.setup import TrainingSetup
 
 TIMED, ENOUGH_SECONDS = 12, 10.0  # passes of all sizes that are timed, whichever comes first
 SPARE = 0.95  # share of the memory there is that a pass may be expected to take, before it is run
@@ -29,7 +29,9 @@ class OnDemand:
     """Audio decoded as it is asked for, in the place of an `AudioStore`: a trial needs a few clips of a corpus."""
 
     def __init__(self, utterances: Sequence[Utterance], seconds: np.ndarray, rate: int):
-        self.utterances, self.seconds, self.rate = utterances, seconds, rate
+        self.utterances = utterances
+        self.seconds = seconds
+        self.rate = rate
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Samples of one utterance, int16; silence of its length where it cannot be decoded."""
@@ -69,14 +71,14 @@ class Trial:
         return self.idle + (self.median_bytes - self.idle) * max(1.0, self.worst.cost / self.median.cost)
 
 
-def passes(job: Job, world: int) -> list[list[Pass]]:
+def micro_batches(job: TrainingSetup, world: int) -> list[list[Pass]]:
     """The passes of rank 0 in each step of the first epoch."""
     costs = job.plan.costs
     steps = range(1, min(job.total, job.plan.steps_per_epoch) + 1)
-    return [[Pass(p, len(p) * float(costs[p].max())) for p in job.plan.passes(step, 0, world)] for step in steps]
+    return [[Pass(p, len(p) * float(costs[p].max())) for p in job.plan.micro_batches(step, 0, world)] for step in steps]
 
 
-def try_out(job: Job, made: Sequence[Sequence[Pass]], scored: Split | None, device_seconds: float) -> Trial:
+def try_out(job: TrainingSetup, made: Sequence[Sequence[Pass]], scored: Split | None, device_seconds: float) -> Trial:
     """Run the median pass, the worst where it can be expected to fit, a few of all sizes for the time they take, the worst of scoring.
 
     The job's weights are of no use afterwards. scored: the split whose largest forward pass is run too.
@@ -101,7 +103,7 @@ def try_out(job: Job, made: Sequence[Sequence[Pass]], scored: Split | None, devi
         return replace(seen, out_of_memory="scoring" if seen.worst_bytes else "the worst pass" if seen.median_bytes else "a median pass")
 
 
-def _pace(job: Job, ordered: Sequence[Pass]) -> float:
+def _pace(job: TrainingSetup, ordered: Sequence[Pass]) -> float:
     """Seconds for each second of cost, over passes of all sizes.
 
     No pass is run twice: libraries prepare anew for every shape they have not met, and a run meets new ones at every step.
@@ -114,7 +116,7 @@ def _pace(job: Job, ordered: Sequence[Pass]) -> float:
     return took / costs
 
 
-def _step(job: Job, one: Pass) -> float:
+def _step(job: TrainingSetup, one: Pass) -> float:
     """One optimiser step on a single pass, everything trained that ever will be -> its seconds."""
     step = job.freeze_encoder_steps + 1
     batch = collate(job.split, one.indices, job.masks, step, job.speed)
@@ -125,10 +127,10 @@ def _step(job: Job, one: Pass) -> float:
     return time.monotonic() - began
 
 
-def _scoring(job: Job, split: Split, device_seconds: float) -> dict[str, Any]:
+def _scoring(job: TrainingSetup, split: Split, device_seconds: float) -> dict[str, Any]:
     """The largest forward pass of `evaluate`, in fp32."""
     costs = cost(split.seconds)
-    largest = max(passes_of(split, device_seconds, job.runtime.device), key=lambda p: len(p) * costs[p].max())
+    largest = max(plan_passes(split, device_seconds, job.runtime.device), key=lambda p: len(p) * costs[p].max())
     batch: Batch = collate(split, largest)
     job.model.eval()
     with peak_of(job.runtime.device) as peak, torch.inference_mode():
@@ -199,7 +201,7 @@ def peak_of(device: torch.device) -> Iterator[Peak]:
             peak.bytes = max(peak.bytes, memory_used(device))
 
 
-def checkpoint_bytes(job: Job, average: int) -> int:
+def checkpoint_bytes(job: TrainingSetup, average: int) -> int:
     """Bytes of a run folder's checkpoints at their most: best and last, one more while it is written, and those to be averaged."""
     weights = 4 * sum(p.numel() for p in job.model.parameters())
     moments = 8 * sum(p.numel() for p in job.trained)

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.builders.data import build_data
 from asr_exp.builders.transcriber import as_asked, checkpoint_of
-from asr_exp.commands.export.model_card import Facts, card
+from asr_exp.commands.export.model_card import Facts, model_card
 from asr_exp.commands.export.onnx_export import require_onnx, session, write_int8, write_onnx
 from asr_exp.commands.export.upload import push, require_token
 from asr_exp.core import console
@@ -124,7 +124,7 @@ def _fill(config: DictConfig, checkpoint: str, name: str, folder: Path) -> dict[
         tokenizer.tokens, OmegaConf.to_container(settings, resolve=True), result, read_json(ours / "environment.json") or {},  # type: ignore[arg-type]
         [one for path in sorted(ours.glob("evaluations/*")) if (one := read_result(path))], onnx,
     )
-    (folder / "README.md").write_text(card(facts), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
     if result:
         told["run"] = result["signature"]
     return told | {name: onnx[path] for name, path in (("onnx", ONNX), ("int8", INT8)) if path in onnx}
@@ -199,7 +199,10 @@ def _dev_clips(config: DictConfig, plain: _Plain) -> list[tuple[np.ndarray, str]
 
 def _compared(path: Path, plain: _Plain, clips: list[tuple[np.ndarray, str]]) -> str:
     """How far an ONNX file's logits are from the network's, how often its text is another, and the error rates of both."""
-    runs, changed, far, largest = session(path), 0, [], 0.0
+    runs = session(path)
+    changed = 0
+    far = []
+    largest = 0.0
     errors = {"model": ErrorCounts(), "file": ErrorCounts()}
     for values, reference in clips:
         ours, theirs = plain.logits(values), runs.run(["logits"], {"input_values": values})[0]

@@ -37,7 +37,7 @@ class Facts:
     onnx: Mapping[str, str] = field(default_factory=dict)
 
 
-def card(facts: Facts) -> str:
+def model_card(facts: Facts) -> str:
     """The README.md of the folder, with the hub's metadata before it."""
     head = yaml.safe_dump(_metadata(facts), sort_keys=False, allow_unicode=True)
     parts = [_summary(facts), _scores(facts), _use(facts), _training(facts), _limits(facts), _origin(facts)]
@@ -63,7 +63,9 @@ def _language(facts: Facts) -> str | None:
 
 def _metadata(facts: Facts) -> dict[str, Any]:
     """The front matter, as the hub reads it; scores of a finished run alone."""
-    dataset, checkpoint, language = facts.config["dataset"], facts.config["model"]["checkpoint"], _language(facts)
+    dataset = facts.config["dataset"]
+    checkpoint = facts.config["model"]["checkpoint"]
+    language = _language(facts)
     metadata: dict[str, Any] = {"language": [language]} if language and facts.result else {}
     metadata |= {"library_name": "transformers", "pipeline_tag": "automatic-speech-recognition",
                  "tags": ["automatic-speech-recognition", "ctc", facts.model_type, "asr_exp", *(["onnx"] if facts.onnx else [])]}
@@ -213,7 +215,10 @@ def _training(facts: Facts) -> str:
     if not facts.result:
         return ""
     c, train = facts.config, facts.result.get("train") or {}
-    o, s, t, a = c["optimizer"], c["schedule"], c["trainer"], c["augment"]
+    o = c["optimizer"]
+    s = c["schedule"]
+    t = c["trainer"]
+    a = c["augment"]
     warmup = f"{s['warmup_ratio']:.0%} of all" if s["warmup_steps"] is None else f"{s['warmup_steps']:,}"
     step = f"{t['batch_seconds']:g} s of audio" if t["batch_seconds"] is not None else counted(t["batch_utterances"], "utterance")
     rows = {

@@ -52,7 +52,7 @@ class Confusions:
 
 
 @dataclass(frozen=True)
-class Group:
+class GroupScore:
     """Some utterances, the units of their references, and the rate of each run with its 95 % interval."""
 
     name: str
@@ -63,7 +63,7 @@ class Group:
 
 
 def grouped(names: Sequence[str], errors: np.ndarray, lengths: np.ndarray, clusters: Sequence[Hashable],
-            order: Sequence[str]) -> list[Group]:
+            order: Sequence[str]) -> list[GroupScore]:
     """The groups in the order given. names, lengths, clusters: (utterances,); errors: (runs, utterances).
 
     The intervals rest on the clusters of a group: speakers, or utterances where it is of one speaker.
@@ -74,14 +74,14 @@ def grouped(names: Sequence[str], errors: np.ndarray, lengths: np.ndarray, clust
     return [_group(name, rows[name], errors, lengths, clusters) for name in order if rows[name]]
 
 
-def _group(name: str, rows: list[int], errors: np.ndarray, lengths: np.ndarray, clusters: Sequence[Hashable]) -> Group:
+def _group(name: str, rows: list[int], errors: np.ndarray, lengths: np.ndarray, clusters: Sequence[Hashable]) -> GroupScore:
     keys: list[Hashable] = [clusters[row] for row in rows]
     keys = keys if len(set(keys)) > 1 else list(rows)
     number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     places = [number[key] for key in keys]
     long = np.bincount(places, weights=lengths[rows])
     estimates = [clustered_rate(zip(np.bincount(places, weights=one[rows]), long, strict=True)) for one in errors]  # type: ignore[arg-type]
-    return Group(name, len(rows), int(lengths[rows].sum()), [one.value if one else None for one in estimates],
+    return GroupScore(name, len(rows), int(lengths[rows].sum()), [one.value if one else None for one in estimates],
                  [one.interval if one else None for one in estimates])
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig
 
 from asr_exp.builders.transcriber import load_transcriber
-from asr_exp.commands.report.contents import Utterances, contents, unit_of
+from asr_exp.commands.report.contents import UtteranceTable, contents, unit_of
 from asr_exp.commands.report.figures import draw_files, draw_rows, draw_run
 from asr_exp.commands.report.page import html
 from asr_exp.commands.report.record import Record, read_record, training_losses
-from asr_exp.commands.report.sound import Closeups, chosen_rows, heard_rows, read_split, split_suspects, train_suspects
+from asr_exp.commands.report.sound import Details, analyse_rows, chosen_rows, read_split, split_suspects, train_suspects
 from asr_exp.core.console import counted
 from asr_exp.core.errors import UserError
 from asr_exp.core.exit_status import say
@@ -81,14 +81,16 @@ def _page(config: DictConfig, configs: Sequence[DictConfig], runtime: Runtime) -
     if records[0].split != config.split:
         shown = f"what was said of {records[0].split}" if records[0].split else "the training so far"
         notes.append(f"{config.split} has not been scored yet: this is {shown}.")
-    utterances = Utterances(records, unit_of(records, configs[0].tokenizer.unit)) if records[0].lines else None
+    utterances = UtteranceTable(records, unit_of(records, configs[0].tokenizer.unit)) if records[0].lines else None
     rows, count = _chosen(config, utterances), config.report.suspects
-    closeups, heard, suspected = Closeups([]), {}, []
+    closeups = Details([])
+    heard = {}
+    suspected = []
     if rows or count:
         try:
-            closeups = Closeups([load_transcriber(one, runtime) for one in configs])
+            closeups = Details([load_transcriber(one, runtime) for one in configs])
             if rows and utterances:
-                heard = heard_rows(read_split(configs[0], str(records[0].split), closeups.transcribers[0]), utterances, rows, closeups)
+                heard = analyse_rows(read_split(configs[0], str(records[0].split), closeups.transcribers[0]), utterances, rows, closeups)
             if count and (found := training_losses(records[0].folder)):
                 split = read_split(configs[0], "train", closeups.transcribers[0])
                 suspected.append(train_suspects(records[0].folder, found, split, count, closeups))
@@ -108,7 +110,7 @@ def _page(config: DictConfig, configs: Sequence[DictConfig], runtime: Runtime) -
     return 0
 
 
-def _chosen(config: DictConfig, utterances: Utterances | None) -> list[int]:
+def _chosen(config: DictConfig, utterances: UtteranceTable | None) -> list[int]:
     """The rows of the utterances to be heard."""
     if utterances is None:
         return []
@@ -129,7 +131,7 @@ def _place(config: DictConfig, configs: Sequence[DictConfig]) -> Path:
 
 def _pictures(config: DictConfig, configs: Sequence[DictConfig], runtime: Runtime) -> int:
     records, _ = _records(config, configs)
-    utterances = Utterances(records, unit_of(records, configs[0].tokenizer.unit)) if records[0].lines else None
+    utterances = UtteranceTable(records, unit_of(records, configs[0].tokenizer.unit)) if records[0].lines else None
     folder = Path(config.out or Path(configs[0].run) / "pictures").expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [draw_run(records, utterances, folder, config.report.width)]

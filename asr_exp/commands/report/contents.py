@@ -27,7 +27,7 @@ def unit_of(records: Sequence[Record], unit: str) -> str:
     return "character" if unspaced(line["reference"] for line in records[0].lines.values()) else "word"
 
 
-class Utterances:
+class UtteranceTable:
     """The utterances of a split in columns, with the alignment of each run's hypotheses."""
 
     def __init__(self, records: Sequence[Record], unit: str):
@@ -103,7 +103,7 @@ def _finite(loss: float | None) -> float | None:
     return loss if loss is not None and math.isfinite(loss) else None
 
 
-def contents(records: Sequence[Record], utterances: Utterances | None, comparison: str | None, heard: Mapping[int, int],
+def contents(records: Sequence[Record], utterances: UtteranceTable | None, comparison: str | None, heard: Mapping[int, int],
              suspects: Sequence[dict[str, Any]], notes: Sequence[str]) -> dict[str, Any]:
     """What the page shows. heard: by row of the utterances, the number of its closeup."""
     return {

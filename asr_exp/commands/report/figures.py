@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from asr_exp.commands.report.closeup import RANGE, Aligned, Heard, hear, shown_labels, spectrogram
-from asr_exp.commands.report.contents import Utterances
+from asr_exp.commands.report.contents import UtteranceTable
+from asr_exp.commands.report.detail import RANGE, Aligned, UtteranceAnalysis, analyse, shown_labels, spectrogram
 from asr_exp.commands.report.record import Record
 from asr_exp.core.errors import UserError
 from asr_exp.data.prepare import Split
@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 
 INCHES = 8.0  # a picture's width; its pixels an inch follow from the width that is asked for
 COLOURS = ("#1f5fbf", "#c2620f")
-MOST_BARS, FEWEST_BARS, MOST_LAYERS = 12, 6, 6
+MOST_BARS = 12
+FEWEST_BARS = 6
+MOST_LAYERS = 6
 
 
-def draw_run(records: Sequence[Record], utterances: Utterances | None, folder: Path, width: int) -> Iterator[Path]:
+def draw_run(records: Sequence[Record], utterances: UtteranceTable | None, folder: Path, width: int) -> Iterator[Path]:
     """Write curves.png, errors.png and groups.png, as far as there is something to draw -> their paths. width: pixels."""
     if any(record.curves for record in records):
         yield save(draw_curves(records), folder / "curves.png", width)
@@ -38,7 +40,7 @@ def draw_run(records: Sequence[Record], utterances: Utterances | None, folder: P
         yield save(draw_groups(utterances), folder / "groups.png", width)
 
 
-def draw_rows(utterances: Utterances, rows: Sequence[int], split: Split, transcribers: Sequence[Transcriber], folder: Path,
+def draw_rows(utterances: UtteranceTable, rows: Sequence[int], split: Split, transcribers: Sequence[Transcriber], folder: Path,
               width: int) -> Iterator[Path]:
     """Write ID.png of each of these utterances (ID-a.png and ID-b.png of two runs) -> their paths."""
     index = {id: number for number, id in enumerate(split.utterances.ids())}
@@ -48,7 +50,7 @@ def draw_rows(utterances: Utterances, rows: Sequence[int], split: Split, transcr
             continue
         clip, text = split.samples(index[id]), split.utterances.text(index[id])
         for side, transcriber in enumerate(transcribers):
-            heard = hear(transcriber, clip, text, utterances.hypotheses[side][row])
+            heard = analyse(transcriber, clip, text, utterances.hypotheses[side][row])
             mark = f"-{'ab'[side]}" if len(transcribers) > 1 else ""
             yield save(draw_utterance(clip, transcriber.rate, heard), folder / f"{name}{mark}.png", width)
 
@@ -67,7 +69,7 @@ def draw_files(transcriber: Transcriber, files: Sequence[str], folder: Path, wid
         if not transcriber.model.frames(len(clip)):
             yield UserError(f"{file}: shorter than one frame, so there is nothing to draw.")
             continue
-        heard, features = hear(transcriber, clip, None, None), layer_features(transcriber, clip)
+        heard, features = analyse(transcriber, clip, None, None), layer_features(transcriber, clip)
         yield save(draw_utterance(clip, transcriber.rate, heard), folder / f"{name}.png", width)
         yield save(draw_layers(features, heard.frame), folder / f"{name}-layers.png", width)
 
@@ -136,7 +138,7 @@ def draw_curves(records: Sequence[Record]) -> "Figure":
     return figure
 
 
-def draw_errors(utterances: Utterances) -> "Figure":
+def draw_errors(utterances: UtteranceTable) -> "Figure":
     """The commonest substitutions, deletions and insertions."""
     figure, (axes,) = _figure(3.6, 1, 3)
     for one, (name, found) in zip(axes, utterances.confused().items(), strict=True):
@@ -149,7 +151,7 @@ def draw_errors(utterances: Utterances) -> "Figure":
     return figure
 
 
-def draw_groups(utterances: Utterances) -> "Figure":
+def draw_groups(utterances: UtteranceTable) -> "Figure":
     """Rates by length, speaking rate and speaker, with 95 % intervals."""
     metric = {"phone": "PER", "character": "CER"}.get(utterances.unit, "WER")
     found = {name: rows for name, rows in utterances.groups().items() if rows}
@@ -189,7 +191,7 @@ def _bars(axes: "Axes", names: Sequence[str], values: np.ndarray, spreads: np.nd
 # an utterance
 
 
-def draw_utterance(clip: np.ndarray, rate: int, heard: Heard) -> "Figure":
+def draw_utterance(clip: np.ndarray, rate: int, heard: UtteranceAnalysis) -> "Figure":
     """Waveform, spectrogram, emissions and the alignment of reference and hypothesis over one time axis."""
     labels = shown_labels(heard)
     tall = max(1.6, 0.13 * len(labels))

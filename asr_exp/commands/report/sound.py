@@ -10,8 +10,8 @@ import torch
 from omegaconf import DictConfig
 
 from asr_exp.builders.data import build_data, build_split
-from asr_exp.commands.report.closeup import hear, packed
-from asr_exp.commands.report.contents import Utterances
+from asr_exp.commands.report.contents import UtteranceTable
+from asr_exp.commands.report.detail import analyse, packed
 from asr_exp.commands.report.record import TrainingLosses
 from asr_exp.commands.report.suspects import above_usual, suspects
 from asr_exp.core.errors import UserError, nearest
@@ -42,7 +42,7 @@ def check_trained_on(folder: Path, split: Split) -> None:
 
 
 @dataclass
-class Closeups:
+class Details:
     """Closeups for a page, as many as fit into it. transcribers: of the runs that are set side by side."""
 
     transcribers: Sequence[Transcriber]
@@ -55,7 +55,7 @@ class Closeups:
         if self.size >= MOST_BYTES or not len(clip):
             self.left_out += 1
             return None
-        heard = [hear(one, clip, reference, said) for one, said in zip(self.transcribers, hypotheses, strict=False)]
+        heard = [analyse(one, clip, reference, said) for one, said in zip(self.transcribers, hypotheses, strict=False)]
         one = packed(clip, self.transcribers[0].rate, heard)
         self.size += len(one["audio"]) + len(one["spectrogram"]["shades"]) + sum(len(each["shades"]) for each in one["heard"])
         self.made.append(one)
@@ -70,7 +70,7 @@ def chosen_rows(ids: Sequence[str], asked: Sequence[str]) -> list[int]:
     return [rows[one] for one in asked]
 
 
-def heard_rows(split: Split, utterances: Utterances, rows: Sequence[int], closeups: Closeups) -> dict[int, int]:
+def analyse_rows(split: Split, utterances: UtteranceTable, rows: Sequence[int], closeups: Details) -> dict[int, int]:
     """The number of the closeup of each of these rows, as far as they fit and the split has them."""
     index = {id: number for number, id in enumerate(split.utterances.ids())}
     made = {}
@@ -81,7 +81,7 @@ def heard_rows(split: Split, utterances: Utterances, rows: Sequence[int], closeu
     return {row: number for row, number in made.items() if number is not None}
 
 
-def train_suspects(folder: Path, found: TrainingLosses, split: Split, count: int, closeups: Closeups) -> dict[str, Any]:
+def train_suspects(folder: Path, found: TrainingLosses, split: Split, count: int, closeups: Details) -> dict[str, Any]:
     """The training utterances under suspicion, each with its sound and what the recogniser says of it. Raises UserError."""
     check_trained_on(folder, split)
     rows = []
@@ -100,7 +100,7 @@ def train_suspects(folder: Path, found: TrainingLosses, split: Split, count: int
     return {"title": f"Of the training split{whose}", "basis": OF_TRAINING + fell, "rows": rows}
 
 
-def split_suspects(split: str, utterances: Utterances, count: int, heard: Mapping[int, int]) -> dict[str, Any] | None:
+def split_suspects(split: str, utterances: UtteranceTable, count: int, heard: Mapping[int, int]) -> dict[str, Any] | None:
     """Those of the split that is shown, by the loss of the run's best checkpoint; None where it was scored without losses."""
     rows = [row for row, loss in enumerate(utterances.losses[0]) if loss]
     if len(rows) < FEWEST:

@@ -18,8 +18,8 @@ from starlette.requests import ClientDisconnect
 
 from asr_exp import __version__
 from asr_exp.commands.serve import responses as answers
-from asr_exp.commands.serve.limits import Refused, error_body, error_response
-from asr_exp.commands.serve.middleware import Intake, knows, while_there
+from asr_exp.commands.serve.limits import HTTPError, error_body, error_response
+from asr_exp.commands.serve.middleware import RequestLimits, is_authorised, while_there
 from asr_exp.commands.serve.service import Service
 from asr_exp.commands.serve.stream import serve_stream
 from asr_exp.commands.serve.uploads import from_json
@@ -40,7 +40,7 @@ def make_app(service: Service, token: str | None = None, local: bool = False) ->
     answers to the names of this machine alone."""
     # FastAPI's pages of the API load from elsewhere.
     app = FastAPI(title="asr_exp", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.add_middleware(Intake, limits=service.limits, token=token, metrics=service.metrics, headers=HEADERS, local=local)
+    app.add_middleware(RequestLimits, limits=service.limits, token=token, metrics=service.metrics, headers=HEADERS, local=local)
     _add_errors(app)
     _add_recognition(app, service)
     _add_rest(app, service, token)
@@ -61,7 +61,7 @@ def _add_recognition(app: FastAPI, service: Service) -> None:
         stream: Annotated[bool, Form(description="only false: /v1/stream gives partial results")] = False,
     ) -> Response:
         if stream:
-            raise Refused(400, "Partial results come over the WebSocket /v1/stream; stream=true is not served.")
+            raise HTTPError(400, "Partial results come over the WebSocket /v1/stream; stream=true is not served.")
         said = await while_there(request, service.transcript(file.file.read))
         match response_format:
             case "text":
@@ -82,14 +82,14 @@ def _add_recognition(app: FastAPI, service: Service) -> None:
             async with request.form() as form:
                 file = form.get("file")
                 if not isinstance(file, StarletteUpload):
-                    raise Refused(400, "The form has no file named 'file'.")
+                    raise HTTPError(400, "The form has no file named 'file'.")
                 said = await while_there(request, service.transcript(file.file.read))
         elif kind == "application/json":
             async with _spooled(request) as body:
                 said = await while_there(request, service.transcript(lambda: from_json(body)))
         else:
             sent = kind or "a body without a content type"
-            raise Refused(415, f'Send a form (multipart/form-data) with file=..., or application/json with {{"file": BASE64}}, not {sent}.')
+            raise HTTPError(415, f'Send a form (multipart/form-data) with file=..., or application/json with {{"file": BASE64}}, not {sent}.')
         return JSONResponse({"text": said.text, "words": answers.words(said), "seconds": round(said.seconds, 3)})
 
 
@@ -99,7 +99,7 @@ def _add_rest(app: FastAPI, service: Service, token: str | None) -> None:
     @app.websocket("/v1/stream")
     async def stream(socket: WebSocket) -> None:
         def may(connection: HTTPConnection, given: str) -> bool:
-            return knows(token, connection, given)
+            return is_authorised(token, connection, given)
 
         await serve_stream(socket, service, may)
 
@@ -122,7 +122,7 @@ def _add_rest(app: FastAPI, service: Service, token: str | None) -> None:
     @app.get("/v1/models/{id:path}")
     async def one_model(id: str) -> dict[str, Any]:
         if id != service.model:
-            raise Refused(404, f"There is no model {id}; this server has {service.model}.")
+            raise HTTPError(404, f"There is no model {id}; this server has {service.model}.")
         return model
 
     @app.get("/", response_model=None)
@@ -130,14 +130,14 @@ def _add_rest(app: FastAPI, service: Service, token: str | None) -> None:
     @app.get("/page/{name}", response_model=None)
     async def page(name: str = "index.html") -> Response:
         if name not in {path.name for path in PAGE.iterdir() if path.suffix in MEDIA}:
-            raise Refused(404, f"There is no /page/{name}.")
+            raise HTTPError(404, f"There is no /page/{name}.")
         return FileResponse(PAGE / name, media_type=MEDIA[Path(name).suffix])
 
 
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(StarletteError)
     async def refused(request: Request, error: HTTPException) -> Response:
-        if error.status_code in (404, 405) and not isinstance(error, Refused):
+        if error.status_code in (404, 405) and not isinstance(error, HTTPError):
             error = HTTPException(error.status_code, f"{request.method} {request.url.path} is not served here.", error.headers)
         return error_response(error)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from asr_exp.commands.serve.limits import Refused
+from asr_exp.commands.serve.limits import HTTPError
 from asr_exp.commands.serve.metrics import Metrics
 from asr_exp.data.audio import Samples
 from asr_exp.inference.transcriber import Transcript
@@ -25,7 +25,7 @@ Transcribe = Callable[[Sequence[Samples]], list[Transcript]]
 
 
 @dataclass(eq=False)
-class Job:
+class PendingRequest:
     clip: Samples
     seconds: float
     done: Future = field(default_factory=Future)
@@ -38,9 +38,13 @@ class Batcher:
 
     def __init__(self, transcribe: Transcribe, rate: int, batch_seconds: float, window: float, room: float, metrics: Metrics,
                  long: float = math.inf):
-        self.transcribe, self.rate, self.batch_seconds, self.window, self.room = transcribe, rate, batch_seconds, window, room
+        self.transcribe = transcribe
+        self.rate = rate
+        self.batch_seconds = batch_seconds
+        self.window = window
+        self.room = room
         self.metrics, self.long = metrics, long
-        self._lanes: tuple[deque[Job], deque[Job]] = (deque(), deque())  # what waits: short, long
+        self._lanes: tuple[deque[PendingRequest], deque[PendingRequest]] = (deque(), deque())  # what waits: short, long
         self._change = threading.Condition()
         self._closing = False
         self._held: list[float] = []
@@ -55,7 +59,7 @@ class Batcher:
         """Room for a recording while its request lasts. Raises Refused (503) where there is none; one alone always has it."""
         with self._change:
             if self._held and sum(self._held) + seconds > self.room:
-                raise Refused(503, "The server holds as much audio as it may; try again shortly.", self.delay())
+                raise HTTPError(503, "The server holds as much audio as it may; try again shortly.", self.delay())
             self._held.append(seconds)
         try:
             yield
@@ -72,10 +76,10 @@ class Batcher:
 
         Raises Refused (503) when the server is stopping, and whatever the model fails with on this clip.
         """
-        job = Job(clip, len(clip) / self.rate)
+        job = PendingRequest(clip, len(clip) / self.rate)
         with self._change:
             if self._closing:
-                raise Refused(503, "The server is stopping.", 5)
+                raise HTTPError(503, "The server is stopping.", 5)
             self._lane(job).append(job)
             self._count()
             self._change.notify_all()
@@ -97,12 +101,12 @@ class Batcher:
 
     # -- the threads ------------------------------------------------------------------------------------------------------
 
-    def _work(self, lane: deque[Job]) -> None:
+    def _work(self, lane: deque[PendingRequest]) -> None:
         while jobs := self._gather(lane):
             self._recognise(jobs)
             del jobs  # while this thread waits it keeps no one's audio
 
-    def _recognise(self, jobs: list[Job]) -> None:
+    def _recognise(self, jobs: list[PendingRequest]) -> None:
         with self._change:
             self._since = self._since if self._working else time.perf_counter()
             self._working += 1
@@ -121,7 +125,7 @@ class Batcher:
         self.metrics.audio.inc(audio)
         self.metrics.batch.observe(len(jobs))
 
-    def _one_by_one(self, jobs: list[Job], error: Exception) -> None:
+    def _one_by_one(self, jobs: list[PendingRequest], error: Exception) -> None:
         """What failed together, alone: one clip that the model cannot take is no one else's harm."""
         for job in jobs:
             try:
@@ -131,7 +135,7 @@ class Batcher:
             except Exception as why:
                 job.done.set_exception(why)
 
-    def _gather(self, lane: deque[Job]) -> list[Job]:
+    def _gather(self, lane: deque[PendingRequest]) -> list[PendingRequest]:
         """The next batch, waited for; none when the server is closing."""
         while True:
             self._wait(lambda: bool(lane) or self._closing)
@@ -148,29 +152,29 @@ class Batcher:
         with self._change:
             self._change.wait_for(due)
 
-    def _batch(self, lane: deque[Job]) -> list[Job]:
+    def _batch(self, lane: deque[PendingRequest]) -> list[PendingRequest]:
         """What waits and goes together, in its order; when the server is closing, all are told."""
         deadline = time.monotonic() + self.window
         while not self._closing and sum(job.seconds for job in lane) < self.batch_seconds:
             if not self._change.wait(deadline - time.monotonic()):
                 break
-        taken: list[Job] = []
+        taken: list[PendingRequest] = []
         room = self.batch_seconds
         while lane and (not taken or lane[0].seconds <= room):
             job = self._taken_out(lane[0])
             if not job.done.set_running_or_notify_cancel():
                 continue  # its client has gone
             if self._closing:
-                job.done.set_exception(Refused(503, "The server is stopping.", 5))
+                job.done.set_exception(HTTPError(503, "The server is stopping.", 5))
             else:
                 taken.append(job)
                 room -= job.seconds
         return taken
 
-    def _lane(self, job: Job) -> deque[Job]:
+    def _lane(self, job: PendingRequest) -> deque[PendingRequest]:
         return self._lanes[job.seconds > self.long]
 
-    def _taken_out(self, job: Job) -> Job:
+    def _taken_out(self, job: PendingRequest) -> PendingRequest:
         self._lane(job).remove(job)
         self._count()
         return job

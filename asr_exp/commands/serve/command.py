@@ -24,8 +24,8 @@ def run(config: DictConfig) -> int:
     """Serve until a signal comes. Raises Stopped then, UserError where the address or the model cannot be had."""
     try:
         from asr_exp.commands.serve.app import make_app
-        from asr_exp.commands.serve.limits import Limits
-        from asr_exp.commands.serve.server import bound, let_in, serve, url
+        from asr_exp.commands.serve.limits import ServeLimits
+        from asr_exp.commands.serve.server import bound, listen, serve, url
         from asr_exp.commands.serve.service import Service
     except ModuleNotFoundError as why:
         raise UserError(f"serve needs {why.name}: pip install 'asr_exp[serve]'.") from None
@@ -33,14 +33,14 @@ def run(config: DictConfig) -> int:
     if s.token is not None and not re.fullmatch(r"[\x21-\x7e]+", s.token):
         found = "has characters that no header carries" if s.token else "is empty"
         raise UserError(f"serve.token {found}; give a word of ASCII letters, digits and signs, or leave it out.")
-    limits = Limits(int(s.max_megabytes * 2**20), s.max_seconds, s.queue, s.queue_seconds, s.streams, s.timeout)
+    limits = ServeLimits(int(s.max_megabytes * 2**20), s.max_seconds, s.queue, s.queue_seconds, s.streams, s.timeout)
     with bound(s.host, s.port) as at, started(config.trainer.device, "fp32") as runtime:
         transcriber = load_transcriber(config, runtime)
         name = _name(config)
         language = config.dataset.language
         batching = {"batch_seconds": s.batch_seconds, "window": s.window, "decoders": s.decoders, "long": transcriber.chunking.whole}
         with Service(transcriber, transcriber.rate, name, language, limits, **batching) as service:
-            let_in(at)
+            listen(at)
             print(f"{name} answers at {url(at)} (Ctrl-C stops it)", flush=True)
             if s.host not in LOCAL and not s.token:
                 print(f"Whoever reaches {s.host} may use it; serve.token=WORD asks for a word.", flush=True)

@@ -9,7 +9,7 @@ KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_e
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServeLimits:
     """max_bytes, max_seconds: of one recording. queue: requests under way at once, from their first byte to their answer;
     queue_seconds: audio they hold decoded, all together. streams: WebSocket sessions at once. timeout: seconds of one request."""
 
@@ -21,7 +21,7 @@ class Limits:
     timeout: float
 
 
-class Refused(HTTPException):
+class HTTPError(HTTPException):
     """A request that is not served, and why: whole sentences for whoever sent it. retry_after: seconds, where asking again helps."""
 
     def __init__(self, status: int, message: str, retry_after: float | None = None):

@@ -13,7 +13,7 @@ from fastapi.requests import HTTPConnection
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asr_exp.commands.serve.limits import Limits, Refused, error_response
+from asr_exp.commands.serve.limits import HTTPError, ServeLimits, error_response
 from asr_exp.commands.serve.metrics import Metrics
 
 IDLE = 10.0  # seconds a sender may say nothing
@@ -28,12 +28,16 @@ WANTED = "This server wants its token: send the header 'Authorization: Bearer TO
 R = TypeVar("R")
 
 
-class Intake:
+class RequestLimits:
     """The outermost part of the application (ASGI). token: what requests must bear, if anything; local: whether it answers to the names
     of this machine alone."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, token: str | None, metrics: Metrics, headers: Mapping[str, str], local: bool):
-        self.app, self.limits, self.token, self.metrics, self.local = app, limits, token, metrics, local
+    def __init__(self, app: ASGIApp, limits: ServeLimits, token: str | None, metrics: Metrics, headers: Mapping[str, str], local: bool):
+        self.app = app
+        self.limits = limits
+        self.token = token
+        self.metrics = metrics
+        self.local = local
         self.headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         self.under_way = 0
         self.bytes_held = 0
@@ -42,7 +46,7 @@ class Intake:
         if scope["type"] == "websocket":
             try:
                 self._check_head(scope)
-            except Refused as why:
+            except HTTPError as why:
                 return await error_response(why)(scope, receive, send)
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
@@ -53,17 +57,17 @@ class Intake:
             with self._place(scope):
                 async with asyncio.timeout(self.limits.timeout):
                     await self.app(scope, body.receive, answer.send)
-        except Refused as why:
+        except HTTPError as why:
             await error_response(why)(scope, receive, answer.send)
         except TimeoutError:
             if answer.status:
                 raise
-            late = Refused(503, f"The recording was not recognised within {self.limits.timeout:g} s; the server is busy.", 5)
-            slow = Refused(408, f"The request was not sent within {self.limits.timeout:g} s.")
+            late = HTTPError(503, f"The recording was not recognised within {self.limits.timeout:g} s; the server is busy.", 5)
+            slow = HTTPError(408, f"The request was not sent within {self.limits.timeout:g} s.")
             await error_response(late if body.whole else slow)(scope, receive, answer.send)
         except asyncio.CancelledError:  # the server has been asked to stop, and waits no longer
             if not answer.status:
-                await error_response(Refused(503, "The server is stopping.", 5))(scope, receive, send)
+                await error_response(HTTPError(503, "The server is stopping.", 5))(scope, receive, send)
         finally:
             gone = body.gone and not answer.complete
             self.metrics.vanished.inc(gone)
@@ -75,8 +79,8 @@ class Intake:
     def _check(self, scope: Scope, body: "Body") -> None:
         self._check_head(scope)
         path = scope["path"]
-        if path not in OPEN and not path.startswith("/page/") and not knows(self.token, HTTPConnection(scope)):
-            raise Refused(401, WANTED)
+        if path not in OPEN and not path.startswith("/page/") and not is_authorised(self.token, HTTPConnection(scope)):
+            raise HTTPError(401, WANTED)
         if body.promised > body.most:
             raise body.too_large()
 
@@ -87,15 +91,15 @@ class Intake:
         headers, stream = connection.headers, scope["type"] == "websocket"
         host, origin = headers.get("host", ""), headers.get("origin")
         if self.local and re.sub(r":\d*$", "", host.lower()) not in LOCAL:
-            raise Refused(421, "This server answers to the names 127.0.0.1 and localhost; with serve.token=WORD it answers to any.")
+            raise HTTPError(421, "This server answers to the names 127.0.0.1 and localhost; with serve.token=WORD it answers to any.")
         try:
             foreign = bool(origin) and urlsplit(origin).netloc != host
         except ValueError:
             foreign = True
         if (stream or scope["method"] == "POST") and (foreign or headers.get("sec-fetch-site") == "cross-site"):
-            raise Refused(403, "A page of another site may not use this server. A proxy before it has to pass the header Host on.")
-        if stream and headers.get("authorization", "").lower().startswith("bearer ") and not knows(self.token, connection):
-            raise Refused(401, WANTED)
+            raise HTTPError(403, "A page of another site may not use this server. A proxy before it has to pass the header Host on.")
+        if stream and headers.get("authorization", "").lower().startswith("bearer ") and not is_authorised(self.token, connection):
+            raise HTTPError(401, WANTED)
 
     @contextmanager
     def _place(self, scope: Scope) -> Iterator[None]:
@@ -104,7 +108,7 @@ class Intake:
             yield
             return
         if self.under_way >= self.limits.queue:
-            raise Refused(503, f"The server has {self.limits.queue} recordings under way, as many as it takes; try again shortly.", 1)
+            raise HTTPError(503, f"The server has {self.limits.queue} recordings under way, as many as it takes; try again shortly.", 1)
         self.under_way += 1
         self.metrics.under_way.set(self.under_way)
         try:
@@ -120,7 +124,7 @@ class Body:
     whole: whether all of it has come, or its sender is gone.
     """
 
-    def __init__(self, intake: Intake, scope: Scope, receive: Receive):
+    def __init__(self, intake: RequestLimits, scope: Scope, receive: Receive):
         self._intake, self._receive = intake, receive
         headers = HTTPConnection(scope).headers
         length = headers.get("content-length", "")
@@ -141,7 +145,7 @@ class Body:
             async with asyncio.timeout(IDLE):
                 message = await self._receive()
         except TimeoutError:
-            raise Refused(408, f"Nothing was sent for {IDLE:g} s.") from None
+            raise HTTPError(408, f"Nothing was sent for {IDLE:g} s.") from None
         self._asks_first = False
         self.gone = message["type"] == "http.disconnect"
         self.whole = self.gone or not message.get("more_body")
@@ -151,12 +155,12 @@ class Body:
         if self.size > self.most:
             raise self.too_large()
         if self._intake.bytes_held > HELD * self._intake.limits.max_bytes:
-            raise Refused(503, "The server is being sent more than it can hold at once; try again shortly.", 2)
+            raise HTTPError(503, "The server is being sent more than it can hold at once; try again shortly.", 2)
         return message
 
-    def too_large(self) -> Refused:
+    def too_large(self) -> HTTPError:
         megabytes = self._intake.limits.max_bytes / 2**20
-        return Refused(413, f"The recording is larger than the {megabytes:g} MB this server takes; send a shorter or compressed one.")
+        return HTTPError(413, f"The recording is larger than the {megabytes:g} MB this server takes; send a shorter or compressed one.")
 
     async def drain(self) -> None:
         """Read the rest and forget it, for a moment: who is still sending would otherwise see a broken connection, and no answer."""
@@ -173,7 +177,9 @@ class Answer:
     """What goes back. status: 0 until it has begun; complete: whether all of it went to someone."""
 
     def __init__(self, body: Body, send: Send, headers: list[tuple[bytes, bytes]]):
-        self._body, self._send, self._headers = body, send, headers
+        self._body = body
+        self._send = send
+        self._headers = headers
         self.status, self.complete = 0, False
 
     async def send(self, message: Message) -> None:
@@ -187,7 +193,7 @@ class Answer:
         self.complete |= message["type"] == "http.response.body" and not message.get("more_body") and not self._body.gone
 
 
-def knows(token: str | None, connection: HTTPConnection, given: str = "") -> bool:
+def is_authorised(token: str | None, connection: HTTPConnection, given: str = "") -> bool:
     """Whether a request bears the token, in its header or as given otherwise; or none is asked for."""
     scheme, _, borne = connection.headers.get("authorization", "").partition(" ")
     borne = borne.strip() if scheme.lower() == "bearer" else ""

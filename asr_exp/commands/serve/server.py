@@ -41,7 +41,7 @@ def url(at: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def let_in(at: socket.socket) -> None:
+def listen(at: socket.socket) -> None:
     """Take connections from now on. Raises UserError where another server has come first."""
     try:
         at.listen(BACKLOG)
@@ -80,7 +80,9 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        self.force_exit, self.should_exit, self.asked = self.should_exit, True, self.asked or sig
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self.asked = self.asked or sig
 
 
 class Http(H11Protocol):

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from asr_exp.commands.serve.batcher import Batcher, Transcribe
-from asr_exp.commands.serve.limits import Limits
+from asr_exp.commands.serve.limits import ServeLimits
 from asr_exp.commands.serve.metrics import Metrics
 from asr_exp.commands.serve.uploads import samples
 from asr_exp.inference.transcriber import Transcript
@@ -20,9 +20,13 @@ class Service:
     its code, where it is known. long: seconds; recordings that are longer do not hold others up. streams: WebSocket sessions open now;
     newcomers: clients that have yet to show a token in one."""
 
-    def __init__(self, transcribe: Transcribe, rate: int, model: str, language: str | None, limits: Limits, batch_seconds: float = 30.0,
+    def __init__(self, transcribe: Transcribe, rate: int, model: str, language: str | None, limits: ServeLimits, batch_seconds: float = 30.0,
                  window: float = 0.01, decoders: int = 2, long: float = math.inf):
-        self.rate, self.model, self.language, self.limits, self.metrics = rate, model, language, limits, Metrics()
+        self.rate = rate
+        self.model = model
+        self.language = language
+        self.limits = limits
+        self.metrics = Metrics()
         self.batcher = Batcher(transcribe, rate, batch_seconds, window, limits.queue_seconds, self.metrics, long)
         self.pool = ThreadPoolExecutor(decoders, "decoder")
         self.streams = self.newcomers = 0

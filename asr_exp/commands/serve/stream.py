@@ -15,7 +15,7 @@ from typing import Any
 
 from fastapi import WebSocket, WebSocketDisconnect
 
-from asr_exp.commands.serve.limits import Refused, error_body, error_response
+from asr_exp.commands.serve.limits import HTTPError, error_body, error_response
 from asr_exp.commands.serve.responses import words
 from asr_exp.commands.serve.service import Service
 from asr_exp.commands.serve.uploads import resampled
@@ -38,7 +38,7 @@ class Speech:
         self.rate = rate
         self.pcm = bytearray()
         self.start = 0.0  # where the window begins, in seconds
-        self.settled: list[str] = []
+        self.committed: list[str] = []
         self.words: list[dict[str, Any]] = []
 
     @property
@@ -53,7 +53,7 @@ class Speech:
     def add(self, pcm: bytes) -> None:
         """Samples, little-endian. Raises Refused (400) for half a sample."""
         if len(pcm) % 2:
-            raise Refused(400, "A message holds an odd number of bytes; send 16-bit samples.")
+            raise HTTPError(400, "A message holds an odd number of bytes; send 16-bit samples.")
         if sys.byteorder == "big":
             swapped = array.array("h", pcm)
             swapped.byteswap()
@@ -68,17 +68,17 @@ class Speech:
         left, right = max(pauses, key=lambda pause: pause[1] - pause[0])
         return (left + right) / 2 if right > left else self.held / 2
 
-    def settle(self, seconds: float, transcript: Transcript) -> None:
+    def commit(self, seconds: float, transcript: Transcript) -> None:
         """Take the window's first seconds for said, and forget their samples."""
-        self.settled += [transcript.text] if transcript.text else []
+        self.committed += [transcript.text] if transcript.text else []
         self.words += words(transcript, self.start)
         samples = round(seconds * self.rate)
         del self.pcm[: 2 * samples]
         self.start += samples / self.rate
 
-    def told(self, transcript: Transcript, final: bool) -> dict[str, Any]:
+    def as_message(self, transcript: Transcript, final: bool) -> dict[str, Any]:
         """What is sent: all text so far, and its words with times since the beginning."""
-        text = " ".join([*self.settled, transcript.text]).strip()
+        text = " ".join([*self.committed, transcript.text]).strip()
         return {"text": text, "words": self.words + words(transcript, self.start), "seconds": round(self.seconds, 3), "final": final}
 
 
@@ -86,7 +86,9 @@ class Listener:
     """One session: reads what the client sends, and tells what it hears."""
 
     def __init__(self, socket: WebSocket, service: Service, token: Any):
-        self.socket, self.service, self.token = socket, service, token
+        self.socket = socket
+        self.service = service
+        self.token = token
 
     async def run(self, rate: int) -> None:
         """The session, from the message after the first to its last. Raises Refused for what is not served, WebSocketDisconnect when it is
@@ -110,13 +112,13 @@ class Listener:
             task = None
             while speech.held > WINDOW * 1.5:
                 await self._shorten(await self._heard(speech.held))
-            await self.socket.send_json(speech.told(await self._heard(speech.held), True))
+            await self.socket.send_json(speech.as_message(await self._heard(speech.held), True))
         finally:
             if task:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
         if speech.seconds > self.service.limits.max_seconds:
-            raise Refused(413, f"The session has come to the {self.service.limits.max_seconds:g} s that this server takes.")
+            raise HTTPError(413, f"The session has come to the {self.service.limits.max_seconds:g} s that this server takes.")
 
     async def rate(self) -> int:
         """The first message: {"rate": 16000}, with the token where one is asked for and no header bears it."""
@@ -124,11 +126,11 @@ class Listener:
             first = json.loads((await self._message(FIRST)).get("text") or "")
             rate, given = int(first["rate"]), str(first.get("token") or "")
         except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
-            raise Refused(400, 'The first message is to be JSON text: {"rate": 16000}, the samples per second that follow.') from None
+            raise HTTPError(400, 'The first message is to be JSON text: {"rate": 16000}, the samples per second that follow.') from None
         if not self.token(self.socket, given):
-            raise Refused(401, "This server wants its token: send it in the header 'Authorization: Bearer TOKEN' or in the first message.")
+            raise HTTPError(401, "This server wants its token: send it in the header 'Authorization: Bearer TOKEN' or in the first message.")
         if not RATES[0] <= rate <= RATES[1]:
-            raise Refused(400, f"A rate of {rate} is not one this server takes; send {RATES[0]} to {RATES[1]} samples per second.")
+            raise HTTPError(400, f"A rate of {rate} is not one this server takes; send {RATES[0]} to {RATES[1]} samples per second.")
         return rate
 
     async def _next(self) -> bytes | None:
@@ -142,7 +144,7 @@ class Listener:
                 return None
         except (ValueError, RecursionError):
             pass
-        raise Refused(400, 'A message is to be 16-bit samples (binary) or the text {"end": true}.')
+        raise HTTPError(400, 'A message is to be 16-bit samples (binary) or the text {"end": true}.')
 
     async def _message(self, patience: float) -> Any:
         """The next message that is not empty. Raises Refused (408) where none comes for so many seconds."""
@@ -151,7 +153,7 @@ class Listener:
                 while (message := await self.socket.receive()).get("bytes") == b"":
                     pass
         except TimeoutError:
-            raise Refused(408, f"Nothing was sent for {patience:g} s.") from None
+            raise HTTPError(408, f"Nothing was sent for {patience:g} s.") from None
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         return message
@@ -165,7 +167,7 @@ class Listener:
         """Tell what is heard so far -> the seconds that took."""
         start = time.monotonic()
         transcript = await self._heard(self.speech.held)
-        await self.socket.send_json(self.speech.told(transcript, False))
+        await self.socket.send_json(self.speech.as_message(transcript, False))
         if transcript.seconds > WINDOW:
             await self._shorten(transcript)
         return time.monotonic() - start
@@ -173,14 +175,14 @@ class Listener:
     async def _shorten(self, transcript: Transcript) -> None:
         """Settle the first part of the window, recognised by itself."""
         seconds = self.speech.cut(transcript.words)
-        self.speech.settle(seconds, await self._heard(seconds))
+        self.speech.commit(seconds, await self._heard(seconds))
 
 
 async def serve_stream(socket: WebSocket, service: Service, token: Any) -> None:
     """A WebSocket session, whatever happens. token: (connection, token given) -> whether it may go on."""
     known = token(socket, "")
     if not known and service.newcomers >= NEWCOMERS:
-        return await socket.send_denial_response(error_response(Refused(503, "Too many clients are beginning a session.", FIRST)))
+        return await socket.send_denial_response(error_response(HTTPError(503, "Too many clients are beginning a session.", FIRST)))
     listener, longest = Listener(socket, service, token), 2 * service.limits.max_seconds + QUIET
     try:
         service.newcomers += not known
@@ -193,14 +195,14 @@ async def serve_stream(socket: WebSocket, service: Service, token: Any) -> None:
             async with asyncio.timeout(longest):
                 await listener.run(rate)
         await socket.close()
-    except Refused as why:
+    except HTTPError as why:
         await refuse(socket, why)
     except TimeoutError:
-        await refuse(socket, Refused(408, f"The session has taken more than {longest:g} s."))
+        await refuse(socket, HTTPError(408, f"The session has taken more than {longest:g} s."))
     except WebSocketDisconnect:
         service.metrics.vanished.inc()
     except Exception:
-        await refuse(socket, Refused(500, "The server failed; this is not your fault."))
+        await refuse(socket, HTTPError(500, "The server failed; this is not your fault."))
         raise
 
 
@@ -208,7 +210,7 @@ async def serve_stream(socket: WebSocket, service: Service, token: Any) -> None:
 def _place(service: Service) -> Iterator[None]:
     """A place among the sessions that are open. Raises Refused (503) where all are taken."""
     if service.streams >= service.limits.streams:
-        raise Refused(503, f"The server has {service.streams} sessions open, as many as it takes; try again shortly.")
+        raise HTTPError(503, f"The server has {service.streams} sessions open, as many as it takes; try again shortly.")
     service.streams += 1
     service.metrics.streams.inc()
     try:
@@ -218,7 +220,7 @@ def _place(service: Service) -> Iterator[None]:
         service.metrics.streams.dec()
 
 
-async def refuse(socket: WebSocket, why: Refused) -> None:
+async def refuse(socket: WebSocket, why: HTTPError) -> None:
     """Say why, and close: 1008 (policy), 1011 (our failure) or 1013 (try again later)."""
     with suppress(WebSocketDisconnect, RuntimeError):  # who has gone need not be told
         await socket.send_json(error_body(why.status_code, str(why.detail)))

@@ -18,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from asr_exp import __version__
-from asr_exp.commands.table.rows import Cell
-from asr_exp.commands.table.scores import TOLERANCE, Published, Score
+from asr_exp.commands.table.rows import TableCell
+from asr_exp.commands.table.scores import TOLERANCE, PublishedScore, Score
 from asr_exp.config.schema import NOT_IN_SIGNATURE, Config
 from asr_exp.core.errors import UserError
 from asr_exp.runs.folder import resolve, run_folder, signature
@@ -37,21 +37,21 @@ COLUMNS = (
 # what was asked
 
 
-def asked_cell(keys: Mapping[str, str], asked: Sequence[tuple[str, str]], config: DictConfig) -> Cell:
+def requested_cell(keys: Mapping[str, str], asked: Sequence[tuple[str, str]], config: DictConfig) -> TableCell:
     """A cell nothing is known of yet, from its composed config."""
     d, p = config.dataset, config.published
     splits = [d.test] if isinstance(d.test, str) else d.test or ["test"]
     where = " ".join(filter(None, [d.name, d.language, "+".join(Path(str(split)).name for split in splits)]))
     material = f"{where}, {metric_of(config).upper()}, text {config.text.name}, {config.decode.name}, padding {config.model.padding}"
     tolerance = TOLERANCE if p.tolerance is None else p.tolerance
-    published = Published(p.value, p.metric, p.split, p.source, p.hardware, p.time, tolerance, tuple(p.inferred), dict(p.protocol))
-    return Cell(f"{d.name}/{config.model.name}", keys, tuple(asked), material, signature(config), recipe(config), published,
+    published = PublishedScore(p.value, p.metric, p.split, p.source, p.hardware, p.time, tolerance, tuple(p.inferred), dict(p.protocol))
+    return TableCell(f"{d.name}/{config.model.name}", keys, tuple(asked), material, signature(config), recipe(config), published,
                 local=not d.hub.id and d.reader not in ("demo", "manifest"))
 
 
-def impossible_cell(keys: Mapping[str, str], asked: Sequence[tuple[str, str]], why: str) -> Cell:
+def impossible_cell(keys: Mapping[str, str], asked: Sequence[tuple[str, str]], why: str) -> TableCell:
     """A cell whose settings do not make a run."""
-    return Cell("?", keys, tuple(asked), "settings that cannot be", "", "", status="failed", reason=_one_line(why))
+    return TableCell("?", keys, tuple(asked), "settings that cannot be", "", "", status="failed", reason=_one_line(why))
 
 
 def metric_of(config: DictConfig) -> str:
@@ -87,7 +87,7 @@ def _different(asked: dict[str, Any], plain: Any) -> dict[str, Any]:
 # among the run folders
 
 
-def found(cell: Cell, config: DictConfig) -> Cell:
+def found(cell: TableCell, config: DictConfig) -> TableCell:
     """The cell with what its run folder says: its score, or why there is none."""
     folder = run_folder(config)
     if not any((folder / name).exists() for name in TRACES):
@@ -220,7 +220,7 @@ def _one_line(text: str, width: int = 160) -> str:
 # kept in a file
 
 
-def cells_csv(cells: Sequence[Cell]) -> str:
+def cells_csv(cells: Sequence[TableCell]) -> str:
     """A line for each run, numbers to the last digit: all that a table is made of, but what its configs say."""
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
@@ -259,7 +259,7 @@ class KeptCells:
             raise UserError(f"cells={path} has not the columns of a table's cells; give a file that `table keep=FILE` wrote.")
         return KeptCells(path, {row["cell"]: row for row in rows})
 
-    def found(self, cell: Cell) -> Cell:
+    def found(self, cell: TableCell) -> TableCell:
         """The cell with what the file says of it."""
         row = self.rows.get(cell.name)
         if row is None:

@@ -24,10 +24,10 @@ from omegaconf import DictConfig
 from asr_exp.commands.table.cells import KeptCells, cells_csv, found
 from asr_exp.commands.table.markdown import block_of, markdown, table_csv
 from asr_exp.commands.table.page import html
-from asr_exp.commands.table.request import Asked, published_elsewhere
-from asr_exp.commands.table.rows import Cell, Table, arrange
+from asr_exp.commands.table.request import TableRequest, published_elsewhere
+from asr_exp.commands.table.rows import ResultTable, TableCell, arrange
 from asr_exp.config.compose import compose, validate
-from asr_exp.config.schema import Table as Section
+from asr_exp.config.schema import TableOptions as Section
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import write_text
 
@@ -44,7 +44,7 @@ def run(overrides: Sequence[str], config_dir: str | None = None) -> int:
     own = [text for text in overrides if _own(text)]
     others = [text for text in overrides if not _own(text)]
     options, output_root = _options(own, [text for text in others if text.startswith("output_root=")], config_dir)
-    asked = Asked.read(others, {name: options[name] for name in ("rows", "columns", "mean_over")}, config_dir)
+    asked = TableRequest.read(others, {name: options[name] for name in ("rows", "columns", "mean_over")}, config_dir)
     kept = KeptCells.read(Path(options.cells).expanduser()) if options.cells else None
     cells, configs = [], []
     for cell, config in asked.cells(_prepared):
@@ -93,7 +93,7 @@ def _prepared(config: DictConfig) -> DictConfig:
     return prepared(config, fill=False)
 
 
-def _write(table: Table, cells: Sequence[Cell], folder: Path) -> None:
+def _write(table: ResultTable, cells: Sequence[TableCell], folder: Path) -> None:
     text = markdown(table)
     folder.mkdir(parents=True, exist_ok=True)
     contents = {"table.md": text, "table.csv": table_csv(table), "table.html": html(table), "cells.csv": cells_csv(cells)}
@@ -106,7 +106,7 @@ def _write(table: Table, cells: Sequence[Cell], folder: Path) -> None:
 # the block of a page
 
 
-def _portable(cell: Cell) -> Cell:
+def _portable(cell: TableCell) -> TableCell:
     """The cell with a command that holds anywhere."""
     asked = [(key, value) for key, value in cell.asked if not key.startswith(PLACES)]
     return replace(cell, asked=tuple([*asked, ("dataset.root", "FOLDER")] if cell.local else asked))
@@ -123,7 +123,7 @@ def _remade(overrides: Sequence[str], keep: str | None) -> str:
     return " ".join(["python -m asr_exp table", *map(shlex.quote, words)])
 
 
-def _into(page: Path, table: Table, check: bool, command: str) -> int:
+def _into(page: Path, table: ResultTable, check: bool, command: str) -> int:
     """Rewrite the block of a table in a page, or say how it differs -> exit status."""
     try:
         text = page.read_text(encoding="utf-8")

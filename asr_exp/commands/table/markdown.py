@@ -10,7 +10,7 @@ import shlex
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from asr_exp.commands.table.rows import APART, Entry, Protocol, Table, command
+from asr_exp.commands.table.rows import APART, Entry, ResultTable, ScoringProtocol, command
 from asr_exp.commands.table.scores import INTERVALS, VERDICTS
 from asr_exp.core.console import duration
 from asr_exp.core.errors import UserError
@@ -45,7 +45,7 @@ def runs(entry: Entry) -> str:
     return f"{len(entry.scored)}" if len(entry.scored) == len(entry.cells) else f"{len(entry.scored)} of {len(entry.cells)}"
 
 
-def described(protocol: Protocol) -> str:
+def described(protocol: ScoringProtocol) -> str:
     """'timit test, WER, text hf_compat, greedy, padding exact, coverage 100 %': a protocol in words."""
     p = protocol.parts
     splits = p.get("split") or []
@@ -57,17 +57,17 @@ def described(protocol: Protocol) -> str:
     return ", ".join(str(part) for part in parts if part) + f", coverage {100 * float(p.get('coverage', 1)):g} %"
 
 
-def heading(table: Table, protocol: Protocol | None, material: str) -> tuple[str, str]:
+def heading(table: ResultTable, protocol: ScoringProtocol | None, material: str) -> tuple[str, str]:
     """What a group of rows was measured by, and what keeps it from comparison with another ('' where nothing does)."""
     if protocol is None:
         return f"Not measured yet: {material}", ""
-    name = f"Protocol {protocol.letter}" if len(table.protocols) > 1 else "Protocol"
+    name = f"Protocol {protocol.letter}" if len(table.protocols) > 1 else "ScoringProtocol"
     first = next(one.letter for one in table.protocols if one.material == protocol.material)
     apart = f"Not to be compared with {first}: it differs in {' and '.join(PARTS.get(part, part) for part in protocol.differs)}."
     return f"{name} `{protocol.hash}`: {described(protocol)}", apart if protocol.differs else ""
 
 
-def legend(table: Table) -> list[str]:
+def legend(table: ResultTable) -> list[str]:
     """How the numbers were made, the sources of the published ones, and what the letters mean."""
     said = ["Rates in %." + (" Scores may be compared under the same protocol alone." if len(table.protocols) > 1 else "")]
     if any(entry.interval for entry in table.entries):
@@ -85,18 +85,18 @@ def legend(table: Table) -> list[str]:
     return said
 
 
-def _tolerances(table: Table) -> list[float]:
+def _tolerances(table: ResultTable) -> list[float]:
     return sorted({entry.published.tolerance for entry in table.entries if entry.judged[0] not in ("", APART)})
 
 
-def commands(table: Table) -> list[str]:
+def commands(table: ResultTable) -> list[str]:
     """What makes the runs of the table: a line for each experiment, one for a grid without."""
     if any("experiment" in cell.keys for entry in table.entries for cell in entry.cells):
         return list(dict.fromkeys(entry.command for entry in table.entries))
     return [command(cell for entry in table.entries for cell in entry.cells)]
 
 
-def grid(table: Table) -> tuple[list[str], list[tuple[str, list[list[Entry]]]]]:
+def grid(table: ResultTable) -> tuple[list[str], list[tuple[str, list[list[Entry]]]]]:
     """A grid's column names, and its rows: name, and at each column the entries there (one at most).
 
     A column (or a row, where the rows carry the protocol) whose runs were scored by several protocols is several columns.
@@ -147,7 +147,7 @@ def place_of(entry: Entry) -> str:
 # Markdown
 
 
-def markdown(table: Table) -> str:
+def markdown(table: ResultTable) -> str:
     """The table, its notes, the machines and the commands."""
     parts = _grid_parts(table) if table.column_keys else _list_parts(table)
     if machines := _machines(table):
@@ -157,7 +157,7 @@ def markdown(table: Table) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _list_parts(table: Table) -> list[str]:
+def _list_parts(table: ResultTable) -> list[str]:
     parts = []
     with_published = any(entry.published.value is not None for entry in table.entries)
     for protocol, material, entries in table.sections():
@@ -176,7 +176,7 @@ def _list_parts(table: Table) -> list[str]:
     return parts
 
 
-def _grid_parts(table: Table) -> list[str]:
+def _grid_parts(table: ResultTable) -> list[str]:
     columns, rows = grid(table)
     body = [[name, *(" and ".join(map(in_cell, entries)) for entries in cells)] for name, cells in rows]
     header = [", ".join(table.row_keys) or "run", *columns]
@@ -194,7 +194,7 @@ def _notes(entries: Iterable[Entry]) -> str:
     return "\n".join(_wrapped(_escaped(f"- {place_of(entry)}: {said}"), "  ") for entry in entries if (said := remarks(entry)))
 
 
-def _machines(table: Table) -> str:
+def _machines(table: ResultTable) -> str:
     rows = [[place_of(e), e.published.hardware or "", e.published.time or "", e.hardware,
              "" if e.wall_seconds is None else duration(e.wall_seconds)] for e in table.entries]  # fmt: skip
     rows = list(map(list, dict.fromkeys(map(tuple, rows))))  # seeds under two protocols
@@ -239,7 +239,7 @@ def _wrapped(text: str, indent: str = "") -> str:
 # CSV
 
 
-def table_csv(table: Table) -> str:
+def table_csv(table: ResultTable) -> str:
     """A line for each entry, with everything the other pages show."""
     letters = {one.letter: one for one in table.protocols}
     out = io.StringIO()

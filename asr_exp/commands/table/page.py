@@ -6,13 +6,13 @@ from pathlib import Path
 
 import asr_exp
 from asr_exp.commands.table.markdown import commands, grid, heading, in_cell, legend, ours, points, remarks, runs
-from asr_exp.commands.table.rows import Entry, Table
+from asr_exp.commands.table.rows import Entry, ResultTable
 from asr_exp.core.console import duration
 
 PLOT = 190  # width of a row's picture, in its own units
 
 
-def html(table: Table) -> str:
+def html(table: ResultTable) -> str:
     """The whole page."""
     style = (Path(__file__).with_suffix(".css")).read_text(encoding="utf-8")
     finished = sum(len(entry.scored) for entry in table.entries)
@@ -34,7 +34,7 @@ def html(table: Table) -> str:
 # a list of rows
 
 
-def _sections(table: Table) -> str:
+def _sections(table: ResultTable) -> str:
     parts = []
     published = any(entry.published.value is not None for entry in table.entries)
     for protocol, material, entries in table.sections():
@@ -159,7 +159,7 @@ def _key(published: bool) -> str:
 # a grid
 
 
-def _grid(table: Table) -> str:
+def _grid(table: ResultTable) -> str:
     columns, rows = grid(table)
     head = f"<th>{escape(', '.join(table.row_keys) or 'run')}</th>" + "".join(f"<th {_N}>{escape(name)}</th>" for name in columns)
     body = ""

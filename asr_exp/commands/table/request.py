@@ -8,16 +8,16 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from asr_exp.commands.table.cells import asked_cell, impossible_cell
-from asr_exp.commands.table.rows import Cell
-from asr_exp.config.compose import compose, validate, written_out
+from asr_exp.commands.table.cells import impossible_cell, requested_cell
+from asr_exp.commands.table.rows import TableCell
+from asr_exp.config.compose import compose, expand_sweep, validate
 from asr_exp.config.groups import choices, conf_folders, expanded
 from asr_exp.config.schema import key_field
 from asr_exp.core.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
-class Asked:
+class TableRequest:
     """The values of every key of a table's runs (several of those that are swept), and the keys named for its layout.
 
     name: the experiments' own, or the keys that vary. layout: rows, columns and mean_over. A key there that is not swept, such as
@@ -30,9 +30,9 @@ class Asked:
     config_dir: str | None
 
     @staticmethod
-    def read(words: Sequence[str], layout: Mapping[str, Any], config_dir: str | None) -> "Asked":
+    def read(words: Sequence[str], layout: Mapping[str, Any], config_dir: str | None) -> "TableRequest":
         """Raises UserError for settings that cannot be swept, and for a layout of keys there are not."""
-        written, broken = written_out(words, config_dir)
+        written, broken = expand_sweep(words, config_dir)
         values = dict(map(_values, (text for text in written if not re.match(r"[+~]*hydra[./]", text))))
         if broken:  # they have their place in the table, with the reason
             rows = expanded([text for text in words if text.startswith("experiment=")], conf_folders(config_dir))
@@ -52,9 +52,9 @@ class Asked:
         tables = [text.partition("=")[2] for text in words if text.startswith("experiment=")]
         varied = [name for name, several in values.items() if len(several) > 1 and name != "seed"]
         name = (tables[0] if tables else "-".join(varied) or "table").replace(",", "-").replace("/", "-")
-        return Asked(name, values, named, config_dir)
+        return TableRequest(name, values, named, config_dir)
 
-    def cells(self, prepared: Callable[[DictConfig], DictConfig]) -> Iterator[tuple[Cell, DictConfig | None]]:
+    def cells(self, prepared: Callable[[DictConfig], DictConfig]) -> Iterator[tuple[TableCell, DictConfig | None]]:
         """Every run, as a cell nothing is known of yet, and its config; None, and the reason in the cell, where it cannot be.
 
         prepared: the config that a run is made with, of the one that was asked for. Composing takes time: runs that differ in a number
@@ -83,9 +83,9 @@ class Asked:
             except UserError as error:
                 yield impossible_cell(keys, asked, str(error)), None
             else:
-                yield asked_cell(keys | {name: _told(config, name) for name in named if name not in self.values}, asked, config), config
+                yield requested_cell(keys | {name: _told(config, name) for name in named if name not in self.values}, asked, config), config
 
-    def arranged(self, cells: Sequence[Cell]) -> dict[str, list[str]]:
+    def arranged(self, cells: Sequence[TableCell]) -> dict[str, list[str]]:
         """The layout with all that varies in it: what is neither named nor averaged over makes rows too.
 
         Experiments do not where each has a place of its own by keys that are read from it (rows=model columns=dataset).

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from asr_exp.commands.table.scores import Published, Score, interval, judge
+from asr_exp.commands.table.scores import PublishedScore, Score, interval, judge
 
 # The first that a place's runs have is what is said of it.
 STATUSES = ("failed", "stale", "stopped", "running", "missing", "rehearsal", "finished")
@@ -20,7 +20,7 @@ APART = "not comparable"  # the verdict on scores of another protocol than the p
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One run of a table: what was asked, and what has come of it.
 
     title: dataset/model; keys: what tells it from the table's other cells, by override; asked: its whole command line; material:
@@ -34,7 +34,7 @@ class Cell:
     material: str
     signature: str
     recipe: str
-    published: Published = Published()
+    published: PublishedScore = PublishedScore()
     local: bool = False
     status: str = "missing"
     reason: str = ""
@@ -46,7 +46,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Protocol:
+class ScoringProtocol:
     """A protocol of a table. differs: the parts in which it is not what the first protocol for the same material is."""
 
     letter: str
@@ -65,19 +65,19 @@ class Entry:
 
     row: str
     column: str
-    cells: tuple[Cell, ...]
-    scored: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
+    scored: tuple[TableCell, ...]
     letter: str  # of the protocol; "" where nothing is scored
     mean_over: tuple[str, ...]
     others: Mapping[str, str]  # what of the same place stands under another protocol: the run's name -> letter
     first: bool = True  # of the entries of its place
 
     @cached_property
-    def _leading(self) -> Cell:
+    def _leading(self) -> TableCell:
         return next((cell for cell in self.cells if cell.signature), self.cells[0])  # one whose settings make a run
 
     @property
-    def published(self) -> Published:
+    def published(self) -> PublishedScore:
         return self._leading.published
 
     @property
@@ -120,7 +120,7 @@ class Entry:
         """'finished' where there is a number, else what has become of its runs, the worst first."""
         return "finished" if self.scores else next(s for s in STATUSES if any(cell.status == s for cell in self.cells))
 
-    def run_name(self, cell: Cell) -> str:
+    def run_name(self, cell: TableCell) -> str:
         """'seed 0': what tells a run from the others of its place."""
         return " ".join(f"{key} {cell.keys[key]}" for key in self.mean_over if key in cell.keys)
 
@@ -152,7 +152,7 @@ class Entry:
         return statistics.fmean(times) if times else None
 
 
-def command(cells: Iterable[Cell]) -> str:
+def command(cells: Iterable[TableCell]) -> str:
     """The command line that runs all of these cells, which differ by the values of a grid."""
     values: dict[str, dict[str, None]] = {}
     for cell in cells:
@@ -171,7 +171,7 @@ def _said_of(names: Sequence[str], what: str, everything: bool) -> str:
 
 
 @dataclass(frozen=True)
-class Table:
+class ResultTable:
     """A whole table. column_keys is () for a list of rows; letters_on: 'rows' or 'columns', what carries the protocol in a grid.
 
     elsewhere: where the runs are no experiment's, the experiments that have a published score for the like of them.
@@ -182,14 +182,14 @@ class Table:
     column_keys: tuple[str, ...]
     mean_over: tuple[str, ...]
     entries: tuple[Entry, ...]
-    protocols: tuple[Protocol, ...]
+    protocols: tuple[ScoringProtocol, ...]
     letters_on: str
     elsewhere: tuple[str, ...] = ()
 
-    def sections(self) -> list[tuple[Protocol | None, str, list[Entry]]]:
+    def sections(self) -> list[tuple[ScoringProtocol | None, str, list[Entry]]]:
         """Entries that may be compared, together: (protocol, or None where nothing is scored yet; material; entries)."""
         first = {one.material: one.letter for one in reversed(self.protocols)}
-        found: list[tuple[Protocol | None, str, list[Entry]]] = []
+        found: list[tuple[ScoringProtocol | None, str, list[Entry]]] = []
         for one in self.protocols:
             found.append((one, one.material, [e for e in self.entries if (e.letter or first.get(e.material)) == one.letter]))
         for material in dict.fromkeys(entry.material for entry in self.entries if not entry.letter and entry.material not in first):
@@ -201,12 +201,12 @@ class Table:
 # arranging
 
 
-def arrange(name: str, cells: Sequence[Cell], rows: Sequence[str], columns: Sequence[str] = (),
-            mean_over: Sequence[str] = ("seed",)) -> Table:
+def arrange(name: str, cells: Sequence[TableCell], rows: Sequence[str], columns: Sequence[str] = (),
+            mean_over: Sequence[str] = ("seed",)) -> ResultTable:
     """Cells at their places: a row and a column each, runs that differ in `mean_over` alone together, parted by protocol."""
     protocols = _protocols(cells)
     letters = {_key(one.parts): one.letter for one in protocols}
-    places: dict[tuple[str, str], list[Cell]] = {}
+    places: dict[tuple[str, str], list[TableCell]] = {}
     folders = {cell.keys.get("experiment", "").rpartition("/")[0] for cell in cells}
     for cell in cells:
         shown = {key: value.rpartition("/")[2] if key == "experiment" and len(folders) == 1 else value for key, value in cell.keys.items()}
@@ -214,7 +214,7 @@ def arrange(name: str, cells: Sequence[Cell], rows: Sequence[str], columns: Sequ
         places.setdefault(place, []).append(cell)
     entries: list[Entry] = []
     for (row, column), runs in places.items():
-        by_letter: dict[str, list[Cell]] = {}
+        by_letter: dict[str, list[TableCell]] = {}
         for cell in runs:
             if cell.score:
                 by_letter.setdefault(letters[_key(cell.score.protocol)], []).append(cell)
@@ -222,11 +222,11 @@ def arrange(name: str, cells: Sequence[Cell], rows: Sequence[str], columns: Sequ
         for number, (letter, scored) in enumerate(by_letter.items() or [("", [])]):
             others = {whole.run_name(cell): other for other, group in by_letter.items() if other != letter for cell in group}
             entries.append(replace(whole, scored=tuple(scored), letter=letter, others=others, first=number == 0))
-    return Table(name, tuple(rows), tuple(columns), tuple(mean_over), tuple(entries), tuple(protocols), _letters_on(places))
+    return ResultTable(name, tuple(rows), tuple(columns), tuple(mean_over), tuple(entries), tuple(protocols), _letters_on(places))
 
 
-def _protocols(cells: Iterable[Cell]) -> list[Protocol]:
-    found: dict[str, Protocol] = {}
+def _protocols(cells: Iterable[TableCell]) -> list[ScoringProtocol]:
+    found: dict[str, ScoringProtocol] = {}
     first: dict[str, Mapping[str, Any]] = {}
     for cell in cells:
         if cell.score and (key := _key(cell.score.protocol)) not in found:
@@ -234,7 +234,7 @@ def _protocols(cells: Iterable[Cell]) -> list[Protocol]:
             before = first.setdefault(cell.material, parts)
             differs = [part for part in {**before, **parts} if before.get(part) != parts.get(part)]
             differs = [part for part in differs if part != "hash"] or differs
-            found[key] = Protocol(_letter(len(found)), parts, cell.material, tuple(differs))
+            found[key] = ScoringProtocol(_letter(len(found)), parts, cell.material, tuple(differs))
     return list(found.values())
 
 
@@ -253,7 +253,7 @@ def _label(values: Mapping[str, str], keys: Sequence[str]) -> str:
     return ", ".join(f"{name} {values.get(key, '')}".strip() for name, key in zip(named, keys, strict=False))
 
 
-def _letters_on(places: Mapping[tuple[str, str], Sequence[Cell]]) -> str:
+def _letters_on(places: Mapping[tuple[str, str], Sequence[TableCell]]) -> str:
     """Whether a grid's corpora and ways of measuring, as asked, go by its rows (then each row may be compared) or by its columns."""
     of_rows: dict[str, set[str]] = {}
     of_columns: dict[str, set[str]] = {}

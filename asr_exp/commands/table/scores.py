@@ -22,7 +22,7 @@ VERDICTS = (
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedScore:
     """The score a row is to be set against, as its source gives it."""
 
     value: float | None = None
@@ -53,7 +53,7 @@ class Score:
     version: str = ""
 
 
-def judge(scores: Sequence[Score], published: Published) -> tuple[str, str]:
+def judge(scores: Sequence[Score], published: PublishedScore) -> tuple[str, str]:
     """The verdict on the mean of `scores`, of one protocol, and why it is one that needs a word; both '' with nothing to compare."""
     if not scores or published.value is None:
         return "", ""

@@ -18,8 +18,8 @@ from asr_exp.builders.fine_tuned import FineTuned
 from asr_exp.builders.model import build_recogniser, model_arguments
 from asr_exp.builders.plan import announce, announce_scoring, check_vocabulary
 from asr_exp.builders.rescoring import Scoring, read_split, untrained_result
-from asr_exp.builders.session import at_work, cache_folder
-from asr_exp.builders.training import build_job
+from asr_exp.builders.session import cache_folder, run_session
+from asr_exp.builders.training import build_training
 from asr_exp.core import console
 from asr_exp.core.errors import Pruned, Stopped, UserError
 from asr_exp.core.files import write_folder, write_text
@@ -39,7 +39,7 @@ from asr_exp.runs.untrained import trains_nothing
 from asr_exp.runtime.distributed import Runtime, is_main, peer_lost, under_torchrun
 from asr_exp.runtime.fsdp import whole
 from asr_exp.runtime.launcher import launch, task_overrides
-from asr_exp.sweeps.study import Judge
+from asr_exp.sweeps.study import Pruner
 from asr_exp.training.checkpoint import (
     RECENT,
     average_recent,
@@ -49,7 +49,7 @@ from asr_exp.training.checkpoint import (
     save_checkpoint,
 )
 from asr_exp.training.loop import fit, score
-from asr_exp.training.setup import Job
+from asr_exp.training.setup import TrainingSetup
 from asr_exp.training.state import Hooks, State, save
 from asr_exp.training.trackers import MetricsFile, NoTracker, Profile, Tracker, make_tracker
 
@@ -70,7 +70,7 @@ def run(config: DictConfig) -> int:
     check_checkpoint(**model_arguments(config))  # a checkpoint that cannot be had is better known before the data is read
     if config.trainer.devices > 1 and not under_torchrun():
         return launch(config.trainer.devices, "train", task_overrides())
-    with at_work(config, folder) as runtime:
+    with run_session(config, folder) as runtime:
         if runtime.main:
             _recorded(config, folder, runtime)
         else:
@@ -111,7 +111,7 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
     check_vocabulary(config, data, tokenizer, ["dev", "test"], runtime.main, train=True)
     model = build_recogniser(config, tokenizer, runtime)
     splits = {name: build_split(config, data, name, tokenizer, model, runtime.main, name == "train") for name in ("train", "dev", "test")}
-    job = build_job(config, splits["train"], tokenizer, model, runtime, cache_folder(config))
+    job = build_training(config, splits["train"], tokenizer, model, runtime, cache_folder(config))
     state = resume(folder, job)
     if runtime.main:
         _quarantine(folder, splits)
@@ -149,7 +149,7 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
             file.close()
         if runtime.main:
             _quarantine(folder, splits)
-    runtime.share(None)  # the best checkpoint is on the disk before another rank reads it
+    runtime.broadcast(None)  # the best checkpoint is on the disk before another rank reads it
     load_weights(folder / "checkpoints" / "best", model.network)
     _tune(config, folder, final, splits["dev"], model, runtime)
     decoder, again = final, ("dev", "test") if isinstance(final, Beam) else ("test",)
@@ -179,13 +179,13 @@ def _score(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
     return untrained_result(folder, scoring, found.summary)
 
 
-def _conclude(config: DictConfig, folder: Path, job: Job, state: State, hooks: Hooks) -> None:
+def _conclude(config: DictConfig, folder: Path, job: TrainingSetup, state: State, hooks: Hooks) -> None:
     """Score what no step has scored: the checkpoint as it is, where no step was asked for; the mean of the last evaluations' weights."""
     if not state.best:
         score(job, state, hooks)
         save(state, hooks)
     if config.trainer.average > 1 and not state.averaged:
-        job.runtime.share(None)  # rank 0 has kept the last of them
+        job.runtime.broadcast(None)  # rank 0 has kept the last of them
         average_recent(folder / RECENT, job.model.network)
         state.averaged = True
         score(job, state, hooks)
@@ -196,12 +196,12 @@ def _tune(config: DictConfig, folder: Path, decoder: Decoder, dev: Split, model:
     """Give a beam search the weights that suit the best checkpoint, where that is asked for."""
     if not (isinstance(decoder, Beam) and config.decode.tune):
         return
-    checkpoint = runtime.share(checkpoint_hash(folder / "checkpoints" / "best") if runtime.main else None)
+    checkpoint = runtime.broadcast(checkpoint_hash(folder / "checkpoints" / "best") if runtime.main else None)
     with whole(model):
         tune_on_dev(decoder, folder, checkpoint, lambda: dev, config.model.padding, config.trainer.device_seconds, runtime, model.eval)
 
 
-def _effort(state: State, job: Job) -> dict[str, Any]:
+def _effort(state: State, job: TrainingSetup) -> dict[str, Any]:
     train = {
         "steps": state.step, "skipped_steps": state.skipped_steps, "epochs": round(state.step / job.plan.steps_per_epoch, 3),
         "audio_seconds": round(state.audio_seconds, 2), "wall_seconds": round(state.wall_seconds, 2),
@@ -224,7 +224,7 @@ def _judge(config: DictConfig, runtime: Runtime) -> Callable[[int, float], str |
     s = config.sweep
     if s.trial is None or not runtime.main:
         return lambda step, rate: None
-    return Judge(s.storage, s.name, s.trial, s.prune, s.startup)
+    return Pruner(s.storage, s.name, s.trial, s.prune, s.startup)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -67,7 +67,9 @@ def _read_tsv(folder: Path, subset: str, key: str) -> Rows:
         for name in ("path", "sentence"):
             if name not in header:
                 raise UserError(f"{tsv} has no column {name!r}; it has: {', '.join(header) or 'none (it is empty)'}.")
-        path, sentence, speaker = header["path"], header["sentence"], header.get("client_id")
+        path = header["path"]
+        sentence = header["sentence"]
+        speaker = header.get("client_id")
         for row in filter(None, rows):
             if len(row) <= max(path, sentence) or not row[path]:
                 rejected.append(Rejected(f"{tsv.name}:{rows.line_num}", str(tsv), f"line {rows.line_num} has too few fields or no path"))

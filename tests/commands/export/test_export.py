@@ -13,7 +13,7 @@ import yaml
 from harness import NAMES, QUIET, call, lines, result
 
 from asr_exp.commands.export import onnx_export as onnx_file
-from asr_exp.commands.export.model_card import Facts, _without_place, card
+from asr_exp.commands.export.model_card import Facts, _without_place, model_card
 from asr_exp.core.errors import UserError
 from asr_exp.model.loading import load_backbone
 
@@ -91,13 +91,15 @@ def test_a_checkpoint_of_somebody_else_is_said_to_be_one(trained, tmp_path):
 
 def test_a_card_of_phones_a_hub_dataset_and_many_seeds(trained):
     config = yaml.safe_load((trained / "config.yaml").read_text())
-    config["model"]["checkpoint"], config["dataset"]["language"], config["dataset"]["hub"]["id"] = "facebook/x", "german", "org/data"
+    config['model']['checkpoint'] = "facebook/x"
+    config['dataset']['language'] = "german"
+    config['dataset']['hub']['id'] = "org/data"
     score = result(trained)["splits"]["test"] | {"wer": None, "cer": None, "per": 0.25, "ci95": [0.2, 0.3]}
     found = result(trained) | {"splits": {"test": score}}
     found["protocol"] |= {"decoder": "beam(size=8)"}
     by = {"dataset": "far", "hash": "cafe", "split": ["x"], "decoder": "beam(hot_words=a|b)", "padding": "hf_compat"}
     other = {"protocol": by, "splits": {"test": score | {"per": 0.5}}}
-    text = card(Facts("n", "n", "hubert", 95_000_000, 16000, True, ["a ", "[UNK] ", "[PAD]"], config, found, {}, [other]))
+    text = model_card(Facts("n", "n", "hubert", 95_000_000, 16000, True, ["a ", "[UNK] ", "[PAD]"], config, found, {}, [other]))
     head = front_matter(text)
     assert (head["base_model"], head["language"], head["datasets"], head["metrics"]) == ("facebook/x", ["de"], ["org/data"], ["per"])
     assert "| csv test | beam(size=8) | 25.00 % | 20.00 % to 30.00 % |" in text
@@ -194,7 +196,7 @@ def test_a_file_that_says_something_else_is_not_kept(backbone, tmp_path, monkeyp
 @pytest.mark.parametrize(("where", "folder"), [("out", '"out"'), ("org/name", 'snapshot_download("org/name")')])
 def test_the_card_loads_the_onnx_file_out_of_its_folder(where, folder):
     blank = yaml.safe_load("{dataset: {language: null, hub: {id: null}}, model: {checkpoint: null}}")
-    text = card(Facts("n", where, "hubert", 9, 16000, True, ["a"], blank, onnx={"onnx/model.onnx": "1 MB"}))
+    text = model_card(Facts("n", where, "hubert", 9, 16000, True, ["a"], blank, onnx={"onnx/model.onnx": "1 MB"}))
     code = text.split("```python\n")[2].partition("```")[0]
     compile(code, "card", "exec")
     assert f"folder = {folder}\n" in code and 'InferenceSession(folder + "/onnx/model.onnx")' in code

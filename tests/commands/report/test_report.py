@@ -20,8 +20,8 @@ from reporting import data_of, write_run
 
 from asr_exp.cli.main import main
 from asr_exp.commands.report.breakdown import Confusions, binned, grouped, operations
-from asr_exp.commands.report.closeup import Aligned, Heard, flac, peaks, spectrogram
-from asr_exp.commands.report.contents import Utterances
+from asr_exp.commands.report.contents import UtteranceTable
+from asr_exp.commands.report.detail import Aligned, UtteranceAnalysis, flac, peaks, spectrogram
 from asr_exp.commands.report.figures import draw_errors, draw_utterance, file_names, save
 from asr_exp.commands.report.page import HERE
 from asr_exp.commands.report.record import TrainingLosses, read_record, thinned
@@ -36,7 +36,9 @@ EVIL = "</script><img src=x onerror=alert(1)> <!--<script> \u2028 & \"'"
 
 def sentences(count: int, seed: int = 0) -> list[tuple[str, str]]:
     """References, and hypotheses with some words replaced, left out and put in."""
-    draw, words, pairs = random.Random(seed), ["ba", "di", "go", "lu", "me", "no"], []
+    draw = random.Random(seed)
+    words = ["ba", "di", "go", "lu", "me", "no"]
+    pairs = []
     for _ in range(count):
         reference = draw.choices(words, k=draw.randint(1, 9))
         hypothesis = [draw.choice(words) if draw.random() < 0.1 else word for word in reference if draw.random() > 0.05]
@@ -57,7 +59,9 @@ def asked(capsys, *arguments, status=0):
 
 
 def test_the_confusions_are_those_that_jiwer_aligns():
-    pairs, found, theirs = sentences(300), Confusions(), [Counter(), Counter(), Counter()]
+    pairs = sentences(300)
+    found = Confusions()
+    theirs = [Counter(), Counter(), Counter()]
     for reference, hypothesis in pairs:
         r, h = reference.split(), hypothesis.split()
         steps = operations(r, h)
@@ -322,7 +326,7 @@ def test_dollars_in_words_are_no_mathematics(tmp_path, capsys, monkeypatch):
     write_run(tmp_path / "r", [("$\\frac$ ba", "$_$ ba"), ("ba $_$", "ba")], speakers=("$\\left$", "$_$"))
     asked(capsys, "r", "format=png", "out=pictures")
     spoken = Aligned([Word("$_$", 0.0, 0.1, 1.0)], [Word("$\\frac$", 0.0, 0.1, 1.0)])
-    heard = Heard(np.full((10, 3), 1 / 3, np.float32), 0.02, ["$_$", "$\\left$", "∅"], 2, [0] * 10, None, spoken)
+    heard = UtteranceAnalysis(np.full((10, 3), 1 / 3, np.float32), 0.02, ["$_$", "$\\left$", "∅"], 2, [0] * 10, None, spoken)
     assert size(save(draw_utterance(np.ones(3200, np.int16), 16000, heard), tmp_path / "a.png", 400))[0] == 400
 
 
@@ -330,7 +334,7 @@ def test_counts_are_drawn_as_counts(tmp_path):
     pytest.importorskip("matplotlib", reason="the extra report is not installed")
     config = load_run(str(write_run(tmp_path / "r", [("ba di", "ba go")])))
     config.run = str(tmp_path / "r")
-    substitutions, deletions, _ = draw_errors(Utterances([read_record(config, "test")], "word")).axes
+    substitutions, deletions, _ = draw_errors(UtteranceTable([read_record(config, "test")], "word")).axes
     ticks = substitutions.get_xticks()
     assert len(ticks) > 1 and np.array_equal(ticks, ticks.round())
     assert deletions.texts[0].get_text() == "none" and not len(deletions.get_xticks())

@@ -13,8 +13,8 @@ from harness import QUIET, SMALL, make_corpus, run
 from reporting import write_run
 from test_report import EVIL, asked, sentences
 
-from asr_exp.commands.report.closeup import Aligned, Heard, packed
-from asr_exp.commands.report.contents import Utterances, contents
+from asr_exp.commands.report.contents import UtteranceTable, contents
+from asr_exp.commands.report.detail import Aligned, UtteranceAnalysis, packed
 from asr_exp.commands.report.page import html
 from asr_exp.commands.report.record import read_record
 from asr_exp.runs.folder import load_run
@@ -121,7 +121,9 @@ def test_two_runs_side_by_side(opened, capsys, tmp_path, width):
 
 def substitutions(reference: str, hypothesis: str) -> set[tuple[str, str]]:
     """The pairs of words that jiwer aligns as substitutions."""
-    r, h, found = reference.split(), hypothesis.split(), set()
+    r = reference.split()
+    h = hypothesis.split()
+    found = set()
     for one in jiwer.process_words(reference, hypothesis).alignments[0]:
         if one.type == "substitute":
             found |= set(zip(r[one.ref_start_idx : one.ref_end_idx], h[one.hyp_start_idx : one.hyp_end_idx], strict=True))
@@ -163,9 +165,9 @@ def test_ten_thousand_utterances_open_at_once(opened, capsys, tmp_path):
     record = read_record(config, "test")
     noise = (3000 * draw.standard_normal(16000 * 10)).astype(np.int16)
     posteriors, tokens = draw.dirichlet(np.ones(30), 500).astype(np.float32), [chr(97 + i) for i in range(30)]
-    heard = Heard(posteriors, 0.02, tokens, 29, [0] * 500, None, Aligned([], []))
+    heard = UtteranceAnalysis(posteriors, 0.02, tokens, 29, [0] * 500, None, Aligned([], []))
     closeups = [packed(noise, 16000, [heard]) for _ in range(24)]
-    utterances = Utterances([record], "word")
+    utterances = UtteranceTable([record], "word")
     said = contents([record], utterances, None, {i: i for i in range(24)}, [], [])
     (tmp_path / "page.html").write_text(html(said, closeups), encoding="utf-8")
     megabytes = (tmp_path / "page.html").stat().st_size / 1e6

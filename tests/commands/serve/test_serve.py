@@ -253,7 +253,9 @@ def browser(tmp_path_factory):
 def opened(browser, address, **options):
     """A page of the server; at the end it is certain that it complained of nothing and asked no one else."""
     context = browser.new_context(**options)
-    page, complaints, asked = context.new_page(), [], []
+    page = context.new_page()
+    complaints = []
+    asked = []
     page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))

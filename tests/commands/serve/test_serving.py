@@ -25,7 +25,7 @@ from asr_exp.commands.serve import middleware as intake
 from asr_exp.commands.serve import stream, uploads
 from asr_exp.commands.serve.app import PAGE, make_app
 from asr_exp.commands.serve.batcher import Batcher
-from asr_exp.commands.serve.limits import Limits, Refused
+from asr_exp.commands.serve.limits import HTTPError, ServeLimits
 from asr_exp.commands.serve.metrics import Metrics
 from asr_exp.commands.serve.server import bound, url
 from asr_exp.commands.serve.service import Service
@@ -35,7 +35,7 @@ from asr_exp.decoding.alignment import Word
 from asr_exp.inference.transcriber import Transcript
 from asr_exp.runtime.distributed import started
 
-LIMITS = Limits(max_bytes=2**20, max_seconds=60, queue=100, queue_seconds=600, streams=2, timeout=20)
+LIMITS = ServeLimits(max_bytes=2**20, max_seconds=60, queue=100, queue_seconds=600, streams=2, timeout=20)
 SAID = Transcript("so it is", [Word("so", 0.1, 0.3, 0.9), Word("it", 0.4, 0.5, 0.8), Word("is", 3.0, 3.25, 0.5)], 4.0)
 
 
@@ -310,7 +310,7 @@ def test_who_has_gone_is_not_recognised():
         await asyncio.gather(first, waiting[0], waiting[2])
         assert metrics.registry.get_sample_value("asr_exp_waiting_seconds") == pytest.approx(0)
         batcher.close()
-        with pytest.raises(Refused, match="stopping"):
+        with pytest.raises(HTTPError, match="stopping"):
             await batcher.recognise(np.zeros(1, np.int16))
         assert not any(thread.is_alive() for thread in batcher._threads)
 
@@ -514,7 +514,7 @@ def test_a_session_is_not_held_by_saying_nothing(client, monkeypatch):
     monkeypatch.setattr(stream, "QUIET", 0.2)
     here = client(max_seconds=0.2)
 
-    def told(part):
+    def as_message(part):
         """What comes of parts sent for up to two seconds."""
         with here.websocket_connect("/v1/stream") as socket:
             socket.send_json({"rate": 16000})
@@ -525,7 +525,7 @@ def test_a_session_is_not_held_by_saying_nothing(client, monkeypatch):
                     break
             return socket.receive_json()["error"]["message"]
 
-    assert "0.2 s" in told(b"") and "0.6 s" in told(b"\0\0")
+    assert "0.2 s" in as_message(b"") and "0.6 s" in as_message(b"\0\0")
 
 
 def test_pages_of_other_sites_are_not_served(client):

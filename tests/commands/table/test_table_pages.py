@@ -26,7 +26,9 @@ class Page(HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.open, self.texts, self.fetched = [], [], []
+        self.open = []
+        self.texts = []
+        self.fetched = []
 
     def handle_starttag(self, tag, attrs):
         self.fetched += [value for name, value in attrs if name in ("src", "href", "data", "action")] + [tag] * (tag in ("script", "link"))

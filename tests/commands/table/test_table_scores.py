@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from asr_exp.commands.table.scores import Published, Score, interval, judge, verdict
+from asr_exp.commands.table.scores import PublishedScore, Score, interval, judge, verdict
 
 
 def score(value, ci95=None, degrees=None, coverage=1.0, split=("test",)):
@@ -45,8 +45,8 @@ def test_verdicts_at_the_edges_of_the_tolerance(ours, within, word):
 
 
 def test_no_verdict_on_another_split_or_a_part_of_one():
-    published = Published(0.2, split="dev-clean")
+    published = PublishedScore(0.2, split="dev-clean")
     assert judge([score(0.2, split=["dev-clean"])], published) == ("as published", "")
     assert judge([score(0.2, split=["test-clean"])], published)[0] == "cannot tell"
     assert "97.0 %" in judge([score(0.2, split=["dev-clean"], coverage=0.97)], published)[1]
-    assert judge([score(0.2)], Published()) == ("", "") == judge([], published)
+    assert judge([score(0.2)], PublishedScore()) == ("", "") == judge([], published)

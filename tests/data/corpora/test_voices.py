@@ -6,7 +6,7 @@ from corpus_section import read, section
 
 from asr_exp.data.corpora.synthetic import demo, voices
 from asr_exp.data.corpora.synthetic.channel import recorded
-from asr_exp.rehearsal import corpora as standins
+from asr_exp.rehearsal import corpora as synthetic_corpora
 
 RATE = 16000
 
@@ -50,8 +50,8 @@ def test_the_transcripts_are_phones_or_letters(small, tmp_path):
 
 
 def test_recordings_under_the_root_are_heard_in_training_alone(small, tmp_path):
-    standins.write("librispeech", "en", tmp_path / "data" / "LibriSpeech")
-    standins.write("common-voice", "tr", tmp_path / "data" / "cv-corpus-17")
+    synthetic_corpora.write("librispeech", "en", tmp_path / "data" / "LibriSpeech")
+    synthetic_corpora.write("common-voice", "tr", tmp_path / "data" / "cv-corpus-17")
     alone = read("voices", tmp_path / "cache", columns__text="phones").splits
     both = read("voices", tmp_path / "cache", columns__text="phones", root=str(tmp_path / "data")).splits
     assert both["dev"] == alone["dev"] and both["test"] == alone["test"] and both["train"][:12] == alone["train"]

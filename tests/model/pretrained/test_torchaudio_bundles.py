@@ -57,7 +57,9 @@ def noise(seconds: float) -> np.ndarray:
 def test_the_same_logits(bundle):
     assert bundle_labels("SMALL") == ["-", *LABELS]
     network, extractor = load_backbone("torchaudio:SMALL", 9, 0, keep_head=True)
-    model, theirs, clip = Recogniser(network, extractor).eval(), bundle.get_model(), noise(1.7)
+    model = Recogniser(network, extractor).eval()
+    theirs = bundle.get_model()
+    clip = noise(1.7)
     want, _ = theirs(torch.from_numpy(clip / np.float32(32768))[None])
     got = model(Batch(np.zeros(1, int), torch.from_numpy(clip)[None], [len(clip)], torch.empty(0), [0])).logits
     assert got.shape == want.shape and (got - want).abs().max() < 1e-4 * want.abs().max() and want.std(1).max() > 0.1

@@ -15,9 +15,13 @@ from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding.alignment import Span, Word, align_labels, best_path, words_of
 from asr_exp.inference.transcriber import Transcriber
 
-BANDS, WINDOW, HOP = 64, 0.025, 0.010  # mel bands; seconds
+BANDS = 64  # mel bands; seconds
+WINDOW = 0.025
+HOP = 0.010
 RANGE = 70.0  # decibels below the loudest that are shown
-MOST_FRAMES, MOST_LABELS, MOST_PEAKS = 3000, 48, 2000
+MOST_FRAMES = 3000
+MOST_LABELS = 48
+MOST_PEAKS = 2000
 SEEN = 0.05  # a label is shown where its posterior comes so far
 
 
@@ -30,7 +34,7 @@ class Aligned:
 
 
 @dataclass(frozen=True)
-class Heard:
+class UtteranceAnalysis:
     """What a recogniser makes of an utterance. posteriors: (frames, vocabulary); frame: seconds from one to the next; best: the
     likeliest label of each frame."""
 
@@ -43,7 +47,7 @@ class Heard:
     hypothesis: Aligned
 
 
-def hear(transcriber: Transcriber, clip: np.ndarray, reference: str | None, hypothesis: str | None) -> Heard:
+def analyse(transcriber: Transcriber, clip: np.ndarray, reference: str | None, hypothesis: str | None) -> UtteranceAnalysis:
     """clip: int16, at the transcriber's rate; reference: after the text rules; hypothesis: a text, or None for the best path's."""
     (log_probs,) = transcriber.emissions([clip])
     tokenizer = transcriber.tokenizer
@@ -54,7 +58,7 @@ def hear(transcriber: Transcriber, clip: np.ndarray, reference: str | None, hypo
         said = _spans(log_probs, tokenizer.encode(hypothesis), tokenizer)
     spoken = None if reference is None else _spans(log_probs, tokenizer.encode(tokenizer.target(reference)), tokenizer)
     tokens = [label_name(token, tokenizer) for token in tokenizer.tokens]
-    return Heard(log_probs.exp().numpy(), transcriber.frame, tokens, tokenizer.blank, best.tolist(),
+    return UtteranceAnalysis(log_probs.exp().numpy(), transcriber.frame, tokens, tokenizer.blank, best.tolist(),
                  None if spoken is None else _aligned(spoken, transcriber), _aligned(said, transcriber))
 
 
@@ -77,7 +81,7 @@ def _aligned(spans: Sequence[Span], transcriber: Transcriber) -> Aligned:
     return Aligned(labels, words_of(spans, tokenizer, frame))
 
 
-def shown_labels(heard: Heard) -> list[int]:
+def shown_labels(heard: UtteranceAnalysis) -> list[int]:
     """The labels whose row of emissions is worth drawing: those that come up at all, the likeliest where there are many, blank last."""
     highest = heard.posteriors.max(axis=0, initial=0.0)
     highest[heard.blank] = 0.0
@@ -110,7 +114,7 @@ def peaks(clip: np.ndarray) -> np.ndarray:
 # for the page
 
 
-def packed(clip: np.ndarray, rate: int, heard: Sequence[Heard]) -> dict[str, Any]:
+def packed(clip: np.ndarray, rate: int, heard: Sequence[UtteranceAnalysis]) -> dict[str, Any]:
     """All of it as JSON: arrays as base64 of their bytes, sound as FLAC. heard: by each of the runs that are set side by side."""
     picture, step = spectrogram(clip, rate)
     shades = np.round((picture / RANGE + 1) * 255).astype(np.uint8)
@@ -128,7 +132,7 @@ def flac(clip: np.ndarray, rate: int) -> bytes:
     return file.getvalue()
 
 
-def _emissions(heard: Heard) -> dict[str, Any]:
+def _emissions(heard: UtteranceAnalysis) -> dict[str, Any]:
     labels = shown_labels(heard)
     shades = np.round(heard.posteriors[:, labels].T * 255).astype(np.uint8)
     rows = {label: row for row, label in enumerate(labels)}
