@@ -1,4 +1,6 @@
-"""The packages: those of asr_exp/, and the folders of conf/, which a wheel holds as asr_exp.conf. The rest is in pyproject.toml."""
+"""The packages: those of asr_exp/, and the folders of conf/, which a wheel holds as asr_exp.conf. The rest is
+in pyproject.toml.
+"""
 
 from setuptools import find_namespace_packages, find_packages, setup
 

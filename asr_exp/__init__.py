@@ -1,3 +1,5 @@
-"""asr_exp: compose a dataset, a speech backbone and a trainer by name; get a CTC recogniser and a number to believe."""
+"""asr_exp: compose a dataset, a speech backbone and a trainer by name; get a CTC recogniser and a number to
+believe.
+"""
 
 __version__ = "0.1.0"

@@ -1,4 +1,6 @@
-"""What a plugin imports: the functions that register its own parts by name. These names stay where they are."""
+"""What a plugin imports: the functions that register its own parts by name. These names stay where
+they are.
+"""
 
 from asr_exp.data.corpora import register_reader
 from asr_exp.data.text import register_rule
@@ -7,5 +9,10 @@ from asr_exp.training.optim import register_optimizer, register_schedule
 from asr_exp.training.trackers import register_tracker
 
 __all__ = [
-    "register_decoder", "register_optimizer", "register_reader", "register_rule", "register_schedule", "register_tracker",
-]  # fmt: skip
+    "register_decoder",
+    "register_optimizer",
+    "register_reader",
+    "register_rule",
+    "register_schedule",
+    "register_tracker",
+]

@@ -1,4 +1,6 @@
-"""One measured process: `python -m benchmarks.arm TASK.json` does what the task says and writes its times to the task's `out`."""
+"""One measured process: `python -m benchmarks.arm TASK.json` does what the task says and writes its times to
+the task's `out`.
+"""
 
 import importlib
 import json
@@ -55,7 +57,9 @@ class Clock:
         self.found[name] = time.time()
 
     def step(self, number: int, epoch: int) -> None:
-        """An optimiser step is over; at the ends of epochs (of so many steps), and after the first, the device is waited for."""
+        """An optimiser step is over; at the ends of epochs (of so many steps), and after the first, the
+        device is waited for.
+        """
         if number == 1 or number % epoch == 0:
             self.settle()
             self.found["steps"].append(number)
@@ -75,7 +79,9 @@ class Clock:
         self.found["loaded"] = self._memory("VmRSS", "memory_allocated")
 
     def peak(self) -> int:
-        """Bytes so far at the most: of the GPU where there is one, else of this process (not of a data loader's workers)."""
+        """Bytes so far at the most: of the GPU where there is one, else of this process (not of a data
+        loader's workers).
+        """
         return self._memory("VmHWM", "max_memory_allocated")
 
     def _memory(self, resident: str, allocated: str) -> int:
@@ -87,7 +93,9 @@ class Clock:
 
 
 def memory_of(name: str) -> int:
-    """Bytes of this process as Linux counts them: VmRSS, what is resident now; VmHWM, its peak (that of getrusage is the parent's too)."""
+    """Bytes of this process as Linux counts them: VmRSS, what is resident now; VmHWM, its peak (that of
+    getrusage is the parent's too).
+    """
     with open("/proc/self/status") as file:
         told = dict(line.split(":", 1) for line in file)
     return 1024 * int(told[name].split()[0])

@@ -1,4 +1,6 @@
-"""What has to hold before a speed counts: the same loss and gradients, and the same learning. A row whose gate fails is void."""
+"""What has to hold before a speed counts: the same loss and gradients, and the same learning. A row whose
+gate fails is void.
+"""
 
 import json
 import math
@@ -16,13 +18,17 @@ from benchmarks.measure import Bench, run_arm
 from benchmarks.rows import ARMS, Row
 
 TOLERANCE = 1e-4  # relative, of loss and gradients in fp32
-FLOOR = 1e-3  # a tensor's difference is relative to its own gradient, or to this share of the whole gradient where that is larger
+# a tensor's difference is relative to its own gradient, or to this share of the whole gradient where that is
+# larger
+FLOOR = 1e-3
 SEEDS = 3
 T99 = 4.604  # Student's t, two-sided 99 %, for the 2 * SEEDS - 2 degrees of freedom of two arms
 COARSE = 0.15  # noise beyond which nothing is shown
 NOISE = 0.04  # beside tones of 0.2 to 0.6: loud enough that the best of recognisers errs
 TONES = {"ba": 250.0, "di": 500.0, "go": 900.0, "lu": 1600.0, "me": 2600.0}
-STEP = 1000.0  # learning rate of the one step of SGD that reveals the gradient: large, so that rounding of the weights is not seen
+# learning rate of the one step of SGD that reveals the gradient: large, so that rounding of the weights is
+# not seen
+STEP = 1000.0
 
 
 def gates_of(rows: list[Row]) -> list[str]:
@@ -31,7 +37,10 @@ def gates_of(rows: list[Row]) -> list[str]:
 
 
 def of_row(row: Row) -> list[str]:
-    return [f"gradients-{row.model}", *([f"learning-{row.precision}"] if row.kind == "train" and not row.quick else [])]
+    return [
+        f"gradients-{row.model}",
+        *([f"learning-{row.precision}"] if row.kind == "train" and not row.quick else []),
+    ]
 
 
 def check(name: str, bench: Bench, device: str) -> dict[str, Any]:
@@ -40,23 +49,41 @@ def check(name: str, bench: Bench, device: str) -> dict[str, Any]:
     return _gradients(what, bench, device) if kind == "gradients" else _learning(what, bench, device)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the same loss and gradients
 
 
 def _gradients(model: str, bench: Bench, device: str) -> dict[str, Any]:
     clips, seconds = bench.clips(1, 4, seed=2)
-    task = Task("gate", "gradients", str(bench.model(model)), str(clips), str(clips), "", "", "fp32", device, 4, 1, 1, seconds)
+    task = Task(
+        "gate",
+        "gradients",
+        str(bench.model(model)),
+        str(clips),
+        str(clips),
+        "",
+        "",
+        "fp32",
+        device,
+        4,
+        1,
+        1,
+        seconds,
+    )
     found = run_arm(task, bench.folder)
     if "failed" in found:
         return {"passed": False, "says": found["failed"]}
     apart = {name: found[name] for name in ("loss", "gradient", "tensor")}
-    says = f"relative difference of the loss {apart['loss']:.0e}, the gradient {apart['gradient']:.0e}, one tensor's {apart['tensor']:.0e}"
+    says = (
+        f"relative difference of the loss {apart['loss']:.0e}, the gradient {apart['gradient']:.0e}, one"
+        f" tensor's {apart['tensor']:.0e}"
+    )
     return {"passed": max(apart.values()) <= TOLERANCE, "says": f"{says}; allowed {TOLERANCE:.0e}", **apart}
 
 
 def run(task: Task, clock: Clock) -> None:
-    """One step of plain gradient descent by asr_exp's command line, in fp32, on clips of different lengths together, against transformers.
+    """One step of plain gradient descent by asr_exp's command line, in fp32, on clips of different lengths
+    together, against transformers.
 
     What the step took from the weights is the gradient times the learning rate.
     """
@@ -67,7 +94,13 @@ def run(task: Task, clock: Clock) -> None:
 
     ours.watch(task, clock)
     asked = [word for word in ours.settings(task) if not word.startswith(("augment", "optimizer.lr="))]
-    asked += ["augment=none", "schedule=constant", "optimizer=sgd", "optimizer.momentum=0", f"optimizer.lr={STEP}"]
+    asked += [
+        "augment=none",
+        "schedule=constant",
+        "optimizer=sgd",
+        "optimizer.momentum=0",
+        f"optimizer.lr={STEP}",
+    ]
     asked += ["optimizer.clip_norm=null"]
     if status := main(asked):
         raise SystemExit(status)
@@ -81,9 +114,11 @@ def run(task: Task, clock: Clock) -> None:
 
 
 def _by_transformers(task: Task) -> tuple[float, dict[str, np.ndarray]]:
-    """Mean loss over the clips and its gradient by name, in double precision; each clip alone, so that padding has no say.
+    """Mean loss over the clips and its gradient by name, in double precision; each clip alone, so that
+    padding has no say.
 
-    The loss is not transformers' own, which is CTC's in fp32 whatever the network's precision: its gradient is off by up to 1e-4.
+    The loss is not transformers' own, which is CTC's in fp32 whatever the network's precision: its gradient
+    is off by up to 1e-4.
     """
     import torch
     import transformers
@@ -99,7 +134,9 @@ def _by_transformers(task: Task) -> tuple[float, dict[str, np.ndarray]]:
         labels = processor.tokenizer(row["text"], return_tensors="pt").input_ids
         log_probs = network(values.to(torch.float64)).logits.log_softmax(-1).transpose(0, 1)
         frames, length = torch.tensor([len(log_probs)]), torch.tensor([labels.shape[1]])
-        loss = torch.nn.functional.ctc_loss(log_probs, labels, frames, length, network.config.pad_token_id) / len(rows)
+        loss = torch.nn.functional.ctc_loss(
+            log_probs, labels, frames, length, network.config.pad_token_id
+        ) / len(rows)
         loss.backward()
         total += loss.item()
     return total, {name: p.grad.numpy() for name, p in network.named_parameters() if p.grad is not None}
@@ -110,25 +147,45 @@ def _differences(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> 
     norms = {name: float(np.linalg.norm(gradient)) for name, gradient in theirs.items()}
     apart = {name: float(np.linalg.norm(ours[name] - gradient)) for name, gradient in theirs.items()}
     whole = math.hypot(*norms.values())
-    return {"gradient": math.hypot(*apart.values()) / whole, "tensor": max(apart[n] / max(norms[n], FLOOR * whole) for n in theirs)}
+    return {
+        "gradient": math.hypot(*apart.values()) / whole,
+        "tensor": max(apart[n] / max(norms[n], FLOOR * whole) for n in theirs),
+    }
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the same learning
 
 
 def _learning(precision: str, bench: Bench, device: str) -> dict[str, Any]:
     """WER on held-out utterances after the same steps from the same weights, with several seeds an arm.
 
-    The seeds differ in the order of the data and the masks: their spread is the noise that a difference of means is held against.
+    The seeds differ in the order of the data and the masks: their spread is the noise that a difference of
+    means is held against.
     """
     batch = 6
     steps = 50
     epochs = 12
     train, seconds = _tones(bench.folder / "tones" / "train.csv", batch * steps, 0)
     test, _ = _tones(bench.folder / "tones" / "test.csv", 100, 1)
-    task = Task("", "learn", str(bench.model("learner")), str(train), str(test), "", "", precision, device, batch, steps, epochs, seconds,
-                learning_rate=3e-3, warmup=20, mask_length=2)
+    task = Task(
+        "",
+        "learn",
+        str(bench.model("learner")),
+        str(train),
+        str(test),
+        "",
+        "",
+        precision,
+        device,
+        batch,
+        steps,
+        epochs,
+        seconds,
+        learning_rate=3e-3,
+        warmup=20,
+        mask_length=2,
+    )
     wers: dict[str, list[float]] = {arm: [] for arm in ARMS}
     for seed in range(SEEDS):
         for arm in ARMS:
@@ -141,9 +198,11 @@ def _learning(precision: str, bench: Bench, device: str) -> dict[str, Any]:
 
 
 def judge(wers: dict[str, list[float]]) -> dict[str, Any]:
-    """Whether our mean WER is that of the others within the seeds' noise: Student's t on their pooled variance, at 99 %, or half a point.
+    """Whether our mean WER is that of the others within the seeds' noise: Student's t on their pooled
+    variance, at 99 %, or half a point.
 
-    Better is no excuse: the arms are to do the same. Where nobody has learned, or the noise hides everything, the gate fails.
+    Better is no excuse: the arms are to do the same. Where nobody has learned, or the noise hides everything,
+    the gate fails.
     """
     means = {arm: statistics.mean(values) for arm, values in wers.items()}
     apart = []
@@ -155,12 +214,16 @@ def judge(wers: dict[str, list[float]]) -> dict[str, Any]:
         passed &= abs(means["ours"] - means[other]) <= allowed
         faults += [f"too noisy to tell from {other}"] if allowed > COARSE else []
         apart.append(f"{means['ours'] - means[other]:+.3f} against {other} (noise {allowed:.3f})")
-    says = ", ".join(f"{arm} {means[arm]:.3f}" for arm in ARMS) + f"; ours {' and '.join(apart)}, {SEEDS} seeds each"
+    says = (
+        ", ".join(f"{arm} {means[arm]:.3f}" for arm in ARMS)
+        + f"; ours {' and '.join(apart)}, {SEEDS} seeds each"
+    )
     return {"passed": passed and not faults, "says": "; ".join([f"WER {says}", *faults]), "wers": wers}
 
 
 def _tones(path: Path, count: int, seed: int) -> tuple[Path, float]:
-    """Utterances of three words, each a burst of its own tone in noise: learned in seconds, not all of it -> manifest, seconds.
+    """Utterances of three words, each a burst of its own tone in noise: learned in seconds, not all of it ->
+    manifest, seconds.
 
     They are about as long as each other, so that which of them share a batch has no part in what is learned.
     """
@@ -173,7 +236,10 @@ def _tones(path: Path, count: int, seed: int) -> tuple[Path, float]:
         parts = []
         for word in words:
             time = np.arange(int(material.RATE * rng.uniform(0.2, 0.3))) / material.RATE
-            parts += [np.hanning(len(time)) * np.sin(2 * np.pi * TONES[word] * rng.uniform(0.97, 1.03) * time), np.zeros(1600)]
+            parts += [
+                np.hanning(len(time)) * np.sin(2 * np.pi * TONES[word] * rng.uniform(0.97, 1.03) * time),
+                np.zeros(1600),
+            ]
         samples = np.concatenate(parts) * rng.uniform(0.2, 0.6)
         samples = samples + NOISE * rng.standard_normal(len(samples))
         soundfile.write(folder / f"{number:03d}.wav", samples, material.RATE, subtype="PCM_16")

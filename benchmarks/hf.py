@@ -1,10 +1,12 @@
-"""What one would run otherwise: the Trainer of transformers, the way its CTC fine-tuning example uses it; and the same with care.
+"""What one would run otherwise: the Trainer of transformers, the way its CTC fine-tuning example uses it; and
+the same with care.
 
-`hf` follows the commands the examples page publishes, which group batches by length and name a column `input_length` for it (transformers 5
-drops that column before its sampler looks for it, and reads every recording instead): features as lists of floats in Arrow, no data
-loader worker, all logits gathered before they are decoded. `hf-tuned` changes what a careful user
-changes without a training loop of their own: arrays instead of lists, lengths that reach the sampler, the faster of two attention
-implementations, a worker that loads ahead, scoring in the order of length, argmax before logits are gathered.
+`hf` follows the commands the examples page publishes, which group batches by length and name a column
+`input_length` for it (transformers 5 drops that column before its sampler looks for it, and reads every
+recording instead): features as lists of floats in Arrow, no data loader worker, all logits gathered before
+they are decoded. `hf-tuned` changes what a careful user changes without a training loop of their own: arrays
+instead of lists, lengths that reach the sampler, the faster of two attention implementations, a worker that
+loads ahead, scoring in the order of length, argmax before logits are gathered.
 """
 
 import csv
@@ -31,7 +33,9 @@ class Collator:
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         audio = [{"input_values": row["input_values"]} for row in rows]
         batch = self.processor.feature_extractor.pad(audio, padding="longest", return_tensors="pt")
-        labels = self.processor.tokenizer.pad([{"input_ids": row["labels"]} for row in rows], padding="longest", return_tensors="pt")
+        labels = self.processor.tokenizer.pad(
+            [{"input_ids": row["labels"]} for row in rows], padding="longest", return_tensors="pt"
+        )
         batch["labels"] = labels["input_ids"].masked_fill(labels["attention_mask"] != 1, -100)
         return batch
 
@@ -47,7 +51,6 @@ class StepTimes(transformers.TrainerCallback):
 
 
 def run(task: Task, clock: Clock) -> None:
-    from transformers import Trainer, Wav2Vec2ForCTC  # noqa: F401  # transformers loads its parts when they are asked for
 
     transformers.utils.logging.set_verbosity_error()
     datasets.disable_progress_bars()
@@ -83,13 +86,19 @@ def rows_of(manifest: str) -> list[dict[str, str]]:
 
 
 def _dataset(task: Task, processor: Any, manifest: str, sort: bool = False) -> Any:
-    """A manifest as features and labels. As shipped, a row is a list of Python floats each time it is read."""
+    """A manifest as features and labels. As shipped, a row is a list of Python floats each time it is
+    read.
+    """
     rows = datasets.Dataset.from_list(rows_of(manifest))
 
     def prepare(row: dict[str, Any]) -> dict[str, Any]:
         samples, rate = soundfile.read(row["file"], dtype="float32")
         values = processor.feature_extractor(samples, sampling_rate=rate).input_values[0]
-        return {"input_values": values, "input_length": len(values), "labels": processor.tokenizer(row["text"]).input_ids}
+        return {
+            "input_values": values,
+            "input_length": len(values),
+            "labels": processor.tokenizer(row["text"]).input_ids,
+        }
 
     cache = Path(task.folder) / f"{Path(manifest).stem}.arrow"
     data = rows.map(prepare, remove_columns=rows.column_names, cache_file_name=str(cache))
@@ -107,30 +116,59 @@ def _trainer(task: Task, clock: Clock, processor: Any) -> Any:
     tuned = task.arm == "hf-tuned"
     evaluating = task.kind == "evaluate"
     arguments = transformers.TrainingArguments(
-        output_dir=f"{task.folder}/trainer", per_device_train_batch_size=task.batch,
+        output_dir=f"{task.folder}/trainer",
+        per_device_train_batch_size=task.batch,
         per_device_eval_batch_size=32 if tuned and task.device == "cuda" else 8,
-        max_steps=task.total, learning_rate=task.learning_rate, warmup_steps=task.warmup, bf16=task.precision == "bf16",
-        use_cpu=task.device == "cpu", train_sampling_strategy="random" if tuned and evaluating else "group_by_length",
-        length_column_name="input_length", remove_unused_columns=not tuned, dataloader_num_workers=task.workers if tuned else 0,
-        dataloader_persistent_workers=tuned and not evaluating,  # they would keep scoring the first set they were given
-        seed=task.seed, save_strategy="no", eval_strategy="no", report_to="none", disable_tqdm=True,
-    )  # fmt: skip
+        max_steps=task.total,
+        learning_rate=task.learning_rate,
+        warmup_steps=task.warmup,
+        bf16=task.precision == "bf16",
+        use_cpu=task.device == "cpu",
+        train_sampling_strategy="random" if tuned and evaluating else "group_by_length",
+        length_column_name="input_length",
+        remove_unused_columns=not tuned,
+        dataloader_num_workers=task.workers if tuned else 0,
+        # they would keep scoring the first set they were given
+        dataloader_persistent_workers=tuned and not evaluating,
+        seed=task.seed,
+        save_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
     return transformers.Trainer(
-        model=network_of(task, processor, task.attention if tuned else None), args=arguments, data_collator=Collator(processor),
-        train_dataset=None if evaluating else _dataset(task, processor, task.train), processing_class=processor.feature_extractor,
-        compute_metrics=_metrics(processor, tuned), preprocess_logits_for_metrics=_likeliest if tuned else None,
+        model=network_of(task, processor, task.attention if tuned else None),
+        args=arguments,
+        data_collator=Collator(processor),
+        train_dataset=None if evaluating else _dataset(task, processor, task.train),
+        processing_class=processor.feature_extractor,
+        compute_metrics=_metrics(processor, tuned),
+        preprocess_logits_for_metrics=_likeliest if tuned else None,
         callbacks=[StepTimes(task, clock)],
-    )  # fmt: skip
+    )
 
 
 def network_of(task: Task, processor: Any, attention: str | None, mask_time_prob: float = 0.05) -> Any:
     """The initial weights; masks and dropouts as the example script sets them, the front end frozen."""
-    none = ("attention_dropout", "hidden_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout", "layerdrop")
+    none = (
+        "attention_dropout",
+        "hidden_dropout",
+        "activation_dropout",
+        "feat_proj_dropout",
+        "final_dropout",
+        "layerdrop",
+    )
     network = transformers.AutoModelForCTC.from_pretrained(
-        task.model, dtype=torch.float32, attn_implementation=attention, pad_token_id=processor.tokenizer.pad_token_id,
-        ctc_loss_reduction="mean", mask_time_prob=mask_time_prob, mask_time_length=task.mask_length, mask_feature_prob=0.0,
+        task.model,
+        dtype=torch.float32,
+        attn_implementation=attention,
+        pad_token_id=processor.tokenizer.pad_token_id,
+        ctc_loss_reduction="mean",
+        mask_time_prob=mask_time_prob,
+        mask_time_length=task.mask_length,
+        mask_feature_prob=0.0,
         **dict.fromkeys(none, 0.0),
-    )  # fmt: skip
+    )
     network.freeze_feature_encoder()
     return network
 
@@ -146,14 +184,18 @@ def _metrics(processor: Any, chosen: bool) -> Any:
         labels = found.predictions if chosen else np.argmax(found.predictions, axis=-1)
         blank = processor.tokenizer.pad_token_id
         said = processor.tokenizer.batch_decode(np.where(labels == -100, blank, labels))
-        meant = processor.tokenizer.batch_decode(np.where(found.label_ids == -100, blank, found.label_ids), group_tokens=False)
+        meant = processor.tokenizer.batch_decode(
+            np.where(found.label_ids == -100, blank, found.label_ids), group_tokens=False
+        )
         return {"wer": jiwer.wer(meant, said), "utterances": len(said)}
 
     return compute
 
 
 def _time_attention(task: Task, clock: Clock, processor: Any) -> None:
-    """Seconds of a pass by either attention implementation, with a backward pass where a row trains: the best of three."""
+    """Seconds of a pass by either attention implementation, with a backward pass where a row trains: the best
+    of three.
+    """
     trains = task.kind == "attention-train"
     data = _dataset(task, processor, task.train if trains else task.test).with_format("numpy")
     batch = Collator(processor)([data[i] for i in range(min(task.batch, len(data)))])
@@ -164,7 +206,10 @@ def _time_attention(task: Task, clock: Clock, processor: Any) -> None:
         for _ in range(4):
             clock.settle()
             began = time.perf_counter()
-            with torch.set_grad_enabled(trains), torch.autocast(task.device, dtype=torch.bfloat16, enabled=task.precision == "bf16"):
+            with (
+                torch.set_grad_enabled(trains),
+                torch.autocast(task.device, dtype=torch.bfloat16, enabled=task.precision == "bf16"),
+            ):
                 loss = network(**batch).loss
             if trains:
                 loss.backward()

@@ -1,4 +1,6 @@
-"""What the arms are given: speech of given lengths with manifests, and initial weights. All of it a function of a seed."""
+"""What the arms are given: speech of given lengths with manifests, and initial weights. All of it a function
+of a seed.
+"""
 
 import csv
 import json
@@ -18,8 +20,26 @@ LENGTHS = {
     "common-voice": (1.6, 2.4, 2.9, 3.3, 3.4, 3.7, 4.1, 4.7, 5.2, 6.2, 10.5),
     "timit": (1.4, 2.2, 2.4, 2.6, 2.8, 3.0, 3.1, 3.3, 3.7, 4.2, 5.5),
 }
-WORDS = ("please", "turn", "on", "the", "kitchen", "light", "and", "bring", "my", "red", "cup", "some", "tea", "then", "close", "garden")
-# The space first, as in the vocabularies the example script makes: gathered logits are filled up with what its argmax takes for the first.
+WORDS = (
+    "please",
+    "turn",
+    "on",
+    "the",
+    "kitchen",
+    "light",
+    "and",
+    "bring",
+    "my",
+    "red",
+    "cup",
+    "some",
+    "tea",
+    "then",
+    "close",
+    "garden",
+)
+# The space first, as in the vocabularies the example script makes: gathered logits are filled up with what
+# its argmax takes for the first.
 TOKENS = ["|", *"abcdefghijklmnopqrstuvwxyz'", "[UNK]", "[PAD]"]
 POOL = 600  # seconds of speech that clips are cut from
 
@@ -27,19 +47,23 @@ POOL = 600  # seconds of speech that clips are cut from
 def clip_seconds(shape: str, batch: int, steps: int, seed: int = 0) -> np.ndarray:
     """Lengths of batch * steps clips of a corpus (or of all, `mixed`), in random order.
 
-    Each run of `batch` clips, in order of length, is about as even as it is in a corpus of thousands of hours: what grouping by
-    length can save, it saves here too, however few the clips are.
+    Each run of `batch` clips, in order of length, is about as even as it is in a corpus of thousands of
+    hours: what grouping by length can save, it saves here too, however few the clips are.
     """
     rng = np.random.default_rng(seed)
     shapes = list(LENGTHS) if shape == "mixed" else [shape]
     levels = np.linspace(0, 1, 1001)
-    every = np.sort(np.concatenate([np.interp(levels, np.linspace(0, 1, 11), LENGTHS[name]) for name in shapes]))
+    every = np.sort(
+        np.concatenate([np.interp(levels, np.linspace(0, 1, 11), LENGTHS[name]) for name in shapes])
+    )
     middles = np.quantile(every, (np.arange(steps) + 0.5) / steps)
     return rng.permutation(np.repeat(middles, batch) * rng.uniform(0.985, 1.015, batch * steps))
 
 
 def speech(folder: Path | None, seed: int = 0) -> np.ndarray:
-    """Speech to cut clips from, int16 at 16 kHz: of the recordings in a folder, else sentences of the demo, synthesised."""
+    """Speech to cut clips from, int16 at 16 kHz: of the recordings in a folder, else sentences of the demo,
+    synthesised.
+    """
     parts: list[np.ndarray] = []
     if folder:
         for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".wav", ".flac")):
@@ -47,7 +71,9 @@ def speech(folder: Path | None, seed: int = 0) -> np.ndarray:
                 samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
                 parts.append(_at_rate(samples.mean(axis=1), rate))
         if not parts:
-            raise SystemExit(f"speech={folder} holds no .wav or .flac file; give another folder, or leave it out.")
+            raise SystemExit(
+                f"speech={folder} holds no .wav or .flac file; give another folder, or leave it out."
+            )
         return np.concatenate(parts)
     from asr_exp.data.corpora.synthetic import demo
     from asr_exp.data.espeak import Synthesiser
@@ -64,7 +90,9 @@ def _at_rate(samples: np.ndarray, rate: int) -> np.ndarray:
 
 
 def make_manifest(path: Path, seconds: np.ndarray, pool: np.ndarray, seed: int = 0) -> Path:
-    """Clips of these lengths and a manifest of them. Transcripts are words at a natural pace: no row is scored by them."""
+    """Clips of these lengths and a manifest of them. Transcripts are words at a natural pace: no row is
+    scored by them.
+    """
     rng = np.random.default_rng([seed, 1])
     clips = path.with_suffix("")
     clips.mkdir(parents=True)
@@ -72,7 +100,9 @@ def make_manifest(path: Path, seconds: np.ndarray, pool: np.ndarray, seed: int =
     for number, length in enumerate(seconds):
         samples = pool[(rng.integers(len(pool)) + np.arange(int(length * RATE))) % len(pool)]
         soundfile.write(clips / f"{number:05d}.wav", samples, RATE, subtype="PCM_16")
-        rows.append((f"{clips.name}/{number:05d}.wav", " ".join(rng.choice(WORDS, size=max(1, int(2.7 * length))))))
+        rows.append(
+            (f"{clips.name}/{number:05d}.wav", " ".join(rng.choice(WORDS, size=max(1, int(2.7 * length)))))
+        )
     return write_manifest(path, rows)
 
 
@@ -92,15 +122,24 @@ def config_of(name: str) -> Any:
 
 
 def save_model(folder: Path, name: str, seed: int = 0) -> Path:
-    """Random weights of one of MODELS with its tokenizer and feature extractor, as `save_pretrained` leaves them."""
+    """Random weights of one of MODELS with its tokenizer and feature extractor, as `save_pretrained` leaves
+    them.
+    """
     import torch
     import transformers
 
     transformers.logging.disable_progress_bar()
     folder.mkdir(parents=True)
-    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(TOKENS)}), encoding="utf-8")
+    (folder / "vocab.json").write_text(
+        json.dumps({token: i for i, token in enumerate(TOKENS)}), encoding="utf-8"
+    )
     tokenizer = transformers.Wav2Vec2CTCTokenizer(
-        str(folder / "vocab.json"), bos_token=None, eos_token=None, unk_token="[UNK]", pad_token="[PAD]", word_delimiter_token="|"
+        str(folder / "vocab.json"),
+        bos_token=None,
+        eos_token=None,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        word_delimiter_token="|",
     )
     torch.manual_seed(seed)
     network = transformers.Wav2Vec2ForCTC(config_of(name))

@@ -1,4 +1,6 @@
-"""The arm that is measured: asr_exp by its own command line, with a tracker that notes when each step was over."""
+"""The arm that is measured: asr_exp by its own command line, with a tracker that notes when each step was
+over.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -38,14 +40,30 @@ def watch(task: Task, clock: Clock) -> None:
 def settings(task: Task) -> list[str]:
     """The run as one would type it."""
     return [
-        "dataset=csv", f"dataset.train={task.train}", f"dataset.dev={task.test}", f"dataset.test={task.test}", "model=hf",
-        f"model.checkpoint={task.model}", "model.head=keep", "augment=light", f"augment.mask_time_length={task.mask_length}",
-        f"optimizer.lr={task.learning_rate}", f"schedule.warmup_steps={task.warmup}",
-        f"trainer.batch_seconds={task.seconds / task.steps * 1.0001:.6f}", f"trainer.max_steps={task.total}",
-        f"trainer.eval_every={task.total}", f"trainer.precision={task.precision}", f"trainer.device={task.device}", "trainer.examples=0",
+        "dataset=csv",
+        f"dataset.train={task.train}",
+        f"dataset.dev={task.test}",
+        f"dataset.test={task.test}",
+        "model=hf",
+        f"model.checkpoint={task.model}",
+        "model.head=keep",
+        "augment=light",
+        f"augment.mask_time_length={task.mask_length}",
+        f"optimizer.lr={task.learning_rate}",
+        f"schedule.warmup_steps={task.warmup}",
+        f"trainer.batch_seconds={task.seconds / task.steps * 1.0001:.6f}",
+        f"trainer.max_steps={task.total}",
+        f"trainer.eval_every={task.total}",
+        f"trainer.precision={task.precision}",
+        f"trainer.device={task.device}",
+        "trainer.examples=0",
         f"trainer.log_every={1 if task.device == 'cpu' else task.steps}",
-        f"seed={task.seed}", f"output_root={task.folder}/outputs", f"cache_root={task.folder}/cache", "tracking.name=benchmark",
-        "tracking.audio_examples=0", "plugins=[benchmarks.ours]",
+        f"seed={task.seed}",
+        f"output_root={task.folder}/outputs",
+        f"cache_root={task.folder}/cache",
+        "tracking.name=benchmark",
+        "tracking.audio_examples=0",
+        "plugins=[benchmarks.ours]",
     ]
 
 
@@ -63,7 +81,11 @@ def run(task: Task, clock: Clock) -> None:
     (result,) = Path(task.folder).glob("outputs/*/*/*/result.json")
     found = json.loads(result.read_text(encoding="utf-8"))
     trained, scored = found["train"], found["splits"]["test"]
-    clock.found |= {"audio": trained["audio_seconds"], "optimiser_steps": trained["steps"], "wer": scored["wer"]}
+    clock.found |= {
+        "audio": trained["audio_seconds"],
+        "optimiser_steps": trained["steps"],
+        "wer": scored["wer"],
+    }
 
 
 def _evaluate(task: Task, clock: Clock) -> None:
@@ -87,7 +109,15 @@ def _evaluate(task: Task, clock: Clock) -> None:
         for name in ("train", "test"):  # the first, a few utterances, to warm up
             split = build_split(config, data, name, tokenizer, model, False)
             clock.mark("began")
-            found = evaluate(model, split, tokenizer, decoder, runtime, config.trainer.device_seconds, config.trainer.loss_reduction,
-                             Path(task.folder) / f"hypotheses.{name}.jsonl")
+            found = evaluate(
+                model,
+                split,
+                tokenizer,
+                decoder,
+                runtime,
+                config.trainer.device_seconds,
+                config.trainer.loss_reduction,
+                Path(task.folder) / f"hypotheses.{name}.jsonl",
+            )
             clock.mark("ended")
     clock.found |= {"audio": float(split.seconds.sum()), "wer": found.summary["wer"]}

@@ -1,4 +1,6 @@
-"""The machine: what it is, how fast it multiplies matrices at this moment, and how much multiplying a model is."""
+"""The machine: what it is, how fast it multiplies matrices at this moment, and how much multiplying a model
+is.
+"""
 
 import importlib.metadata
 import os
@@ -7,7 +9,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-PROBED = (2048, 768, 3072)  # rows, inputs and outputs of the probe: a feed-forward layer of the base model over 40 s of audio
+# rows, inputs and outputs of the probe: a feed-forward layer of the base model over 40 s of audio
+PROBED = (2048, 768, 3072)
 PACKAGES = ("asr_exp", "torch", "transformers", "datasets", "accelerate", "jiwer", "numpy", "soundfile")
 
 
@@ -50,14 +53,19 @@ def processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+    }
 
 
 def work(config: Any, seconds: Iterable[float], training: bool) -> float:
-    """Floating-point operations of a wav2vec 2.0 over clips of these lengths: two for each multiplication of the matrices.
+    """Floating-point operations of a wav2vec 2.0 over clips of these lengths: two for each multiplication of
+    the matrices.
 
-    Forward: convolutions, projection, position convolution, the linear layers and attention of each layer, the head. Backward is twice
-    the forward again, for all but the frozen convolutions. Padding, norms, activations and what is computed anew are not counted.
+    Forward: convolutions, projection, position convolution, the linear layers and attention of each layer,
+    the head. Backward is twice the forward again, for all but the frozen convolutions. Padding, norms,
+    activations and what is computed anew are not counted.
     """
     front = rest = 0.0
     hidden = config.hidden_size
@@ -65,11 +73,17 @@ def work(config: Any, seconds: Iterable[float], training: bool) -> float:
     inner = config.intermediate_size
     for length in seconds:
         frames, channels = int(length * 16000), 1
-        for kernel, stride, width in zip(config.conv_kernel, config.conv_stride, config.conv_dim, strict=True):
+        for kernel, stride, width in zip(
+            config.conv_kernel, config.conv_stride, config.conv_dim, strict=True
+        ):
             frames = (frames - kernel) // stride + 1
             front += 2.0 * frames * kernel * channels * width
             channels = width
         position = config.num_conv_pos_embeddings * hidden * hidden / config.num_conv_pos_embedding_groups
-        linear = layers * (4 * hidden * hidden + 2 * hidden * inner) + channels * hidden + hidden * config.vocab_size
+        linear = (
+            layers * (4 * hidden * hidden + 2 * hidden * inner)
+            + channels * hidden
+            + hidden * config.vocab_size
+        )
         rest += 2.0 * frames * (position + linear) + layers * 4.0 * frames * frames * hidden
     return front + (3 if training else 1) * rest

@@ -1,7 +1,8 @@
 """Step time and memory of two processes against one, on CPUs: `python -m benchmarks.ranks --help`.
 
-Each process has one thread and the same audio, so that with summing for free two would take as long as one. `apart` is two
-processes that know nothing of each other: what the machine itself takes for running both at once.
+Each process has one thread and the same audio, so that with summing for free two would take as long as one.
+`apart` is two processes that know nothing of each other: what the machine itself takes for running both at
+once.
 """
 
 import argparse
@@ -19,21 +20,35 @@ from typing import Any
 from benchmarks import probe, report
 from benchmarks.arm import memory_of
 
-ARRANGEMENTS = {"one": (1, 1, "ddp"), "apart": (2, 1, "ddp"), "ddp": (2, 2, "ddp"), "fsdp": (2, 2, "fsdp")}  # processes, world, strategy
+# processes, world, strategy
+ARRANGEMENTS = {"one": (1, 1, "ddp"), "apart": (2, 1, "ddp"), "ddp": (2, 2, "ddp"), "fsdp": (2, 2, "fsdp")}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hidden", type=int, default=768, help="width of the wav2vec 2.0 encoder (768: 94 M parameters with 12 layers)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--hidden",
+        type=int,
+        default=768,
+        help="width of the wav2vec 2.0 encoder (768: 94 M parameters with 12 layers)",
+    )
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=10.0, help="an utterance's length")
-    parser.add_argument("--utterances", type=int, default=2, help="of a process in a step, a forward pass each")
+    parser.add_argument(
+        "--utterances", type=int, default=2, help="of a process in a step, a forward pass each"
+    )
     parser.add_argument("--steps", type=int, default=4, help="timed in each round, after one that is not")
     parser.add_argument("--rounds", type=int, default=3, help="all arrangements in turn, so often")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
-    parser.add_argument("--memory", action="store_true", help="measure memory: glibc gives it back at once, which takes time")
+    parser.add_argument(
+        "--memory", action="store_true", help="measure memory: glibc gives it back at once, which takes time"
+    )
     parser.add_argument("--only", nargs="*", default=list(ARRANGEMENTS), choices=list(ARRANGEMENTS))
-    parser.add_argument("--out", help="folder that RANKS.md is written to, for `benchmarks` the one in the repository")
+    parser.add_argument(
+        "--out", help="folder that RANKS.md is written to, for `benchmarks` the one in the repository"
+    )
     parser.add_argument("--strategy", help=argparse.SUPPRESS)  # what a process of an arrangement is told
     options = parser.parse_args()
     if options.strategy:
@@ -64,8 +79,10 @@ a process has one thread and hears {utterances} utterances of {seconds:g} s a st
 - *of the ideal*: the step of *apart* over the arrangement's own; what is lost is the price of working together.
 
 """
-HEAD = ["| | step, s | CPU s a process | of the ideal | held, MB | peak of steps, MB | of a checkpoint, MB |",
-        "|---|---|---|---|---|---|---|"]
+HEAD = [
+    "| | step, s | CPU s a process | of the ideal | held, MB | peak of steps, MB | of a checkpoint, MB |",
+    "|---|---|---|---|---|---|---|",
+]
 
 
 def lines(seen: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -76,7 +93,9 @@ def lines(seen: dict[str, list[dict[str, Any]]]) -> list[str]:
         busy = statistics.median(t for one in ranks for t in one["cpu"])
         held, peak, saving = (max(one[key] for one in ranks) / 1e6 for key in ("held", "peak", "saving"))
         ideal = f"{steps['apart'] / steps[name]:.0%}" if "apart" in steps else ""
-        made.append(f"| {name} | {steps[name]:.3f} | {busy:.3f} | {ideal} | {held:.0f} | {peak:.0f} | {saving:.0f} |")
+        made.append(
+            f"| {name} | {steps[name]:.3f} | {busy:.3f} | {ideal} | {held:.0f} | {peak:.0f} | {saving:.0f} |"
+        )
     return made
 
 
@@ -85,7 +104,13 @@ def run(processes: int, world: int, strategy: str) -> list[dict[str, Any]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shared = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
+    shared = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(world),
+    }
     started = [
         subprocess.Popen([sys.executable, "-m", "benchmarks.ranks", *sys.argv[1:], "--strategy", strategy],
                          env={**shared, "RANK": str(rank % world)}, stdout=subprocess.PIPE, text=True)
@@ -97,7 +122,9 @@ def run(processes: int, world: int, strategy: str) -> list[dict[str, Any]]:
 
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
-    """The steps of one process: seconds of each (wall, CPU), bytes of weights and optimizer held, peaks of resident memory."""
+    """The steps of one process: seconds of each (wall, CPU), bytes of weights and optimizer held, peaks of
+    resident memory.
+    """
     from asr_exp.data.batch import collate
     from asr_exp.runtime.distributed import started
     from asr_exp.runtime.fsdp import gathered
@@ -108,7 +135,10 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         wall, cpu = [], []
         forget_peak()
         for step in range(1, options.steps + 2):
-            batches = [collate(job.split, p, job.masks, step) for p in job.plan.micro_batches(step, runtime.rank, runtime.world)]
+            batches = [
+                collate(job.split, p, job.masks, step)
+                for p in job.plan.micro_batches(step, runtime.rank, runtime.world)
+            ]
             runtime.all_reduce_max(0)  # begin together
             before = time.perf_counter(), time.process_time()
             train_step(job, step, batches)
@@ -117,7 +147,9 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
             cpu.append(time.process_time() - before[1])
         peak = memory_of("VmHWM")
         forget_peak()
-        gathered({"weights": job.model.network.state_dict(), "optimizer": job.optimizer.state_dict()}, runtime.main)
+        gathered(
+            {"weights": job.model.network.state_dict(), "optimizer": job.optimizer.state_dict()}, runtime.main
+        )
         moments = [t for one in job.optimizer.state.values() for t in one.values()]
         held = sum(local(t).nbytes for t in (*job.model.parameters(), *moments))
         return {"wall": wall[1:], "cpu": cpu[1:], "held": held, "peak": peak, "saving": memory_of("VmHWM")}
@@ -134,17 +166,32 @@ def build(options: argparse.Namespace, runtime: Any) -> Any:
     from asr_exp.model.recogniser import Recogniser
 
     count, rng = options.utterances * runtime.world, np.random.default_rng(0)
-    config = compose([f"trainer.strategy={options.strategy}", "trainer.max_steps=100", "trainer.batch_seconds=null",
-                      f"trainer.batch_utterances={count}", f"trainer.device_seconds={options.seconds}"])  # fmt: skip
+    config = compose(
+        [
+            f"trainer.strategy={options.strategy}",
+            "trainer.max_steps=100",
+            "trainer.batch_seconds=null",
+            f"trainer.batch_utterances={count}",
+            f"trainer.device_seconds={options.seconds}",
+        ]
+    )
     tokenizer = Tokenizer.build(["abcdefghij klmnopqrst uvwxyz"], "character")
-    settings = {"hidden_size": options.hidden, "num_hidden_layers": options.layers, "num_attention_heads": options.hidden // 64,
-                "intermediate_size": 4 * options.hidden}  # fmt: skip
-    network, extractor = load_backbone(None, len(tokenizer), tokenizer.blank, architecture="wav2vec2", settings=settings)
+    settings = {
+        "hidden_size": options.hidden,
+        "num_hidden_layers": options.layers,
+        "num_attention_heads": options.hidden // 64,
+        "intermediate_size": 4 * options.hidden,
+    }
+    network, extractor = load_backbone(
+        None, len(tokenizer), tokenizer.blank, architecture="wav2vec2", settings=settings
+    )
     model = Recogniser(network, extractor)
     model.freeze(True, [])
     clips = rng.integers(-3000, 3000, (count, round(options.seconds * 16000)), dtype=np.int16)
     labels = [rng.integers(4, len(tokenizer), 40) for _ in range(count)]
-    split: Any = SimpleNamespace(seconds=np.full(count, options.seconds), clips=clips.__getitem__, labels=labels.__getitem__)
+    split: Any = SimpleNamespace(
+        seconds=np.full(count, options.seconds), clips=clips.__getitem__, labels=labels.__getitem__
+    )
     return build_training(config, split, tokenizer, model, runtime)
 
 

@@ -18,12 +18,18 @@ from benchmarks.rows import ARMS, ROWS, Row
 OTHERS = ("hf", "hf-tuned")
 SAME_AUDIO = 0.02  # how far apart the audio of an optimiser step may be
 UNITS = {
-    "rate": "audio-s/s, whole", "steady_rate": "audio-s/s, steady", "start": "s from process start",
-    "start_after_imports": "s after imports", "memory": "peak memory, MiB", "above": "peak above the model, MiB",
+    "rate": "audio-s/s, whole",
+    "steady_rate": "audio-s/s, steady",
+    "start": "s from process start",
+    "start_after_imports": "s after imports",
+    "memory": "peak memory, MiB",
+    "above": "peak above the model, MiB",
     "growth": "MiB more for 10 x clips",
-}  # fmt: skip
+}
 SHOWN = {
-    "train": ("rate", "steady_rate", "memory"), "evaluate": ("rate", "memory", "above"), "start": ("start", "start_after_imports"),
+    "train": ("rate", "steady_rate", "memory"),
+    "evaluate": ("rate", "memory", "above"),
+    "start": ("start", "start_after_imports"),
     "memory": ("memory", "above", "growth"),
 }
 
@@ -71,7 +77,9 @@ seeds, which differ in the order of the data and the masks. A row whose gate fai
 """
 
 
-def row_report(row: Row, measured: dict[str, Any], gates: dict[str, dict[str, Any]], bench: Bench) -> dict[str, Any]:
+def row_report(
+    row: Row, measured: dict[str, Any], gates: dict[str, dict[str, Any]], bench: Bench
+) -> dict[str, Any]:
     """All that results.json says of a row."""
     made = summary(row, measured, gates)
     seconds = material.clip_seconds(bench.lengths, row.batch, row.steps)
@@ -85,12 +93,21 @@ def summary(row: Row, measured: dict[str, Any], gates: dict[str, dict[str, Any]]
     """A row's medians and ratios, or why it is void."""
     failed = [name for name in of_row(row) if not gates[name]["passed"]]
     rounds, rejected = measured["rounds"], measured["rejected"]
-    made = {"row": row.name, "void": why_void(row, measured, failed), "rounds": len(rounds), "rejected": len(rejected)}
+    made = {
+        "row": row.name,
+        "void": why_void(row, measured, failed),
+        "rounds": len(rounds),
+        "rejected": len(rejected),
+    }
     if not rounds:
         return made
-    made["medians"] = {arm: {name: median([one["arms"][arm][name] for one in rounds]) for name in rounds[0]["arms"][arm]} for arm in ARMS}
+    made["medians"] = {
+        arm: {name: median([one["arms"][arm][name] for one in rounds]) for name in rounds[0]["arms"][arm]}
+        for arm in ARMS
+    }
     made["ratios"] = {
-        name: {other: _spread([ratio(row, name, one, other) for one in rounds]) for other in OTHERS} for name in SHOWN[row.kind]
+        name: {other: _spread([ratio(row, name, one, other) for one in rounds]) for other in OTHERS}
+        for name in SHOWN[row.kind]
     }
     made["ceiling"] = max(value for one in rounds + rejected for value in one["probes"])
     return made
@@ -108,7 +125,9 @@ def why_void(row: Row, measured: dict[str, Any], failed: Sequence[str]) -> str:
         if row.kind == "train":
             steps = {arm: one["arms"][arm]["audio"] / one["arms"][arm]["optimiser_steps"] for arm in ARMS}
             if max(steps.values()) > (1 + SAME_AUDIO) * min(steps.values()):
-                return "audio of a step differs: " + ", ".join(f"{arm} {value:.1f} s" for arm, value in steps.items())
+                return "audio of a step differs: " + ", ".join(
+                    f"{arm} {value:.1f} s" for arm, value in steps.items()
+                )
         if row.kind == "evaluate" and len({round(one["arms"][arm]["audio"]) for arm in ARMS}) > 1:
             return "the arms scored different audio"
     return ""
@@ -119,12 +138,14 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 
 def share(row: Row, made: dict[str, Any], arm: str, seconds: np.ndarray) -> float:
-    """The share of the machine's measured matrix multiplications a second that an arm's audio a second amounts to."""
+    """The share of the machine's measured matrix multiplications a second that an arm's audio a second
+    amounts to.
+    """
     work = probe.work(material.config_of(row.model), seconds, row.kind == "train") / sum(seconds)
     return made["medians"][arm]["steady_rate" if row.kind == "train" else "rate"] * work / made["ceiling"]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the page
 
 
@@ -135,12 +156,22 @@ def page(report: dict[str, Any]) -> str:
     machine = f"{gpu}{m['processor']}, {m['cores']} cores, {m['threads']} threads, {m['memory_gib']} GiB"
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     made = " and ".join(dict.fromkeys(f"`{row['command']}` on {row['date']}" for row in report["rows"]))
-    gates = [f"| {name} | {'passed' if gate['passed'] else '**failed**'} | {gate['says']} |" for name, gate in report["gates"].items()]
+    gates = [
+        f"| {name} | {'passed' if gate['passed'] else '**failed**'} | {gate['says']} |"
+        for name, gate in report["gates"].items()
+    ]
     return PAGE.format(
-        made=made, machine=machine, versions=versions, speech=report["speech"],
-        lengths=report["lengths"], figures="\n".join(line for row in report["rows"] for line in _lines(row)),
-        settings="\n".join(f"| {row['row']} | {row['settings']} | {_shares(row)} |" for row in report["rows"]), gates="\n".join(gates),
-    )  # fmt: skip
+        made=made,
+        machine=machine,
+        versions=versions,
+        speech=report["speech"],
+        lengths=report["lengths"],
+        figures="\n".join(line for row in report["rows"] for line in _lines(row)),
+        settings="\n".join(
+            f"| {row['row']} | {row['settings']} | {_shares(row)} |" for row in report["rows"]
+        ),
+        gates="\n".join(gates),
+    )
 
 
 def _lines(row: dict[str, Any]) -> list[str]:
@@ -148,14 +179,21 @@ def _lines(row: dict[str, Any]) -> list[str]:
     if row["void"]:
         return [f"| {row['row']} | **void**: {row['void']} | | | | | | {rounds} |"]
     return [
-        f"| {row['row']} | {UNITS[name]} | " + " | ".join(_figure(name, row["medians"][arm][name]) for arm in ARMS) + " | "
-        + " | ".join("{median:.2f} [{low:.2f} .. {high:.2f}]".format(**ratios[other]) for other in OTHERS) + f" | {rounds} |"
+        f"| {row['row']} | {UNITS[name]} | "
+        + " | ".join(_figure(name, row["medians"][arm][name]) for arm in ARMS)
+        + " | "
+        + " | ".join("{median:.2f} [{low:.2f} .. {high:.2f}]".format(**ratios[other]) for other in OTHERS)
+        + f" | {rounds} |"
         for name, ratios in row["ratios"].items()
     ]
 
 
 def _shares(row: dict[str, Any]) -> str:
-    return ", ".join(f"{arm} {row['shares'][arm]:.0%}" for arm in ARMS) if "shares" in row and not row["void"] else ""
+    return (
+        ", ".join(f"{arm} {row['shares'][arm]:.0%}" for arm in ARMS)
+        if "shares" in row and not row["void"]
+        else ""
+    )
 
 
 def _figure(name: str, value: float) -> str:
@@ -166,7 +204,10 @@ def settings(row: Row, seconds: float, attention: str) -> str:
     """What a row was, in a few words."""
     said = f"{row.model}, {row.precision}; {row.utterances} clips, {seconds:,.0f} s"
     if row.kind == "train":
-        said += f"; {row.batch} clips ({seconds / row.steps:.0f} s) a step, {row.steps} steps an epoch, {row.epochs} epochs"
+        said += (
+            f"; {row.batch} clips ({seconds / row.steps:.0f} s) a step, {row.steps} steps an epoch,"
+            f" {row.epochs} epochs"
+        )
     if row.kind == "evaluate" and row.precision != "fp32":
         said += "; ours scores in fp32 whatever the precision"
     return f"{said}; {attention} attention in hf-tuned" if row.kind != "start" else said
@@ -177,23 +218,32 @@ class Unlike(ValueError):
 
 
 def kept(folder: Path, report: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
-    """The report with the rows of the folder's results.json, less those to be measured now. Raises Unlike where they are of another
-    machine, other versions or other clips, or there is none."""
+    """The report with the rows of the folder's results.json, less those to be measured now. Raises Unlike
+    where they are of another machine, other versions or other clips, or there is none."""
     path = folder / "results.json"
     if not path.is_file():
         raise Unlike(f"keep=true: there is no {path}; leave keep out.")
     before = json.loads(path.read_text(encoding="utf-8"))
     for name in ("machine", "versions", "lengths", "speech"):
         if before.get(name) != report[name]:
-            raise Unlike(f"keep=true: the {name} of {path} are {before.get(name)}, and now {report[name]}; leave keep out.")
+            raise Unlike(
+                f"keep=true: the {name} of {path} are {before.get(name)}, and now {report[name]}; leave keep"
+                " out."
+            )
     now = {row.name for row in rows}
-    return {**report, "gates": before["gates"], "rows": [row for row in before["rows"] if row["row"] not in now]}
+    return {
+        **report,
+        "gates": before["gates"],
+        "rows": [row for row in before["rows"] if row["row"] not in now],
+    }
 
 
 def write(folder: Path, report: dict[str, Any]) -> None:
     order = [row.name for row in ROWS]
     report["rows"].sort(key=lambda row: order.index(row["row"]) if row["row"] in order else len(order))
-    (folder / "results.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "results.json").write_text(
+        json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     (folder / "RESULTS.md").write_text(page(report), encoding="utf-8")
 
 
@@ -203,5 +253,9 @@ def today() -> str:
 
 def command(arguments: Sequence[str]) -> str:
     """The command that was typed, folders of this machine left out."""
-    shown = ["speech=FOLDER" if word.startswith("speech=") else word for word in arguments if not word.startswith(("out=", "scratch="))]
+    shown = [
+        "speech=FOLDER" if word.startswith("speech=") else word
+        for word in arguments
+        if not word.startswith(("out=", "scratch="))
+    ]
     return shlex.join(["python", "-m", "benchmarks", *shown])

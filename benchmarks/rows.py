@@ -9,27 +9,55 @@ ARMS = ("hf", "hf-tuned", "ours")
 MODELS: dict[str, dict[str, Any]] = {
     "base": {},
     "large": {
-        "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
-        "feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True,
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "feat_extract_norm": "layer",
+        "do_stable_layer_norm": True,
+        "conv_bias": True,
     },
-    "small": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024, "conv_dim": [160] * 7},
+    "small": {
+        "hidden_size": 256,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 1024,
+        "conv_dim": [160] * 7,
+    },
     "tiny": {
-        "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256, "conv_dim": [32] * 7,
-        "num_conv_pos_embeddings": 32, "num_conv_pos_embedding_groups": 4,
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 256,
+        "conv_dim": [32] * 7,
+        "num_conv_pos_embeddings": 32,
+        "num_conv_pos_embedding_groups": 4,
     },
     "learner": {
-        "hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 384, "conv_dim": [64, 64, 96, 96],
-        "conv_kernel": [64, 8, 4, 4], "conv_stride": [16, 5, 2, 2], "num_feat_extract_layers": 4, "conv_bias": True,
-        "feat_extract_norm": "layer", "do_stable_layer_norm": True, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
+        "hidden_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 384,
+        "conv_dim": [64, 64, 96, 96],
+        "conv_kernel": [64, 8, 4, 4],
+        "conv_stride": [16, 5, 2, 2],
+        "num_feat_extract_layers": 4,
+        "conv_bias": True,
+        "feat_extract_norm": "layer",
+        "do_stable_layer_norm": True,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4,
     },
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row. kind: train, evaluate, start (cold, to the end of the first step), memory (of an evaluation, at 1 x and 10 x).
+    """One row. kind: train, evaluate, start (cold, to the end of the first step), memory (of an evaluation,
+    at 1 x and 10 x).
 
-    batch: utterances an optimiser step; steps: of an epoch; a row that trains nothing has batch * steps utterances to score.
+    batch: utterances an optimiser step; steps: of an epoch; a row that trains nothing has batch * steps
+    utterances to score.
     """
 
     name: str

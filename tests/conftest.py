@@ -5,7 +5,8 @@ import os
 import threading
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny networks gain nothing from threads that wait for each other
+# before torch is imported: tiny networks gain nothing from threads that wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import harness
 import hub_server
@@ -18,15 +19,20 @@ from asr_exp.runtime.hub import offline_where_unreachable
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
-    """The whole suite takes all cores, four at the most (each grows to 2 GB), where pytest-xdist is there and nothing else is asked."""
-    whole = config.args_source is config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput")  # what xdist gives its workers
+    """The whole suite takes all cores, four at the most (each grows to 2 GB), where pytest-xdist is there and
+    nothing else is asked.
+    """
+    # what xdist gives its workers
+    whole = config.args_source is config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput")
     if whole and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb:
         config.option.numprocesses = min(4, os.cpu_count() or 1)
 
 
 @pytest.fixture(autouse=True)
 def no_handler_left():
-    """What a library adds to the root logger would write to this test's captured terminal in the tests to come, when it is closed."""
+    """What a library adds to the root logger would write to this test's captured terminal in the tests to
+    come, when it is closed.
+    """
     yield
     for handler in [one for one in logging.root.handlers if type(one) is logging.StreamHandler]:
         logging.root.removeHandler(handler)
@@ -60,7 +66,9 @@ def shared_data():
 
 @pytest.fixture(scope="session")
 def tone():
-    """tone(seconds, rate, hertz) -> float32 samples of a quiet tone, over a little noise that is always the same."""
+    """tone(seconds, rate, hertz) -> float32 samples of a quiet tone, over a little noise that is always the
+    same.
+    """
 
     def make(seconds: float, rate: int = 16000, hertz: float = 300.0) -> np.ndarray:
         time = np.arange(round(seconds * rate)) / rate
@@ -80,7 +88,9 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A stand-in of the Hugging Face hub, without repositories, that the hub's libraries ask: see hub_server.py. Their cache is empty."""
+    """A stand-in of the Hugging Face hub, without repositories, that the hub's libraries ask: see
+    hub_server.py. Their cache is empty.
+    """
     with hub_server.HubServer() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
@@ -105,7 +115,9 @@ def hurried(monkeypatch):
 
 @pytest.fixture(scope="session")
 def backbone(tmp_path_factory):
-    """backbone("wavlm-group") -> the folder of a tiny encoder of that family, as `save_pretrained` leaves it."""
+    """backbone("wavlm-group") -> the folder of a tiny encoder of that family, as `save_pretrained`
+    leaves it.
+    """
     made = {}
 
     def make(name: str, **settings) -> Path:

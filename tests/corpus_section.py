@@ -1,4 +1,6 @@
-"""What the tests of the corpus readers share: a `dataset` section from its YAML file, and the recordings in ../shared/data."""
+"""What the tests of the corpus readers share: a `dataset` section from its YAML file, and the recordings in
+../shared/data.
+"""
 
 from pathlib import Path
 
@@ -32,20 +34,26 @@ def read(name: str, cache: Path, **settings) -> Corpus:
 
 
 def make_repository(root, files, columns, count=10, audio=lambda i: f"RIFF{i}".encode()):
-    """Parquet files as the hub has them: files is {config: {split: [path, ...]}}; `columns(i)` is a row, but for `audio(i)`."""
+    """Parquet files as the hub has them: files is {config: {split: [path, ...]}}; `columns(i)` is a row, but
+    for `audio(i)`.
+    """
     import datasets
 
     number = 0
     for splits in files.values():
         for paths in splits.values():
             for path in paths:
-                rows = [{"audio": {"bytes": audio(i), "path": f"{i}.wav"}, **columns(i)} for i in range(number, number + count)]
+                rows = [
+                    {"audio": {"bytes": audio(i), "path": f"{i}.wav"}, **columns(i)}
+                    for i in range(number, number + count)
+                ]
                 table = datasets.Dataset.from_list(rows)
                 (root / path).parent.mkdir(parents=True, exist_ok=True)
                 table.cast_column("audio", datasets.Audio()).to_parquet(root / path)
                 number += count
     listed = "".join(
-        f"- config_name: {c}\n  data_files:\n" + "".join(f"  - split: {s}\n    path: {paths}\n" for s, paths in splits.items())
+        f"- config_name: {c}\n  data_files:\n"
+        + "".join(f"  - split: {s}\n    path: {paths}\n" for s, paths in splits.items())
         for c, splits in files.items()
     )
     (root / "README.md").write_text(f"---\nconfigs:\n{listed}---\n")

@@ -1,4 +1,6 @@
-"""What tests of whole runs share: tiny backbones of every family, a corpus of tones, and runs in this process or another."""
+"""What tests of whole runs share: tiny backbones of every family, a corpus of tones, and runs in this process
+or another.
+"""
 
 import csv
 import importlib
@@ -24,14 +26,29 @@ from asr_exp.core.libraries import hide_broken_torchaudio
 hide_broken_torchaudio()  # as every command does, before transformers is imported
 
 FAMILIES = [
-    ("wav2vec2", "group"), ("wav2vec2", "layer"), ("hubert", "group"), ("hubert", "layer"), ("wavlm", "group"), ("wavlm", "layer"),
-    ("sew", "group"), ("sew-d", "group"), ("unispeech", "group"), ("unispeech", "layer"), ("unispeech-sat", "group"),
+    ("wav2vec2", "group"),
+    ("wav2vec2", "layer"),
+    ("hubert", "group"),
+    ("hubert", "layer"),
+    ("wavlm", "group"),
+    ("wavlm", "layer"),
+    ("sew", "group"),
+    ("sew-d", "group"),
+    ("unispeech", "group"),
+    ("unispeech", "layer"),
+    ("unispeech-sat", "group"),
     ("data2vec-audio", "layer"),
-]  # fmt: skip
+]
 NAMES = [f"{kind}-{norm}" for kind, norm in FAMILIES]
 WORDS = {"ba": 250.0, "di": 500.0, "go": 900.0, "lu": 1600.0, "me": 2600.0}
-SMALL = ["model=tiny-random", "model.config.conv_dim=[16,16,16,16]", "model.config.hidden_size=32", "model.config.num_hidden_layers=2",
-         "model.config.intermediate_size=64", "model.config.num_conv_pos_embedding_groups=2"]  # fmt: skip
+SMALL = [
+    "model=tiny-random",
+    "model.config.conv_dim=[16,16,16,16]",
+    "model.config.hidden_size=32",
+    "model.config.num_hidden_layers=2",
+    "model.config.intermediate_size=64",
+    "model.config.num_conv_pos_embedding_groups=2",
+]
 QUIET = ["tracking=none", "trainer.precision=fp32", "trainer.device=cpu"]
 TWO_STEPS = [*SMALL, "trainer.max_steps=2", "trainer.eval_every=1", "trainer.batch_seconds=4", *QUIET]
 
@@ -39,9 +56,16 @@ TWO_STEPS = [*SMALL, "trainer.max_steps=2", "trainer.eval_every=1", "trainer.bat
 def settings(kind: str, norm: str, **more: Any) -> dict[str, Any]:
     """A config of a family that a CPU runs in no time."""
     small: dict[str, Any] = {
-        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "conv_dim": [32] * 7,
-        "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2, "vocab_size": 32, "mask_time_length": 2,
-    }  # fmt: skip
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "conv_dim": [32] * 7,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 2,
+        "vocab_size": 32,
+        "mask_time_length": 2,
+    }
     if kind.startswith("sew"):
         small |= {"conv_dim": [32] * 13, "squeeze_factor": 2}
     if kind != "data2vec-audio":
@@ -52,11 +76,15 @@ def settings(kind: str, norm: str, **more: Any) -> dict[str, Any]:
 
 
 def save_backbone(kind: str, norm: str, folder: Path, **more: Any) -> Path:
-    """An encoder of a family, as `save_pretrained` leaves it. Its weights are large enough that its outputs differ."""
+    """An encoder of a family, as `save_pretrained` leaves it. Its weights are large enough that its outputs
+    differ.
+    """
     import transformers
 
     torch.manual_seed(0)
-    network = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(kind, **settings(kind, norm, **more)))
+    network = transformers.AutoModel.from_config(
+        transformers.AutoConfig.for_model(kind, **settings(kind, norm, **more))
+    )
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -65,7 +93,7 @@ def save_backbone(kind: str, norm: str, folder: Path, **more: Any) -> Path:
     return folder
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # a corpus
 
 
@@ -100,7 +128,7 @@ def write_manifest(path: Path, rows: Iterable[tuple], header: tuple = ("file", "
     return path
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # runs
 
 
@@ -116,12 +144,18 @@ def environment(**more: str) -> dict[str, str]:
 def start(*arguments: Any, cwd: Path, **more: str) -> subprocess.Popen:
     """`python -m asr_exp ARGUMENTS` in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "asr_exp", *latest(arguments)], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "asr_exp", *latest(arguments)],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env=environment(**more),
-    )  # fmt: skip
+    )
 
 
-def cli(*arguments: Any, cwd: Path, status: int | None = 0, timeout: float = 300, **more: str) -> subprocess.CompletedProcess:
+def cli(
+    *arguments: Any, cwd: Path, status: int | None = 0, timeout: float = 300, **more: str
+) -> subprocess.CompletedProcess:
     """`python -m asr_exp ARGUMENTS` to its end, which is to have this exit status (None: any)."""
     process = start(*arguments, cwd=cwd, **more)
     out, err = process.communicate(timeout=timeout)
@@ -147,12 +181,18 @@ def run(*arguments: Any, cwd: Path, status: int = 0) -> Path:
 
 
 FORKS = multiprocessing.get_context("forkserver")
-LOADED = ["harness", "asr_exp.commands.train.command", "asr_exp.commands.evaluate", "transformers.models.wav2vec2.modeling_wav2vec2"]
+LOADED = [
+    "harness",
+    "asr_exp.commands.train.command",
+    "asr_exp.commands.evaluate",
+    "transformers.models.wav2vec2.modeling_wav2vec2",
+]
 FORKS.set_forkserver_preload(LOADED)
 
 
 class Fork:
-    """A run in a process of its own that has the libraries loaded already: quicker than `cli`, and as easy to kill.
+    """A run in a process of its own that has the libraries loaded already: quicker than `cli`, and as easy to
+    kill.
 
     patch: a function of a test module, and its arguments, called in that process before the run.
     """
@@ -160,14 +200,18 @@ class Fork:
     def __init__(self, *arguments: Any, cwd: Path, patch: tuple | None = None, **more: str):
         self.terminal = cwd / f"terminal{more.get('RANK', '')}.txt"
         self.terminal.write_text("")
-        self._process = FORKS.Process(target=_in_fork, args=(latest(arguments), cwd, self.terminal, patch, environment(**more)))
+        self._process = FORKS.Process(
+            target=_in_fork, args=(latest(arguments), cwd, self.terminal, patch, environment(**more))
+        )
         self._process.start()
 
     def send(self, number: int) -> None:
         os.kill(self._process.pid or 0, number)
 
     def wait(self, status: int | None = 0, timeout: float = 120) -> str:
-        """What it printed, once it has ended with this status (minus the signal that killed it; None: any)."""
+        """What it printed, once it has ended with this status (minus the signal that killed it; None:
+        any).
+        """
         self._process.join(timeout)
         out = self.terminal.read_text()
         assert self._process.exitcode is not None, f"still at work\n{out}"
@@ -175,7 +219,9 @@ class Fork:
         return out
 
 
-def _in_fork(arguments: list[str], cwd: Path, terminal: Path, patch: tuple | None, environ: dict[str, str]) -> None:
+def _in_fork(
+    arguments: list[str], cwd: Path, terminal: Path, patch: tuple | None, environ: dict[str, str]
+) -> None:
     os.chdir(cwd)
     os.environ.update(environ)
     with terminal.open("ab") as file:
@@ -196,8 +242,16 @@ def fork(*arguments: Any, cwd: Path, status: int | None = 0, patch: tuple | None
 
 def two_forks(*arguments: Any, cwd: Path, patch: tuple | None = None) -> list[Fork]:
     """The same run as two ranks, as `trainer.devices=2` starts them."""
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    return [Fork(*arguments, cwd=cwd, patch=patch, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in (0, 1)]
+    shared = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+    }
+    return [
+        Fork(*arguments, cwd=cwd, patch=patch, RANK=str(rank), LOCAL_RANK=str(rank), **shared)
+        for rank in (0, 1)
+    ]
 
 
 def free_port() -> int:
@@ -207,7 +261,9 @@ def free_port() -> int:
 
 
 def intercept(name: str, act: Callable[[], object], call: int = 1, after: bool = False) -> None:
-    """Have `act` called at the n-th call of `package.module.function` (or of a method), before it or after it."""
+    """Have `act` called at the n-th call of `package.module.function` (or of a method), before it or after
+    it.
+    """
     path, function = name.rsplit(".", 1)
     try:
         owner: Any = importlib.import_module(path)

@@ -1,18 +1,18 @@
-"""A stand-in of the Hugging Face hub on this machine: folders as model and dataset repositories, and every way in which the hub refuses.
+"""A stand-in of the Hugging Face hub on this machine: folders as model and dataset repositories, and every
+way in which the hub refuses.
 
     hub.add_model("lab/tones", folder)                   # folder/config.json is lab/tones' config.json
-    hub.add_dataset("lab/speech", folder, revision="v1")
-    hub.fail("lab/tones", status=503)                    # every request for the repository; also file="model.safetensors"
-    hub.fail("lab/tones", status=403, code="GatedRepo")
-    hub.stall("lab/tones", "model.safetensors")          # half of the file comes, then nothing
-    hub.break_off("lab/tones", "model.safetensors")      # half of the file comes, then the connection is closed
-    hub.hang("lab/tones")                                # the connection is taken, and no answer comes; also file=
-    hub.truncate("lab/tones", "model.safetensors")       # half of the file comes as if that were all
-    hub.heal("lab/tones")
-    hub.fetched("lab/tones")                             # the files whose contents were asked for, in order
+    hub.add_dataset("lab/speech", folder, revision="v1") hub.fail("lab/tones", status=503)
+    # every request for the repository; also file="model.safetensors" hub.fail("lab/tones", status=403,
+    code="GatedRepo") hub.stall("lab/tones", "model.safetensors")          # half of the file comes, then
+    nothing hub.break_off("lab/tones", "model.safetensors")      # half of the file comes, then the connection
+    is closed hub.hang("lab/tones")                                # the connection is taken, and no answer
+    comes; also file= hub.truncate("lab/tones", "model.safetensors")       # half of the file comes as if that
+    were all hub.heal("lab/tones") hub.fetched("lab/tones")                             # the files whose
+    contents were asked for, in order
 
-The fixture `hub` (conftest.py) serves one and points the hub's libraries of this process, and of those it starts, to it.
-https://huggingface.co/docs/hub/api
+The fixture `hub` (conftest.py) serves one and points the hub's libraries of this process, and of those it
+starts, to it. https://huggingface.co/docs/hub/api
 """
 
 import hashlib
@@ -27,12 +27,16 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-_ADDRESS = re.compile(r"/(?P<api>api/models/|api/datasets/|datasets/|)(?P<repository>[^/]+/[^/]+)(?:/(?P<what>[^/]+)(?:/(?P<rest>.*))?)?")
+_ADDRESS = re.compile(
+    r"/(?P<api>api/models/|api/datasets/|datasets/|)(?P<repository>[^/]+/[^/]+)(?:/(?P<what>[^/]+)(?:/(?P<rest>.*))?)?"
+)
 
 
 @dataclass
 class Refusal:
-    """What is answered in place of a repository, or of one of its files. status None: half of a file, and `then` silence or the end."""
+    """What is answered in place of a repository, or of one of its files. status None: half of a file, and
+    `then` silence or the end.
+    """
 
     file: str | None
     status: int | None
@@ -61,7 +65,9 @@ class HubServer(ThreadingHTTPServer):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     def add_model(self, repository: str, folder: Path, revision: str = "main") -> str:
-        """Serve the files of a folder (read at each request) as a revision of OWNER/NAME -> the revision's commit."""
+        """Serve the files of a folder (read at each request) as a revision of OWNER/NAME -> the revision's
+        commit.
+        """
         self.revisions.setdefault(repository, {})[revision] = Path(folder)
         return self.commit(repository, revision)
 
@@ -69,9 +75,17 @@ class HubServer(ThreadingHTTPServer):
         """The same of a dataset's repository."""
         return self.add_model(f"datasets/{repository}", folder, revision)
 
-    def fail(self, repository: str, status: int, file: str | None = None, code: str | None = None,
-             headers: dict[str, str] | None = None) -> None:
-        """Answer with this status, and the hub's X-Error-Code (GatedRepo, RepoNotFound, EntryNotFound, RevisionNotFound)."""
+    def fail(
+        self,
+        repository: str,
+        status: int,
+        file: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        """Answer with this status, and the hub's X-Error-Code (GatedRepo, RepoNotFound, EntryNotFound,
+        RevisionNotFound).
+        """
         self.refusals.setdefault(repository, []).append(Refusal(file, status, code, headers))
 
     def stall(self, repository: str, file: str) -> None:
@@ -92,7 +106,10 @@ class HubServer(ThreadingHTTPServer):
     def fetched(self, repository: str) -> list[str]:
         """The files of a repository, a model's or a dataset's, whose contents were asked for."""
         asked = (path for method, path in self.requests if method == "GET")
-        found = (re.fullmatch(rf"/(?:datasets/)?{re.escape(repository)}/resolve/[^/]+/(.*)", path) for path in asked)
+        found = (
+            re.fullmatch(rf"/(?:datasets/)?{re.escape(repository)}/resolve/[^/]+/(.*)", path)
+            for path in asked
+        )
         return [match[1] for match in found if match]
 
     def commit(self, key: str, revision: str) -> str:
@@ -152,10 +169,21 @@ class _Answers(BaseHTTPRequestHandler):
             return self._file(repository, name, there.get(name), commit)
         if match["what"] in (None, "revision"):
             siblings = [{"rfilename": one} for one in there]
-            return self._json({"id": repository, "sha": commit, "private": False, "gated": False, "tags": [], "downloads": 0,
-                               "siblings": siblings})  # fmt: skip
+            return self._json(
+                {
+                    "id": repository,
+                    "sha": commit,
+                    "private": False,
+                    "gated": False,
+                    "tags": [],
+                    "downloads": 0,
+                    "siblings": siblings,
+                }
+            )
         if match["what"] == "tree":
-            return self._tree(there, name, "true" in parse_qs(urlsplit(self.path).query).get("recursive", [""])[0].lower())
+            return self._tree(
+                there, name, "true" in parse_qs(urlsplit(self.path).query).get("recursive", [""])[0].lower()
+            )
         if match["what"] == "paths-info":
             asked = parse_qs(body.decode()).get("paths", [])
             return self._json([entry for entry in _entries(there, "", True) if entry["path"] in asked])
@@ -174,7 +202,11 @@ class _Answers(BaseHTTPRequestHandler):
             return self._refuse(404, "EntryNotFound", {"X-Repo-Commit": commit})
         body = path.read_bytes()
         start = int((re.match(r"bytes=(\d+)-", self.headers.get("Range", "")) or [0, 0])[1])
-        broken = [one.then for one in self.server.refusals.get(repository, []) if one.status is None and one.file == name]
+        broken = [
+            one.then
+            for one in self.server.refusals.get(repository, [])
+            if one.status is None and one.file == name
+        ]
         sent = body[start : len(body) // 2] if broken and self.command == "GET" else body[start:]
         self.send_response(206 if "Range" in self.headers else 200)
         self.send_header("ETag", f'"{_digest(body)}"')
@@ -218,10 +250,22 @@ def _entries(there: dict[str, Path], prefix: str, recursive: bool) -> list[dict[
         for depth in range(1, len(parts)):
             inside = prefix + "/".join(parts[:depth])
             if depth == 1 or recursive:
-                entries[inside] = {"type": "directory", "oid": _digest(inside.encode()), "size": 0, "path": inside, "lastCommit": changed}
+                entries[inside] = {
+                    "type": "directory",
+                    "oid": _digest(inside.encode()),
+                    "size": 0,
+                    "path": inside,
+                    "lastCommit": changed,
+                }
         if len(parts) == 1 or recursive:
             body = path.read_bytes()
-            entries[name] = {"type": "file", "oid": _digest(body), "size": len(body), "path": name, "lastCommit": changed}
+            entries[name] = {
+                "type": "file",
+                "oid": _digest(body),
+                "size": len(body),
+                "path": name,
+                "lastCommit": changed,
+            }
     return list(entries.values())
 
 
@@ -230,19 +274,28 @@ def _digest(body: bytes) -> str:
 
 
 def point_to(server: HubServer, home: Path, patch: pytest.MonkeyPatch) -> None:
-    """Have the hub's libraries, here and in the processes to come, ask this server and keep what they fetch in a folder."""
+    """Have the hub's libraries, here and in the processes to come, ask this server and keep what they fetch
+    in a folder.
+    """
     import datasets.config
     import huggingface_hub.constants
     from huggingface_hub import hf_api
 
-    for name, value in {"HF_ENDPOINT": server.url, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}.items():
+    for name, value in {
+        "HF_ENDPOINT": server.url,
+        "HF_HOME": str(home),
+        "HF_HUB_OFFLINE": "0",
+        "NO_PROXY": "127.0.0.1",
+    }.items():
         patch.setenv(name, value)
     for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_DATASETS_CACHE"):
         patch.delenv(name, raising=False)
     here = huggingface_hub.constants  # read from the environment once, when it is imported
     patch.setattr(hf_api.api, "endpoint", server.url)
     patch.setattr(here, "ENDPOINT", server.url)
-    patch.setattr(here, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}")
+    patch.setattr(
+        here, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
     patch.setattr(here, "HF_HUB_CACHE", str(home / "hub"))
     patch.setattr(here, "HF_TOKEN_PATH", str(home / "token"))
     there = datasets.config

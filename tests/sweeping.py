@@ -17,11 +17,16 @@ from asr_exp.runs.folder import run_folder
 
 LR = "optimizer.lr=tag(log, interval(1e-5, 1e-3))"
 SEARCH = ["-m", "sweeper=optuna", "sweep.name=s"]
-EXTRAS = {"joblib": "hydra_plugins.hydra_joblib_launcher", "submitit_local": "hydra_plugins.hydra_submitit_launcher"}
+EXTRAS = {
+    "joblib": "hydra_plugins.hydra_joblib_launcher",
+    "submitit_local": "hydra_plugins.hydra_submitit_launcher",
+}
 
 
 def stand_in(seconds: float = 0.0) -> None:
-    """Put in the place of `train` what scores abs(log10(lr) + 4) (at once, or after so many seconds) and fails at seed 5."""
+    """Put in the place of `train` what scores abs(log10(lr) + 4) (at once, or after so many seconds) and
+    fails at seed 5.
+    """
 
     def run(config):
         folder = run_folder(config)
@@ -35,10 +40,16 @@ def stand_in(seconds: float = 0.0) -> None:
         judge = sys.modules["asr_exp.commands.train.command"].judge(config)
         for step in (1, 2):
             if judge and (why := judge(step, value + 0.1 / step)):
-                (folder / "result.json").write_text(json.dumps({"status": "stopped", "reason": f"Pruned: {why}"}))
+                (folder / "result.json").write_text(
+                    json.dumps({"status": "stopped", "reason": f"Pruned: {why}"})
+                )
                 raise Pruned(why)
         scores = {"wer": value + 0.01, "cer": value / 2, "per": None, "ci95": [value, value + 0.02]}
-        result = {"status": "finished", "best": {"step": 2, "metric": "wer", "value": value}, "train": {"wall_seconds": 61.2}}
+        result = {
+            "status": "finished",
+            "best": {"step": 2, "metric": "wer", "value": value},
+            "train": {"wall_seconds": 61.2},
+        }
         (folder / "result.json").write_text(json.dumps({**result, "splits": {"dev": scores, "test": scores}}))
 
     def judge(config):

@@ -23,18 +23,33 @@ EXPERIMENTS = {
 }
 
 
-def write_experiments(conf: Path, names: tuple[str, ...] = tuple(EXPERIMENTS), table: str = "hf-mini") -> None:
+def write_experiments(
+    conf: Path, names: tuple[str, ...] = tuple(EXPERIMENTS), table: str = "hf-mini"
+) -> None:
     """conf/experiment/TABLE/ROW.yaml for some of the rows above."""
     (conf / "experiment" / table).mkdir(parents=True, exist_ok=True)
     for name in names:
         choice, published = EXPERIMENTS[name]
-        text = f"# @package _global_\ndefaults:\n  - override /dataset: timit\n  - override /{choice}\n  - override /text: hf_compat\n"
-        text += f"published:\n  metric: wer\n  split: test\n  source: https://example.org/models\n  hardware: 1 TITAN RTX\n  {published}"
+        text = (
+            f"# @package _global_\ndefaults:\n  - override /dataset: timit\n  - override /{choice}\n  -"
+            " override /text: hf_compat\n"
+        )
+        text += (
+            "published:\n  metric: wer\n  split: test\n  source: https://example.org/models\n  hardware: 1"
+            f" TITAN RTX\n  {published}"
+        )
         (conf / "experiment" / table / f"{name}.yaml").write_text(text)
 
 
-def write_run(overrides: list[str], rate: float = 0.2, ci95: list[float] | None = None, speakers: int = 168, status: str = "finished",
-              of_protocol: dict[str, Any] | None = None, **result: Any) -> Path:
+def write_run(
+    overrides: list[str],
+    rate: float = 0.2,
+    ci95: list[float] | None = None,
+    speakers: int = 168,
+    status: str = "finished",
+    of_protocol: dict[str, Any] | None = None,
+    **result: Any,
+) -> Path:
     """A run folder where these overrides lead, relative to where we stand -> the folder."""
     config = compose(overrides)
     folder = run_folder(config)
@@ -42,15 +57,36 @@ def write_run(overrides: list[str], rate: float = 0.2, ci95: list[float] | None 
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(resolve(config))))
     (folder / "environment.json").write_text(json.dumps({"device": "NVIDIA H200", "devices": 2}))
     parts = {
-        "dataset": config.dataset.name, "language": config.dataset.language, "split": ["test"], "ids": "1234", "coverage": 1.0,
-        "text": config.text.name, "rules": [], "metric": "wer", "inventory": None, "decoder": "greedy", "padding": "exact",
-    } | (of_protocol or {})  # fmt: skip
-    test = {"wer": rate, "cer": rate / 3, "per": None, "ci95": ci95 or [rate - 0.01, rate + 0.01], "utterances": 1680,
-            "coverage": parts["coverage"], "ci95_degrees": speakers - 1}  # fmt: skip
+        "dataset": config.dataset.name,
+        "language": config.dataset.language,
+        "split": ["test"],
+        "ids": "1234",
+        "coverage": 1.0,
+        "text": config.text.name,
+        "rules": [],
+        "metric": "wer",
+        "inventory": None,
+        "decoder": "greedy",
+        "padding": "exact",
+    } | (of_protocol or {})
+    test = {
+        "wer": rate,
+        "cer": rate / 3,
+        "per": None,
+        "ci95": ci95 or [rate - 0.01, rate + 0.01],
+        "utterances": 1680,
+        "coverage": parts["coverage"],
+        "ci95_degrees": speakers - 1,
+    }
     whole = {
-        "status": status, "signature": signature(config), "seed": config.seed, "protocol": protocol(**parts), "splits": {"test": test},
-        "train": {"steps": 2900, "wall_seconds": 1900.0}, "versions": {"asr_exp": __version__},
-    } | result  # fmt: skip
+        "status": status,
+        "signature": signature(config),
+        "seed": config.seed,
+        "protocol": protocol(**parts),
+        "splits": {"test": test},
+        "train": {"steps": 2900, "wall_seconds": 1900.0},
+        "versions": {"asr_exp": __version__},
+    } | result
     if status != "finished":
         whole = {key: whole[key] for key in ("status", "signature", "seed", "versions", *result)}
     (folder / "result.json").write_text(json.dumps(whole))
@@ -71,9 +107,13 @@ def table(capsys: Any, *arguments: str) -> tuple[str, list[dict[str, str]]]:
         return capsys.readouterr().out, list(csv.DictReader(file))
 
 
-def row(rows: list[dict[str, str]], label: str, column: str = "", protocol: str | None = None) -> dict[str, str]:
+def row(
+    rows: list[dict[str, str]], label: str, column: str = "", protocol: str | None = None
+) -> dict[str, str]:
     """The one row of a table.csv at a place (and under a protocol)."""
-    (one,) = [r for r in rows if (r["row"], r["column"]) == (label, column) and protocol in (None, r["protocol"])]
+    (one,) = [
+        r for r in rows if (r["row"], r["column"]) == (label, column) and protocol in (None, r["protocol"])
+    ]
     return one
 
 
@@ -83,5 +123,7 @@ def grids(markdown: str) -> list[list[list[str]]]:
     for before, line in zip(["", *markdown.splitlines()], markdown.splitlines(), strict=False):
         if line.startswith("|"):
             found += [] if before.startswith("|") else [[]]
-            found[-1] += [] if line.startswith("|-") else [[cell.strip() for cell in line.strip("|").split("|")]]
+            found[-1] += (
+                [] if line.startswith("|-") else [[cell.strip() for cell in line.strip("|").split("|")]]
+            )
     return found

@@ -1,4 +1,6 @@
-"""The house: who may import whom, how long a file and a function may be, and what must not be loaded early."""
+"""The house: who may import whom, how long a file and a function may be, and what must not be loaded
+early.
+"""
 
 import ast
 import subprocess
@@ -51,13 +53,19 @@ def imports(path: Path) -> set[str]:
             modules = [f"{node.module}.{alias.name}" for alias in node.names] + [node.module or ""]
         else:
             continue
-        inside = {module.removeprefix("asr_exp.") for module in modules if module == "asr_exp" or module.startswith("asr_exp.")}
+        inside = {
+            module.removeprefix("asr_exp.")
+            for module in modules
+            if module == "asr_exp" or module.startswith("asr_exp.")
+        }
         found |= inside & NAMES.keys()
     return found - {"asr_exp"}
 
 
 def test_imports_are_seen():
-    assert {"config.compose", "config.groups", "core.exit_status", "cli.help"} <= imports(ROOT / "asr_exp/cli/main.py")
+    assert {"config.compose", "config.groups", "core.exit_status", "cli.help"} <= imports(
+        ROOT / "asr_exp/cli/main.py"
+    )
     assert len(set().union(*map(imports, FILES))) > 100
 
 
@@ -90,7 +98,9 @@ def test_a_command_is_imported_by_its_own_files_alone(path):
     assert {other for other in others if other.split(".")[:2] != name.split(".")[:2]} == set()
 
 
-@pytest.mark.parametrize("folder", sorted({path.parent for path in FILES} - {ROOT / "asr_exp"}), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "folder", sorted({path.parent for path in FILES} - {ROOT / "asr_exp"}), ids=lambda path: path.name
+)
 def test_a_folder_says_in_a_line_what_it_holds(folder):
     text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
     assert text and "\n" not in text
@@ -102,21 +112,30 @@ def test_the_tests_mirror_the_folders():
     ours = {path.relative_to(ROOT / "asr_exp") for path in (ROOT / "asr_exp").rglob("*") if path.is_dir()}
     theirs = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
     assert theirs <= ours | {Path(".")}
-    assert {folder for row in ROWS for folder in row} - {path.parts[0] for path in theirs if path.parts} == {"__main__"}
+    assert {folder for row in ROWS for folder in row} - {path.parts[0] for path in theirs if path.parts} == {
+        "__main__"
+    }
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_files_and_functions_are_short(path):
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 300
-    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    functions = [
+        node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
     assert {node.name: n for node in functions if (n := (node.end_lineno or 0) - node.lineno + 1) > 60} == {}
 
 
 def test_every_dependency_has_a_floor_that_ci_tries():
     """.ci/oldest.py reads them with a pattern; packaging, which is pip's own reader, says what they are."""
-    requirements = [Requirement(line) for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]]
-    oldest = subprocess.run([sys.executable, ROOT / ".ci/oldest.py"], capture_output=True, text=True, check=True).stdout.split()
+    requirements = [
+        Requirement(line)
+        for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    ]
+    oldest = subprocess.run(
+        [sys.executable, ROOT / ".ci/oldest.py"], capture_output=True, text=True, check=True
+    ).stdout.split()
     for one in requirements:
         (floor,) = [part.version for part in one.specifier if part.operator == ">="]
         assert f"{one.name}=={floor}" in oldest and one.specifier.contains(floor)
@@ -126,6 +145,12 @@ def test_every_dependency_has_a_floor_that_ci_tries():
 def test_what_comes_first_loads_nothing_heavy(module):
     heavy = "torch", "transformers", "datasets", "wandb", "numpy", "hydra"
     found = subprocess.run(
-        [sys.executable, "-c", f"import sys, asr_exp.{module}; print([m for m in {heavy} if m in sys.modules])"], capture_output=True, text=True
+        [
+            sys.executable,
+            "-c",
+            f"import sys, asr_exp.{module}; print([m for m in {heavy} if m in sys.modules])",
+        ],
+        capture_output=True,
+        text=True,
     )
     assert found.stdout.strip() == "[]", found.stderr

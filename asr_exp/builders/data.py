@@ -1,4 +1,6 @@
-"""Builders: a config section in, the part it describes out. The only place where config keys meet the parts' arguments."""
+"""Builders: a config section in, the part it describes out. The only place where config keys meet the parts'
+arguments.
+"""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -43,7 +45,9 @@ def build_data(config: DictConfig, keep_raw: bool = False) -> Data:
 
 
 def build_tokenizer(config: DictConfig, data: Data) -> Tokenizer:
-    """The checkpoint's vocabulary where its head is kept, a vocabulary given, or one made of the transcripts of `tokenizer.splits`."""
+    """The checkpoint's vocabulary where its head is kept, a vocabulary given, or one made of the transcripts
+    of `tokenizer.splits`.
+    """
     t, m = config.tokenizer, config.model
     if m.head == "keep":
         kept = checkpoint_tokenizer(config, m.checkpoint, m.revision)
@@ -55,7 +59,9 @@ def build_tokenizer(config: DictConfig, data: Data) -> Tokenizer:
 
 
 def checkpoint_tokenizer(config: DictConfig, checkpoint: str, revision: str | None = None) -> Tokenizer:
-    """The vocabulary of a fine-tuned checkpoint, or of a bundle of torchaudio. Raises UserError where it has none that fits its head."""
+    """The vocabulary of a fine-tuned checkpoint, or of a bundle of torchaudio. Raises UserError where it has
+    none that fits its head.
+    """
     if checkpoint.startswith(BUNDLE):
         labels = bundle_labels(checkpoint.removeprefix(BUNDLE))
         return Tokenizer(labels, blank=labels[0])
@@ -64,23 +70,44 @@ def checkpoint_tokenizer(config: DictConfig, checkpoint: str, revision: str | No
 
 
 def check_unit(config: DictConfig, tokenizer: Tokenizer) -> None:
-    """Raise UserError where a checkpoint emits phones and the transcripts are to be characters: one is no measure of the other."""
+    """Raise UserError where a checkpoint emits phones and the transcripts are to be characters: one is no
+    measure of the other.
+    """
     if tokenizer.unit != config.tokenizer.unit:
-        raise UserError(f"model.checkpoint={config.model.checkpoint} emits phones; give tokenizer=phone, with text=phones where the "
-                        "transcripts are phones, or text=espeak to have them made.")
+        raise UserError(
+            f"model.checkpoint={config.model.checkpoint} emits phones; give tokenizer=phone, with text=phones"
+            " where the transcripts are phones, or text=espeak to have them made."
+        )
 
 
-def build_split(config: DictConfig, data: Data, name: str, tokenizer: Tokenizer, model: Recogniser | ModelInfo, progress: bool,
-                lazy: bool = False) -> Split:
+def build_split(
+    config: DictConfig,
+    data: Data,
+    name: str,
+    tokenizer: Tokenizer,
+    model: Recogniser | ModelInfo,
+    progress: bool,
+    lazy: bool = False,
+) -> Split:
     """Label one split, and decode it: all of it, or (lazy) no more than its lengths take."""
     d = config.dataset
     limits = LengthLimits(d.min_seconds, d.max_seconds, d.max_eval_seconds, d.max_utterances, model.frames)
     rate = model.extractor.sampling_rate
-    return prepare_split(name, data.corpus.splits[name], data.corpus.rejected[name], tokenizer, cache_folder(config), rate, limits,
-                         config.trainer.workers, progress, lazy)
+    return prepare_split(
+        name,
+        data.corpus.splits[name],
+        data.corpus.rejected[name],
+        tokenizer,
+        cache_folder(config),
+        rate,
+        limits,
+        config.trainer.workers,
+        progress,
+        lazy,
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # decoders
 
 
@@ -89,7 +116,9 @@ def text_rules(config: DictConfig) -> TextRules:
 
 
 def own_data(config: DictConfig, folder: Path, split: str) -> DictConfig:
-    """The config of a run, to read one split of the data that it was trained on, wherever that lies now, by the run's own text rules."""
+    """The config of a run, to read one split of the data that it was trained on, wherever that lies now, by
+    the run's own text rules.
+    """
     made = load_run(folder)
     own = config.copy() if same_data(config, folder) else made
     own.dataset.only, own.text = split, made.text
@@ -97,8 +126,8 @@ def own_data(config: DictConfig, folder: Path, split: str) -> DictConfig:
 
 
 def same_data(config: DictConfig, folder: Path) -> bool:
-    """Whether the dataset is the run's own, wherever it lies now. (File names, which ids are made of, are alike in many corpora.)"""
+    """Whether the dataset is the run's own, wherever it lies now. (File names, which ids are made of, are
+    alike in many corpora.)
+    """
     read, own = (resolve(one)["dataset"] for one in (config, load_run(folder)))
     return {**read, "only": None, "root": None} == {**own, "only": None, "root": None}
-
-

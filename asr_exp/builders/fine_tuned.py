@@ -1,4 +1,6 @@
-"""A fine-tuned CTC checkpoint to be used as it is: a run's best, a folder, an id of the hub, a bundle of torchaudio.pipelines."""
+"""A fine-tuned CTC checkpoint to be used as it is: a run's best, a folder, an id of the hub, a bundle of
+torchaudio.pipelines.
+"""
 
 import hashlib
 from collections.abc import Callable
@@ -21,10 +23,12 @@ from asr_exp.runtime.distributed import Runtime
 
 @dataclass
 class FineTuned:
-    """A checkpoint, its vocabulary read at once, its network when it is asked for. Every rank makes one, and asks for the same.
+    """A checkpoint, its vocabulary read at once, its network when it is asked for. Every rank makes one, and
+    asks for the same.
 
-    config: model.revision is of an id on the hub; model.config is heeded where it is the config's own model.checkpoint. held: what keeps
-    others from writing it while it is read. Raises UserError for a checkpoint that cannot be read.
+    config: model.revision is of an id on the hub; model.config is heeded where it is the config's own
+    model.checkpoint. held: what keeps others from writing it while it is read. Raises UserError for a
+    checkpoint that cannot be read.
     """
 
     config: DictConfig
@@ -53,15 +57,21 @@ class FineTuned:
     def network(self) -> Recogniser:
         """Its network. Raises UserError where the checkpoint is no more the one that `hash` is of."""
         with self.held():
-            if "hash" in vars(self) and self.hash != self.runtime.broadcast(self._hash() if self.runtime.main else None):
-                raise UserError(f"{self.checkpoint} has become another checkpoint meanwhile; give the command again.")
+            if "hash" in vars(self) and self.hash != self.runtime.broadcast(
+                self._hash() if self.runtime.main else None
+            ):
+                raise UserError(
+                    f"{self.checkpoint} has become another checkpoint meanwhile; give the command again."
+                )
             checkpoint = None if self._own else self.checkpoint
             model = build_recogniser(self.config, self.tokenizer, self.runtime, checkpoint=checkpoint).eval()
             self.runtime.broadcast(None)  # every rank has read it
         return model
 
     def save(self, folder: Path) -> None:
-        """Write it as transformers' `from_pretrained` reads it. Every rank has asked for the network before."""
+        """Write it as transformers' `from_pretrained` reads it. Every rank has asked for the network
+        before.
+        """
         self.network.save(folder)
         self.tokenizer.save(folder)
 

@@ -15,18 +15,29 @@ def model_arguments(config: DictConfig, device: str = "cpu") -> dict[str, Any]:
     """What `load_backbone` (and `read_config`) take from the model and augment sections."""
     m = config.model
     return {
-        "checkpoint": m.checkpoint, "revision": m.revision, "architecture": m.architecture, "settings": OmegaConf.to_container(m.config),
-        "augment": {k: v for k, v in config.augment.items() if k not in ("name", "speed")}, "keep_head": m.head == "keep",
-        "attention": m.attention, "device": device,
+        "checkpoint": m.checkpoint,
+        "revision": m.revision,
+        "architecture": m.architecture,
+        "settings": OmegaConf.to_container(m.config),
+        "augment": {k: v for k, v in config.augment.items() if k not in ("name", "speed")},
+        "keep_head": m.head == "keep",
+        "attention": m.attention,
+        "device": device,
     }
 
 
-def build_recogniser(config: DictConfig, tokenizer: Tokenizer, runtime: Runtime, checkpoint: Path | str | None = None) -> Recogniser:
-    """The run's backbone with a head for its vocabulary, drawn from the seed; or, from `checkpoint`, what a run has trained."""
+def build_recogniser(
+    config: DictConfig, tokenizer: Tokenizer, runtime: Runtime, checkpoint: Path | str | None = None
+) -> Recogniser:
+    """The run's backbone with a head for its vocabulary, drawn from the seed; or, from `checkpoint`, what a
+    run has trained.
+    """
     arguments = model_arguments(config, runtime.device.type)
     if checkpoint:
         arguments |= {"checkpoint": str(checkpoint), "architecture": None, "settings": {}, "keep_head": True}
     seed_everything(config.seed)
-    model = Recogniser(*load_backbone(vocabulary=len(tokenizer), blank=tokenizer.blank, **arguments), config.model.padding)
+    model = Recogniser(
+        *load_backbone(vocabulary=len(tokenizer), blank=tokenizer.blank, **arguments), config.model.padding
+    )
     model.freeze(config.model.freeze_front_end, list(config.model.freeze))
     return model.to(runtime.device)

@@ -1,4 +1,6 @@
-"""What a run is about to do: every number that was derived, before step 1; and what its vocabulary cannot do."""
+"""What a run is about to do: every number that was derived, before step 1; and what its vocabulary
+cannot do.
+"""
 
 import logging
 import math
@@ -26,7 +28,14 @@ SAMPLE = 1000  # transcripts of a split that text rules are tried on
 SHOWN = 8  # units that are named
 
 
-def announce(config: DictConfig, folder: Path, data: Data, splits: Mapping[str, Split], tokenizer: Tokenizer, job: TrainingSetup) -> None:
+def announce(
+    config: DictConfig,
+    folder: Path,
+    data: Data,
+    splits: Mapping[str, Split],
+    tokenizer: Tokenizer,
+    job: TrainingSetup,
+) -> None:
     """Tell of the data, the model, the batches and the steps."""
     runtime = job.runtime
     plan = job.plan
@@ -38,11 +47,24 @@ def announce(config: DictConfig, folder: Path, data: Data, splits: Mapping[str, 
     memory = console.size(expected_memory(job, min(share, config.trainer.device_seconds)))
     rows = [("run", str(folder)), *(_size(data, split) for split in splits.values()), _vocabulary(tokenizer)]
     rows += [
-        ("model", f"{network.config.model_type}, {parameters / 1e6:.2f} M parameters: {trained / 1e6:.2f} M trained, "
-                  f"{(parameters - trained) / 1e6:.2f} M frozen"),
-        ("batch", f"{_step_size(config)} a step; step 1: {console.counted(len(plan.step(1)), 'utterance')}, "
-                  f"{len(passes)} forward pass{'es' * (len(passes) > 1)} a rank"),
-        ("steps", f"{job.total:,} = {epochs:.1f} epochs of {plan.steps_per_epoch:,}; dev every {job.eval_every:,}"),
+        (
+            "model",
+            (
+                f"{network.config.model_type}, {parameters / 1e6:.2f} M parameters: {trained / 1e6:.2f} M"
+                f" trained, {(parameters - trained) / 1e6:.2f} M frozen"
+            ),
+        ),
+        (
+            "batch",
+            (
+                f"{_step_size(config)} a step; step 1: {console.counted(len(plan.step(1)), 'utterance')}, "
+                f"{len(passes)} forward pass{'es' * (len(passes) > 1)} a rank"
+            ),
+        ),
+        (
+            "steps",
+            f"{job.total:,} = {epochs:.1f} epochs of {plan.steps_per_epoch:,}; dev every {job.eval_every:,}",
+        ),
         ("device", f"{runtime.world} x {runtime.device.type}, {runtime.precision}" + ", fsdp" * job.sharded),
         ("memory", f"about {memory} a device, by formula"),
     ]
@@ -52,17 +74,31 @@ def announce(config: DictConfig, folder: Path, data: Data, splits: Mapping[str, 
         log.warning(READ_CER)
 
 
-def announce_scoring(config: DictConfig, folder: Path, data: Data, split: Split, tokenizer: Tokenizer) -> None:
+def announce_scoring(
+    config: DictConfig, folder: Path, data: Data, split: Split, tokenizer: Tokenizer
+) -> None:
     """Tell of a checkpoint that is to be scored as it is."""
-    console.page(f"{config.dataset.name} x {config.model.checkpoint}", [
-        ("run", str(folder)), _size(data, split), _vocabulary(tokenizer), ("steps", "none: the checkpoint is scored as it is"),
-    ])  # fmt: skip
+    console.page(
+        f"{config.dataset.name} x {config.model.checkpoint}",
+        [
+            ("run", str(folder)),
+            _size(data, split),
+            _vocabulary(tokenizer),
+            ("steps", "none: the checkpoint is scored as it is"),
+        ],
+    )
 
 
 def _size(data: Data, split: Split) -> tuple[str, str]:
     left_out = f"; {len(split.rejected)} left out, see quarantine.jsonl" if split.rejected else ""
     subsets = "+".join(data.corpus.subsets.get(split.name, [split.name]))
-    return split.name, f"{console.counted(len(split), 'utterance')}, {console.duration(split.seconds.sum())} ({subsets}){left_out}"
+    return (
+        split.name,
+        (
+            f"{console.counted(len(split), 'utterance')}, {console.duration(split.seconds.sum())}"
+            f" ({subsets}){left_out}"
+        ),
+    )
 
 
 def _vocabulary(tokenizer: Tokenizer) -> tuple[str, str]:
@@ -77,30 +113,47 @@ def _step_size(config: DictConfig) -> str:
 
 
 def expected_memory(job: TrainingSetup, seconds: float) -> float:
-    """A rough forecast, in bytes: fp32 weights, gradients and two moments, and the activations of the largest forward pass."""
+    """A rough forecast, in bytes: fp32 weights, gradients and two moments, and the activations of the largest
+    forward pass.
+    """
     c, wide = job.model.network.config, 4 if job.runtime.precision == "fp32" else 2
     fixed = 4 * sum(p.numel() for p in job.model.parameters()) + 12 * sum(p.numel() for p in job.trained)
     fixed /= job.runtime.world if job.sharded else 1
     frames = job.model.frames(int(seconds * job.model.extractor.sampling_rate))
     encoder = c.num_hidden_layers * frames * (14 * c.hidden_size + 3 * c.intermediate_size) * wide
     rates = [math.prod(c.conv_stride[: i + 1]) for i in range(len(c.conv_stride))]
-    front = sum(2 * seconds * job.model.extractor.sampling_rate / r * d * wide for r, d in zip(rates, c.conv_dim, strict=True))
+    front = sum(
+        2 * seconds * job.model.extractor.sampling_rate / r * d * wide
+        for r, d in zip(rates, c.conv_dim, strict=True)
+    )
     return fixed + encoder + front
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the vocabulary
 
 
-def check_vocabulary(config: DictConfig, data: Data, tokenizer: Tokenizer, scored: Sequence[str], main: bool, train: bool = False) -> None:
-    """Warn (main) of what the vocabulary lacks of the splits that are scored, and of the training split, before audio is decoded.
+def check_vocabulary(
+    config: DictConfig,
+    data: Data,
+    tokenizer: Tokenizer,
+    scored: Sequence[str],
+    main: bool,
+    train: bool = False,
+) -> None:
+    """Warn (main) of what the vocabulary lacks of the splits that are scored, and of the training split,
+    before audio is decoded.
 
-    Of training some of it is tolerated. Raises UserError where a vocabulary that was not made of the transcripts covers hardly anything of
-    most transcripts of a split.
+    Of training some of it is tolerated. Raises UserError where a vocabulary that was not made of the
+    transcripts covers hardly anything of most transcripts of a split.
     """
     t, given = config.tokenizer, config.model.head == "keep" or config.tokenizer.vocabulary
-    whole = not given and t.inventory is None and t.min_count == 1 and "train" in t.splits  # made of all that training has
-    rows = {name: data.corpus.splits[name][: config.dataset.max_utterances] for name in ["train"] * (train and not whole) + list(scored)}
+    # made of all that training has
+    whole = not given and t.inventory is None and t.min_count == 1 and "train" in t.splits
+    rows = {
+        name: data.corpus.splits[name][: config.dataset.max_utterances]
+        for name in ["train"] * (train and not whole) + list(scored)
+    }
     found = {name: coverage(some.texts(), tokenizer) for name, some in rows.items()}
     harm = {name: _harm(name, one, train and name == "train", tokenizer) for name, one in found.items()}
     concerned = {name: one for name, one in found.items() if harm[name]}
@@ -111,8 +164,11 @@ def check_vocabulary(config: DictConfig, data: Data, tokenizer: Tokenizer, score
     more = f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
     units = "phones" if tokenizer.unit == "phone" else "characters"
     lacking = ", ".join(f"{unit!r} {n:,}" for unit, n in counts.most_common(SHOWN)) + more
-    told = (f"The vocabulary lacks {units} of the transcripts (text={config.text.name}; {lacking}): "
-            f"{'; '.join(filter(None, harm.values()))}. {advice(config, rows[worst].texts(), tokenizer, concerned[worst])}")
+    told = (
+        f"The vocabulary lacks {units} of the transcripts (text={config.text.name}; {lacking}):"
+        f" {'; '.join(filter(None, harm.values()))}."
+        f" {advice(config, rows[worst].texts(), tokenizer, concerned[worst])}"
+    )
     if given and any(2 * one.hollow > one.spoken for one in concerned.values()):
         raise UserError(told)
     if main:
@@ -127,12 +183,16 @@ def _harm(name: str, found: Coverage, trained_on: bool, tokenizer: Tokenizer) ->
     dropped = 0 if tokenizer.unknown is not None else found.touched - found.lost
     if found.lost + dropped <= TOLERATED * found.spoken:
         return ""
-    return " and ".join([f"{found.lost:,} {of} hold nothing else and are left out"] * (found.lost > 0)
-                        + [f"{dropped:,} {of} are trained on without them"] * (dropped > 0))
+    return " and ".join(
+        [f"{found.lost:,} {of} hold nothing else and are left out"] * (found.lost > 0)
+        + [f"{dropped:,} {of} are trained on without them"] * (dropped > 0)
+    )
 
 
 def advice(config: DictConfig, texts: Iterable[str], tokenizer: Tokenizer, found: Coverage) -> str:
-    """Which text rules would mend what the vocabulary lacks of transcripts, or what else would. texts: after the config's own rules."""
+    """Which text rules would mend what the vocabulary lacks of transcripts, or what else would. texts: after
+    the config's own rules.
+    """
     own = OmegaConf.to_container(config.text.rules)
     assert isinstance(own, list)
     if tokenizer.unit == "phone":
@@ -140,9 +200,16 @@ def advice(config: DictConfig, texts: Iterable[str], tokenizer: Tokenizer, found
     else:
         tried = {f"Give text={name}": _rules_of(name) for name in ("upper", "standard")}
         tried["Put strip_accents at the end of text.rules"] = [*own, "strip_accents"]
-    chosen = {*np.flatnonzero(found.unknown)[:SAMPLE].tolist(), *np.linspace(0, len(found.unknown) - 1, SAMPLE, dtype=int).tolist()}
+    chosen = {
+        *np.flatnonzero(found.unknown)[:SAMPLE].tolist(),
+        *np.linspace(0, len(found.unknown) - 1, SAMPLE, dtype=int).tolist(),
+    }
     sample = [text for number, text in enumerate(texts) if number in chosen]
-    if name := mending_rules(sample, tokenizer, {name: build_rules(rules, config.dataset.language) for name, rules in tried.items()}):
+    if name := mending_rules(
+        sample,
+        tokenizer,
+        {name: build_rules(rules, config.dataset.language) for name, rules in tried.items()},
+    ):
         return f"{name[0]}, which mends {'it' if name[1] else 'most of it'}."
     new = ", or train a new head (model.head=new)" if config.model.head == "keep" else ""
     return f"Have text.rules replace or remove what the vocabulary lacks{new}."

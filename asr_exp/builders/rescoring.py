@@ -1,4 +1,6 @@
-"""A checkpoint that is there and a split to score it on: what `evaluate` does, and a run that trains nothing."""
+"""A checkpoint that is there and a split to score it on: what `evaluate` does, and a run that trains
+nothing.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,20 @@ from asr_exp.runs.results import read_result
 from asr_exp.runtime.distributed import Runtime
 
 # What result.json says of the training of a checkpoint that was scored as it is.
-NO_TRAINING = {"steps": 0, "skipped_steps": 0, "epochs": 0.0, "audio_seconds": 0.0, "wall_seconds": 0.0, "audio_seconds_per_second": 0.0}
+NO_TRAINING = {
+    "steps": 0,
+    "skipped_steps": 0,
+    "epochs": 0.0,
+    "audio_seconds": 0.0,
+    "wall_seconds": 0.0,
+    "audio_seconds_per_second": 0.0,
+}
 
 
 def read_split(config: DictConfig, split: str, source: FineTuned, runtime: Runtime) -> Data:
-    """One split of a dataset after the text rules, with a word on what the checkpoint's vocabulary lacks of it. Raises UserError."""
+    """One split of a dataset after the text rules, with a word on what the checkpoint's vocabulary lacks of
+    it. Raises UserError.
+    """
     check_unit(config, source.tokenizer)
     alone = config.copy()
     alone.dataset.only = split
@@ -32,12 +43,16 @@ def read_split(config: DictConfig, split: str, source: FineTuned, runtime: Runti
 
 
 class Scoring:
-    """A split, by the text rules and the decoder of a config, and the protocol of its score. Every rank makes one.
+    """A split, by the text rules and the decoder of a config, and the protocol of its score. Every rank makes
+    one.
 
-    folder: the run's, where language models, tuned weights and emissions are kept. Raises UserError for what cannot be had.
+    folder: the run's, where language models, tuned weights and emissions are kept. Raises UserError for what
+    cannot be had.
     """
 
-    def __init__(self, config: DictConfig, folder: Path, source: FineTuned, data: Data, split: str, runtime: Runtime):
+    def __init__(
+        self, config: DictConfig, folder: Path, source: FineTuned, data: Data, split: str, runtime: Runtime
+    ):
         self.config = config
         self.folder = folder
         self.source = source
@@ -46,31 +61,66 @@ class Scoring:
             self.decoder = build_decoder(config, source.tokenizer, runtime, folder)
         self.split = build_split(config, data, split, source.tokenizer, source.outline, runtime.main)
         if isinstance(self.decoder, Beam) and config.decode.tune:
-            tune_on_dev(self.decoder, folder, source.hash, self._dev, config.model.padding, config.trainer.device_seconds, runtime,
-                        lambda: source.network)
+            tune_on_dev(
+                self.decoder,
+                folder,
+                source.hash,
+                self._dev,
+                config.model.padding,
+                config.trainer.device_seconds,
+                runtime,
+                lambda: source.network,
+            )
         self.protocol = build_protocol(config, data, self.split, self.decoder)
         passes = plan_passes(self.split, config.trainer.device_seconds, runtime.device)
         self.kept = EmissionCache(folder, source.hash, self.split, config.model.padding, passes)
         self.network = None if runtime.broadcast(self.kept.complete) else source.network
 
     def run(self, path: Path, examples: int) -> Evaluation:
-        """Score the split and write its hypotheses; what the network says of it is kept in the folder, and said once."""
+        """Score the split and write its hypotheses; what the network says of it is kept in the folder, and
+        said once.
+        """
         t = self.config.trainer
-        return evaluate(self.network, self.split, self.source.tokenizer, self.decoder, self.runtime, t.device_seconds, t.loss_reduction,
-                        path, examples, self.runtime.main, self.kept)
+        return evaluate(
+            self.network,
+            self.split,
+            self.source.tokenizer,
+            self.decoder,
+            self.runtime,
+            t.device_seconds,
+            t.loss_reduction,
+            path,
+            examples,
+            self.runtime.main,
+            self.kept,
+        )
 
     def _dev(self) -> Split:
         own = own_data(self.config, self.folder, "dev")
         if self.split.name == "dev" and same_data(self.config, self.folder) and own.text == self.config.text:
             return self.split
-        return build_split(own, build_data(own), "dev", self.source.tokenizer, self.source.outline, self.runtime.main)
+        return build_split(
+            own, build_data(own), "dev", self.source.tokenizer, self.source.outline, self.runtime.main
+        )
 
 
 def untrained_result(folder: Path, scoring: Scoring, summary: dict[str, Any]) -> dict[str, Any]:
-    """What result.json says of a checkpoint that was scored as it is: this score, beside those of other splits by the same weights."""
+    """What result.json says of a checkpoint that was scored as it is: this score, beside those of other
+    splits by the same weights.
+    """
     before = read_result(folder) or {}
     checkpoint = scoring.source.identity()
     split = scoring.split.name
-    others = dict(before.get("splits") or {}) if (before.get("checkpoint") or {}).get("hash") == checkpoint["hash"] else {}
+    others = (
+        dict(before.get("splits") or {})
+        if (before.get("checkpoint") or {}).get("hash") == checkpoint["hash"]
+        else {}
+    )
     protocol = before["protocol"] if "test" in others and split != "test" else scoring.protocol
-    return {"checkpoint": checkpoint, "protocol": protocol, "best": None, "splits": {**others, split: summary}, "train": NO_TRAINING}
+    return {
+        "checkpoint": checkpoint,
+        "protocol": protocol,
+        "best": None,
+        "splits": {**others, split: summary},
+        "train": NO_TRAINING,
+    }

@@ -21,7 +21,10 @@ def cache_folder(config: DictConfig) -> Path:
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise UserError(f"Decoded audio cannot be kept in {folder}: nothing can be written there. Give another cache_root=FOLDER.")
+        raise UserError(
+            f"Decoded audio cannot be kept in {folder}: nothing can be written there. Give another"
+            " cache_root=FOLDER."
+        )
     return folder
 
 

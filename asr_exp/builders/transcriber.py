@@ -20,13 +20,15 @@ from asr_exp.runtime.distributed import Runtime
 
 
 def load_transcriber(config: DictConfig, runtime: Runtime) -> Transcriber:
-    """The recogniser that `run=` names: a run's folder, a CTC checkpoint (a folder, or a hub id) with its own vocabulary, or
-    `torchaudio:NAME`, a bundle of torchaudio.pipelines.
+    """The recogniser that `run=` names: a run's folder, a CTC checkpoint (a folder, or a hub id) with its own
+    vocabulary, or `torchaudio:NAME`, a bundle of torchaudio.pipelines.
 
-    Without `run=`, the run that the settings lead to, or else their model.checkpoint. Raises UserError where there is none.
+    Without `run=`, the run that the settings lead to, or else their model.checkpoint. Raises UserError where
+    there is none.
     """
     chunking, checkpoint = config.transcribe, checkpoint_of(config)
-    # A transcript is to depend on its recording alone, not on what else is asked for: there is no padding for it to see.
+    # A transcript is to depend on its recording alone, not on what else is asked for: there is no padding for
+    # it to see.
     exact = OmegaConf.merge(config, {"model": {"padding": "exact"}})
     assert isinstance(exact, DictConfig)
     try:
@@ -35,7 +37,11 @@ def load_transcriber(config: DictConfig, runtime: Runtime) -> Transcriber:
     except UserError as why:
         raise as_asked(why, config.run) from why
     if config.decode.name == "greedy" and not checkpoint.startswith(BUNDLE) and _has_language_model(source):
-        say("", f"{checkpoint} comes with a language model, which is not used: decode=beam decode.lm=checkpoint decodes with it.")
+        say(
+            "",
+            f"{checkpoint} comes with a language model, which is not used: decode=beam decode.lm=checkpoint"
+            " decodes with it.",
+        )
     folder = Path(config.run).expanduser() if config.run else run_folder(config)
     decoder = build_decoder(config, source.tokenizer, runtime, folder if is_run(folder) else None)
     if isinstance(decoder, Beam) and config.decode.tune:
@@ -52,20 +58,34 @@ def as_asked(error: UserError, run: str | None) -> UserError:
     """What is wrong with a checkpoint, by the key that it was given as."""
     if not run:
         return error
-    told = str(error).replace("model.checkpoint=", "run=").replace(" cannot keep its head: ", " is no fine-tuned recogniser: ")
-    return UserError(told.replace("Use model.head=new, or give another checkpoint.",
-                                  "Fine-tune it first (model=hf model.checkpoint=...), or give another."))
+    told = (
+        str(error)
+        .replace("model.checkpoint=", "run=")
+        .replace(" cannot keep its head: ", " is no fine-tuned recogniser: ")
+    )
+    return UserError(
+        told.replace(
+            "Use model.head=new, or give another checkpoint.",
+            "Fine-tune it first (model=hf model.checkpoint=...), or give another.",
+        )
+    )
 
 
 def checkpoint_of(config: DictConfig) -> str:
-    """The checkpoint that `run=` or the settings name: a folder, or a hub id. Raises UserError where there is none."""
+    """The checkpoint that `run=` or the settings name: a folder, or a hub id. Raises UserError where there is
+    none.
+    """
     folder = Path(config.run).expanduser() if config.run else run_folder(config)
     if (best := folder / "checkpoints" / "best").is_dir():
         return str(best)
     if is_run(folder) and not trains_nothing(config):
-        raise UserError(f"{folder} has no checkpoints/best yet; its training has not come to its first evaluation.")
+        raise UserError(
+            f"{folder} has no checkpoints/best yet; its training has not come to its first evaluation."
+        )
     if config.run and not is_run(folder):
         return config.run
     if config.model.checkpoint and config.model.head == "keep":
         return config.model.checkpoint
-    raise UserError(f"These settings lead to {folder}, which holds no trained model; train it first, or give run=FOLDER.")
+    raise UserError(
+        f"These settings lead to {folder}, which holds no trained model; train it first, or give run=FOLDER."
+    )

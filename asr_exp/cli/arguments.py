@@ -18,7 +18,9 @@ LISTED = {"transcribe": "files", "align": "files"}
 
 
 def commands() -> dict[str, Path]:
-    """The commands by name, each with the file that holds it: commands/NAME.py, or commands/NAME/command.py."""
+    """The commands by name, each with the file that holds it: commands/NAME.py, or
+    commands/NAME/command.py.
+    """
     folder = Path(__file__).parents[1] / "commands"
     files = {path.stem: path for path in folder.glob("*.py") if not path.stem.startswith("_")}
     return dict(sorted({**files, **{path.parent.name: path for path in folder.glob("*/command.py")}}.items()))
@@ -42,7 +44,10 @@ def parse(arguments: list[str]) -> tuple[Namespace, str]:
     """
     options = hydra_parser().parse_intermixed_args(arguments)
     if options.config_path or options.config_name or options.experimental_rerun:
-        raise UserError("--config-path, --config-name and --experimental-rerun are not for this program; --config-dir adds YAML files.")
+        raise UserError(
+            "--config-path, --config-name and --experimental-rerun are not for this program; --config-dir"
+            " adds YAML files."
+        )
     if options.resolve and not options.cfg:
         raise UserError("--resolve goes with --cfg job.")
     known = commands()
@@ -54,15 +59,24 @@ def parse(arguments: list[str]) -> tuple[Namespace, str]:
     if command not in known:
         from asr_exp.config.groups import choices, conf_folders
 
-        groups = [f"{group}={command}" for group, names in choices(conf_folders(options.config_dir)).items() if command in names]
+        groups = [
+            f"{group}={command}"
+            for group, names in choices(conf_folders(options.config_dir)).items()
+            if command in names
+        ]
         hint = f" Did you mean {' or '.join(groups)}?" if groups else nearest(command, known)
-        raise UserError(f"There is no command {command!r}.{hint} The commands: {', '.join(known)}; a setting is key=value.")
+        raise UserError(
+            f"There is no command {command!r}.{hint} The commands: {', '.join(known)}; a setting is"
+            " key=value."
+        )
     options.overrides = _named(options.overrides, command)
     return options, command
 
 
 def _named(words: list[str], command: str) -> list[str]:
-    """The words after a command, the bare ones as the keys that they stand for, in quotes: a name may read as a number."""
+    """The words after a command, the bare ones as the keys that they stand for, in quotes: a name may read as
+    a number.
+    """
     bare = _is_recording if command in LISTED else is_bare
     quoted = {index: _literal(word) for index, word in enumerate(words) if bare(word)}
     if command in LISTED and quoted:
@@ -89,7 +103,9 @@ def is_bare(word: str) -> bool:
 
 
 def _is_recording(word: str) -> bool:
-    """Whether a word is a bare one, or a file's name all the same: `a=b.wav`, where there is one, or `talks/a=b.wav`."""
+    """Whether a word is a bare one, or a file's name all the same: `a=b.wav`, where there is one, or
+    `talks/a=b.wav`.
+    """
     from asr_exp.config.groups import OPTIONAL_GROUPS
     from asr_exp.config.schema import key_field
 

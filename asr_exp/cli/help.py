@@ -1,4 +1,6 @@
-"""The pages of `--help`: the whole program, a section's keys, or a command. Imports no Hydra, so that they come at once."""
+"""The pages of `--help`: the whole program, a section's keys, or a command. Imports no Hydra, so that they
+come at once.
+"""
 
 import ast
 import os
@@ -39,10 +41,28 @@ FLAGS = {
     "--version": "the version",
 }
 MAIN_KEYS = (
-    "seed", "dataset.root", "dataset.source", "dataset.language", "dataset.train", "dataset.dev", "dataset.test", "model.checkpoint",
-    "trainer.max_steps", "trainer.max_epochs", "trainer.batch_seconds", "trainer.device_seconds", "trainer.eval_every", "trainer.devices",
-    "trainer.precision", "optimizer.lr", "schedule.warmup_steps", "output_root", "plugins", "sweeper", "sweep.trials",
-)  # fmt: skip
+    "seed",
+    "dataset.root",
+    "dataset.source",
+    "dataset.language",
+    "dataset.train",
+    "dataset.dev",
+    "dataset.test",
+    "model.checkpoint",
+    "trainer.max_steps",
+    "trainer.max_epochs",
+    "trainer.batch_seconds",
+    "trainer.device_seconds",
+    "trainer.eval_every",
+    "trainer.devices",
+    "trainer.precision",
+    "optimizer.lr",
+    "schedule.warmup_steps",
+    "output_root",
+    "plugins",
+    "sweeper",
+    "sweep.trials",
+)
 
 
 def page(topic: str | None, commands: Mapping[str, Path]) -> str:
@@ -61,18 +81,32 @@ def page(topic: str | None, commands: Mapping[str, Path]) -> str:
         return section_page(topic)
     group, equals, name = topic.rpartition("=")
     groups = choices(conf_folders())
-    if pages := [choice_page(one, name) for one, names in groups.items() if name in names and group in ("", one)]:
+    if pages := [
+        choice_page(one, name) for one, names in groups.items() if name in names and group in ("", one)
+    ]:
         return "\n".join(pages)
     if equals:
         return whole_page(commands)
-    topics = [*commands, *(name for name, _ in keys()), *OPTIONAL_GROUPS, *(name for names in groups.values() for name in names)]
-    raise UserError(f"There is no help on {topic!r}.{nearest(topic, topics)} There is on commands, groups, sections and keys: see --help.")
+    topics = [
+        *commands,
+        *(name for name, _ in keys()),
+        *OPTIONAL_GROUPS,
+        *(name for names in groups.values() for name in names),
+    ]
+    raise UserError(
+        f"There is no help on {topic!r}.{nearest(topic, topics)} There is on commands, groups, sections and"
+        " keys: see --help."
+    )
 
 
 def whole_page(commands: Mapping[str, Path]) -> str:
-    """What the program is, how to call it, the commands, the choices of every group, the main keys, the flags."""
+    """What the program is, how to call it, the commands, the choices of every group, the main keys, the
+    flags.
+    """
     defaults = _defaults()
-    groups = {group: _choices_line(group, names, defaults) for group, names in choices(conf_folders()).items()}
+    groups = {
+        group: _choices_line(group, names, defaults) for group, names in choices(conf_folders()).items()
+    }
     main_keys = {name: _key_line(name, one, defaults) for name in MAIN_KEYS if (one := key_field(name))}
     parts = {
         "": _wrap(f"{asr_exp.__doc__} Version {asr_exp.__version__}.") + "\n\n" + USAGE,
@@ -80,7 +114,14 @@ def whole_page(commands: Mapping[str, Path]) -> str:
         "Groups, chosen as GROUP=CHOICE": _table(groups),
         "Main keys, set as KEY=VALUE (all keys of a section: --help trainer)": _table(main_keys),
         "Flags": _table(FLAGS),
-        "Yours": _wrap("  ./conf/dataset/NAME.yaml, ./conf/model/NAME.yaml, ... where you stand is chosen by its NAME.", "  ") + "\n",
+        "Yours": (
+            _wrap(
+                "  ./conf/dataset/NAME.yaml, ./conf/model/NAME.yaml, ... where you stand is chosen by its"
+                " NAME.",
+                "  ",
+            )
+            + "\n"
+        ),
     }
     return "\n".join(f"{title}:\n{text}" if title else text for title, text in parts.items())
 
@@ -98,7 +139,9 @@ def section_page(section: str) -> str:
 
 
 def command_page(command: str, path: Path) -> str:
-    """What a command does, and the keys that are its own: those whose help begins with its name, and those of its section."""
+    """What a command does, and the keys that are its own: those whose help begins with its name, and those of
+    its section.
+    """
     rows = {}
     for name, one in keys():
         readers, _, _ = one.metadata["help"].partition(": ") if one.metadata else ("", "", "")
@@ -107,14 +150,21 @@ def command_page(command: str, path: Path) -> str:
         elif name.startswith(f"{command}."):
             rows[name] = _key_line(name, one, {})
     own = f"Keys:\n{_table(rows)}\n" if rows else ""
-    told = "\n\n".join(part if part.startswith(" ") else _wrap(" ".join(part.split())) for part in docstring(path).split("\n\n"))
+    told = "\n\n".join(
+        part if part.startswith(" ") else _wrap(" ".join(part.split()))
+        for part in docstring(path).split("\n\n")
+    )
     return f"{told}\n\n{own}All settings, and the other commands: python -m asr_exp --help\n"
 
 
 def choice_page(group: str, name: str) -> str:
     """What a choice of a group is: its YAML file."""
-    file = next(path for folder in reversed(conf_folders()) if (path := folder / group / f"{name}.yaml").exists())
-    every = "" if group in OPTIONAL_GROUPS else f"\nEvery key of a {group}: python -m asr_exp --help {group}\n"
+    file = next(
+        path for folder in reversed(conf_folders()) if (path := folder / group / f"{name}.yaml").exists()
+    )
+    every = (
+        "" if group in OPTIONAL_GROUPS else f"\nEvery key of a {group}: python -m asr_exp --help {group}\n"
+    )
     return f"{group}={name}\n\n{file.read_text(encoding='utf-8').rstrip()}\n{every}"
 
 
@@ -126,12 +176,21 @@ def docstring(path: Path) -> str:
 def _choices_line(group: str, names: Sequence[str], defaults: Mapping[str, Any]) -> str:
     if group == "experiment" and (rows := tables(names)):
         single = [name for name in names if "/" not in name]
-        return ", ".join([*(f"{table} ({len(inside)} row{'s' * (len(inside) > 1)})" for table, inside in rows.items()), *single])
-    return (", ".join(names) or "none so far") + (f" (default: {defaults[group]})" if group in defaults and len(names) > 1 else "")
+        return ", ".join(
+            [
+                *(f"{table} ({len(inside)} row{'s' * (len(inside) > 1)})" for table, inside in rows.items()),
+                *single,
+            ]
+        )
+    return (", ".join(names) or "none so far") + (
+        f" (default: {defaults[group]})" if group in defaults and len(names) > 1 else ""
+    )
 
 
 def _key_line(name: str, one: Field, defaults: Mapping[str, Any]) -> str:
-    default = defaults.get(name, one.default_factory() if one.default_factory is not NO_DEFAULT else one.default)
+    default = defaults.get(
+        name, one.default_factory() if one.default_factory is not NO_DEFAULT else one.default
+    )
     if default == "???":
         return one.metadata["help"]
     shown = {"None": "null", "True": "true", "False": "false", "[]": "", "{}": ""}.get(str(default), default)
@@ -145,17 +204,32 @@ def _defaults() -> dict[str, Any]:
         for group, choice in entry.items() if isinstance(entry, dict) else ():
             if isinstance(choice, str) and (file := folder / group / f"{choice}.yaml").exists():
                 found[group] = choice
-                if group not in ("dataset", "model", "protocol"):  # the demo's keys say nothing about another dataset's
-                    found |= {f"{group}.{name}": value for name, value in yaml.safe_load(file.read_text()).items()}
+                # the demo's keys say nothing about another dataset's
+                if group not in ("dataset", "model", "protocol"):
+                    found |= {
+                        f"{group}.{name}": value for name, value in yaml.safe_load(file.read_text()).items()
+                    }
     return found
 
 
 def _width() -> int:
-    return max(60, min(100, shutil.get_terminal_size((80, 24)).columns if "COLUMNS" in os.environ or os.isatty(1) else 80))
+    return max(
+        60,
+        min(
+            100, shutil.get_terminal_size((80, 24)).columns if "COLUMNS" in os.environ or os.isatty(1) else 80
+        ),
+    )
 
 
 def _wrap(text: str, indent: str = "", first: str = "") -> str:
-    return textwrap.fill(text, _width(), initial_indent=first, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(
+        text,
+        _width(),
+        initial_indent=first,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _table(rows: Mapping[str, str]) -> str:
@@ -163,7 +237,11 @@ def _table(rows: Mapping[str, str]) -> str:
     left = min(26, max(map(len, rows), default=0)) + 2
     margin = " " * (left + 2)
     blocks = {  # a name too long for its column stands on a line of its own
-        name: _wrap(f"  {name:<{left}}{text}", margin) if len(name) < left else f"  {name}\n{_wrap(text, margin, margin)}"
+        name: (
+            _wrap(f"  {name:<{left}}{text}", margin)
+            if len(name) < left
+            else f"  {name}\n{_wrap(text, margin, margin)}"
+        )
         for name, text in rows.items()
-    }  # fmt: skip
+    }
     return "".join(f"{block}\n" for block in blocks.values())

@@ -1,4 +1,6 @@
-"""One command with a composed config: the run that it is about, its checks, its record as a cell of a sweep, its end."""
+"""One command with a composed config: the run that it is about, its checks, its record as a cell of a sweep,
+its end.
+"""
 
 import os
 import shlex
@@ -18,14 +20,15 @@ if TYPE_CHECKING:
     from asr_exp.sweeps.record import SweepCell
 
 
-
 # Commands whose run= may also name a CTC checkpoint, a folder's or the hub's, that no run of ours made.
 OF_CHECKPOINTS = ("evaluate", "transcribe", "align", "report", "export", "serve")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command, to be called with a composed config, here or in another process of a sweep. record: its folder, for a cell of one."""
+    """A command, to be called with a composed config, here or in another process of a sweep. record: its
+    folder, for a cell of one.
+    """
 
     command: str
     config_dir: str | None = None
@@ -44,8 +47,14 @@ class Job:
 
         hydra = HydraConfig.get()
         asked: Any = OmegaConf.to_container(hydra.overrides.task)
-        number = 1 + int((config.sweep.trial if config.sweep.trial is not None else hydra.job.num) if self.record else 0)
-        cell = SweepCell(number, "running", shlex.join(word for word in asked if not word.startswith(("sweep.", "sweeper="))))
+        number = 1 + int(
+            (config.sweep.trial if config.sweep.trial is not None else hydra.job.num) if self.record else 0
+        )
+        cell = SweepCell(
+            number,
+            "running",
+            shlex.join(word for word in asked if not word.startswith(("sweep.", "sweeper="))),
+        )
         if self.record and rank() == 0:
             print(f"\ncell {cell.cell}: {cell.overrides or '(defaults)'}", flush=True)
         try:
@@ -69,7 +78,8 @@ class Job:
             self._noted(replace(cell, status="stopped", reason=str(error)))
             status = status_of(error)
             if "SUBMITIT_EXECUTOR" in os.environ and callable(requeue := signal.getsignal(error.signal)):
-                requeue(error.signal, None)  # submitit's own: it puts the job back in the queue and ends this process
+                # submitit's own: it puts the job back in the queue and ends this process
+                requeue(error.signal, None)
             raise SystemExit(status) from error  # past Hydra, which would go on with the next cell
         except Pruned as error:
             print(f"Pruned: {error}", flush=True)
@@ -77,7 +87,9 @@ class Job:
         except KeyboardInterrupt as error:
             self._noted(replace(cell, status="stopped", reason="interrupted"))
             if self.command == "train":
-                told = "Interrupted. A run goes on from its last checkpoint when it is given the same command."
+                told = (
+                    "Interrupted. A run goes on from its last checkpoint when it is given the same command."
+                )
                 raise KeyboardInterrupt(told) from error
             raise
         except BrokenPipeError:

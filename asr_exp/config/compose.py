@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # where the YAML files are
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # compose and validate
 
 
@@ -41,7 +41,8 @@ def hydra_at(folders: Sequence[Path]) -> "Hydra":
     ConfigStore.instance().store(name="schema", node=Config)
     search_path = create_config_search_path(str(folders[0]))
     for folder in folders[1:]:
-        search_path.prepend("user", f"file://{folder}", anchor=SearchPathQuery(provider="schema"))  # the schema stays last
+        # the schema stays last
+        search_path.prepend("user", f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
     return Hydra("asr_exp", ConfigLoaderImpl(config_search_path=search_path))
 
 
@@ -56,7 +57,9 @@ def check_overrides(overrides: Sequence[str], folders: Sequence[Path], multirun:
 
 
 def translate_error(error: Exception, folders: Sequence[Path]) -> UserError | None:
-    """What Hydra objects to while composing, in a user's words; None for an exception that is not the user's doing."""
+    """What Hydra objects to while composing, in a user's words; None for an exception that is not the user's
+    doing.
+    """
     from hydra.errors import HydraException
 
     if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
@@ -82,7 +85,9 @@ def _composed(asked: list[str], folders: Sequence[Path]) -> DictConfig:
     from hydra.types import RunMode
 
     try:
-        return hydra_at(folders).compose_config("config", asked, run_mode=RunMode.RUN, with_log_configuration=False)
+        return hydra_at(folders).compose_config(
+            "config", asked, run_mode=RunMode.RUN, with_log_configuration=False
+        )
     except Exception as error:
         if (told := translate_error(error, folders)) is None:
             raise
@@ -90,10 +95,12 @@ def _composed(asked: list[str], folders: Sequence[Path]) -> DictConfig:
 
 
 def expand_sweep(overrides: Sequence[str], config_dir: str | None = None) -> tuple[list[str], dict[str, str]]:
-    """The overrides of a sweep with all that it varies in them, and of each experiment that does not compose, what is wrong with it.
+    """The overrides of a sweep with all that it varies in them, and of each experiment that does not compose,
+    what is wrong with it.
 
-    A table of experiments becomes its rows that compose; what `hydra.sweeper.params` of YAML files varies becomes overrides, unless the
-    command line sets it. Raises UserError for a wrong override, and for experiments that vary different things.
+    A table of experiments becomes its rows that compose; what `hydra.sweeper.params` of YAML files varies
+    becomes overrides, unless the command line sets it. Raises UserError for a wrong override, and for
+    experiments that vary different things.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -116,11 +123,19 @@ def expand_sweep(overrides: Sequence[str], config_dir: str | None = None) -> tup
         raise UserError("\n".join(dict.fromkeys(broken.values())))
     (first, params), *others = varied.items()
     if unlike := [row for row, its in others if its != params]:
-        raise UserError(f"experiment={first} and experiment={unlike[0]} vary different things in hydra.sweeper.params "
-                        f"({params or 'nothing'}, {varied[unlike[0]] or 'nothing'}); run them one at a time.")
-    words = [f"experiment={','.join(varied)}" if rows and text.startswith("experiment=") else text for text in words]
+        raise UserError(
+            f"experiment={first} and experiment={unlike[0]} vary different things in hydra.sweeper.params "
+            f"({params or 'nothing'}, {varied[unlike[0]] or 'nothing'}); run them one at a time."
+        )
+    words = [
+        f"experiment={','.join(varied)}" if rows and text.startswith("experiment=") else text
+        for text in words
+    ]
     given = {text.partition("=")[0].lstrip("+~") for text in words}
-    return [*(f"{name}={value}" for name, value in params.items() if name.lstrip("+~") not in given), *words], broken
+    return [
+        *(f"{name}={value}" for name, value in params.items() if name.lstrip("+~") not in given),
+        *words,
+    ], broken
 
 
 def validate(config: DictConfig) -> None:
@@ -136,11 +151,9 @@ def validate(config: DictConfig) -> None:
         raise UserError("\n".join(found))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # plugins
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # which run it is
-
-

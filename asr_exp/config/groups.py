@@ -25,8 +25,8 @@ def conf_folders(config_dir: str | None = None) -> list[Path]:
 
 
 def choices(folders: Sequence[Path]) -> dict[str, list[str]]:
-    """The choices of every group: the YAML files of a group's folder, in whichever of the folders; not those with a leading `_`,
-    which hold what others have in common."""
+    """The choices of every group: the YAML files of a group's folder, in whichever of the folders; not those
+    with a leading `_`, which hold what others have in common."""
     groups = sorted({*OPTIONAL_GROUPS, *(path.name for path in folders[0].iterdir() if path.is_dir())})
     found: dict[str, set[str]] = {group: set() for group in groups}
     for group in groups:
@@ -37,14 +37,21 @@ def choices(folders: Sequence[Path]) -> dict[str, list[str]]:
 
 
 def expanded(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """The overrides of a sweep with each table of experiments (`experiment=hf-timit`) as the rows that its folder holds."""
+    """The overrides of a sweep with each table of experiments (`experiment=hf-timit`) as the rows that its
+    folder holds.
+    """
     known = tables(choices(folders)["experiment"])
 
     def rows(text: str) -> str:
         name, _, value = text.partition("=")
-        return f"{name}={','.join(row for one in value.split(',') for row in known.get(one, [one]))}" if name == "experiment" else text
+        return (
+            f"{name}={','.join(row for one in value.split(',') for row in known.get(one, [one]))}"
+            if name == "experiment"
+            else text
+        )
 
     return [rows(text) for text in overrides]
+
 
 Choices = Mapping[str, Sequence[str]]  # of each group
 

@@ -1,4 +1,6 @@
-"""What is wrong with a key or a YAML file, in a sentence: where it stands, what was given, the nearest name."""
+"""What is wrong with a key or a YAML file, in a sentence: where it stands, what was given, the
+nearest name.
+"""
 
 import difflib
 import re
@@ -13,21 +15,40 @@ from asr_exp.core.errors import nearest
 
 
 def unknown_key(name: str, choices: Choices) -> str:
-    """'trainer.lrr is not a key ...' with the nearest key, in whichever section that is, and what is allowed there."""
+    """'trainer.lrr is not a key ...' with the nearest key, in whichever section that is, and what is allowed
+    there.
+    """
     section, _, leaf = name.rpartition(".")
     places: dict[str, list[str]] = {}  # of every last part of a name, the whole names
     for known in (*(dotted for dotted, _ in keys()), *OPTIONAL_GROUPS):
         places.setdefault(known.rpartition(".")[2], []).append(known)
-    siblings = {last: known for last, names in places.items() for known in names if known.rpartition(".")[0] == section}
+    siblings = {
+        last: known
+        for last, names in places.items()
+        for known in names
+        if known.rpartition(".")[0] == section
+    }
     if leaf in places:
         near = places[leaf]
     elif close := difflib.get_close_matches(leaf, siblings, n=1, cutoff=0.6):
         near = [siblings[close[0]]]
     else:
-        near = [known for close in difflib.get_close_matches(leaf, places, n=1, cutoff=0.7) for known in places[close]]
+        near = [
+            known
+            for close in difflib.get_close_matches(leaf, places, n=1, cutoff=0.7)
+            for known in places[close]
+        ]
     near = near or [f"{group}={leaf}" for group, names in choices.items() if leaf in names]
-    hint = f" Did you mean {' or '.join(map(repr, near[:3]))}?" if near else nearest(name, (dotted for dotted, _ in keys()))
-    allowed = f"The keys of {section}: {', '.join(siblings)}." if section and siblings else "See --help for the sections and their keys."
+    hint = (
+        f" Did you mean {' or '.join(map(repr, near[:3]))}?"
+        if near
+        else nearest(name, (dotted for dotted, _ in keys()))
+    )
+    allowed = (
+        f"The keys of {section}: {', '.join(siblings)}."
+        if section and siblings
+        else "See --help for the sections and their keys."
+    )
     return f"{name} is not a key of this program.{hint} {allowed}"
 
 
@@ -40,16 +61,20 @@ def composition_problem(error: Exception, choices: Choices, folders: Sequence[Pa
     if missing := re.search(r"Could not find '(.+)/(.*)'", text):
         group, name = missing[1], missing[2]
         known = choices.get(group, re.findall(r"^\t([^=\s]+)$", text, flags=re.MULTILINE))
-        return (f"{group}={name}: there is no {group} {name!r}.{nearest(name, known)} A file's defaults list asks for it. "
-                f"The choices: {', '.join(known)}.")
+        return (
+            f"{group}={name}: there is no {group} {name!r}.{nearest(name, known)} A file's defaults list asks"
+            f" for it. The choices: {', '.join(known)}."
+        )
     if where and key and key_field(key[1]) is None:
         return place + unknown_key(key[1], choices)
-    first = _first_line(text[where.end():] if where else text)
+    first = _first_line(text[where.end() :] if where else text)
     if where and key:
         return f"{place}{key[1]}: {first}"
     if key and key_field(key[1]) is not None:
         place = f"{key[1]}: "
-    because = f" {_first_line(str(error.__cause__))}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
+    because = (
+        f" {_first_line(str(error.__cause__))}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
+    )
     return place + first + because
 
 
@@ -59,6 +84,16 @@ def _file(name: str, folders: Sequence[Path]) -> Path | str:
 
 def _first_line(text: str) -> str:
     """The message less the lines that speak of Hydra's and OmegaConf's insides."""
-    inside = ("Config search path", "full_key:", "object_type=", "reference_type=", "See https://hydra.cc", "Set the environment variable")
+    inside = (
+        "Config search path",
+        "full_key:",
+        "object_type=",
+        "reference_type=",
+        "See https://hydra.cc",
+        "Set the environment variable",
+    )
     lines = [line.strip() for line in text.splitlines()]
-    return " ".join(line for line in lines if line and not line.startswith((*inside, "provider="))).rstrip(".") + "."
+    return (
+        " ".join(line for line in lines if line and not line.startswith((*inside, "provider="))).rstrip(".")
+        + "."
+    )

@@ -1,7 +1,8 @@
-"""What is wrong with a command line or a YAML file, in words: the key, what was given, what is allowed, the nearest name.
+"""What is wrong with a command line or a YAML file, in words: the key, what was given, what is allowed, the
+nearest name.
 
-`override_problems` looks at the overrides before Hydra does (Hydra lets some mistakes pass); `composition_problem` turns
-what Hydra still objects to into a sentence.
+`override_problems` looks at the overrides before Hydra does (Hydra lets some mistakes pass);
+`composition_problem` turns what Hydra still objects to into a sentence.
 """
 
 import re
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 
-_typed = cache(lambda: OmegaConf.structured(Config))  # to try values on: each key by itself, whatever it holds of others
+# to try values on: each key by itself, whatever it holds of others
+_typed = cache(lambda: OmegaConf.structured(Config))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the overrides
 
 
@@ -46,22 +48,33 @@ def override_problems(overrides: Sequence[str], choices: Choices, multirun: bool
 
 
 def to_hydra_overrides(overrides: Sequence[str]) -> list[str]:
-    """The overrides as Hydra wants them: new entries of a mapping (`model.config.hidden_size=64`) need a `++` there, and
-    what is null by default (`experiment=null`) may not be given."""
-    given = (readable(text) for text in overrides if text not in {f"{group}=null" for group in OPTIONAL_GROUPS})
-    return [f"++{text.lstrip('+')}" if _inside_mapping(text.partition("=")[0].lstrip("+")) else text for text in given]
+    """The overrides as Hydra wants them: new entries of a mapping (`model.config.hidden_size=64`) need a `++`
+    there, and what is null by default (`experiment=null`) may not be given."""
+    given = (
+        readable(text) for text in overrides if text not in {f"{group}=null" for group in OPTIONAL_GROUPS}
+    )
+    return [
+        f"++{text.lstrip('+')}" if _inside_mapping(text.partition("=")[0].lstrip("+")) else text
+        for text in given
+    ]
 
 
 def readable(text: str) -> str:
-    """An override that Hydra can read: what it takes for bad grammar and is plain text (`~/x`, `é.csv`, `a(1).csv`) in quotes, and
-    a whole number for a key that takes nothing else written as one (1e3)."""
+    """An override that Hydra can read: what it takes for bad grammar and is plain text (`~/x`, `é.csv`,
+    `a(1).csv`) in quotes, and a whole number for a key that takes nothing else written as one (1e3)."""
     name, equals, value = text.partition("=")
     one = key_field(name.lstrip("+"))
     if int in _types(one):
         value = re.sub(r"(?<![\w.])\d+(\.\d+)?[eE]\+?\d+(?![\w.])", _as_whole, value)
         text = name + equals + value
     grammar = "{}(" if "," in value else "{}"
-    if not equals or not name.strip() or parsed(text) or re.match(r"[\"']|\w+\(.*\)$", value) or set(grammar) & set(value):
+    if (
+        not equals
+        or not name.strip()
+        or parsed(text)
+        or re.match(r"[\"']|\w+\(.*\)$", value)
+        or set(grammar) & set(value)
+    ):
         return text
     quoted = re.sub(r"[^,\[\]]+", lambda piece: _quoted(piece[0]), value)
     return f"{name}={quoted}" if parsed(f"{name}={quoted}") else text
@@ -71,7 +84,9 @@ def _types(one: Field | None) -> set[Any]:
     """What a key takes: {int, NoneType} for `int | None`, {list} for `list[float]`."""
     if one is None:
         return set()
-    return {get_origin(t) or t for t in (get_args(one.type) if isinstance(one.type, UnionType) else (one.type,))}
+    return {
+        get_origin(t) or t for t in (get_args(one.type) if isinstance(one.type, UnionType) else (one.type,))
+    }
 
 
 def _as_whole(number: re.Match) -> str:
@@ -94,14 +109,20 @@ def parsed(text: str) -> "Override | None":
 
 
 def _rejoined(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words of a command line less those that are one override which the shell took apart, `text.rules=[nfc, lower]`; and those."""
+    """The words of a command line less those that are one override which the shell took apart,
+    `text.rules=[nfc, lower]`; and those.
+    """
     left: list[str] = []
     apart: list[str] = []
     while words:
         one = key_field(words[0].partition("=")[0]) if "=" in words[0] else None
         of_text = {str, Any} & _types(one)
         bare = next((n for n, word in enumerate(words[1:], 1) if "=" in word), len(words))
-        ends = (n for n in range(bare, 1, -1) if one and (of_text or not parsed(words[0])) and parsed(" ".join(words[:n])))
+        ends = (
+            n
+            for n in range(bare, 1, -1)
+            if one and (of_text or not parsed(words[0])) and parsed(" ".join(words[:n]))
+        )
         count = next(ends, 1)
         (apart if count > 1 else left).append(" ".join(words[:count]))
         words = words[count:]
@@ -110,7 +131,11 @@ def _rejoined(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _inside_mapping(name: str) -> bool:
     parts = name.split(".")
-    return any(get_origin(one.type) is dict for n in range(1, len(parts) + 1) if (one := key_field(".".join(parts[:n]))))
+    return any(
+        get_origin(one.type) is dict
+        for n in range(1, len(parts) + 1)
+        if (one := key_field(".".join(parts[:n])))
+    )
 
 
 def _override_problems(text: str, choices: Choices, multirun: bool) -> Iterator[str]:
@@ -119,22 +144,36 @@ def _override_problems(text: str, choices: Choices, multirun: bool) -> Iterator[
     if not override or not name:
         yield _syntax_problem(text)
     elif name.startswith("hydra.sweeper.params"):
-        yield f"{text}: what a sweep varies is given as it is, such as -m seed=0,1; hydra.sweeper.params is for YAML files."
+        yield (
+            f"{text}: what a sweep varies is given as it is, such as -m seed=0,1; hydra.sweeper.params is for"
+            " YAML files."
+        )
     elif re.match(r"hydra[./]", name) or override.package:
         return  # Hydra's own keys, and packages, are Hydra's to judge
     elif override.is_sweep_override() and not multirun:
-        yield f"{text} gives {name} several values. Add -m to run them one after another{_instead(name, text.partition('=')[2])}."
+        yield (
+            f"{text} gives {name} several values. Add -m to run them one after"
+            f" another{_instead(name, text.partition('=')[2])}."
+        )
     elif override.is_discrete_sweep():
         for value in override.sweep_string_iterator():
             yield from _override_problems(f"{name}={value}", choices, multirun)
     elif override.is_sweep_override():  # an interval: both of its ends have to do
         interval: Any = override.value()
         for end in (interval.start, interval.end):
-            yield from _override_problems(f"{name}={int(end) if float(end).is_integer() else end}", choices, multirun)
+            yield from _override_problems(
+                f"{name}={int(end) if float(end).is_integer() else end}", choices, multirun
+            )
     elif override.is_delete():
         return
     elif name in choices:
-        yield from _choice_problems(name, text, "null" if override.value() is None else override.value(), choices[name], override.is_add())
+        yield from _choice_problems(
+            name,
+            text,
+            "null" if override.value() is None else override.value(),
+            choices[name],
+            override.is_add(),
+        )
     elif key_field(name) is None and not override.is_add() and not _inside_mapping(name):
         yield unknown_key(name, choices)
     elif key_field(name) is not None:
@@ -154,7 +193,10 @@ def _instead(name: str, value: str) -> str:
 def _syntax_problem(text: str) -> str:
     name, equals, value = text.partition("=")
     if not equals:
-        return f"{text!r} is neither a command nor key=value. Write key=value, such as dataset=timit; see --help."
+        return (
+            f"{text!r} is neither a command nor key=value. Write key=value, such as dataset=timit; see"
+            " --help."
+        )
     if not name.strip():
         return f"{text!r} has no key before the '='. Write key=value, such as dataset=timit."
     opened: list[str] = []
@@ -164,26 +206,46 @@ def _syntax_problem(text: str) -> str:
         elif opened and sign == opened[-1]:
             opened.pop()
     if opened:
-        return f"{text} cannot be read: a bracket is not closed. Write '{text}{''.join(reversed(opened))}', in single quotes for the shell."
-    return (f"{text} cannot be read. Put double quotes around a text with brackets, commas or other signs, and single quotes around the "
-            f"whole, for the shell: '{name}=\"TEXT\"', or in a list '{name}=[\"TEXT\",\"TEXT\"]'.")
+        return (
+            f"{text} cannot be read: a bracket is not closed. Write '{text}{''.join(reversed(opened))}', in"
+            " single quotes for the shell."
+        )
+    return (
+        f"{text} cannot be read. Put double quotes around a text with brackets, commas or other signs, and"
+        " single quotes around the "
+        f'whole, for the shell: \'{name}="TEXT"\', or in a list \'{name}=["TEXT","TEXT"]\'.'
+    )
 
 
 def _choice_problems(group: str, text: str, value: Any, choices: Sequence[str], added: bool) -> Iterator[str]:
     listed = _listed(choices)
     if added:
-        yield f"{text}: {group} is a group of this program, so it is chosen without the '+': {text.lstrip('+')}."
+        yield (
+            f"{text}: {group} is a group of this program, so it is chosen without the '+':"
+            f" {text.lstrip('+')}."
+        )
     elif group in OPTIONAL_GROUPS and (value == "null" or isinstance(value, list)):
         unknown = [one for one in ([] if value == "null" else value) if one not in choices]
-        yield from (f"{text}: there is no {group} {one!r}.{nearest(one, choices)} {listed}" for one in unknown)
+        yield from (
+            f"{text}: there is no {group} {one!r}.{nearest(one, choices)} {listed}" for one in unknown
+        )
     elif isinstance(value, dict):
-        yield f"{text}: {group} wants the name of a choice; set its keys one by one, as {group}.KEY=VALUE. {listed}"
+        yield (
+            f"{text}: {group} wants the name of a choice; set its keys one by one, as {group}.KEY=VALUE."
+            f" {listed}"
+        )
     elif isinstance(value, list):
         yield f"{text}: {group} wants one choice; `-m {group}=a,b` runs several one after another. {listed}"
     elif group == "experiment" and (rows := tables(choices).get(str(value))):
-        yield f"{text} is a table of {len(rows)}: add -m to run them one after another, or give one, {group}={rows[0]}. {_listed(rows)}"
+        yield (
+            f"{text} is a table of {len(rows)}: add -m to run them one after another, or give one,"
+            f" {group}={rows[0]}. {_listed(rows)}"
+        )
     elif str(value) not in choices:
-        of_ones_own = {"dataset": "a manifest: dataset=csv dataset.train", "model": "a folder or an id: model=hf model.checkpoint"}
+        of_ones_own = {
+            "dataset": "a manifest: dataset=csv dataset.train",
+            "model": "a folder or an id: model=hf model.checkpoint",
+        }
         hint = nearest(str(value), choices)
         if group in of_ones_own and re.search(r"[./]", str(value)):
             hint = f" For {of_ones_own[group]}={value}."
@@ -198,7 +260,10 @@ def _type_problems(name: str, text: str, value: Any) -> Iterator[str]:
     one = key_field(name)
     assert one is not None
     if is_dataclass(one.type):
-        yield f"{text}: {name} is a section; set its keys one by one: {', '.join(f'{name}.{f.name}' for f in fields(one.type))}."
+        yield (
+            f"{text}: {name} is a section; set its keys one by one:"
+            f" {', '.join(f'{name}.{f.name}' for f in fields(one.type))}."
+        )
         return
     try:
         OmegaConf.update(_typed(), name, value, merge=True)
@@ -210,16 +275,21 @@ def _kind(type_: Any) -> str:
     """'a number or null' for `float | None`."""
     if isinstance(type_, UnionType):
         return " or ".join(_kind(t) for t in get_args(type_))
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null",
-             list: "a list such as [a,b]", dict: "a mapping such as {a: 1}"}
+    names = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        type(None): "null",
+        list: "a list such as [a,b]",
+        dict: "a mapping such as {a: 1}",
+    }
     return names.get(get_origin(type_) or type_, "something else")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # names
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # what Hydra objects to
-
-

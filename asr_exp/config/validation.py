@@ -1,4 +1,6 @@
-"""What is wrong with a composed config: unknown keys, values out of bounds, keys that contradict each other. Imports no torch."""
+"""What is wrong with a composed config: unknown keys, values out of bounds, keys that contradict each other.
+Imports no torch.
+"""
 
 import math
 from collections.abc import Iterator
@@ -12,7 +14,9 @@ from asr_exp.core.errors import nearest
 
 
 def problems(config: Any) -> list[str]:
-    """Everything wrong with a composed config, a sentence each: unknown keys, values out of bounds, keys that contradict."""
+    """Everything wrong with a composed config, a sentence each: unknown keys, values out of bounds, keys that
+    contradict.
+    """
     found = list(_section_problems(Config, config, ""))
     return found or list(_rules_across_keys(config))
 
@@ -21,7 +25,10 @@ def _section_problems(section: type, config: Any, prefix: str) -> Iterator[str]:
     known = {f.name: f for f in fields(section)}
     for name in config:
         if name not in known:
-            yield f"{prefix}{name} is not a key of this program.{nearest(name, known)} Allowed here: {', '.join(known)}."
+            yield (
+                f"{prefix}{name} is not a key of this program.{nearest(name, known)} Allowed here:"
+                f" {', '.join(known)}."
+            )
     for name, one in known.items():
         value = config[name] if name in config and not _missing(config, name) else None
         if isinstance(one.type, type) and is_dataclass(one.type) and value is not None:
@@ -40,7 +47,9 @@ def _missing(config: Any, name: str) -> bool:
 
 def bound_problems(name: str, value: Any, bounds: Any) -> Iterator[str]:
     if "choices" in bounds and value not in bounds["choices"]:
-        yield f"{name}={value} is not one of {', '.join(bounds['choices'])}.{nearest(value, bounds['choices'])}"
+        yield (
+            f"{name}={value} is not one of {', '.join(bounds['choices'])}.{nearest(value, bounds['choices'])}"
+        )
     if isinstance(value, float) and not math.isfinite(value):
         yield f"{name}={value} is no number to reckon with; give a finite one."
     if "minimum" in bounds and value < bounds["minimum"]:
@@ -56,51 +65,97 @@ def _rules_across_keys(c: Any) -> Iterator[str]:
     m = c.model
     t = c.trainer
     if t.max_steps is None and t.max_epochs is None:
-        yield "trainer.max_steps and trainer.max_epochs are both null, so the run would never end; give one of them."
+        yield (
+            "trainer.max_steps and trainer.max_epochs are both null, so the run would never end; give one of"
+            " them."
+        )
     yield from _rules_of_steps(t)
     if not c.tokenizer.splits or not set(c.tokenizer.splits) <= {"train", "dev", "test"}:
         yield f"tokenizer.splits={list(c.tokenizer.splits)} must name some of train, dev, test."
     if d.only:
-        yield f"dataset.only={d.only} is not for you to set; `evaluate` reads the split it scores: split={d.only}."
+        yield (
+            f"dataset.only={d.only} is not for you to set; `evaluate` reads the split it scores:"
+            f" split={d.only}."
+        )
     if d.source == "local" and not d.root and d.reader not in ("manifest", "demo"):
-        yield f"dataset.source=local needs dataset.root=FOLDER, the folder of {d.name} in its official layout."
+        yield (
+            f"dataset.source=local needs dataset.root=FOLDER, the folder of {d.name} in its official layout."
+        )
     if d.source == "hub" and d.root:
         yield f"dataset.source=hub and dataset.root={d.root} contradict each other; drop one of them."
     if d.root and d.reader in ("demo", "manifest"):
-        yield f"dataset.root={d.root} says where a corpus lies, and dataset={d.name} is none; name the corpus: dataset=timit, ..."
+        yield (
+            f"dataset.root={d.root} says where a corpus lies, and dataset={d.name} is none; name the corpus:"
+            " dataset=timit, ..."
+        )
     yield from _rules_of_phones(c)
     yield from _rules_of_decoding(c.decode, c.tokenizer.unit)
     if d.dev_fraction + d.test_fraction >= 1:
-        yield "dataset.dev_fraction and dataset.test_fraction add up to 1 or more and leave nothing to train on; lower one of them."
+        yield (
+            "dataset.dev_fraction and dataset.test_fraction add up to 1 or more and leave nothing to train"
+            " on; lower one of them."
+        )
     if c.transcribe.overlap_seconds > c.transcribe.chunk_seconds / 2:
-        yield (f"transcribe.overlap_seconds={c.transcribe.overlap_seconds:g} is more than half of transcribe.chunk_seconds="
-               f"{c.transcribe.chunk_seconds:g}; lower it, or make the chunks longer.")
+        yield (
+            f"transcribe.overlap_seconds={c.transcribe.overlap_seconds:g} is more than half of"
+            f" transcribe.chunk_seconds={c.transcribe.chunk_seconds:g}; lower it, or make the chunks longer."
+        )
     if d.min_seconds >= d.max_seconds:
-        yield f"dataset.min_seconds={d.min_seconds} is not below dataset.max_seconds={d.max_seconds}; no clip would fit between them."
+        yield (
+            f"dataset.min_seconds={d.min_seconds} is not below dataset.max_seconds={d.max_seconds}; no clip"
+            " would fit between them."
+        )
     if not m.checkpoint and not m.architecture:
-        yield f"model={m.name} names no weights; give model.checkpoint=ID_OR_FOLDER (or model.architecture=TYPE for random weights)."
+        yield (
+            f"model={m.name} names no weights; give model.checkpoint=ID_OR_FOLDER (or model.architecture=TYPE"
+            " for random weights)."
+        )
     if m.checkpoint and m.architecture:
-        yield (f"model.checkpoint={m.checkpoint} and model.architecture={m.architecture} contradict each other "
-               "(pretrained or random weights?); set one of them to null.")
+        yield (
+            f"model.checkpoint={m.checkpoint} and model.architecture={m.architecture} contradict each other "
+            "(pretrained or random weights?); set one of them to null."
+        )
     if m.head == "keep" and not m.checkpoint:
-        yield "model.head=keep keeps a fine-tuned checkpoint's head, and there is no model.checkpoint; give one, or model.head=new."
+        yield (
+            "model.head=keep keeps a fine-tuned checkpoint's head, and there is no model.checkpoint; give"
+            " one, or model.head=new."
+        )
     if m.head == "keep" and c.tokenizer.vocabulary:
-        yield "model.head=keep uses the checkpoint's own vocabulary; it contradicts tokenizer.vocabulary, drop one of them."
+        yield (
+            "model.head=keep uses the checkpoint's own vocabulary; it contradicts tokenizer.vocabulary, drop"
+            " one of them."
+        )
     if t.ema is not None and t.average > 1:
-        yield f"trainer.ema={t.ema} and trainer.average={t.average} both average the weights; set trainer.ema=null or trainer.average=1."
+        yield (
+            f"trainer.ema={t.ema} and trainer.average={t.average} both average the weights; set"
+            " trainer.ema=null or trainer.average=1."
+        )
     if c.schedule.name == "tri-stage" and c.schedule.warmup_ratio + c.schedule.hold_ratio > 1:
         yield "schedule.warmup_ratio and schedule.hold_ratio add up to more than 1; lower one of them."
     if not all(0.5 <= factor <= 2 for factor in c.augment.speed):
-        yield f"augment.speed={list(c.augment.speed)} must be factors between 0.5 and 2, such as [0.9, 1.0, 1.1]."
+        yield (
+            f"augment.speed={list(c.augment.speed)} must be factors between 0.5 and 2, such as [0.9, 1.0,"
+            " 1.1]."
+        )
     if len(c.optimizer.betas) != 2 or not all(0 <= b < 1 for b in c.optimizer.betas):
         yield f"optimizer.betas={list(c.optimizer.betas)} must be two numbers in [0, 1)."
 
 
 def _rules_of_phones(c: Any) -> Iterator[str]:
-    phones, named = c.tokenizer.unit == "phone", {str(r) if isinstance(r, str) else next(iter(r), "") for r in c.text.rules}
-    if phones and c.tokenizer.inventory == "espeak" and "espeak" not in named and c.text.name not in ("phones", "none"):
-        yield (f"tokenizer.inventory=espeak wants phones, and text={c.text.name} makes none; give text=espeak to have them made, "
-               "text=phones where the transcripts are phones, or tokenizer=character.")
+    phones, named = (
+        c.tokenizer.unit == "phone",
+        {str(r) if isinstance(r, str) else next(iter(r), "") for r in c.text.rules},
+    )
+    if (
+        phones
+        and c.tokenizer.inventory == "espeak"
+        and "espeak" not in named
+        and c.text.name not in ("phones", "none")
+    ):
+        yield (
+            f"tokenizer.inventory=espeak wants phones, and text={c.text.name} makes none; give text=espeak to"
+            " have them made, text=phones where the transcripts are phones, or tokenizer=character."
+        )
     if phones and c.dataset.reader == "timit-phones" and named - {"collapse_whitespace"}:
         yield f"text={c.text.name} changes the phones that dataset={c.dataset.name} gives; use text=phones."
 
@@ -108,32 +163,58 @@ def _rules_of_phones(c: Any) -> Iterator[str]:
 def _rules_of_decoding(d: Any, unit: str) -> Iterator[str]:
     usual = {f.name: f.default for f in fields(Decode) if f.metadata["help"].startswith("beam:")}
     if d.name != "beam":
-        given = [name for name, default in usual.items() if (list(d[name]) if name == "hot_words" else d[name]) != default and d[name]]
+        given = [
+            name
+            for name, default in usual.items()
+            if (list(d[name]) if name == "hot_words" else d[name]) != default and d[name]
+        ]
         if given:
-            yield f"decode.{given[0]}={d[given[0]]} is a key of decode=beam, and the decoder is {d.name}; add decode=beam, or drop it."
+            yield (
+                f"decode.{given[0]}={d[given[0]]} is a key of decode=beam, and the decoder is {d.name}; add"
+                " decode=beam, or drop it."
+            )
         return
     if d.settings:
         yield "decode.settings is for a plugin's decoder; beam search has keys of its own: see --help decode."
     if d.tune and d.lm in (None, "none"):
-        yield "decode.tune=true weighs a language model, and there is none; add decode.lm=train-text (or a file)."
-    for name in (name for name in ("lm_weight", "order") if d.lm in (None, "none") and d[name] != usual[name]):
-        yield (f"decode.{name}={d[name]} is of a language model, and there is none; add decode.lm=train-text (or a file), or leave it at "
-               f"{'null' if usual[name] is None else usual[name]}.")
+        yield (
+            "decode.tune=true weighs a language model, and there is none; add decode.lm=train-text (or a"
+            " file)."
+        )
+    for name in (
+        name for name in ("lm_weight", "order") if d.lm in (None, "none") and d[name] != usual[name]
+    ):
+        yield (
+            f"decode.{name}={d[name]} is of a language model, and there is none; add decode.lm=train-text (or"
+            f" a file), or leave it at {'null' if usual[name] is None else usual[name]}."
+        )
     if unit == "phone" and d.lexicon not in (None, "auto"):
-        yield f"decode.lexicon={d.lexicon} is of words, and the model emits phones (tokenizer.unit=phone); drop it."
+        yield (
+            f"decode.lexicon={d.lexicon} is of words, and the model emits phones (tokenizer.unit=phone);"
+            " drop it."
+        )
     if any(not words.strip() for words in d.hot_words):
         yield "decode.hot_words has an empty word in it; write them as decode.hot_words=[robot,living room]."
 
 
 def _rules_of_steps(t: Any) -> Iterator[str]:
     if t.batch_seconds is None and t.batch_utterances is None:
-        yield "trainer.batch_seconds and trainer.batch_utterances are both null, so a step would have no size; give one of them."
+        yield (
+            "trainer.batch_seconds and trainer.batch_utterances are both null, so a step would have no size;"
+            " give one of them."
+        )
     if t.batch_seconds is not None and t.batch_utterances is not None:
-        yield (f"trainer.batch_seconds={t.batch_seconds:g} and trainer.batch_utterances={t.batch_utterances} both say how large a step is; "
-               "set one of them to null.")
+        yield (
+            f"trainer.batch_seconds={t.batch_seconds:g} and trainer.batch_utterances={t.batch_utterances}"
+            " both say how large a step is; set one of them to null."
+        )
     if t.batch_utterances is not None and t.batch_utterances < t.devices:
-        yield (f"trainer.batch_utterances={t.batch_utterances} leaves some of trainer.devices={t.devices} without an utterance; "
-               "give at least one for each.")
+        yield (
+            f"trainer.batch_utterances={t.batch_utterances} leaves some of trainer.devices={t.devices}"
+            " without an utterance; give at least one for each."
+        )
     if t.select == "last" and t.patience is not None:
-        yield (f"trainer.patience={t.patience} stops where dev gets no better, and trainer.select=last does not look at dev; "
-               "set trainer.patience=null or trainer.select=best.")
+        yield (
+            f"trainer.patience={t.patience} stops where dev gets no better, and trainer.select=last does not"
+            " look at dev; set trainer.patience=null or trainer.select=best."
+        )

@@ -1,4 +1,6 @@
-"""What a person sees and train.log keeps: the log, the plan before step 1, progress, examples, the closing summary."""
+"""What a person sees and train.log keeps: the log, the plan before step 1, progress, examples, the closing
+summary.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +30,13 @@ def counted(number: int, noun: str) -> str:
 
 def duration(seconds: float) -> str:
     """2.1 h, 3.4 min or 12 s."""
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+    return (
+        f"{seconds / 3600:.1f} h"
+        if seconds >= 3600
+        else f"{seconds / 60:.1f} min"
+        if seconds >= 60
+        else f"{seconds:.0f} s"
+    )
 
 
 def size(bytes_: float) -> str:
@@ -49,7 +57,11 @@ def _short(text: str, width: int = 71) -> str:
 
 def rates(summary: Mapping[str, Any]) -> str:
     """'WER 12.30 %, CER 4.56 %', of the rates that apply."""
-    return ", ".join(f"{name.upper()} {percent(summary[name])}" for name in ("wer", "cer", "per") if summary[name] is not None)
+    return ", ".join(
+        f"{name.upper()} {percent(summary[name])}"
+        for name in ("wer", "cer", "per")
+        if summary[name] is not None
+    )
 
 
 def headline(split: str, summary: Mapping[str, Any]) -> str:
@@ -59,7 +71,10 @@ def headline(split: str, summary: Mapping[str, Any]) -> str:
     spread = f" [{percent(within[0])} .. {percent(within[1])}]" if within else ""
     covered = f", coverage {percent(summary['coverage'])}" if summary["coverage"] < 1 else ""
     characters = "" if summary["cer"] is None else f", CER {percent(summary['cer'])}"
-    return f"{split} {name.upper()} {percent(summary[name])}{spread}{characters}, {counted(summary['utterances'], 'utterance')}{covered}"
+    return (
+        f"{split} {name.upper()} {percent(summary[name])}{spread}{characters},"
+        f" {counted(summary['utterances'], 'utterance')}{covered}"
+    )
 
 
 def percent(rate: float | None) -> str:

@@ -5,18 +5,23 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake the user can mend. The message is whole sentences that name the key or the file; it is shown without a traceback.
+    """A mistake the user can mend. The message is whole sentences that name the key or the file; it is shown
+    without a traceback.
 
     The process ends with exit status 2.
     """
 
 
 class Unreachable(UserError):
-    """A mistake that a network would mend: what is asked for is on the hub alone, and the hub is out of reach."""
+    """A mistake that a network would mend: what is asked for is on the hub alone, and the hub is out of
+    reach.
+    """
 
 
 class Stopped(Exception):
-    """The run was asked to leave (by a signal such as SIGTERM) and has saved its state. The process ends with status 128 + `signal`."""
+    """The run was asked to leave (by a signal such as SIGTERM) and has saved its state. The process ends with
+    status 128 + `signal`.
+    """
 
     def __init__(self, message: str, signal: int):
         super().__init__(message)
@@ -24,11 +29,15 @@ class Stopped(Exception):
 
 
 class Pruned(Exception):
-    """A sweep has ended the run, which does not do as well as others; its state is saved. The process ends with status 0."""
+    """A sweep has ended the run, which does not do as well as others; its state is saved. The process ends
+    with status 0.
+    """
 
 
 class RankLost(Exception):
-    """Another rank of the run has ended, and this one cannot go on without it. The process ends with status 1."""
+    """Another rank of the run has ended, and this one cannot go on without it. The process ends with status
+    1.
+    """
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -12,7 +12,9 @@ from typing import NoReturn
 from asr_exp.core.errors import RankLost, Stopped, UserError
 from asr_exp.core.libraries import import_failure
 
-HEAD_START = 6.0  # seconds that rank 0 has to tell of a mistake that every rank has met; `launch` and torchrun then end the others
+# seconds that rank 0 has to tell of a mistake that every rank has met; `launch` and torchrun then end the
+# others
+HEAD_START = 6.0
 
 
 def status_of(error: BaseException, where: str = "", quiet: bool = False) -> int:
@@ -35,7 +37,13 @@ def status_of(error: BaseException, where: str = "", quiet: bool = False) -> int
         message = str(error)
         quiet = quiet or rank() > 0
     elif full := _disk_full(error):
-        status, message = 2, f"The disk is full ({full}). Make room, or give another output_root= or cache_root=; the same command goes on."
+        status, message = (
+            2,
+            (
+                f"The disk is full ({full}). Make room, or give another output_root= or cache_root=; the same"
+                " command goes on."
+            ),
+        )
     else:
         trace = "".join(traceback.format_exception(error))
         print(f"{where}{trace}", end="", file=sys.stderr, flush=True)
@@ -49,7 +57,11 @@ def status_of(error: BaseException, where: str = "", quiet: bool = False) -> int
 def _disk_full(error: BaseException | None) -> str | None:
     """What was being written when the disk was full, where that is at the bottom of an error."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+        if (
+            isinstance(error, OSError)
+            and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            or "No space left on device" in str(error)
+        ):
             return str(getattr(error, "filename", None) or error)
         error = error.__cause__ or error.__context__
     return None
@@ -60,7 +72,9 @@ def say(label: str, message: str) -> None:
     lines = message.splitlines() or [""]
     if sys.stderr.isatty():
         width = max(60, min(120, os.get_terminal_size(sys.stderr.fileno()).columns))
-        lines = [textwrap.fill(line, width - 7, break_long_words=False, break_on_hyphens=False) for line in lines]
+        lines = [
+            textwrap.fill(line, width - 7, break_long_words=False, break_on_hyphens=False) for line in lines
+        ]
     print(label + "\n".join(lines).replace("\n", "\n       "), file=sys.stderr, flush=True)
 
 
@@ -72,8 +86,9 @@ def rank() -> int:
 def exit_rank(status: int) -> NoReturn:
     """End a rank of several with what is registered for the end, and without taking Python apart.
 
-    Its work is on the disk. A thread of a library that is still about when Python's parts go (gloo's, OpenMP's) can abort the process,
-    and `launch` and torchrun would then count the run as failed: seen once, in some seventy runs.
+    Its work is on the disk. A thread of a library that is still about when Python's parts go (gloo's,
+    OpenMP's) can abort the process, and `launch` and torchrun would then count the run as failed: seen once,
+    in some seventy runs.
     """
     atexit._run_exitfuncs()
     sys.stdout.flush()

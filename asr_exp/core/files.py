@@ -1,4 +1,6 @@
-"""Files and folders that are whole or not there: written beside, then renamed; and the lock that keeps a folder to one process."""
+"""Files and folders that are whole or not there: written beside, then renamed; and the lock that keeps a
+folder to one process.
+"""
 
 import contextlib
 import json
@@ -18,17 +20,23 @@ from asr_exp.core.errors import UserError
 def locked(folder: Path, patience: float = 0) -> Iterator[None]:
     """Hold a run folder; the lock goes with the process, however it ends.
 
-    patience: seconds to wait for another process that holds it (-1: as long as it takes). Raises UserError where it holds it longer,
-    and where nothing can be written.
+    patience: seconds to wait for another process that holds it (-1: as long as it takes). Raises UserError
+    where it holds it longer, and where nothing can be written.
     """
     lock = FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=patience)
     except Timeout:  # an OSError too
-        raise UserError(f"Another process is at work in {folder}; wait for it, or end it, before you start the same run again.") from None
+        raise UserError(
+            f"Another process is at work in {folder}; wait for it, or end it, before you start the same run"
+            " again."
+        ) from None
     except OSError as why:
-        raise UserError(f"The run folder {folder} cannot be written ({why.strerror or why}); give another output_root=FOLDER.") from None
+        raise UserError(
+            f"The run folder {folder} cannot be written ({why.strerror or why}); give another"
+            " output_root=FOLDER."
+        ) from None
     try:
         yield
     finally:
@@ -36,7 +44,8 @@ def locked(folder: Path, patience: float = 0) -> Iterator[None]:
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Replace a folder by a new one that `fill` writes; whenever the process dies, `recover` finds the old or the new one, whole.
+    """Replace a folder by a new one that `fill` writes; whenever the process dies, `recover` finds the old or
+    the new one, whole.
 
     Raises UserError where it cannot be written (a full disk); what stood before still stands.
     """
@@ -46,7 +55,8 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
         beside.mkdir(parents=True)
         fill(beside)
         _flush(beside)
-    except (OSError, RuntimeError, SafetensorError, MemoryError) as why:  # RuntimeError is torch's way of saying that a disk is full
+    # RuntimeError is torch's way of saying that a disk is full
+    except (OSError, RuntimeError, SafetensorError, MemoryError) as why:
         shutil.rmtree(beside, ignore_errors=True)
         raise write_error(folder, why) from why
     shutil.rmtree(before, ignore_errors=True)
@@ -60,7 +70,8 @@ def recover(folder: Path) -> bool:
     """Undo what a kill in the middle of `write_folder` left -> whether the folder is there."""
     beside, before = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     if not folder.exists():
-        # The old one is moved away only once the new one is complete, so with an old one the new one is whole.
+        # The old one is moved away only once the new one is complete, so with an old one the new one is
+        # whole.
         if before.exists() and beside.exists():
             beside.rename(folder)
         elif before.exists():
@@ -74,8 +85,8 @@ def write_error(folder: Path, why: Exception) -> UserError:
     free = shutil.disk_usage(next(p for p in folder.parents if p.exists())).free / 2**20
     before = "The one before it is whole: make" if folder.exists() else "Make"
     return UserError(
-        f"The checkpoint {folder} could not be written ({short_reason(why)}; {free:.0f} MiB free on that disk). "
-        f"{before} room and give the same command again to go on."
+        f"The checkpoint {folder} could not be written ({short_reason(why)}; {free:.0f} MiB free on that"
+        f" disk). {before} room and give the same command again to go on."
     )
 
 

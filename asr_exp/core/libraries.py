@@ -1,4 +1,6 @@
-"""Libraries that are not there, or cannot be loaded: told as what they are. torchaudio above all, whose releases fit few of torch's."""
+"""Libraries that are not there, or cannot be loaded: told as what they are. torchaudio above all, whose
+releases fit few of torch's.
+"""
 
 import functools
 import importlib
@@ -14,7 +16,8 @@ from asr_exp.core.errors import UserError
 def torchaudio(module: str, *names: str) -> Any:
     """The module `torchaudio.MODULE`, once it is sure that it has these names.
 
-    Raises UserError where torchaudio is not installed, and where it cannot be loaded beside the torch that is.
+    Raises UserError where torchaudio is not installed, and where it cannot be loaded beside the torch that
+    is.
     """
     try:
         found = importlib.import_module(f"torchaudio.{module}")
@@ -25,12 +28,21 @@ def torchaudio(module: str, *names: str) -> Any:
         why = _failure() or error
         missing = why.name or "" if isinstance(why, ModuleNotFoundError) else ""
         if missing == "torchaudio":
-            told = "torchaudio is not installed, and alignments, beam search and its recognisers need it: pip install -U torch torchaudio"
+            told = (
+                "torchaudio is not installed, and alignments, beam search and its recognisers need it: pip"
+                " install -U torch torchaudio"
+            )
         elif missing and not missing.startswith("torchaudio."):
-            told = f"Python finds no module {missing!r}, which {_named('torchaudio')} needs: pip install {missing.partition('.')[0]}"
+            told = (
+                f"Python finds no module {missing!r}, which {_named('torchaudio')} needs: pip install"
+                f" {missing.partition('.')[0]}"
+            )
         else:
-            told = (f"{_named('torchaudio')} cannot be loaded beside {_named('torch')} ({_reason(why)}): install a pair that fits (a CPU "
-                    "build of torch needs one of torchaudio): pip install -U torch torchaudio")  # fmt: skip
+            told = (
+                f"{_named('torchaudio')} cannot be loaded beside {_named('torch')} ({_reason(why)}): install"
+                " a pair that fits (a CPU build of torch needs one of torchaudio): pip install -U torch"
+                " torchaudio"
+            )
         raise UserError(told) from why
 
 
@@ -45,7 +57,9 @@ def hide_broken_torchaudio() -> None:
 
 @functools.cache
 def _failure() -> Exception | None:
-    """Why torchaudio cannot be imported; None where it can. Beside torch and transformers the import costs 20 ms."""
+    """Why torchaudio cannot be imported; None where it can. Beside torch and transformers the import costs 20
+    ms.
+    """
     try:
         importlib.import_module("torchaudio")
     except Exception as why:  # built for another torch, it may raise anything
@@ -53,24 +67,35 @@ def _failure() -> Exception | None:
     return None
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # any library
 
 
 def import_failure(error: BaseException) -> str | None:
-    """The sentence for a library that could not be imported; None for an error of another kind, or of our own files."""
+    """The sentence for a library that could not be imported; None for an error of another kind, or of our own
+    files.
+    """
     for one in reversed([*_causes(error)]):
         if package := _library(one):
             if isinstance(one, ModuleNotFoundError) and one.name == package:
-                return f"Python finds no module {package!r}, which asr_exp needs; in its checkout type: pip install -e ."
-            return (f"{_named(package)} cannot be loaded ({_reason(error)}): it is broken, or does not fit the other packages here: "
-                    f"pip install -U {_distribution(package) or package}")  # fmt: skip
+                return (
+                    f"Python finds no module {package!r}, which asr_exp needs; in its checkout type: pip"
+                    " install -e ."
+                )
+            return (
+                f"{_named(package)} cannot be loaded ({_reason(error)}): it is broken, or does not fit the"
+                f" other packages here: pip install -U {_distribution(package) or package}"
+            )
     return None
 
 
 def _library(error: BaseException) -> str | None:
-    """The package that was being imported when this happened, or that is not there; None where it was no import of an installed one."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "<module>"]
+    """The package that was being imported when this happened, or that is not there; None where it was no
+    import of an installed one.
+    """
+    frames = [
+        frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "<module>"
+    ]
     importing = frames[-1].f_globals.get("__name__", "").partition(".")[0] if frames else ""
     if importing not in ("", "__main__", "asr_exp"):
         return importing if _distribution(importing) else None

@@ -15,7 +15,8 @@ class _Handler(logging.Handler):
     """Prints above a progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info:  # train.log keeps it; what the terminal is told of a crash, `endings.status_of` decides
+        # train.log keeps it; what the terminal is told of a crash, `endings.status_of` decides
+        if record.exc_info:
             return
         tqdm.write(self.format(record), file=sys.stdout)
         sys.stdout.flush()
@@ -39,7 +40,9 @@ def logging_to_terminal(main: bool, rank: int) -> Iterator[None]:
 
 
 class _File(logging.FileHandler):
-    """A log that a full disk cuts short (what needs the room tells of it, in a sentence), without the terminal's empty lines."""
+    """A log that a full disk cuts short (what needs the room tells of it, in a sentence), without the
+    terminal's empty lines.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         if text := record.getMessage().lstrip("\n"):

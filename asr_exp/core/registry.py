@@ -23,14 +23,20 @@ class Registry(Generic[Part]):
 
         def add(part: Part) -> Part:
             if self._parts.setdefault(name, part) is not part:
-                raise UserError(f"{self.key}={name} is registered twice; a plugin has to take another name for its own.")
+                raise UserError(
+                    f"{self.key}={name} is registered twice; a plugin has to take another name for its own."
+                )
             return part
 
         return add
 
     def find(self, name: str, also: tuple[str, ...] = ()) -> Part:
-        """The part of that name; `also` are names that are known but not loaded. Raises UserError for an unknown one."""
+        """The part of that name; `also` are names that are known but not loaded. Raises UserError for an
+        unknown one.
+        """
         if name not in self._parts:
             known = sorted({*self._parts, *also})
-            raise UserError(f"{self.key}={name} is not known.{nearest(name, known)} Known: {', '.join(known)}.")
+            raise UserError(
+                f"{self.key}={name} is not known.{nearest(name, known)} Known: {', '.join(known)}."
+            )
         return self._parts[name]

@@ -14,8 +14,11 @@ from asr_exp.data.corpora import FileAudio, TableAudio
 TOLERANCE = 0.25  # seconds; MP3 headers promise a little more than there is
 LONGEST = 3600.0  # seconds of one clip; more is a recording to be segmented first
 # Formats whose header tells the length to the sample, and whose samples cannot be other than finite.
-EXACT = {f"{container} {subtype}" for container in ("WAV", "WAVEX", "RF64", "NIST", "FLAC")
-         for subtype in ("PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "ULAW", "ALAW")}
+EXACT = {
+    f"{container} {subtype}"
+    for container in ("WAV", "WAVEX", "RF64", "NIST", "FLAC")
+    for subtype in ("PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "ULAW", "ALAW")
+}
 
 Audio = FileAudio | TableAudio
 
@@ -29,9 +32,9 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class Clip:
-    """What a file says of a clip. frames: of the segment, at its own `rate`; reason: why it cannot be used, or ''; late: whether
-    it took more than the header to find that out; samples: (frames, channels) float32, full scale at 1, or as `decode` makes
-    them, or None where they were not asked for or cannot be had."""
+    """What a file says of a clip. frames: of the segment, at its own `rate`; reason: why it cannot be used,
+    or ''; late: whether it took more than the header to find that out; samples: (frames, channels) float32,
+    full scale at 1, or as `decode` makes them, or None where they were not asked for or cannot be had."""
 
     reason: str
     rate: int = 0
@@ -55,11 +58,14 @@ class Clip:
         return (2 * self.frames * rate + self.rate) // (2 * self.rate)
 
 
-def read_clip(audio: Audio, header_only: bool = False, plain: int | None = None, longest: float = LONGEST) -> Clip:
-    """A clip as its file holds it. Its header (of a FLAC file, the end too) tells all but whether what is compressed is undamaged,
-    and an MP3 or Ogg file whole.
+def read_clip(
+    audio: Audio, header_only: bool = False, plain: int | None = None, longest: float = LONGEST
+) -> Clip:
+    """A clip as its file holds it. Its header (of a FLAC file, the end too) tells all but whether what is
+    compressed is undamaged, and an MP3 or Ogg file whole.
 
-    plain: a rate; the samples of a clip that has it, is mono and of 16 bits come as they are, (frames,) int16. longest: seconds.
+    plain: a rate; the samples of a clip that has it, is mono and of 16 bits come as they are, (frames,)
+    int16. longest: seconds.
     """
     clip = None
     try:
@@ -68,15 +74,25 @@ def read_clip(audio: Audio, header_only: bool = False, plain: int | None = None,
             if clip.reason or header_only:
                 return clip
             as_is = (clip.rate, clip.channels, file.subtype) == (plain, 1, "PCM_16")
-            samples = file.read(clip.frames, dtype="int16") if as_is else file.read(clip.frames, dtype="float32", always_2d=True)
+            samples = (
+                file.read(clip.frames, dtype="int16")
+                if as_is
+                else file.read(clip.frames, dtype="float32", always_2d=True)
+            )
     except (soundfile.LibsndfileError, OSError, RuntimeError, ValueError, TypeError) as why:
         if clip is not None:  # what libsndfile says of it depends on what it was asked before
             return replace(clip, reason="unreadable: its audio is damaged", late=True)
         reason = f"unreadable: {getattr(why, 'error_string', why)}".rstrip(".")
-        return Clip("no such file" if isinstance(audio, FileAudio) and not os.path.exists(audio.path) else reason)
+        return Clip(
+            "no such file" if isinstance(audio, FileAudio) and not os.path.exists(audio.path) else reason
+        )
     missing = clip.frames - len(samples)
     if missing > (0 if clip.exact else TOLERANCE * clip.rate):
-        return replace(clip, reason=f"truncated: {len(samples)} samples where the header promises {clip.frames}", late=True)
+        return replace(
+            clip,
+            reason=f"truncated: {len(samples)} samples where the header promises {clip.frames}",
+            late=True,
+        )
     if samples.dtype != np.int16 and not np.isfinite(samples).all():
         return replace(clip, reason="unreadable: samples that are not finite", late=True)
     return replace(clip, samples=samples)
@@ -105,7 +121,9 @@ def as_int16(samples: np.ndarray) -> np.ndarray:
 
 
 def _header(audio: Audio, file: soundfile.SoundFile, longest: float) -> Clip:
-    """What the header says, the file moved to the segment's start. Raises ValueError for a segment that lies outside."""
+    """What the header says, the file moved to the segment's start. Raises ValueError for a segment that lies
+    outside.
+    """
     if file.frames == 0:
         return Clip("empty: the file holds no audio")
     if file.format == "FLAC":  # its header speaks of samples that may not be there: then this is an error
@@ -122,18 +140,22 @@ def _header(audio: Audio, file: soundfile.SoundFile, longest: float) -> Clip:
 
 
 def _promised(audio: Audio, file: soundfile.SoundFile) -> int:
-    """Samples the header speaks of, where libsndfile quietly goes by the size of the file instead (WAV, NIST SPHERE)."""
+    """Samples the header speaks of, where libsndfile quietly goes by the size of the file instead (WAV, NIST
+    SPHERE).
+    """
     if file.format == "NIST":
         source = audio.open()
         with open(source, "rb") if isinstance(source, str) else source as start:
             head = start.read(1024)
         count = re.search(rb"sample_count -i (\d+)", head)
         return int(count.group(1)) if count else 0
-    if file.format in ("FLAC", "MP3", "OGG"):  # have no such line, and it takes as long to write as to open the file
+    # have no such line, and it takes as long to write as to open the file
+    if file.format in ("FLAC", "MP3", "OGG"):
         return 0
     sizes = re.search(r"data : (\d+) \(should be (\d+)\)", file.extra_info)
     said, found = map(int, sizes.groups()) if sizes else (0, 0)
-    return file.frames * said // found if found and said < 0x7FFFFFFF else 0  # a stream's header says 'as long as can be'
+    # a stream's header says 'as long as can be'
+    return file.frames * said // found if found and said < 0x7FFFFFFF else 0
 
 
 def _segment(audio: Audio, file: soundfile.SoundFile) -> int:
@@ -141,7 +163,10 @@ def _segment(audio: Audio, file: soundfile.SoundFile) -> int:
     start = round((audio.start or 0.0) * file.samplerate)
     end = file.frames if audio.end is None else round(audio.end * file.samplerate)
     if not 0 <= start < min(end, file.frames) or end > file.frames + file.samplerate // 10:
-        raise ValueError(f"the segment {audio.start}-{audio.end} s lies outside the file of {file.frames / file.samplerate:.2f} s")
+        raise ValueError(
+            f"the segment {audio.start}-{audio.end} s lies outside the file of"
+            f" {file.frames / file.samplerate:.2f} s"
+        )
     if start:
         file.seek(start)
     return min(end, file.frames) - start

@@ -1,12 +1,13 @@
 """Audio decoded, mixed down and resampled once, to int16 shards on the disk.
 
-A shard holds consecutive utterances; its name is a hash of what they are (path, size, modification time, segment) and of
-the sample rate, so an unchanged corpus is found again in a second, and a changed file makes its shard anew. A shard is a
-raw `.i16` file and a `.json` index, which is renamed into place last: a shard with an index is whole.
+A shard holds consecutive utterances; its name is a hash of what they are (path, size, modification time,
+segment) and of the sample rate, so an unchanged corpus is found again in a second, and a changed file makes
+its shard anew. A shard is a raw `.i16` file and a `.json` index, which is renamed into place last: a shard
+with an index is whole.
 
-A lazy store goes by headers, where they tell lengths exactly, and decodes what is asked for. What it says of lengths and
-reasons does not depend on what is in the cache: a file that turns out broken only when it is decoded keeps its length, gives
-no samples, and is named in `late`, on the first run as on any other.
+A lazy store goes by headers, where they tell lengths exactly, and decodes what is asked for. What it says of
+lengths and reasons does not depend on what is in the cache: a file that turns out broken only when it is
+decoded keeps its length, gives no samples, and is named in `late`, on the first run as on any other.
 """
 
 import hashlib
@@ -32,13 +33,16 @@ SILENT = "silent: every sample is zero"
 
 
 class AudioStore:
-    """Random access to the decoded audio of a list of utterances, from a file that is read piece by piece: memory stays flat.
+    """Random access to the decoded audio of a list of utterances, from a file that is read piece by piece:
+    memory stays flat.
 
-    lengths: samples of each, 0 where `reasons` says why; late: why an utterance of a lazy store gives no samples all the same,
-    as far as is known; silent: those whose samples are all zero, as far as is known.
+    lengths: samples of each, 0 where `reasons` says why; late: why an utterance of a lazy store gives no
+    samples all the same, as far as is known; silent: those whose samples are all zero, as far as is known.
     """
 
-    def __init__(self, utterances: Sequence[Utterance], shards: Sequence[Path], rate: int, lazy: bool, workers: int):
+    def __init__(
+        self, utterances: Sequence[Utterance], shards: Sequence[Path], rate: int, lazy: bool, workers: int
+    ):
         self.rate, self.lazy = rate, lazy
         self.lengths = np.zeros(len(utterances), dtype=np.int32)
         self.reasons: dict[int, str] = {}
@@ -57,7 +61,8 @@ class AudioStore:
     def __getitem__(self, index: int) -> np.ndarray:
         """Samples of one utterance, int16, shape (length,)."""
         shard = index // SHARD
-        made = self._made[shard] or self.look(shard)  # first of all: it may tell that the utterance is of no use
+        # first of all: it may tell that the utterance is of no use
+        made = self._made[shard] or self.look(shard)
         if not self.lengths[index] or index in self.late:
             return np.zeros(0, dtype=np.int16)
         if not made:
@@ -91,10 +96,14 @@ class AudioStore:
         return True
 
     def take(self, shard: int, index: dict[str, Any]) -> None:
-        """Take over what the index of a shard says: {lengths, reasons, late, silent}, by the number of the utterance in the shard."""
+        """Take over what the index of a shard says: {lengths, reasons, late, silent}, by the number of the
+        utterance in the shard.
+        """
         first = shard * SHARD
         here = slice(first, first + len(index["lengths"]))
-        reasons, late = ({first + int(i): why for i, why in index[kind].items()} for kind in ("reasons", "late"))
+        reasons, late = (
+            {first + int(i): why for i, why in index[kind].items()} for kind in ("reasons", "late")
+        )
         held = np.array(index["lengths"], dtype=np.int32)
         self.lengths[here] = held
         held[[i - first for i in late]] = 0
@@ -121,22 +130,32 @@ class AudioStore:
 
     @contextmanager
     def filling(self) -> Iterator[None]:
-        """Make the shards that are missing, in the background and in the order of the utterances, while the context lasts."""
+        """Make the shards that are missing, in the background and in the order of the utterances, while the
+        context lasts.
+        """
         shards = np.flatnonzero(~self._made).tolist()
         missing = iter(shards)
         turn = threading.Lock()
         over = threading.Event()
 
         def work() -> None:
-            with suppress(AttributeError, OSError):  # on Linux a thread has a niceness of its own: training goes first
+            # on Linux a thread has a niceness of its own: training goes first
+            with suppress(AttributeError, OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
             while not over.is_set():
                 with turn:
                     shard = next(missing, None)
                 if shard is None:
                     return
-                with suppress(Timeout, OSError):  # another process is at it; what cannot be kept is decoded when it is asked for
-                    _make_shard(self.shards[shard], _group(self._utterances, shard), self.rate, lambda done: None, wait=False)
+                # another process is at it; what cannot be kept is decoded when it is asked for
+                with suppress(Timeout, OSError):
+                    _make_shard(
+                        self.shards[shard],
+                        _group(self._utterances, shard),
+                        self.rate,
+                        lambda done: None,
+                        wait=False,
+                    )
 
         threads = [threading.Thread(target=work, daemon=True) for _ in range(min(self._workers, len(shards)))]
         for thread in threads:
@@ -149,20 +168,36 @@ class AudioStore:
                 thread.join()
 
 
-def open_store(utterances: Sequence[Utterance], cache: Path, rate: int = 16000, workers: int | None = None,
-               progress: str | None = None, lazy: bool = False) -> AudioStore:
+def open_store(
+    utterances: Sequence[Utterance],
+    cache: Path,
+    rate: int = 16000,
+    workers: int | None = None,
+    progress: str | None = None,
+    lazy: bool = False,
+) -> AudioStore:
     """The store of these utterances; what is not in the cache yet is decoded now, in parallel.
 
-    Several processes may ask at once: each shard is made by one of them, the others wait for it. `progress` is the label
-    of a progress bar (None: no bar). lazy: shards of which headers tell all lengths are not made, only looked at.
+    Several processes may ask at once: each shard is made by one of them, the others wait for it. `progress`
+    is the label of a progress bar (None: no bar). lazy: shards of which headers tell all lengths are not
+    made, only looked at.
     """
     workers = workers or max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     with ThreadPoolExecutor(workers) as pool:
-        shards = list(pool.map(lambda n: _path(_group(utterances, n), cache, rate), range(-(-len(utterances) // SHARD))))
+        shards = list(
+            pool.map(lambda n: _path(_group(utterances, n), cache, rate), range(-(-len(utterances) // SHARD)))
+        )
         store = AudioStore(utterances, shards, rate, lazy, workers)
         missing = [n for n in range(len(shards)) if not store.look(n)]
         total = sum(len(_group(utterances, n)) for n in missing)
-        with tqdm(total=total, desc=progress, unit="clip", disable=None if progress else True, leave=False, dynamic_ncols=True) as bar:
+        with tqdm(
+            total=total,
+            desc=progress,
+            unit="clip",
+            disable=None if progress else True,
+            leave=False,
+            dynamic_ncols=True,
+        ) as bar:
 
             def get(shard: int) -> None:
                 group = _group(utterances, shard)
@@ -180,7 +215,10 @@ def open_store(utterances: Sequence[Utterance], cache: Path, rate: int = 16000, 
 
 def undecoded(utterances: Sequence[Utterance], cache: Path, rate: int) -> list[int]:
     """Indices of the utterances that `open_store` would decode: they are not in the cache yet."""
-    shards = [_path(_group(utterances, n), cache, rate).with_suffix(".json").exists() for n in range(-(-len(utterances) // SHARD))]
+    shards = [
+        _path(_group(utterances, n), cache, rate).with_suffix(".json").exists()
+        for n in range(-(-len(utterances) // SHARD))
+    ]
     return [i for i in range(len(utterances)) if not shards[i // SHARD]]
 
 
@@ -202,16 +240,26 @@ def _path(group: Sequence[Utterance], cache: Path, rate: int) -> Path:
 
 
 def _headers(group: Sequence[Utterance], rate: int) -> dict[str, Any] | None:
-    """What will be the index of a shard as far as headers tell, or None where they do not tell every length."""
+    """What will be the index of a shard as far as headers tell, or None where they do not tell every
+    length.
+    """
     clips = [read_clip(utterance.audio, header_only=True) for utterance in group]
     if not all(clip.reason or clip.exact for clip in clips):
         return None
-    return {"lengths": [0 if clip.reason else clip.length(rate) for clip in clips],
-            "reasons": {i: clip.reason for i, clip in enumerate(clips) if clip.reason}, "late": {}, "silent": []}
+    return {
+        "lengths": [0 if clip.reason else clip.length(rate) for clip in clips],
+        "reasons": {i: clip.reason for i, clip in enumerate(clips) if clip.reason},
+        "late": {},
+        "silent": [],
+    }
 
 
-def _make_shard(path: Path, group: Sequence[Utterance], rate: int, advance: Callable[[int], object], wait: bool = True) -> None:
-    """Decode a shard, unless it is there. Raises Timeout where another process is at it and is not to be waited for."""
+def _make_shard(
+    path: Path, group: Sequence[Utterance], rate: int, advance: Callable[[int], object], wait: bool = True
+) -> None:
+    """Decode a shard, unless it is there. Raises Timeout where another process is at it and is not to be
+    waited for.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     index_path = path.with_suffix(".json")
     with FileLock(path.with_suffix(".lock"), timeout=-1 if wait else 0):

@@ -13,9 +13,11 @@ from asr_exp.data.tokenizer import frames_needed
 
 @dataclass(frozen=True)
 class Masks:
-    """SpecAugment-style masks on the encoder's input (Park et al. 2019, as in wav2vec 2.0), drawn for each utterance alone.
+    """SpecAugment-style masks on the encoder's input (Park et al. 2019, as in wav2vec 2.0), drawn for each
+    utterance alone.
 
-    `time_prob` and `feature_prob` are the shares of frames and channels that start-to-end spans would cover without overlap.
+    `time_prob` and `feature_prob` are the shares of frames and channels that start-to-end spans would cover
+    without overlap.
     """
 
     time_prob: float
@@ -28,7 +30,9 @@ class Masks:
     time_least: int = 2  # spans of an utterance at the least
     feature_least: int = 0
 
-    def draw(self, step: int, indices: np.ndarray, lengths: Sequence[int]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    def draw(
+        self, step: int, indices: np.ndarray, lengths: Sequence[int]
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Masks of a pass: a function of (seed, step, utterance) only, whatever the batch or the rank."""
         frames = [self.frames(n) for n in lengths]
         time = np.zeros((len(lengths), max(frames)), dtype=bool)
@@ -55,7 +59,9 @@ def _mask_spans(row: np.ndarray, share: float, length: int, rng: np.random.Gener
 
 @dataclass(frozen=True)
 class SpeedPerturbation:
-    """Plays a training clip a little faster or slower (Ko et al. 2015); pitch moves along. factors: what is drawn from."""
+    """Plays a training clip a little faster or slower (Ko et al. 2015); pitch moves along. factors: what is
+    drawn from.
+    """
 
     factors: Sequence[float]
     rate: int
@@ -63,9 +69,13 @@ class SpeedPerturbation:
     seed: int
 
     def __call__(self, clip: np.ndarray, labels: np.ndarray, step: int, index: int) -> np.ndarray:
-        """The clip at a speed that is a function of (seed, step, utterance); as it is where its labels would not fit any more."""
+        """The clip at a speed that is a function of (seed, step, utterance); as it is where its labels would
+        not fit any more.
+        """
         factor = float(np.random.default_rng([self.seed, 4, step, index]).choice(self.factors))
         if factor == 1.0 or frames_needed(labels) > self.frames(int(len(clip) / factor) - 1):
             return clip
         # In float: soxr dithers int16, and not the same way every time.
-        return as_int16(soxr.resample(clip.astype(np.float32) / 32768, self.rate * factor, self.rate, quality="MQ"))
+        return as_int16(
+            soxr.resample(clip.astype(np.float32) / 32768, self.rate * factor, self.rate, quality="MQ")
+        )

@@ -17,9 +17,10 @@ from asr_exp.data.augment import Masks, SpeedPerturbation
 class Batch:
     """One forward pass. Audio is int16 as stored; it becomes float, and is normalised, on the device.
 
-    audio: (batch, samples) int16, zero-padded; lengths: samples of each row; labels: all labels in a row, label_lengths of
-    each; time_mask: (batch, frames) and feature_mask: (batch, channels), bool, True where masked, None where nothing is; features:
-    what the front end makes of each row, (frames, channels), where that is known.
+    audio: (batch, samples) int16, zero-padded; lengths: samples of each row; labels: all labels in a row,
+    label_lengths of each; time_mask: (batch, frames) and feature_mask: (batch, channels), bool, True where
+    masked, None where nothing is; features: what the front end makes of each row, (frames, channels), where
+    that is known.
     """
 
     indices: np.ndarray
@@ -53,9 +54,16 @@ class Batch:
         return replace(self, **moved)
 
 
-def collate(split: Any, indices: np.ndarray, masks: Masks | None = None, step: int = 0,
-            speed: SpeedPerturbation | None = None) -> Batch:
-    """The batch of these utterances of a prepared split (see `prepare.Split`), less those without samples: it may be empty."""
+def collate(
+    split: Any,
+    indices: np.ndarray,
+    masks: Masks | None = None,
+    step: int = 0,
+    speed: SpeedPerturbation | None = None,
+) -> Batch:
+    """The batch of these utterances of a prepared split (see `prepare.Split`), less those without samples: it
+    may be empty.
+    """
     clips = split.clips(indices)
     indices = indices[[len(clip) > 0 for clip in clips]]
     clips = [clip for clip in clips if len(clip)]
@@ -70,8 +78,13 @@ def collate(split: Any, indices: np.ndarray, masks: Masks | None = None, step: i
         row[: len(clip)] = clip
     time_mask, feature_mask = masks.draw(step, indices, lengths) if masks else (None, None)
     return Batch(
-        indices, torch.from_numpy(audio), lengths, torch.from_numpy(np.concatenate(labels).astype(np.int64)),
-        [len(row) for row in labels], time_mask, feature_mask,
+        indices,
+        torch.from_numpy(audio),
+        lengths,
+        torch.from_numpy(np.concatenate(labels).astype(np.int64)),
+        [len(row) for row in labels],
+        time_mask,
+        feature_mask,
     )
 
 
@@ -99,6 +112,7 @@ def prefetch(items: Iterable[Any], make: Callable[[Any], Any], ahead: int = 4) -
             yield made
     finally:
         stop.set()
-        while thread.is_alive():  # one that works on while Python ends may end it by SIGABRT; one that waits for room has to be let go
+        # one that works on while Python ends may end it by SIGABRT; one that waits for room has to be let go
+        while thread.is_alive():
             with suppress(Empty):
                 queue.get(timeout=0.02)

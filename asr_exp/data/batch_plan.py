@@ -1,9 +1,8 @@
 """Which utterances make a step, on which rank, in which forward pass; and the batch itself.
 
-Everything is a pure function of (seed, step): a run resumes anywhere, on any number of ranks, without replaying batches.
-Only lengths are looked at here, never audio, until `collate`.
+Everything is a pure function of (seed, step): a run resumes anywhere, on any number of ranks, without
+replaying batches. Only lengths are looked at here, never audio, until `collate`.
 """
-
 
 import numpy as np
 
@@ -19,12 +18,20 @@ def cost(seconds: np.ndarray) -> np.ndarray:
 class BatchPlan:
     """Deals the utterances of an epoch into optimiser steps, the steps to ranks and forward passes.
 
-    A step holds about `batch_seconds` of audio or, where `batch_utterances` is given, so many utterances (the last cut of an
-    epoch what is left). seconds: (utterances,) lengths. Every epoch has the same number of steps, each at least one utterance.
+    A step holds about `batch_seconds` of audio or, where `batch_utterances` is given, so many utterances (the
+    last cut of an epoch what is left). seconds: (utterances,) lengths. Every epoch has the same number of
+    steps, each at least one utterance.
     """
 
-    def __init__(self, seconds: np.ndarray, batch_seconds: float | None, device_seconds: float, seed: int, shortest_first: bool = False,
-                 batch_utterances: int | None = None):
+    def __init__(
+        self,
+        seconds: np.ndarray,
+        batch_seconds: float | None,
+        device_seconds: float,
+        seed: int,
+        shortest_first: bool = False,
+        batch_utterances: int | None = None,
+    ):
         self.seconds = seconds
         self.seed = seed
         self.device_seconds = device_seconds
@@ -56,12 +63,15 @@ class BatchPlan:
         parts = [order[i : i + window] for i in range(0, len(order), window)]
         order = np.concatenate([p[np.argsort(self.seconds[p], kind="stable")] for p in parts])
         count = self.batch_utterances
-        cuts = np.arange(count, len(order), count) if count else _cuts(self.seconds[order], self.steps_per_epoch)
+        cuts = (
+            np.arange(count, len(order), count) if count else _cuts(self.seconds[order], self.steps_per_epoch)
+        )
         batches = np.split(order, cuts)
         return batches if in_order else [batches[i] for i in rng.permutation(len(batches))]
 
     def micro_batches(self, step: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
-        """The forward passes of a rank in a step: lists of utterance indices within `device_seconds`, padding counted.
+        """The forward passes of a rank in a step: lists of utterance indices within `device_seconds`, padding
+        counted.
 
         A rank may have none where a step has fewer utterances than there are ranks.
         """
@@ -70,7 +80,10 @@ class BatchPlan:
 
     def max_micro_batches(self, step: int, world: int) -> int:
         """The forward passes of the rank with the most of them in a step."""
-        return max(len(pack(mine, self.costs, self.device_seconds)) for mine in _split_across_ranks(self.step(step), self.costs, world))
+        return max(
+            len(pack(mine, self.costs, self.device_seconds))
+            for mine in _split_across_ranks(self.step(step), self.costs, world)
+        )
 
 
 def _cuts(seconds: np.ndarray, parts: int) -> np.ndarray:
@@ -83,7 +96,9 @@ def _cuts(seconds: np.ndarray, parts: int) -> np.ndarray:
 
 
 def _split_across_ranks(indices: np.ndarray, costs: np.ndarray, world: int) -> list[np.ndarray]:
-    """Deal utterances to ranks so that their costs come out even: longest first, each to the rank with the least so far."""
+    """Deal utterances to ranks so that their costs come out even: longest first, each to the rank with the
+    least so far.
+    """
     if world == 1:
         return [indices]
     hands: list[list[int]] = [[] for _ in range(world)]
@@ -96,7 +111,9 @@ def _split_across_ranks(indices: np.ndarray, costs: np.ndarray, world: int) -> l
 
 
 def pack(indices: np.ndarray, costs: np.ndarray, budget: float) -> list[np.ndarray]:
-    """Split utterances, longest first, into forward passes whose padded cost stays within the budget (one may exceed it alone)."""
+    """Split utterances, longest first, into forward passes whose padded cost stays within the budget (one may
+    exceed it alone).
+    """
     passes: list[list[int]] = []
     for index in indices[np.argsort(-costs[indices], kind="stable")]:
         if passes and (len(passes[-1]) + 1) * costs[passes[-1][0]] <= budget:
@@ -106,7 +123,5 @@ def pack(indices: np.ndarray, costs: np.ndarray, budget: float) -> list[np.ndarr
     return [np.array(p, dtype=np.int64) for p in passes]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the batch
-
-

@@ -1,4 +1,6 @@
-"""espeak-ng out of the wheels of the `demo` extra: text to phones, text to speech. GPL-3, so it is no part of the base install."""
+"""espeak-ng out of the wheels of the `demo` extra: text to phones, text to speech. GPL-3, so it is no part of
+the base install.
+"""
 
 import ctypes
 import functools
@@ -11,18 +13,33 @@ import numpy as np
 
 from asr_exp.core.errors import UserError, nearest
 
-# The names by which corpora call languages, and codes whose first part is no espeak language or a less common accent of it.
+# The names by which corpora call languages, and codes whose first part is no espeak language or a less common
+# accent of it.
 _NAMES = {
-    "english": "en-us", "german": "de", "dutch": "nl", "french": "fr-fr", "spanish": "es", "italian": "it", "portuguese": "pt",
-    "polish": "pl", "turkish": "tr", "swedish": "sv", "en": "en-us", "fr": "fr-fr", "zh": "cmn", "no": "nb", "ckb": "ku", "iw": "he",
+    "english": "en-us",
+    "german": "de",
+    "dutch": "nl",
+    "french": "fr-fr",
+    "spanish": "es",
+    "italian": "it",
+    "portuguese": "pt",
+    "polish": "pl",
+    "turkish": "tr",
+    "swedish": "sv",
+    "en": "en-us",
+    "fr": "fr-fr",
+    "zh": "cmn",
+    "no": "nb",
+    "ckb": "ku",
+    "iw": "he",
 }
 
 
 class Phonemiser:
     """Text -> IPA phones, separated by single spaces. `many` is much faster than calling it text by text.
 
-    `language` is a corpus's code or name of the language (tr, sv-SE, german). Raises UserError where espeak-ng does not
-    have it, and where the `demo` extra is not installed.
+    `language` is a corpus's code or name of the language (tr, sv-SE, german). Raises UserError where
+    espeak-ng does not have it, and where the `demo` extra is not installed.
     """
 
     def __init__(self, language: str | None):
@@ -37,7 +54,9 @@ class Phonemiser:
         lines = {text: " ".join(text.split()) for text in texts}
         # A line without any letter or digit says nothing, and phonemizer would drop it from its answer.
         spoken = sorted({line for line in lines.values() if re.search(r"\w", line)})
-        phones = _backend(self.language).phonemize(spoken, separator=Separator(phone=" ", word="\t", syllable=""), strip=True)
+        phones = _backend(self.language).phonemize(
+            spoken, separator=Separator(phone=" ", word="\t", syllable=""), strip=True
+        )
         said = {line: " ".join(ipa.split()) for line, ipa in zip(spoken, phones, strict=True)}
         return [said.get(lines[text], "") for text in texts]
 
@@ -52,8 +71,10 @@ def espeak_language(language: str | None) -> str:
     for candidate in (_NAMES.get(code, code), code, _NAMES.get(first, first), first):
         if candidate in known:
             return candidate
-    raise UserError(f"dataset.language={language} is not a language of espeak-ng.{nearest(code, known)} "
-                    f"It has: {', '.join(sorted(known))}.")
+    raise UserError(
+        f"dataset.language={language} is not a language of espeak-ng.{nearest(code, known)} "
+        f"It has: {', '.join(sorted(known))}."
+    )
 
 
 def version() -> str:
@@ -68,7 +89,9 @@ def _library() -> Any:
         from phonemizer.backend import EspeakBackend
         from phonemizer.backend.espeak.wrapper import EspeakWrapper
     except ImportError as error:
-        raise UserError(f'espeak-ng is not installed ({error.name}); type: pip install "asr_exp[demo]".') from error
+        raise UserError(
+            f'espeak-ng is not installed ({error.name}); type: pip install "asr_exp[demo]".'
+        ) from error
     EspeakWrapper.set_library(espeakng_loader.get_library_path())
     EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
     return EspeakBackend
@@ -77,12 +100,13 @@ def _library() -> Any:
 @functools.cache
 def _backend(language: str) -> Any:
     log = logging.getLogger(__name__)
-    log.setLevel(logging.ERROR)  # phonemizer says when it starts, and lists each line with a foreign word in it
+    # phonemizer says when it starts, and lists each line with a foreign word in it
+    log.setLevel(logging.ERROR)
     # Foreign words are spoken in their own language's phones, without the (en) flags about them.
     return _library()(language, with_stress=False, language_switch="remove-flags", logger=log)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # speech
 
 _SYNCHRONOUS, _DONT_EXIT = 0x02, 0x8000  # espeak_AUDIO_OUTPUT, espeakINITIALIZE_*
@@ -94,10 +118,10 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 class Synthesiser:
     """espeak-ng as a function from text to samples, through ctypes.
 
-    The library keeps global state: use one instance per process, from one thread. Its noises come from the C library's
-    random numbers: the same `seed` and the same calls in the same order give the same samples.
-    A voice is a language and, after a plus sign, a variant: `en-us`, `en-us+m3`.
-    Raises UserError where the `demo` extra is missing, and where espeak-ng does not start or refuses a voice or a text.
+    The library keeps global state: use one instance per process, from one thread. Its noises come from the C
+    library's random numbers: the same `seed` and the same calls in the same order give the same samples. A
+    voice is a language and, after a plus sign, a variant: `en-us`, `en-us+m3`. Raises UserError where the
+    `demo` extra is missing, and where espeak-ng does not start or refuses a voice or a text.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -111,12 +135,25 @@ class Synthesiser:
         self._lib.espeak_SetSynthCallback.restype = None
         self._lib.espeak_SetVoiceByName.argtypes = [ctypes.c_char_p]
         self._lib.espeak_SetParameter.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int]
-        self._lib.espeak_Synth.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int,
-                                           ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p]
+        self._lib.espeak_Synth.argtypes = [
+            ctypes.c_char_p,
+            ctypes.c_size_t,
+            ctypes.c_uint,
+            ctypes.c_int,
+            ctypes.c_uint,
+            ctypes.c_uint,
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+        ]
         # espeak-ng takes the folder that holds espeak-ng-data, or that folder itself.
-        self.sample_rate: int = self._lib.espeak_Initialize(_SYNCHRONOUS, 0, str(self._data).encode(), _DONT_EXIT)
+        self.sample_rate: int = self._lib.espeak_Initialize(
+            _SYNCHRONOUS, 0, str(self._data).encode(), _DONT_EXIT
+        )
         if self.sample_rate <= 0:
-            raise UserError(f'espeak-ng did not start with its data in {self._data}; type: pip install --force-reinstall "asr_exp[demo]".')
+            raise UserError(
+                f"espeak-ng did not start with its data in {self._data}; type: pip install --force-reinstall"
+                ' "asr_exp[demo]".'
+            )
         self._chunks: list[np.ndarray] = []
         self._callback = _CALLBACK(self._collect)  # kept, or it would be collected while the library holds it
         self._lib.espeak_SetSynthCallback(self._callback)
@@ -140,7 +177,9 @@ class Synthesiser:
             raise UserError(f"espeak-ng has no voice {voice!r} (code {code:#x}).")
         self._voice = voice
 
-    def say(self, text: str, voice: str = "en-us", rate: int = 175, pitch: int = 50) -> tuple[np.ndarray, int]:
+    def say(
+        self, text: str, voice: str = "en-us", rate: int = 175, pitch: int = 50
+    ) -> tuple[np.ndarray, int]:
         """`text` spoken by `voice`: mono int16, shape (samples,), and its sampling rate.
 
         `rate` is in words a minute (80 to 450), `pitch` from 0 to 100 (50: as the voice has it).

@@ -1,4 +1,6 @@
-"""From corpus rows to splits ready to batch: text rules, labels, decoded audio; what is left out is named, with its reason."""
+"""From corpus rows to splits ready to batch: text rules, labels, decoded audio; what is left out is named,
+with its reason.
+"""
 
 import hashlib
 import logging
@@ -22,7 +24,9 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Split:
-    """The utterances of a split that can be used; their texts are those after the text rules. seconds: (utterances,) float64."""
+    """The utterances of a split that can be used; their texts are those after the text rules. seconds:
+    (utterances,) float64.
+    """
 
     name: str
     utterances: Utterances
@@ -53,7 +57,8 @@ class Split:
         return self.clips([index])[0]
 
     def clips(self, indices: Sequence[int]) -> list[np.ndarray]:
-        """Audio of several utterances; empty, and named in the log, where one of a lazy split turns out to be of no use.
+        """Audio of several utterances; empty, and named in the log, where one of a lazy split turns out to be
+        of no use.
 
         Raises UserError where that is so of every one.
         """
@@ -68,9 +73,15 @@ class Split:
         return clips
 
     def late(self) -> list[Rejected]:
-        """Utterances of a lazy split that were found to be of no use when they were decoded, as far as is known."""
+        """Utterances of a lazy split that were found to be of no use when they were decoded, as far as is
+        known.
+        """
         why = self._store.late_by_now()
-        return [Rejected(u.id, str(u.audio), why[row]) for row, u in zip(self._rows.tolist(), self.utterances, strict=True) if row in why]
+        return [
+            Rejected(u.id, str(u.audio), why[row])
+            for row, u in zip(self._rows.tolist(), self.utterances, strict=True)
+            if row in why
+        ]
 
     def filling(self) -> AbstractContextManager[None]:
         """Decode what the cache lacks, in the background, while the context lasts."""
@@ -111,7 +122,9 @@ class Split:
 
 @dataclass(frozen=True)
 class LengthLimits:
-    """What a clip must be to be used: seconds, for training and for scoring, and the frames a model makes of samples."""
+    """What a clip must be to be used: seconds, for training and for scoring, and the frames a model makes of
+    samples.
+    """
 
     min_seconds: float
     max_seconds: float
@@ -122,12 +135,25 @@ class LengthLimits:
 
 def normalise(corpus: Corpus, rules: TextRules) -> Corpus:
     """The corpus with its transcripts after the text rules."""
-    splits = {name: rows.with_texts(PackedStrings(rules.apply_many(rows.texts()))) for name, rows in corpus.splits.items()}
+    splits = {
+        name: rows.with_texts(PackedStrings(rules.apply_many(rows.texts())))
+        for name, rows in corpus.splits.items()
+    }
     return Corpus(splits, corpus.rejected, corpus.subsets, corpus.source)
 
 
-def prepare_split(name: str, utterances: Utterances, rejected: Sequence[Rejected], tokenizer: Tokenizer, cache: Path, rate: int,
-                  limits: LengthLimits, workers: int | None = None, progress: bool = False, lazy: bool = False) -> Split:
+def prepare_split(
+    name: str,
+    utterances: Utterances,
+    rejected: Sequence[Rejected],
+    tokenizer: Tokenizer,
+    cache: Path,
+    rate: int,
+    limits: LengthLimits,
+    workers: int | None = None,
+    progress: bool = False,
+    lazy: bool = False,
+) -> Split:
     """Label a split and decode it. Raises UserError where not one of its utterances can be used.
 
     utterances: with texts after the text rules. lazy: decode no more than the lengths take; see `AudioStore`.
@@ -137,7 +163,9 @@ def prepare_split(name: str, utterances: Utterances, rejected: Sequence[Rejected
     left_out, fit = list(rejected), np.ones(len(utterances), dtype=bool)
     for row in _needs_check(name, utterances, store, rate, tokenizer, limits):
         text = tokenizer.target(utterances.text(row))
-        reason = store.reasons.get(row) or rejection_reason(name, int(store.lengths[row]), rate, text, tokenizer.encode(text), tokenizer, limits)
+        reason = store.reasons.get(row) or rejection_reason(
+            name, int(store.lengths[row]), rate, text, tokenizer.encode(text), tokenizer, limits
+        )
         if not reason and name == "train" and not lazy and row in store.silent:
             reason = SILENT
         if reason:
@@ -146,16 +174,36 @@ def prepare_split(name: str, utterances: Utterances, rejected: Sequence[Rejected
     if not fit.any():
         raise _nothing_left(name, left_out)
     rows = np.flatnonzero(fit)
-    return Split(name, utterances.take(rows), tokenizer, store.lengths[rows] / rate, left_out, store, rows.astype(np.int32))
+    return Split(
+        name,
+        utterances.take(rows),
+        tokenizer,
+        store.lengths[rows] / rate,
+        left_out,
+        store,
+        rows.astype(np.int32),
+    )
 
 
 def _nothing_left(name: str, left_out: Sequence[Rejected]) -> UserError:
     first = f" The first, {left_out[0].file}: {left_out[0].reason}." if left_out else ""
-    return UserError(f"No utterance of dataset.{name} can be used: {len(left_out)} left out.{first} Check its paths and transcripts.")
+    return UserError(
+        f"No utterance of dataset.{name} can be used: {len(left_out)} left out.{first} Check its paths and"
+        " transcripts."
+    )
 
 
-def _needs_check(name: str, utterances: Utterances, store: AudioStore, rate: int, tokenizer: Tokenizer, limits: LengthLimits) -> list[int]:
-    """The rows that have to be looked at one by one; all others are fit by far, which takes a hundredth of the time to see."""
+def _needs_check(
+    name: str,
+    utterances: Utterances,
+    store: AudioStore,
+    rate: int,
+    tokenizer: Tokenizer,
+    limits: LengthLimits,
+) -> list[int]:
+    """The rows that have to be looked at one by one; all others are fit by far, which takes a hundredth of
+    the time to see.
+    """
     grid = rate // 10
     fewest = np.array([limits.frames(n) for n in range(0, int(store.lengths.max(initial=0)) + 1, grid)])
     frames = fewest[store.lengths // grid] if len(fewest) else np.zeros(0)
@@ -166,14 +214,26 @@ def _needs_check(name: str, utterances: Utterances, store: AudioStore, rate: int
     for texts in chunks(utterances.texts()):
         here = slice(first, first + len(texts))
         labels, counts = tokenizer.encode_many([tokenizer.target(text) for text in texts])
-        again = np.concatenate([[False], labels[1:] == labels[:-1]])  # counts a pair across two texts too: then it is looked at
-        doubtful[here] |= (counts + sums(again, counts) > frames[here]) | (sums(tokenizer.speech(labels), counts) == 0)
+        # counts a pair across two texts too: then it is looked at
+        again = np.concatenate([[False], labels[1:] == labels[:-1]])
+        doubtful[here] |= (counts + sums(again, counts) > frames[here]) | (
+            sums(tokenizer.speech(labels), counts) == 0
+        )
         first += len(texts)
     return np.flatnonzero(doubtful).tolist()
 
 
-def rejection_reason(split: str, samples: int, rate: int, text: str, labels: np.ndarray, tokenizer: Tokenizer, limits: LengthLimits) -> str:
-    """Why an utterance is left out of a split, or ''. Scoring keeps what training cannot use, as long as it can be scored.
+def rejection_reason(
+    split: str,
+    samples: int,
+    rate: int,
+    text: str,
+    labels: np.ndarray,
+    tokenizer: Tokenizer,
+    limits: LengthLimits,
+) -> str:
+    """Why an utterance is left out of a split, or ''. Scoring keeps what training cannot use, as long as it
+    can be scored.
 
     samples: its length at `rate`; text: its transcript after the text rules.
     """
@@ -184,7 +244,10 @@ def rejection_reason(split: str, samples: int, rate: int, text: str, labels: np.
     if frames < 1:
         return f"too short: {seconds:.3f} s is less than one frame"
     if seconds > longest:
-        return f"too long: {seconds:.1f} s is more than dataset.{'max_seconds' if training else 'max_eval_seconds'}={longest:g}"
+        return (
+            f"too long: {seconds:.1f} s is more than"
+            f" dataset.{'max_seconds' if training else 'max_eval_seconds'}={longest:g}"
+        )
     if not text.strip():
         return "empty transcript after the text rules"
     if not training:
@@ -195,5 +258,8 @@ def rejection_reason(split: str, samples: int, rate: int, text: str, labels: np.
         return "no character of the transcript is in the vocabulary"
     needed = frames_needed(labels)
     if needed > frames:
-        return f"labels longer than frames: {needed} frames needed for {len(labels)} labels, the audio gives {frames}"
+        return (
+            f"labels longer than frames: {needed} frames needed for {len(labels)} labels, the audio gives"
+            f" {frames}"
+        )
     return ""

@@ -1,4 +1,6 @@
-"""Recordings to be transcribed: files, folders, globs, bytes, standard input; of any length, format, rate and number of channels."""
+"""Recordings to be transcribed: files, folders, globs, bytes, standard input; of any length, format, rate and
+number of channels.
+"""
 
 import glob
 import math
@@ -23,7 +25,22 @@ from asr_exp.data.corpora import FileAudio
 
 STDIN = "-"
 # What a folder is searched for: what libsndfile reads, and what ffmpeg does.
-ENDINGS = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".sph", ".nist", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64")
+ENDINGS = (
+    ".wav",
+    ".flac",
+    ".mp3",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".sph",
+    ".nist",
+    ".aif",
+    ".aiff",
+    ".au",
+    ".caf",
+    ".w64",
+    ".rf64",
+)
 FOREIGN = (".m4a", ".mp4", ".aac", ".wma", ".webm", ".mkv", ".mov", ".avi", ".3gp", ".amr", ".m4b", ".mka")
 IN_MEMORY = 600.0  # seconds; a longer recording is kept in a temporary file
 BLOCK = 2**20  # samples read at a time
@@ -32,7 +49,9 @@ CONTAINERS = "aac,ac3,aiff,amr,asf,avi,caf,flac,flv,matroska,mov,mp3,mpeg,mpegts
 
 
 class Spool:
-    """int16 samples in a temporary file that goes with this object; a slice is read when it is asked for, nothing is kept in memory."""
+    """int16 samples in a temporary file that goes with this object; a slice is read when it is asked for,
+    nothing is kept in memory.
+    """
 
     def __init__(self, blocks: Iterable[np.ndarray]):
         self._file = tempfile.TemporaryFile(prefix="asr_exp-")  # noqa: SIM115
@@ -46,7 +65,9 @@ class Spool:
 
     def __getitem__(self, span: slice) -> np.ndarray:
         start, stop, _ = span.indices(self._samples)
-        return np.frombuffer(os.pread(self._file.fileno(), 2 * max(0, stop - start), 2 * start), dtype=np.int16)
+        return np.frombuffer(
+            os.pread(self._file.fileno(), 2 * max(0, stop - start), 2 * start), dtype=np.int16
+        )
 
 
 @dataclass(frozen=True)
@@ -62,7 +83,9 @@ class InMemory:
 
 
 def named_files(asked: Iterable[str]) -> tuple[list[str], list[str]]:
-    """(recordings, complaints): files as they are, those of a folder and all below it, those that fit a glob; each once."""
+    """(recordings, complaints): files as they are, those of a folder and all below it, those that fit a glob;
+    each once.
+    """
     found: dict[str, None] = {}
     complaints = []
     for name in asked:
@@ -71,10 +94,17 @@ def named_files(asked: Iterable[str]) -> tuple[list[str], list[str]]:
             found[name if name == STDIN else str(path)] = None
             continue
         inside = path.rglob("*") if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
-        wanted = sorted(str(one) for one in inside if one.is_file() and (not path.is_dir() or one.suffix.lower() in (*ENDINGS, *FOREIGN)))
+        wanted = sorted(
+            str(one)
+            for one in inside
+            if one.is_file() and (not path.is_dir() or one.suffix.lower() in (*ENDINGS, *FOREIGN))
+        )
         found |= dict.fromkeys(wanted)
         if not wanted:
-            complaints.append(f"{name}: " + ("no recording in this folder" if path.is_dir() else "no file fits this pattern"))
+            complaints.append(
+                f"{name}: "
+                + ("no recording in this folder" if path.is_dir() else "no file fits this pattern")
+            )
     return list(found), complaints
 
 
@@ -83,11 +113,13 @@ def seconds_of(name: str) -> float:
     return 0.0 if name == STDIN else read_clip(FileAudio(name), header_only=True, longest=math.inf).seconds
 
 
-def read_recording(source: str | os.PathLike | bytes, rate: int, name: str = "", longest: float = math.inf) -> Samples:
+def read_recording(
+    source: str | os.PathLike | bytes, rate: int, name: str = "", longest: float = math.inf
+) -> Samples:
     """The samples of a recording as the audio store has them: int16, mono, at `rate`, shape (samples,).
 
-    source: a path, `-` for standard input, or a file's contents. longest: seconds. Raises UserError, one sentence that names the
-    recording, for what is not there, is no audio, is damaged or too long.
+    source: a path, `-` for standard input, or a file's contents. longest: seconds. Raises UserError, one
+    sentence that names the recording, for what is not there, is no audio, is damaged or too long.
     """
     if source == STDIN:
         with _standard_input() as path:
@@ -121,7 +153,10 @@ def _too_long(name: str, longest: float) -> str:
 def _standard_input() -> Iterator[str]:
     """Standard input as a file, which can be searched back and forth."""
     if sys.stdin.isatty():
-        raise UserError("files=- reads a recording from standard input, which is this terminal; write `... files=- < FILE`.")
+        raise UserError(
+            "files=- reads a recording from standard input, which is this terminal; write `... files=- <"
+            " FILE`."
+        )
     with tempfile.NamedTemporaryFile(prefix="asr_exp-") as file:
         shutil.copyfileobj(sys.stdin.buffer, file, BLOCK)
         file.flush()
@@ -135,7 +170,11 @@ def _decoded(audio: FileAudio | InMemory, rate: int, name: str, clip: Clip) -> I
             as_is = (clip.rate, clip.channels, file.subtype) == (rate, 1, "PCM_16")
             stream = None if clip.rate == rate else soxr.ResampleStream(clip.rate, rate, 1)
             left = clip.frames
-            while len(block := file.read(min(BLOCK, left), dtype="int16" if as_is else "float32", always_2d=not as_is)):
+            while len(
+                block := file.read(
+                    min(BLOCK, left), dtype="int16" if as_is else "float32", always_2d=not as_is
+                )
+            ):
                 left -= len(block)
                 if not as_is:
                     if not np.isfinite(block).all():
@@ -148,10 +187,12 @@ def _decoded(audio: FileAudio | InMemory, rate: int, name: str, clip: Clip) -> I
     except (soundfile.LibsndfileError, RuntimeError) as why:
         raise UserError(f"{name}: unreadable: its audio is damaged.") from why
     if left > (0 if clip.exact else TOLERANCE * clip.rate):
-        raise UserError(f"{name}: truncated: {clip.frames - left} samples where the header promises {clip.frames}.")
+        raise UserError(
+            f"{name}: truncated: {clip.frames - left} samples where the header promises {clip.frames}."
+        )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # what libsndfile does not read
 
 
@@ -162,7 +203,11 @@ def _is_foreign(audio: FileAudio | InMemory, clip: Clip) -> bool:
 
 
 def _is_empty(audio: FileAudio | InMemory) -> bool:
-    return not audio.data if isinstance(audio, InMemory) else os.path.isfile(audio.path) and not os.path.getsize(audio.path)
+    return (
+        not audio.data
+        if isinstance(audio, InMemory)
+        else os.path.isfile(audio.path) and not os.path.getsize(audio.path)
+    )
 
 
 def _spooled(blocks: Iterator[np.ndarray], rate: int) -> Samples:
@@ -185,15 +230,40 @@ def _by_ffmpeg(audio: FileAudio | InMemory, rate: int, name: str, longest: float
     """The first audio stream of a file as ffmpeg decodes it, block by block, as `read_recording` gives it."""
     program = shutil.which("ffmpeg")
     if program is None:
-        told = "libsndfile finds no audio that it can read in it, and there is no ffmpeg on the PATH, which reads more (M4A, video)"
+        told = (
+            "libsndfile finds no audio that it can read in it, and there is no ffmpeg on the PATH, which"
+            " reads more (M4A, video)"
+        )
         raise UserError(f"{name}: {told}.")
     with tempfile.NamedTemporaryFile(prefix="asr_exp-") as copy, tempfile.TemporaryFile() as errors:
         path = audio.path if isinstance(audio, FileAudio) else copy.name
         if isinstance(audio, InMemory):
             copy.write(audio.data)
             copy.flush()
-        inward = ["-protocol_whitelist", "file", "-format_whitelist", CONTAINERS, "-i", f"file:{path}", "-map", "0:a:0"]
-        command = [program, "-nostdin", "-v", "error", *inward, "-ac", "1", "-ar", str(rate), "-f", "s16le", "-"]
+        inward = [
+            "-protocol_whitelist",
+            "file",
+            "-format_whitelist",
+            CONTAINERS,
+            "-i",
+            f"file:{path}",
+            "-map",
+            "0:a:0",
+        ]
+        command = [
+            program,
+            "-nostdin",
+            "-v",
+            "error",
+            *inward,
+            "-ac",
+            "1",
+            "-ar",
+            str(rate),
+            "-f",
+            "s16le",
+            "-",
+        ]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
         assert process.stdout is not None
         left = longest * rate
@@ -205,7 +275,9 @@ def _by_ffmpeg(audio: FileAudio | InMemory, rate: int, name: str, longest: float
                     raise UserError(_too_long(name, longest))
                 yield samples
             if process.wait():
-                raise UserError(f"{name}: neither libsndfile nor ffmpeg finds audio that they can read in it.")
+                raise UserError(
+                    f"{name}: neither libsndfile nor ffmpeg finds audio that they can read in it."
+                )
         finally:
             process.kill()
             process.wait()

@@ -1,4 +1,6 @@
-"""Text rules: small named functions applied in order to every transcript, for training, scoring and serving alike."""
+"""Text rules: small named functions applied in order to every transcript, for training, scoring and serving
+alike.
+"""
 
 import functools
 import re
@@ -46,7 +48,8 @@ def chunks(texts: Iterable[str], size: int = 10_000) -> Iterator[list[str]]:
 def register_rule(name: str, argument: Argument = None) -> Callable:
     """Make `factory(argument, language) -> rule` known as the text rule `name`.
 
-    `argument` says what it takes after the colon: nothing (None), a type (str, dict), or one of a tuple of words.
+    `argument` says what it takes after the colon: nothing (None), a type (str, dict), or one of a tuple of
+    words.
     """
 
     def register(factory: Callable[[Any, str | None], Rule]) -> Callable[[Any, str | None], Rule]:
@@ -57,7 +60,8 @@ def register_rule(name: str, argument: Argument = None) -> Callable:
 
 
 def build_rules(rules: Iterable[Any], language: str | None) -> TextRules:
-    """The rules of a `text` section: names (`lower`) and one-key mappings (`remove: ",?."`), for `dataset.language`.
+    """The rules of a `text` section: names (`lower`) and one-key mappings (`remove: ",?."`), for
+    `dataset.language`.
 
     Raises UserError for an unknown rule and for an argument that does not fit.
     """
@@ -67,24 +71,34 @@ def build_rules(rules: Iterable[Any], language: str | None) -> TextRules:
 def _build(rule: Any, language: str | None) -> Rule:
     if isinstance(rule, Mapping):
         if len(rule) != 1:
-            raise UserError(f"text.rules: {dict(rule)} is not one rule; write each rule on a line of its own, `- name: argument`.")
-        (name, argument), = rule.items()
+            raise UserError(
+                f"text.rules: {dict(rule)} is not one rule; write each rule on a line of its own, `- name:"
+                " argument`."
+            )
+        ((name, argument),) = rule.items()
     else:
         name, argument = rule, None
     factory, wanted = _RULES.find(name)
     if isinstance(argument, Mapping):
         argument = dict(argument)
     if wanted is None and argument is not None:
-        raise UserError(f"text.rules: {name} takes no argument, and was given {argument!r}; write `- {name}`.")
+        raise UserError(
+            f"text.rules: {name} takes no argument, and was given {argument!r}; write `- {name}`."
+        )
     if isinstance(wanted, tuple) and argument not in wanted:
-        raise UserError(f"text.rules: {name}: {argument!r} is not one of {', '.join(wanted)}.{nearest(argument, wanted)}")
+        raise UserError(
+            f"text.rules: {name}: {argument!r} is not one of {', '.join(wanted)}.{nearest(argument, wanted)}"
+        )
     if isinstance(wanted, type) and not isinstance(argument, wanted):
         example = '{"from": "to"}' if wanted is dict else '",?."'
-        raise UserError(f"text.rules: {name} was given {argument!r}; it takes a {wanted.__name__}, such as `- {name}: {example}`.")
+        raise UserError(
+            f"text.rules: {name} was given {argument!r}; it takes a {wanted.__name__}, such as `- {name}:"
+            f" {example}`."
+        )
     return factory(argument, language)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # case and form
 
 # Languages that write i with and without a dot, whose capitals are İ and I.
@@ -129,11 +143,12 @@ def _strip_accents(argument: None, language: str | None) -> Rule:
     return strip
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # characters
 
 _TYPOGRAPHIC_APOSTROPHES = str.maketrans({"’": "'", "ʼ": "'"})
-# Marks that some scripts write inside a word: taken out, they leave it whole. Catalan l·l, Hebrew צה״ל, Armenian ինչո՞ւ.
+# Marks that some scripts write inside a word: taken out, they leave it whole. Catalan l·l, Hebrew צה״ל,
+# Armenian ինչո՞ւ.
 _INSIDE_WORDS = frozenset("·‧״׳՚՛՜՝՞՟")
 _JOINERS = "\u200c\u200d"
 
@@ -141,8 +156,9 @@ _JOINERS = "\u200c\u200d"
 @functools.cache
 def _characters(wanted: Callable[[str], bool]) -> str:
     """A regular expression for a run of the characters that are `wanted`."""
-    # Beyond these ranges nothing but ideographs is assigned. `re` looks a class up in a table only where all of it is below
-    # U+10000; in one class with the rest, every character of a text would be compared with hundreds of ranges.
+    # Beyond these ranges nothing but ideographs is assigned. `re` looks a class up in a table only where all
+    # of it is below U+10000; in one class with the rest, every character of a text would be compared with
+    # hundreds of ranges.
     blocks = range(0x10000), (*range(0x10000, 0x20000), *range(0xE0000, 0xE0200))
     low, high = ("".join(_ranges([n for n in block if wanted(chr(n))])) for block in blocks)
     return f"(?:[{low}]|(?=[\U00010000-\U0010ffff])[{high}])+"
@@ -162,9 +178,16 @@ def _is_punctuation(character: str) -> bool:
 
 
 def _is_invisible(character: str) -> bool:
-    """Format and control characters, variation selectors and the grapheme joiner; white space is none of them."""
-    return (unicodedata.category(character) in ("Cf", "Cc") and not character.isspace()
-            or "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef" or character == "\u034f")
+    """Format and control characters, variation selectors and the grapheme joiner; white space is none of
+    them.
+    """
+    return (
+        unicodedata.category(character) in ("Cf", "Cc")
+        and not character.isspace()
+        or "\ufe00" <= character <= "\ufe0f"
+        or "\U000e0100" <= character <= "\U000e01ef"
+        or character == "\u034f"
+    )
 
 
 def _is_word(character: str) -> bool:
@@ -188,12 +211,16 @@ def _replace(pairs: dict[Any, Any], language: str | None) -> Rule:
 
 @register_rule("remove_punctuation")
 def _remove_punctuation(argument: None, language: str | None) -> Rule:
-    """Punctuation and symbols go; between the letters of a word they part it (well-known, yes/no), an apostrophe stays (don't)."""
+    """Punctuation and symbols go; between the letters of a word they part it (well-known, yes/no), an
+    apostrophe stays (don't).
+    """
     pattern = re.compile(_characters(_is_punctuation))
 
     def run(match: re.Match[str]) -> str:
-        text, (start, end), marks = match.string, match.span(), match.group()
-        if not (_is_word(text[start - 1:start]) and _is_word(text[end:end + 1])):
+        text = match.string
+        start, end = match.span()
+        marks = match.group()
+        if not (_is_word(text[start - 1 : start]) and _is_word(text[end : end + 1])):
             return ""
         return marks if marks == "'" else "" if _INSIDE_WORDS.issuperset(marks) else " "
 
@@ -202,12 +229,18 @@ def _remove_punctuation(argument: None, language: str | None) -> Rule:
 
 @register_rule("remove_invisible")
 def _remove_invisible(argument: None, language: str | None) -> Rule:
-    """Zero-width characters, soft hyphens, byte-order marks. Joiners stay where they spell: in Arabic script and about a virama."""
+    """Zero-width characters, soft hyphens, byte-order marks. Joiners stay where they spell: in Arabic script
+    and about a virama.
+    """
     pattern = re.compile(_characters(_is_invisible))
 
     def run(match: re.Match[str]) -> str:
         joiner = next((c for c in match.group() if c in _JOINERS), "")
-        return joiner if joiner and _joins(match.string[:match.start()], match.string[match.end():][:1]) else ""
+        return (
+            joiner
+            if joiner and _joins(match.string[: match.start()], match.string[match.end() :][:1])
+            else ""
+        )
 
     return lambda text: pattern.sub(run, text)
 
@@ -215,7 +248,7 @@ def _remove_invisible(argument: None, language: str | None) -> Rule:
 def _joins(before: str, after: str) -> bool:
     virama, arabic = 9, "AL"
     base = before.rstrip("".join(c for c in set(before) if unicodedata.category(c)[0] == "M"))
-    if virama in map(unicodedata.combining, before[len(base):] + after):
+    if virama in map(unicodedata.combining, before[len(base) :] + after):
         return True
     return arabic == unicodedata.bidirectional(base[-1:] or " ") == unicodedata.bidirectional(after or " ")
 
@@ -240,15 +273,17 @@ def _collapse_whitespace(argument: None, language: str | None) -> Rule:
     return lambda text: " ".join(text.split())
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # whole recipes
 
 
 @register_rule("hf_compat")
 def _hf_compat(argument: None, language: str | None) -> Rule:
-    """What the script behind the published rows did. Its class holds the range `!-;`, so apostrophes and digits go too.
+    """What the script behind the published rows did. Its class holds the range `!-;`, so apostrophes and
+    digits go too.
 
-    The trailing space is part of the training target, as it was there; references and hypotheses are scored stripped.
+    The trailing space is part of the training target, as it was there; references and hypotheses are scored
+    stripped.
     """
     ignored = re.compile('[,?.!-;:"“%‘”�]')
     return lambda text: ignored.sub("", text).lower() + " "

@@ -1,4 +1,6 @@
-"""Characters or phones to label ids and back. One artifact: the transformers files beside the weights; blank = pad."""
+"""Characters or phones to label ids and back. One artifact: the transformers files beside the weights; blank
+= pad.
+"""
 
 import json
 from collections import Counter
@@ -14,21 +16,33 @@ from asr_exp.core.errors import UserError
 from asr_exp.data.phones import INVENTORIES, fold
 from asr_exp.data.text import chunks
 
-PHONEMES = "Wav2Vec2PhonemeCTCTokenizer"  # transformers' tokenizer of phones; that of characters is Wav2Vec2CTCTokenizer
+# transformers' tokenizer of phones; that of characters is Wav2Vec2CTCTokenizer
+PHONEMES = "Wav2Vec2PhonemeCTCTokenizer"
 SPACE = "|"
 UNKNOWN = "[UNK]"
 BLANK = "[PAD]"
 # What transformers takes away where `clean_up_tokenization_spaces` is set.
-CLEANED = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"),
-           (" 're", "'re"))  # fmt: skip
+CLEANED = (
+    (" .", "."),
+    (" ?", "?"),
+    (" !", "!"),
+    (" ,", ","),
+    (" ' ", "'"),
+    (" n't", "n't"),
+    (" 'm", "'m"),
+    (" 's", "'s"),
+    (" 've", "'ve"),
+    (" 're", "'re"),
+)
 
 
 @dataclass(frozen=True)
 class Conventions:
     """How a checkpoint's tokenizer writes text, besides its tokens, in the words of tokenizer_config.json.
 
-    do_lower_case: an upper-case vocabulary for lower-case text; replace_word_delimiter_char: what is printed for the delimiter;
-    clean_up_tokenization_spaces: no space before punctuation; phonemes: it is a Wav2Vec2PhonemeCTCTokenizer.
+    do_lower_case: an upper-case vocabulary for lower-case text; replace_word_delimiter_char: what is printed
+    for the delimiter; clean_up_tokenization_spaces: no space before punctuation; phonemes: it is a
+    Wav2Vec2PhonemeCTCTokenizer.
     """
 
     do_lower_case: bool = False
@@ -38,21 +52,34 @@ class Conventions:
 
 
 class Tokenizer:
-    """Label ids of a vocabulary whose tokens are characters (words parted by `space`, "" where nothing parts them) or phones.
+    """Label ids of a vocabulary whose tokens are characters (words parted by `space`, "" where nothing parts
+    them) or phones.
 
-    Phone tokens are kept with a trailing space ("sh "), so that joining the emitted tokens gives the phone string; that is
-    what lets a bare transformers pipeline print phones apart. A token that is None stands for an output of the head that the
-    vocabulary does not name: transformers prints it as the unknown token.
+    Phone tokens are kept with a trailing space ("sh "), so that joining the emitted tokens gives the phone
+    string; that is what lets a bare transformers pipeline print phones apart. A token that is None stands for
+    an output of the head that the vocabulary does not name: transformers prints it as the unknown token.
     """
 
-    def __init__(self, tokens: Sequence[str | None], unit: str = "character", blank: str = BLANK, unknown: str = UNKNOWN,
-                 space: str = SPACE, inventory: str | None = None, score_inventory: str | None = None,
-                 conventions: Conventions = Conventions()):  # noqa: B008
+    def __init__(
+        self,
+        tokens: Sequence[str | None],
+        unit: str = "character",
+        blank: str = BLANK,
+        unknown: str = UNKNOWN,
+        space: str = SPACE,
+        inventory: str | None = None,
+        score_inventory: str | None = None,
+        conventions: Conventions = Conventions(),
+    ):  # noqa: B008
         nameless = [i for i, token in enumerate(tokens) if token is None]
         named = [f"<output {i}>" if token is None else token for i, token in enumerate(tokens)]
         if unit == "phone":
-            self._given = named  # as a tokenizer of phonemes has them: it joins them with a space, whatever is in them
-            named, unknown = [t if t in (blank, space) else t.strip() + " " for t in named], unknown.strip() + " "
+            # as a tokenizer of phonemes has them: it joins them with a space, whatever is in them
+            self._given = named
+            named, unknown = (
+                [t if t in (blank, space) else t.strip() + " " for t in named],
+                unknown.strip() + " ",
+            )
         self.tokens = named
         self.unit = unit
         self.conventions = conventions
@@ -69,10 +96,14 @@ class Tokenizer:
         written = {space: conventions.replace_word_delimiter_char, blank: ""}
         self._written = [written.get(token, token) for token in self.tokens]
         if conventions.phonemes:
-            self._written = [written.get(token, f"{given} ") for token, given in zip(self.tokens, self._given, strict=True)]
+            self._written = [
+                written.get(token, f"{given} ") for token, given in zip(self.tokens, self._given, strict=True)
+            ]
         self._unnamed = set(nameless)
         # transformers writes labels in capitals then; of a vocabulary that has none it would know no letter.
-        self._capitals = conventions.do_lower_case and any(token != token.lower() for token in self.tokens if len(token) == 1)
+        self._capitals = conventions.do_lower_case and any(
+            token != token.lower() for token in self.tokens if len(token) == 1
+        )
         for i in nameless:
             self._written[i] = unknown
 
@@ -80,22 +111,33 @@ class Tokenizer:
         return len(self.tokens)
 
     def _by_character(self) -> np.ndarray:
-        """The label of each code point, up to the highest of the vocabulary; the last entry is that of all others."""
-        labels = {ord(unit): i for unit, i in self._units.items() if len(unit) == 1 and i != self.blank}  # a blank may be called "-"
+        """The label of each code point, up to the highest of the vocabulary; the last entry is that of all
+        others.
+        """
+        # a blank may be called "-"
+        labels = {ord(unit): i for unit, i in self._units.items() if len(unit) == 1 and i != self.blank}
         if self.space in self.ids:
             labels[ord(" ")] = self.ids[self.space]
         table = np.full(max(labels, default=0) + 2, self._other, dtype=np.int32)
         table[list(labels)] = list(labels.values())
         return table
 
-    # -- making one ---------------------------------------------------------------------------------------------------
+    # -- making one
+    # ---------------------------------------------------------------------------------------------------
 
     @classmethod
-    def build(cls, texts: Iterable[str], unit: str = "character", inventory: str | None = None,
-              score_inventory: str | None = None, min_count: int = 1) -> "Tokenizer":
+    def build(
+        cls,
+        texts: Iterable[str],
+        unit: str = "character",
+        inventory: str | None = None,
+        score_inventory: str | None = None,
+        min_count: int = 1,
+    ) -> "Tokenizer":
         """A vocabulary of the training transcripts: sorted units, then [UNK], then [PAD] (the blank) last.
 
-        A named TIMIT inventory gives all its phones, seen in training or not. Raises UserError where no unit is left.
+        A named TIMIT inventory gives all its phones, seen in training or not. Raises UserError where no unit
+        is left.
         """
         if unit == "phone" and inventory in INVENTORIES:
             units = [phone + " " for phone in sorted(INVENTORIES[inventory])]
@@ -106,32 +148,43 @@ class Tokenizer:
             units = sorted(u for u, n in counts.items() if n >= min_count)
             units += [SPACE] if units and space else []
         if not units:
-            raise UserError("The training transcripts are all empty after the text rules; check dataset.columns.text and text=...")
+            raise UserError(
+                "The training transcripts are all empty after the text rules; check dataset.columns.text and"
+                " text=..."
+            )
         return cls([*units, UNKNOWN, BLANK], unit, inventory=inventory, score_inventory=score_inventory)
 
     @classmethod
     def from_vocabulary(cls, path: str | Path, unit: str = "character") -> "Tokenizer":
-        """A vocabulary from a vocab.json ({token: id}). Raises UserError where the file is missing or not of that form."""
+        """A vocabulary from a vocab.json ({token: id}). Raises UserError where the file is missing or not of
+        that form.
+        """
         try:
             ids = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
             tokens = [token for token, _ in sorted(ids.items(), key=lambda item: item[1])]
             if sorted(ids.values()) != list(range(len(ids))):
                 raise ValueError("ids are not 0 .. n-1")
         except (OSError, ValueError, AttributeError, TypeError) as why:
-            raise UserError(f"tokenizer.vocabulary={path} cannot be used ({why}); give a JSON file of the form {{token: id}}.") from None
+            raise UserError(
+                f"tokenizer.vocabulary={path} cannot be used ({why}); give a JSON file of the form {{token:"
+                " id}."
+            ) from None
         blank = next((t for t in (BLANK, "<pad>", "<blank>") if t in ids), None)
         if blank is None:
-            raise UserError(f"tokenizer.vocabulary={path} has no blank; add a token \"{BLANK}\" to it.")
+            raise UserError(f'tokenizer.vocabulary={path} has no blank; add a token "{BLANK}" to it.')
         return cls(tokens, unit, blank=blank, unknown="<unk>" if "<unk>" in ids else UNKNOWN)
 
-    # -- using it -----------------------------------------------------------------------------------------------------
+    # -- using it
+    # -----------------------------------------------------------------------------------------------------
 
     def target(self, text: str) -> str:
         """The transcript in the units the model learns (phones folded to the training inventory)."""
         return fold(text, "timit61", self.inventory) if self.inventory in INVENTORIES else text
 
     def encode(self, text: str) -> np.ndarray:
-        """Label ids (int32) of a transcript; units not in the vocabulary become [UNK], or are left out where there is none."""
+        """Label ids (int32) of a transcript; units not in the vocabulary become [UNK], or are left out where
+        there is none.
+        """
         return self.encode_many([text])[0]
 
     def encode_many(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -141,7 +194,9 @@ class Tokenizer:
         if self.unit == "phone":
             units = [text.split() for text in texts]
             counts = np.fromiter(map(len, units), np.int64, len(texts))
-            labels = np.fromiter((self._units.get(u, self._other) for row in units for u in row), np.int32, counts.sum())
+            labels = np.fromiter(
+                (self._units.get(u, self._other) for row in units for u in row), np.int32, counts.sum()
+            )
         else:
             counts = np.fromiter(map(len, texts), np.int64, len(texts))
             labels = self._table[np.minimum(_points("".join(texts)), len(self._table) - 1)]
@@ -153,7 +208,9 @@ class Tokenizer:
     def spell(self, word: str) -> list[str] | None:
         """The tokens that spell a word, of a vocabulary of characters; None where it lacks one."""
         characters = word.upper() if self._capitals else word
-        return None if any(one not in self.ids or one == self.space for one in characters) else list(characters)
+        return (
+            None if any(one not in self.ids or one == self.space for one in characters) else list(characters)
+        )
 
     def speech(self, labels: np.ndarray) -> np.ndarray:
         """Which of the labels are units of speech (not [UNK], not a space)."""
@@ -164,13 +221,15 @@ class Tokenizer:
         return int(np.sum(self.speech(labels)))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of collapsed label ids (no repeats, blanks allowed): what a transformers pipeline prints for them.
+        """The text of collapsed label ids (no repeats, blanks allowed): what a transformers pipeline prints
+        for them.
 
-        (`batch_decode(skip_special_tokens=True)` of transformers prints something else: it takes the blanks away before it merges
-        repeats, so "hello" becomes "helo".)
+        (`batch_decode(skip_special_tokens=True)` of transformers prints something else: it takes the blanks
+        away before it merges repeats, so "hello" becomes "helo".)
         """
         c = self.conventions
-        if self._unnamed:  # transformers merges repeats of what it prints, and all of these are one unknown token to it
+        # transformers merges repeats of what it prints, and all of these are one unknown token to it
+        if self._unnamed:
             unknown = -1 if self.unknown is None else self.unknown
             merged = (i for i, _ in groupby(unknown if i in self._unnamed else i for i in ids))
             text = "".join(self.unknown_token if i == -1 else self._written[i] for i in merged).strip()
@@ -182,7 +241,9 @@ class Tokenizer:
         return text
 
     def scored(self, text: str) -> str:
-        """A reference or a hypothesis as it is scored: phones folded to the scoring inventory, characters as they are."""
+        """A reference or a hypothesis as it is scored: phones folded to the scoring inventory, characters as
+        they are.
+        """
         if self.score_inventory is None or self.inventory not in INVENTORIES:
             return text.strip()
         return fold(text, self.inventory, self.score_inventory)
@@ -190,7 +251,8 @@ class Tokenizer:
     def save(self, folder: str | Path) -> None:
         """Write the transformers tokenizer files into a folder."""
         self.as_transformers().save_pretrained(folder)
-        if not self.space and SPACE in self.ids:  # transformers loads no delimiter from None alone, and saves None as a word
+        # transformers loads no delimiter from None alone, and saves None as a word
+        if not self.space and SPACE in self.ids:
             path = Path(folder) / "tokenizer_config.json"
             settings = {**json.loads(path.read_text(encoding="utf-8")), "word_delimiter_token": None}
             path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -204,20 +266,29 @@ class Tokenizer:
         c = self.conventions
         named = {token: i for token, i in self.ids.items() if i not in self._unnamed}
         options: dict[str, Any] = {
-            "bos_token": None, "eos_token": None, "unk_token": self.unknown_token, "pad_token": self.blank_token,
-            "word_delimiter_token": self.space or None, "clean_up_tokenization_spaces": c.clean_up_tokenization_spaces,
-        }  # fmt: skip
+            "bos_token": None,
+            "eos_token": None,
+            "unk_token": self.unknown_token,
+            "pad_token": self.blank_token,
+            "word_delimiter_token": self.space or None,
+            "clean_up_tokenization_spaces": c.clean_up_tokenization_spaces,
+        }
         if not self.space and not c.phonemes:
             options["word_delimiter_token"] = self.blank_token  # which is never printed
         if c.phonemes:
             named = {self._given[i]: i for i in named.values()}
             options |= {"unk_token": self.unknown_token.strip(), "do_phonemize": False}
         else:
-            options |= {"do_lower_case": c.do_lower_case, "replace_word_delimiter_char": c.replace_word_delimiter_char}
+            options |= {
+                "do_lower_case": c.do_lower_case,
+                "replace_word_delimiter_char": c.replace_word_delimiter_char,
+            }
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "vocab.json"
             path.write_text(json.dumps(named, ensure_ascii=False), encoding="utf-8")
-            return getattr(transformers, PHONEMES if c.phonemes else "Wav2Vec2CTCTokenizer")(str(path), **options)
+            return getattr(transformers, PHONEMES if c.phonemes else "Wav2Vec2CTCTokenizer")(
+                str(path), **options
+            )
 
 
 def sums(values: np.ndarray, counts: np.ndarray) -> np.ndarray:

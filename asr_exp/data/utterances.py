@@ -1,4 +1,6 @@
-"""The rows of a corpus, kept in columns: a million utterances cost their text and some eighty bytes each, not a kilobyte of objects."""
+"""The rows of a corpus, kept in columns: a million utterances cost their text and some eighty bytes each, not
+a kilobyte of objects.
+"""
 
 import copy
 import io
@@ -23,7 +25,8 @@ class FileAudio:
     def identity(self) -> tuple:
         """What the audio store keys its contents by. Raises FileNotFoundError."""
         stat = os.stat(self.path)
-        path = self.path if os.path.isabs(self.path) else os.path.abspath(self.path)  # the same wherever the user stands
+        # the same wherever the user stands
+        path = self.path if os.path.isabs(self.path) else os.path.abspath(self.path)
         return (path, stat.st_size, stat.st_mtime_ns, self.start, self.end)
 
     def open(self) -> str | BinaryIO:
@@ -35,7 +38,9 @@ class FileAudio:
 
 @dataclass(frozen=True, slots=True)
 class TableAudio:
-    """Audio held as encoded bytes (or a path) in a row of a `datasets.Dataset` whose audio column is not decoded."""
+    """Audio held as encoded bytes (or a path) in a row of a `datasets.Dataset` whose audio column is not
+    decoded.
+    """
 
     table: Any
     row: int
@@ -56,7 +61,9 @@ class TableAudio:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One row of a corpus. text: as the corpus gives it, until `normalise` puts the text rules' words in its place."""
+    """One row of a corpus. text: as the corpus gives it, until `normalise` puts the text rules' words in its
+    place.
+    """
 
     id: str
     audio: FileAudio | TableAudio
@@ -112,7 +119,9 @@ class CategoricalColumn:
 
 
 class Utterances(Sequence[Utterance]):
-    """Utterances in columns; each is put together when it is asked for. A selection of rows shares the columns."""
+    """Utterances in columns; each is put together when it is asked for. A selection of rows shares the
+    columns.
+    """
 
     def __init__(self, rows: Iterable[Utterance] = ()):
         self._ids = PackedStrings()
@@ -160,7 +169,11 @@ class Utterances(Sequence[Utterance]):
         return Utterance(self._ids[row], self.audio(number), self.text(number), self._speakers[row])
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+        return (
+            isinstance(other, Sequence)
+            and len(self) == len(other)
+            and all(a == b for a, b in zip(self, other, strict=True))
+        )
 
     def take(self, indices: np.ndarray) -> "Utterances":
         """A selection of rows, in the order of the indices."""
@@ -174,7 +187,8 @@ class Utterances(Sequence[Utterance]):
         other._texts, other._text_rows = texts, None
         return other
 
-    # -- a cell, a column -----------------------------------------------------------------------------------------------
+    # -- a cell, a column
+    # -----------------------------------------------------------------------------------------------
 
     def audio(self, index: int) -> Any:
         row = self._row(index)
@@ -184,7 +198,11 @@ class Utterances(Sequence[Utterance]):
         span = (None if start != start else start, None if end != end else end)
         if isinstance(place, str):
             return FileAudio(place + self._files[row], *span)
-        return TableAudio(place.table, int(self._files[row]), place.column, *span) if isinstance(place, TableAudio) else place
+        return (
+            TableAudio(place.table, int(self._files[row]), place.column, *span)
+            if isinstance(place, TableAudio)
+            else place
+        )
 
     def text(self, index: int) -> str:
         return self._texts[index if self._text_rows is None else self._text_rows[index]]

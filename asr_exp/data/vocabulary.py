@@ -10,13 +10,15 @@ from asr_exp.data.text import TextRules, chunks
 from asr_exp.data.tokenizer import Tokenizer, sums
 
 TOLERATED = 0.01  # share of the training split that may be left out without harm; of dev and test, none may
-HARDLY = 0.2  # share of its units inside the vocabulary, up to which hardly anything of a transcript can be written
+# share of its units inside the vocabulary, up to which hardly anything of a transcript can be written
+HARDLY = 0.2
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How a vocabulary covers transcripts. inside, outside: how often each unit is there, by whether the vocabulary has it; known,
-    unknown: how many of each transcript it has and lacks, (transcripts,) int64. Spaces are neither."""
+    """How a vocabulary covers transcripts. inside, outside: how often each unit is there, by whether the
+    vocabulary has it; known, unknown: how many of each transcript it has and lacks, (transcripts,) int64.
+    Spaces are neither."""
 
     inside: Counter[str]
     outside: Counter[str]
@@ -50,7 +52,9 @@ class Coverage:
 
 
 def coverage(texts: Iterable[str], tokenizer: Tokenizer) -> Coverage:
-    """How a tokenizer's vocabulary covers transcripts (after the text rules): characters, or phones of the training inventory."""
+    """How a tokenizer's vocabulary covers transcripts (after the text rules): characters, or phones of the
+    training inventory.
+    """
     inside: Counter[str] = Counter()
     outside: Counter[str] = Counter()
     emitted: dict[str, bool] = {}
@@ -60,7 +64,9 @@ def coverage(texts: Iterable[str], tokenizer: Tokenizer) -> Coverage:
         targets = [tokenizer.target(text) for text in some]
         if tokenizer.unit == "phone":
             rows = [text.split() for text in targets]
-            codes = np.array([numbers.setdefault(unit, len(numbers)) for row in rows for unit in row], np.int64)
+            codes = np.array(
+                [numbers.setdefault(unit, len(numbers)) for row in rows for unit in row], np.int64
+            )
             counts, names = np.array([len(row) for row in rows]), list(numbers)
         else:
             codes = np.frombuffer("".join(targets).encode("utf-32-le", "surrogatepass"), "<u4")
@@ -85,9 +91,11 @@ def _emitted(unit: str, tokenizer: Tokenizer) -> bool:
     return tokenizer.known(labels) > 0 and tokenizer.blank not in labels
 
 
-def mending_rules(texts: Sequence[str], tokenizer: Tokenizer, candidates: Mapping[str, TextRules]) -> tuple[str, bool] | None:
-    """The first of the candidates, text rules by name, that leaves half of what is outside the vocabulary at the most, and whether it
-    leaves nothing; None: none does."""
+def mending_rules(
+    texts: Sequence[str], tokenizer: Tokenizer, candidates: Mapping[str, TextRules]
+) -> tuple[str, bool] | None:
+    """The first of the candidates, text rules by name, that leaves half of what is outside the vocabulary at
+    the most, and whether it leaves nothing; None: none does."""
     before = coverage(texts, tokenizer)
     for name, rules in candidates.items():
         after = coverage(rules.apply_many(texts), tokenizer)

@@ -1,4 +1,6 @@
-"""Where in time labels stand: forced alignment of a label sequence to the emissions of one utterance, and words made of the spans."""
+"""Where in time labels stand: forced alignment of a label sequence to the emissions of one utterance, and
+words made of the spans.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,28 +40,43 @@ class Word:
 
 
 def align_labels(log_probs: torch.Tensor, labels: Sequence[int], blank: int) -> list[Span]:
-    """The likeliest place of each label, by torchaudio's CTC aligner. log_probs: (frames, vocabulary), of one utterance.
+    """The likeliest place of each label, by torchaudio's CTC aligner. log_probs: (frames, vocabulary), of one
+    utterance.
 
-    Raises ValueError where the labels (with the blanks that part equal neighbours) need more frames than there are, and where both
-    are so many that they do not fit in memory; UserError where there is no torchaudio that can be loaded.
+    Raises ValueError where the labels (with the blanks that part equal neighbours) need more frames than
+    there are, and where both are so many that they do not fit in memory; UserError where there is no
+    torchaudio that can be loaded.
     """
     aligner = torchaudio("functional", "forced_align", "merge_tokens")
     targets = torch.tensor(list(labels), dtype=torch.int32)
     if not len(targets):
         return []
     if (needed := frames_needed(targets.numpy())) > len(log_probs):
-        raise ValueError(f"too short for its transcript: {len(targets)} labels need {needed} frames, and there are {len(log_probs)}")
+        raise ValueError(
+            f"too short for its transcript: {len(targets)} labels need {needed} frames, and there are"
+            f" {len(log_probs)}"
+        )
     if len(log_probs) * (2 * len(targets) + 1) > LARGEST:
-        raise ValueError(f"{len(targets)} labels and {len(log_probs)} frames are too many to align in one go; cut it into segments")
+        raise ValueError(
+            f"{len(targets)} labels and {len(log_probs)} frames are too many to align in one go; cut it into"
+            " segments"
+        )
     path, scores = aligner.forced_align(log_probs[None].float().cpu(), targets[None], blank=blank)
-    return [Span(one.token, one.start, one.end, one.score) for one in aligner.merge_tokens(path[0], scores[0].exp(), blank)]
+    return [
+        Span(one.token, one.start, one.end, one.score)
+        for one in aligner.merge_tokens(path[0], scores[0].exp(), blank)
+    ]
 
 
-def align_groups(log_probs: torch.Tensor, groups: Sequence[Sequence[int]], blank: int, between: int | None = None) -> list[list[Span]]:
-    """The spans of labels that come in groups (the words of a transcript), with the label `between` two groups where there is one.
+def align_groups(
+    log_probs: torch.Tensor, groups: Sequence[Sequence[int]], blank: int, between: int | None = None
+) -> list[list[Span]]:
+    """The spans of labels that come in groups (the words of a transcript), with the label `between` two
+    groups where there is one.
 
-    A group of no label may be anything: it is aligned as a wildcard that fits every frame alike (as in torchaudio's multilingual
-    aligner), and so takes the frames that its neighbours leave; its one span has the score 0. Raises ValueError as `align_labels`.
+    A group of no label may be anything: it is aligned as a wildcard that fits every frame alike (as in
+    torchaudio's multilingual aligner), and so takes the frames that its neighbours leave; its one span has
+    the score 0. Raises ValueError as `align_labels`.
     """
     wildcard = log_probs.shape[-1]
     if not all(groups):
@@ -76,7 +93,9 @@ def _scored(span: Span, wildcard: int) -> Span:
 
 
 def best_path(labels: torch.Tensor, scores: torch.Tensor, blank: int) -> list[Span]:
-    """The spans of the best path itself: labels, (frames,), the likeliest of each frame; scores, (frames,), their posteriors."""
+    """The spans of the best path itself: labels, (frames,), the likeliest of each frame; scores, (frames,),
+    their posteriors.
+    """
     if not len(labels):
         return []
     starts = torch.cat([torch.ones(1, dtype=torch.bool), labels[1:] != labels[:-1]]).nonzero()[:, 0].numpy()
@@ -87,7 +106,8 @@ def best_path(labels: torch.Tensor, scores: torch.Tensor, blank: int) -> list[Sp
 
 
 def words_of(spans: Sequence[Span], tokenizer: "Tokenizer", frame: float) -> list[Word]:
-    """Spans gathered into words at the tokenizer's space; each alone where it is a phone, or a character of a script without spaces.
+    """Spans gathered into words at the tokenizer's space; each alone where it is a phone, or a character of a
+    script without spaces.
 
     frame: seconds from one frame to the next.
     """
@@ -100,7 +120,9 @@ def words_of(spans: Sequence[Span], tokenizer: "Tokenizer", frame: float) -> lis
             gathered.append([])
         else:
             gathered[-1].append(span)
-    return [word_of(group, tokenizer.decode(span.label for span in group), frame) for group in gathered if group]
+    return [
+        word_of(group, tokenizer.decode(span.label for span in group), frame) for group in gathered if group
+    ]
 
 
 def word_of(spans: Sequence[Span], text: str, frame: float) -> Word:

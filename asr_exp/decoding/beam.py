@@ -1,7 +1,8 @@
 """Beam search over CTC emissions with an n-gram language model, by flashlight-text through torchaudio.
 
-The score of a text is log P(text | audio) + lm_weight * log P(text) + word_score * words, in natural logarithms, and hot_weight more
-for every hot word in it. With a lexicon its words are those of the lexicon; without, the tokens follow each other freely.
+The score of a text is log P(text | audio) + lm_weight * log P(text) + word_score * words, in natural
+logarithms, and hot_weight more for every hot word in it. With a lexicon its words are those of the lexicon;
+without, the tokens follow each other freely.
 """
 
 import contextlib
@@ -27,13 +28,17 @@ from asr_exp.decoding.hot_words import Phrase, boost, occurrences
 from asr_exp.decoding.ngram import UNKNOWN, is_arpa, read_arpa
 
 NEVER = -1e4  # the logarithm of a token that is not to come
-LIKELIEST = 12  # tokens of a frame that a search without lexicon goes on with: three times as fast as with all, and the same texts
+# tokens of a frame that a search without lexicon goes on with: three times as fast as with all, and the same
+# texts
+LIKELIEST = 12
 Lexicon = Mapping[str, Sequence[str]]  # words, each spelled in the names of tokens
 
 
 @dataclass(frozen=True)
 class Weights:
-    """lm: what the logarithm of the language model's probability is multiplied by; word: what every word adds (or, below 0, costs)."""
+    """lm: what the logarithm of the language model's probability is multiplied by; word: what every word adds
+    (or, below 0, costs).
+    """
 
     lm: float = 0.5
     word: float = 0.0
@@ -43,14 +48,24 @@ class Weights:
 class Beam:
     """Keeps `beam` texts from frame to frame, and ends with the best `nbest`.
 
-    lm: an ARPA file, of words where there is a lexicon, of the names of tokens (`token_names`) where there is none; origin: what it was
-    made of. Without a lexicon, words and hot words are counted in the texts that the search ends with; with one, to which the hot words
-    are added, along the way. Raises UserError where flashlight-text or torchaudio cannot be had, and for a broken ARPA file.
+    lm: an ARPA file, of words where there is a lexicon, of the names of tokens (`token_names`) where there is
+    none; origin: what it was made of. Without a lexicon, words and hot words are counted in the texts that
+    the search ends with; with one, to which the hot words are added, along the way. Raises UserError where
+    flashlight-text or torchaudio cannot be had, and for a broken ARPA file.
     """
 
-    def __init__(self, tokenizer: Any, lm: Path | None = None, lexicon: Lexicon | None = None, beam: int = 100,
-                 weights: Weights = Weights(), hot_words: Sequence[str] = (), hot_weight: float = 5.0, nbest: int = 1,  # noqa: B008
-                 origin: str = ""):
+    def __init__(
+        self,
+        tokenizer: Any,
+        lm: Path | None = None,
+        lexicon: Lexicon | None = None,
+        beam: int = 100,
+        weights: Weights = Weights(),
+        hot_words: Sequence[str] = (),
+        hot_weight: float = 5.0,
+        nbest: int = 1,  # noqa: B008
+        origin: str = "",
+    ):
         require_flashlight()
         self.tokenizer = tokenizer
         self.lm = lm
@@ -58,7 +73,9 @@ class Beam:
         self.beam = beam
         self.nbest = nbest
         self.origin = origin
-        self.lexicon = None if lexicon is None else {**lexicon, **spelled(" ".join(hot_words).split(), tokenizer)[0]}
+        self.lexicon = (
+            None if lexicon is None else {**lexicon, **spelled(" ".join(hot_words).split(), tokenizer)[0]}
+        )
         self.hot_words: set[Phrase] = {tuple(words.split()) for words in hot_words}
         self.hot_weight, self.tuned_on = hot_weight, ""
         self.names = token_names(tokenizer)
@@ -67,32 +84,59 @@ class Beam:
 
     def set_weights(self, weights: Weights) -> None:
         """Go on with other weights."""
-        from flashlight.lib.text.decoder import CriterionType, LexiconDecoderOptions, LexiconFreeDecoderOptions, ZeroLM
+        from flashlight.lib.text.decoder import (
+            CriterionType,
+            LexiconDecoderOptions,
+            LexiconFreeDecoderOptions,
+            ZeroLM,
+        )
         from flashlight.lib.text.dictionary import Dictionary
 
         decoder = torchaudio("models.decoder", "CTCDecoder")
         self.weights = weights
-        common = {"beam_size": self.beam, "sil_score": 0.0, "log_add": True, "criterion_type": CriterionType.CTC}
-        # By Dictionary itself: flashlight's create_word_dict numbers in an order of its own, and tokens have to keep their numbers.
+        common = {
+            "beam_size": self.beam,
+            "sil_score": 0.0,
+            "log_add": True,
+            "criterion_type": CriterionType.CTC,
+        }
+        # By Dictionary itself: flashlight's create_word_dict numbers in an order of its own, and tokens have
+        # to keep their numbers.
         words = Dictionary([*(self.names if self.lexicon is None else self.lexicon), UNKNOWN])
         model, per_log10, given_back = self._model(words)
         options: Any
         if self.lexicon is None:
             spellings = None
-            options = LexiconFreeDecoderOptions(lm_weight=per_log10, beam_size_token=LIKELIEST, beam_threshold=20.0, **common)
+            options = LexiconFreeDecoderOptions(
+                lm_weight=per_log10, beam_size_token=LIKELIEST, beam_threshold=20.0, **common
+            )
         else:
             word_score = weights.word + given_back
-            options = LexiconDecoderOptions(lm_weight=per_log10, word_score=word_score, unk_score=-math.inf,
-                                            beam_size_token=len(self.names), beam_threshold=50.0, **common)
+            options = LexiconDecoderOptions(
+                lm_weight=per_log10,
+                word_score=word_score,
+                unk_score=-math.inf,
+                beam_size_token=len(self.names),
+                beam_threshold=50.0,
+                **common,
+            )
             spellings = {word: [list(spelling)] for word, spelling in self.lexicon.items()}
         self._search = decoder.CTCDecoder(
-            nbest=self.nbest if self.lexicon else self.beam, lexicon=spellings, word_dict=words, tokens_dict=Dictionary(self.names),
-            lm=model or ZeroLM(), decoder_options=options, blank_token=self.names[self.tokenizer.blank],
-            sil_token=self.names[self.tokenizer.ids.get(self.tokenizer.space, self.tokenizer.blank)], unk_word=UNKNOWN,
+            nbest=self.nbest if self.lexicon else self.beam,
+            lexicon=spellings,
+            word_dict=words,
+            tokens_dict=Dictionary(self.names),
+            lm=model or ZeroLM(),
+            decoder_options=options,
+            blank_token=self.names[self.tokenizer.blank],
+            sil_token=self.names[self.tokenizer.ids.get(self.tokenizer.space, self.tokenizer.blank)],
+            unk_word=UNKNOWN,
         )
 
     def _model(self, words: Any) -> tuple[Any, float, float]:
-        """The language model, what its log10 are multiplied by, and what each word has less in it than it should have."""
+        """The language model, what its log10 are multiplied by, and what each word has less in it than it
+        should have.
+        """
         weight = self.weights.lm * math.log(10)
         if self.hot_words and self.lexicon is not None and self.hot_weight:
             source, weight = (self.lm, weight) if self.lm and self.weights.lm else (None, 1.0)
@@ -109,9 +153,14 @@ class Beam:
         return [found[0].text for found in self.candidates(logits, frames)]
 
     def candidates(self, logits: torch.Tensor, frames: Sequence[int]) -> list[list[Candidate]]:
-        """The `nbest` texts of each row, the best first (at least one). logits: (batch, frames, vocabulary)."""
+        """The `nbest` texts of each row, the best first (at least one). logits: (batch, frames,
+        vocabulary).
+        """
         log_probs = logits.float().log_softmax(-1).cpu()
-        return [self._row(row[:n]) if n else [Candidate("", 0.0)] for row, n in zip(log_probs, frames, strict=True)]
+        return [
+            self._row(row[:n]) if n else [Candidate("", 0.0)]
+            for row, n in zip(log_probs, frames, strict=True)
+        ]
 
     def _row(self, log_probs: torch.Tensor) -> list[Candidate]:
         if self.lexicon is not None:  # a frame of silence more, which ends the last word
@@ -125,7 +174,8 @@ class Beam:
             else:
                 text = " ".join(one.words)
                 text = text.lower() if self.tokenizer.conventions.do_lower_case else text
-            scores[text] = float(np.logaddexp(scores.get(text, -math.inf), one.score))  # spaces tell no two texts apart
+            # spaces tell no two texts apart
+            scores[text] = float(np.logaddexp(scores.get(text, -math.inf), one.score))
         if self.lexicon is None:
             scores = {text: score + self._bonus(text.split()) for text, score in scores.items()}
         best = sorted((Candidate(text, score) for text, score in scores.items()), key=lambda one: -one.score)
@@ -138,7 +188,9 @@ class Beam:
 
     @property
     def description(self) -> str:
-        """What a protocol says of it: all that its texts depend on, the language model and the lexicon by a hash of their content."""
+        """What a protocol says of it: all that its texts depend on, the language model and the lexicon by a
+        hash of their content.
+        """
         said = {"beam": str(self.beam)}
         if self.lm:
             said |= {"lm": f"{self.origin}:{self._lm_hash}", "lm_weight": f"{self.weights.lm:g}"}
@@ -150,7 +202,10 @@ class Beam:
         if self.tuned_on:
             said["tuned_on"] = self.tuned_on
         if self.hot_words:
-            said |= {"hot_words": "|".join(sorted(map(" ".join, self.hot_words))), "hot_word_weight": f"{self.hot_weight:g}"}
+            said |= {
+                "hot_words": "|".join(sorted(map(" ".join, self.hot_words))),
+                "hot_word_weight": f"{self.hot_weight:g}",
+            }
         return f"beam({', '.join(f'{name}={value}' for name, value in said.items())})"
 
     def _bonus(self, words: list[str]) -> float:
@@ -160,7 +215,10 @@ class Beam:
 def require_flashlight() -> None:
     """Raise UserError where flashlight-text is not installed."""
     if importlib.util.find_spec("flashlight") is None:
-        raise UserError("decode=beam needs flashlight-text, which is not installed: pip install 'asr_exp[beam]' (Python 3.11 or 3.12).")
+        raise UserError(
+            "decode=beam needs flashlight-text, which is not installed: pip install 'asr_exp[beam]' (Python"
+            " 3.11 or 3.12)."
+        )
 
 
 @contextlib.contextmanager
@@ -190,12 +248,14 @@ def _kenlm(path: Path, words: Any) -> Any:
         raise UserError(f"decode.lm={path} cannot be read by KenLM ({str(why).splitlines()[-1]}).") from why
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # tokens and words
 
 
 def token_names(tokenizer: Any) -> list[str]:
-    """What an ARPA file calls each token: by itself, or, [UNK], <s> and the like, by a name that none knows."""
+    """What an ARPA file calls each token: by itself, or, [UNK], <s> and the like, by a name that none
+    knows.
+    """
     names: list[str] = []
     for number, token in enumerate(tokenizer.tokens):
         name = token.strip()
@@ -205,7 +265,9 @@ def token_names(tokenizer: Any) -> list[str]:
 
 
 def spelled(words: Sequence[str], tokenizer: Any) -> tuple[Lexicon, list[str]]:
-    """Words as a lexicon spells them in a character model's tokens (the space that ends a word included), and those it cannot."""
+    """Words as a lexicon spells them in a character model's tokens (the space that ends a word included), and
+    those it cannot.
+    """
     lexicon, foreign = {}, []
     for word in words:
         if spelling := tokenizer.spell(word):

@@ -1,4 +1,6 @@
-"""Words and phrases that are to be found more readily: a bonus for each, in the score of a text or inside an ARPA file."""
+"""Words and phrases that are to be found more readily: a bonus for each, in the score of a text or inside an
+ARPA file.
+"""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,7 +8,8 @@ from pathlib import Path
 from asr_exp.decoding.ngram import BEGIN, END, NEVER, UNKNOWN, NGram, read_arpa, write_arpa
 
 Phrase = tuple[str, ...]
-NO_MODEL = [NGram((UNKNOWN,), 0.0, 0.0), NGram((BEGIN,), NEVER, 0.0), NGram((END,), 0.0, 0.0)]  # every word is certain
+# every word is certain
+NO_MODEL = [NGram((UNKNOWN,), 0.0, 0.0), NGram((BEGIN,), NEVER, 0.0), NGram((END,), 0.0, 0.0)]
 
 
 def completes(words: Sequence[str], phrases: set[Phrase]) -> bool:
@@ -20,13 +23,20 @@ def occurrences(words: Sequence[str], phrases: set[Phrase]) -> int:
 
 
 def boost(source: Path | None, target: Path, phrases: set[Phrase], bonus: float) -> None:
-    """Write an ARPA file in which a word that completes one of the phrases has `bonus` more, in log10, than in `source`.
+    """Write an ARPA file in which a word that completes one of the phrases has `bonus` more, in log10, than
+    in `source`.
 
-    No probability may be above one, so that every word has `bonus` less to begin with: what uses the model gives it back to each.
-    source: None is a model in which every word is certain. A phrase may be longer than the model's n-grams; the file has bigrams, which
-    KenLM wants, in any case. Raises UserError for a broken file.
+    No probability may be above one, so that every word has `bonus` less to begin with: what uses the model
+    gives it back to each. source: None is a model in which every word is certain. A phrase may be longer than
+    the model's n-grams; the file has bigrams, which KenLM wants, in any case. Raises UserError for a broken
+    file.
     """
-    parts = {phrase[i:j] for phrase in {*phrases, (BEGIN, END)} for i in range(len(phrase)) for j in range(i + 1, len(phrase) + 1)}
+    parts = {
+        phrase[i:j]
+        for phrase in {*phrases, (BEGIN, END)}
+        for i in range(len(phrase))
+        for j in range(i + 1, len(phrase) + 1)
+    }
     sizes: list[int] = []
     known: dict[Phrase, NGram] = {}
     rarest = 0.0
@@ -38,7 +48,8 @@ def boost(source: Path | None, target: Path, phrases: set[Phrase], bonus: float)
             known[gram.words] = gram
         if len(gram.words) == 1 and gram.log10 > NEVER:
             rarest = min(rarest, gram.log10)
-    known.setdefault((UNKNOWN,), NGram((UNKNOWN,), rarest, 0.0))  # a model of no other words: a new one is as likely as its rarest
+    # a model of no other words: a new one is as likely as its rarest
+    known.setdefault((UNKNOWN,), NGram((UNKNOWN,), rarest, 0.0))
     added: dict[int, list[NGram]] = {n: [] for n in range(1, max(len(sizes), *map(len, parts)) + 1)}
     for words in sorted(parts - known.keys()):
         added[len(words)].append(NGram(words, _conditional(words, known), 0.0))
@@ -76,7 +87,9 @@ def _in_order(grams: Iterator[list[int] | NGram], added: dict[int, list[NGram]])
 
 
 def _conditional(words: Phrase, known: dict[Phrase, NGram]) -> float:
-    """log10 of the probability of the last word after the others, by a model of which all that matters here is known."""
+    """log10 of the probability of the last word after the others, by a model of which all that matters here
+    is known.
+    """
     if words in known:
         return known[words].log10
     if len(words) == 1:

@@ -1,4 +1,6 @@
-"""The language model and the lexicon of a beam search, from what a config names: the training transcripts, a text, files."""
+"""The language model and the lexicon of a beam search, from what a config names: the training transcripts, a
+text, files.
+"""
 
 import hashlib
 import json
@@ -16,19 +18,27 @@ log = logging.getLogger(__name__)
 MODEL_FOLDER = "language_model"  # of a checkpoint, where pyctcdecode keeps what it decodes with
 
 
-def arpa_of(texts: Iterable[str], tokenizer: Tokenizer, of_words: bool, order: int, path: Path, source: str) -> None:
-    """Make an ARPA file of texts: of their words, or of the tokens that spell them. Raises UserError where they have no word."""
+def arpa_of(
+    texts: Iterable[str], tokenizer: Tokenizer, of_words: bool, order: int, path: Path, source: str
+) -> None:
+    """Make an ARPA file of texts: of their words, or of the tokens that spell them. Raises UserError where
+    they have no word.
+    """
     names = [UNKNOWN if i == tokenizer.unknown else name for i, name in enumerate(token_names(tokenizer))]
 
     def sentences() -> Iterable[Sequence[str]]:
         for text in texts:
             if text.strip():
-                yield text.split() if of_words else [names[i] for i in tokenizer.encode(tokenizer.target(text))]
+                yield (
+                    text.split() if of_words else [names[i] for i in tokenizer.encode(tokenizer.target(text))]
+                )
 
     try:
         model = estimate(sentences(), order)
     except ValueError:
-        raise UserError(f"decode.lm={source}: there is no text in it to make a language model of; give decode.lm=FILE.") from None
+        raise UserError(
+            f"decode.lm={source}: there is no text in it to make a language model of; give decode.lm=FILE."
+        ) from None
     write_arpa(path, [len(one) for one in model.grams], model)
 
 
@@ -39,7 +49,9 @@ def words_beside(path: Path) -> list[str]:
 
 
 def weights_beside(path: Path) -> Weights | None:
-    """The weights that its authors gave the model of a checkpoint (alpha, beta); None where they gave none."""
+    """The weights that its authors gave the model of a checkpoint (alpha, beta); None where they gave
+    none.
+    """
     try:
         given = json.loads(path.with_name("attrs.json").read_text(encoding="utf-8"))
         return Weights(float(given["alpha"]), float(given["beta"]))
@@ -47,29 +59,47 @@ def weights_beside(path: Path) -> Weights | None:
         return None
 
 
-def text_file(path: Path, normalise: Callable[[list[str]], Iterable[str]], settings: Any) -> tuple[str, Callable[[], Iterable[str]]]:
-    """A hash of a text file and of what is made of it, and its lines after the text rules. Raises UserError where it cannot be read."""
+def text_file(
+    path: Path, normalise: Callable[[list[str]], Iterable[str]], settings: Any
+) -> tuple[str, Callable[[], Iterable[str]]]:
+    """A hash of a text file and of what is made of it, and its lines after the text rules. Raises UserError
+    where it cannot be read.
+    """
     try:
         content = path.read_bytes()
         lines = content.decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as why:
-        raise UserError(f"decode.lm={path} cannot be read ({getattr(why, 'strerror', None) or 'it is not text in UTF-8'}); "
-                        "give train-text, a file .arpa, a text file, or null.") from None
-    return hashlib.blake2b(content + repr(settings).encode(), digest_size=8).hexdigest(), lambda: normalise(lines)
+        raise UserError(
+            f"decode.lm={path} cannot be read"
+            f" ({getattr(why, 'strerror', None) or 'it is not text in UTF-8'}); give train-text, a file"
+            " .arpa, a text file, or null."
+        ) from None
+    return hashlib.blake2b(content + repr(settings).encode(), digest_size=8).hexdigest(), lambda: normalise(
+        lines
+    )
 
 
 def lexicon_of(words: Sequence[str], tokenizer: Tokenizer, source: str) -> Lexicon:
-    """The words of a language model as the model spells them; those it cannot are left out, with a line in the log.
+    """The words of a language model as the model spells them; those it cannot are left out, with a line in
+    the log.
 
     Raises UserError where it cannot spell a single one.
     """
     lexicon, foreign = spelled(words, tokenizer)
     if not lexicon:
-        raise UserError(f"{source}: the model can spell none of its words, such as {foreign[0] if foreign else '(none)'!r}; its characters "
-                        f"are {_shown(tokenizer)}. Give a language model of words written so.")
+        raise UserError(
+            f"{source}: the model can spell none of its words, such as"
+            f" {foreign[0] if foreign else '(none)'!r}; its characters are {_shown(tokenizer)}. Give a"
+            " language model of words written so."
+        )
     if foreign:
-        log.warning("%d of %d words of %s cannot be spelled by the model and are left out: %s ...", len(foreign), len(words), source,
-                    " ".join(foreign[:5]))
+        log.warning(
+            "%d of %d words of %s cannot be spelled by the model and are left out: %s ...",
+            len(foreign),
+            len(words),
+            source,
+            " ".join(foreign[:5]),
+        )
     return lexicon
 
 
@@ -77,24 +107,35 @@ def check_hot_words(phrases: Sequence[str], tokenizer: Tokenizer) -> None:
     """Raise UserError for a hot word that the model cannot spell, and for a phrase of too many words."""
     _, foreign = spelled(" ".join(phrases).split(), tokenizer)
     if foreign:
-        raise UserError(f"decode.hot_words: the model cannot spell {foreign[0]!r}; its characters are {_shown(tokenizer)}.")
+        raise UserError(
+            f"decode.hot_words: the model cannot spell {foreign[0]!r}; its characters are"
+            f" {_shown(tokenizer)}."
+        )
     if longer := [phrase for phrase in phrases if len(phrase.split()) > MAX_ORDER]:
-        raise UserError(f"decode.hot_words has a phrase of more than {MAX_ORDER} words ({longer[0]!r}); give a shorter part of it.")
+        raise UserError(
+            f"decode.hot_words has a phrase of more than {MAX_ORDER} words ({longer[0]!r}); give a shorter"
+            " part of it."
+        )
 
 
 def read_lexicon(file: str, tokenizer: Tokenizer, normalise: Callable[[list[str]], Iterable[str]]) -> Lexicon:
-    """A lexicon file: a word a line, and what follows it (as torchaudio's have it: its spelling) is not looked at.
+    """A lexicon file: a word a line, and what follows it (as torchaudio's have it: its spelling) is not
+    looked at.
 
     A word that the model cannot spell as it stands goes through the text rules.
 
-    Raises UserError where the file cannot be read, has no words, or has a word with a character that the model does not emit.
+    Raises UserError where the file cannot be read, has no words, or has a word with a character that the
+    model does not emit.
     """
     path = Path(file).expanduser()
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as why:
-        raise UserError(f"decode.lexicon={path} cannot be read ({getattr(why, 'strerror', None) or 'it is not text in UTF-8'}); "
-                        "give a file with a word a line, auto, or null.") from None
+        raise UserError(
+            f"decode.lexicon={path} cannot be read"
+            f" ({getattr(why, 'strerror', None) or 'it is not text in UTF-8'}); give a file with a word a"
+            " line, auto, or null."
+        ) from None
     given = {number: line.split()[0] for number, line in enumerate(lines, 1) if line.strip()}
     plain, _ = spelled(list(given.values()), tokenizer)
     numbers: dict[str, int] = {}  # of each word, the first line it is on
@@ -104,18 +145,24 @@ def read_lexicon(file: str, tokenizer: Tokenizer, normalise: Callable[[list[str]
     lexicon, foreign = spelled(list(numbers), tokenizer)
     if foreign:
         odd = next(character for character in foreign[0] if not tokenizer.spell(character))
-        raise UserError(f"Line {numbers[foreign[0]]} of decode.lexicon={path}: the model cannot emit the {odd!r} of {foreign[0]!r}; its "
-                        f"characters are {_shown(tokenizer)}.")
+        raise UserError(
+            f"Line {numbers[foreign[0]]} of decode.lexicon={path}: the model cannot emit the {odd!r} of"
+            f" {foreign[0]!r}; its characters are {_shown(tokenizer)}."
+        )
     if not lexicon:
         raise UserError(f"decode.lexicon={path} has no words; give a file with a word a line, auto, or null.")
     return lexicon
 
 
 def check_tokens(path: Path, tokenizer: Tokenizer) -> None:
-    """Raise UserError for an ARPA file that knows none of the tokens: without a lexicon, it has to be a model of those."""
+    """Raise UserError for an ARPA file that knows none of the tokens: without a lexicon, it has to be a model
+    of those.
+    """
     if not set(vocabulary(path)) & set(token_names(tokenizer)):
-        raise UserError(f"decode.lm={path} is a model of words; a search without lexicon needs one of {_shown(tokenizer)}. "
-                        "Give decode.lexicon=auto, or an ARPA file of tokens.")
+        raise UserError(
+            f"decode.lm={path} is a model of words; a search without lexicon needs one of"
+            f" {_shown(tokenizer)}. Give decode.lexicon=auto, or an ARPA file of tokens."
+        )
 
 
 def _shown(tokenizer: Tokenizer) -> str:

@@ -1,4 +1,6 @@
-"""The weights of a beam search that make the fewest errors on dev: a coarse grid, then from its best point on in small steps."""
+"""The weights of a beam search that make the fewest errors on dev: a coarse grid, then from its best point on
+in small steps.
+"""
 
 import json
 from collections.abc import Callable, Sequence
@@ -28,14 +30,25 @@ TuningGrid = dict[Weights, float]  # error rate by weights
 
 
 def chosen(split: Split) -> np.ndarray:
-    """Indices of the utterances to tune on: all, or as many as make `SECONDS`, spread evenly over the split."""
+    """Indices of the utterances to tune on: all, or as many as make `SECONDS`, spread evenly over the
+    split.
+    """
     count = min(len(split), max(1, int(len(split) * SECONDS / max(SECONDS, split.seconds.sum()))))
     return np.unique(np.linspace(0, len(split) - 1, count).round().astype(np.int64))
 
 
-def tune_on_dev(decoder: Beam, run: Path, checkpoint: str, dev: Callable[[], Split], padding: str, device_seconds: float,
-                runtime: Runtime, network: Callable[[], Recogniser]) -> None:
-    """Give a decoder the weights that make the fewest errors on dev, and keep them in the run folder for the next time.
+def tune_on_dev(
+    decoder: Beam,
+    run: Path,
+    checkpoint: str,
+    dev: Callable[[], Split],
+    padding: str,
+    device_seconds: float,
+    runtime: Runtime,
+    network: Callable[[], Recogniser],
+) -> None:
+    """Give a decoder the weights that make the fewest errors on dev, and keep them in the run folder for the
+    next time.
 
     checkpoint: its hash. dev and network are called where they are needed, on every rank.
     """
@@ -44,12 +57,17 @@ def tune_on_dev(decoder: Beam, run: Path, checkpoint: str, dev: Callable[[], Spl
         set_tuned(decoder, found)
         return
     split = dev()
-    kept = EmissionCache(run, checkpoint, split, padding, plan_passes(split, device_seconds, runtime.device, chosen(split)))
+    kept = EmissionCache(
+        run, checkpoint, split, padding, plan_passes(split, device_seconds, runtime.device, chosen(split))
+    )
     key = _key(decoder, checkpoint)
     table = tune(decoder, split, kept, runtime, None if runtime.broadcast(kept.complete) else network())
     if runtime.main:
         show(table, decoder.weights, split)
-        found = {**read_tuned(run), key: {"lm_weight": decoder.weights.lm, "word_score": decoder.weights.word}}
+        found = {
+            **read_tuned(run),
+            key: {"lm_weight": decoder.weights.lm, "word_score": decoder.weights.word},
+        }
         write_text(run / "lm" / "tuned.json", console.pretty_json(found))
 
 
@@ -57,8 +75,10 @@ def use_tuned(decoder: Beam, run: Path, checkpoint: str) -> None:
     """Give a decoder the weights that were found for it before. Raises UserError where there are none."""
     found = read_tuned(run).get(_key(decoder, checkpoint))
     if not found:
-        raise UserError(f"decode.tune=true: no weights have been found for this decoder yet; give `evaluate {run}` with the same "
-                        "decode keys first, or give decode.lm_weight and decode.word_score.")
+        raise UserError(
+            f"decode.tune=true: no weights have been found for this decoder yet; give `evaluate {run}` with"
+            " the same decode keys first, or give decode.lm_weight and decode.word_score."
+        )
     set_tuned(decoder, found)
 
 
@@ -76,7 +96,9 @@ def read_tuned(run: Path) -> dict[str, dict[str, float]]:
 
 
 def _key(decoder: Beam, checkpoint: str) -> str:
-    """What weights are kept by: the checkpoint, and the decoder without hot words and with the usual weights, as it is tuned."""
+    """What weights are kept by: the checkpoint, and the decoder without hot words and with the usual weights,
+    as it is tuned.
+    """
     plain = copy(decoder)
     plain.weights = Weights()
     plain.hot_words = set()
@@ -84,14 +106,19 @@ def _key(decoder: Beam, checkpoint: str) -> str:
     return f"{checkpoint} {plain.description}"
 
 
-def tune(decoder: Beam, split: Split, kept: EmissionCache, runtime: Runtime, model: Recogniser | None = None) -> TuningGrid:
-    """Set a decoder to the weights with the lowest WER (or PER) on these passes of dev -> the rate at every point tried.
+def tune(
+    decoder: Beam, split: Split, kept: EmissionCache, runtime: Runtime, model: Recogniser | None = None
+) -> TuningGrid:
+    """Set a decoder to the weights with the lowest WER (or PER) on these passes of dev -> the rate at every
+    point tried.
 
-    The network runs once at the most: what it says is kept, and decoded at every point. Each rank decodes its share; all end with the
-    same weights. Hot words do not count here: dev is not where they are said.
+    The network runs once at the most: what it says is kept, and decoded at every point. Each rank decodes its
+    share; all end with the same weights. Hot words do not count here: dev is not where they are said.
     """
     mine = range(runtime.rank, len(kept.passes), runtime.world)
-    for _ in emit(model, split, kept.passes, [number for number in mine if not kept.has(number)], runtime.device, kept):
+    for _ in emit(
+        model, split, kept.passes, [number for number in mine if not kept.has(number)], runtime.device, kept
+    ):
         pass
     hot_words, decoder.hot_words = decoder.hot_words, set()
     table: TuningGrid = {}
@@ -101,7 +128,9 @@ def tune(decoder: Beam, split: Split, kept: EmissionCache, runtime: Runtime, mod
             if point not in table:
                 decoder.set_weights(point)
                 total = sum((_errors(decoder, split, kept, number) for number in mine), ErrorCounts())
-                sums = runtime.sum(torch.tensor([total.errors, total.reference_length], device=runtime.device))
+                sums = runtime.sum(
+                    torch.tensor([total.errors, total.reference_length], device=runtime.device)
+                )
                 table[point] = float(sums[0] / sums[1])
                 bar.update()
 
@@ -124,27 +153,47 @@ def _errors(decoder: Beam, split: Split, kept: EmissionCache, number: int) -> Er
     indices, emissions = kept.read(number)
     texts = decoder(emissions.logits, emissions.frames)
     pairs = zip(indices.tolist(), texts, strict=True)
-    return sum((word_errors(split.reference(index), split.tokenizer.scored(text)) for index, text in pairs), ErrorCounts())
+    return sum(
+        (word_errors(split.reference(index), split.tokenizer.scored(text)) for index, text in pairs),
+        ErrorCounts(),
+    )
 
 
 def _best(table: TuningGrid) -> Weights:
-    """The point with the lowest rate. Of several, one in the middle of their plain, by the mean of its neighbours; then the most usual."""
+    """The point with the lowest rate. Of several, one in the middle of their plain, by the mean of its
+    neighbours; then the most usual.
+    """
     usual, lowest = Weights(), min(table.values())
 
     def around(point: Weights) -> float:
-        near = [rate for other, rate in table.items() if abs(other.lm - point.lm) <= 0.5 and abs(other.word - point.word) <= 1]
+        near = [
+            rate
+            for other, rate in table.items()
+            if abs(other.lm - point.lm) <= 0.5 and abs(other.word - point.word) <= 1
+        ]
         return sum(near) / len(near)
 
     def odd(point: Weights) -> float:
         return abs(point.lm - usual.lm) + abs(point.word - usual.word)
 
-    return min((point for point, rate in table.items() if rate == lowest), key=lambda point: (around(point), odd(point)))
+    return min(
+        (point for point, rate in table.items() if rate == lowest),
+        key=lambda point: (around(point), odd(point)),
+    )
 
 
 def show(table: TuningGrid, weights: Weights, split: Split) -> None:
-    """Print the coarse grid, a line for each lm_weight and a column for each word_score, and what was found."""
+    """Print the coarse grid, a line for each lm_weight and a column for each word_score, and what was
+    found.
+    """
     rate = "PER" if split.tokenizer.unit == "phone" else "WER"
     rows = [("", "word_score" + "".join(f"{word:>9g}" for word in WORD_SCORES))]
-    rows += [(f"{lm:>9g}", " " * 10 + "".join(f"{100 * table[Weights(lm, word)]:>7.2f} %" for word in WORD_SCORES)) for lm in LM_WEIGHTS]
+    rows += [
+        (f"{lm:>9g}", " " * 10 + "".join(f"{100 * table[Weights(lm, word)]:>7.2f} %" for word in WORD_SCORES))
+        for lm in LM_WEIGHTS
+    ]
     found = f"decode.lm_weight={weights.lm:g} decode.word_score={weights.word:g}"
-    console.page(f"{rate} of {split.name} by lm_weight", [*rows, ("best", f"{console.percent(table[weights])} with {found}")])
+    console.page(
+        f"{rate} of {split.name} by lm_weight",
+        [*rows, ("best", f"{console.percent(table[weights])} with {found}")],
+    )

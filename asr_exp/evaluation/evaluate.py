@@ -1,4 +1,6 @@
-"""A model and a split in; hypotheses, error counts and a loss out. Streams: memory does not grow with the split."""
+"""A model and a split in; hypotheses, error counts and a loss out. Streams: memory does not grow with the
+split.
+"""
 
 import json
 from collections.abc import Iterator
@@ -23,7 +25,8 @@ from asr_exp.scoring.error_rates import Tally, character_errors, word_errors
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What the recogniser says of one utterance. counts: edits over words (or phones), and over characters under `characters`.
+    """What the recogniser says of one utterance. counts: edits over words (or phones), and over characters
+    under `characters`.
 
     loss: the CTC loss of the reference; None where it cannot be aligned.
     nbest: what else it may be, {text, score}, the best first, of a decoder that was asked for it.
@@ -41,7 +44,9 @@ class Hypothesis:
 
 @dataclass
 class Evaluation:
-    """Scores of a split: `summary` as in result.json, the mean CTC loss of what can be aligned, and a few hypotheses."""
+    """Scores of a split: `summary` as in result.json, the mean CTC loss of what can be aligned, and a few
+    hypotheses.
+    """
 
     summary: dict[str, Any]
     loss: float | None
@@ -55,11 +60,24 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def evaluate(model: Recogniser | None, split: Split, tokenizer: Tokenizer, decoder: Decoder, runtime: Runtime, device_seconds: float,
-             reduction: str, path: Path | None = None, examples: int = 0, progress: bool = False, kept: EmissionCache | None = None) -> Evaluation:
-    """Score a split in fp32, longest utterances first, forward passes dealt to ranks; rank 0 writes `path`, in the split's order.
+def evaluate(
+    model: Recogniser | None,
+    split: Split,
+    tokenizer: Tokenizer,
+    decoder: Decoder,
+    runtime: Runtime,
+    device_seconds: float,
+    reduction: str,
+    path: Path | None = None,
+    examples: int = 0,
+    progress: bool = False,
+    kept: EmissionCache | None = None,
+) -> Evaluation:
+    """Score a split in fp32, longest utterances first, forward passes dealt to ranks; rank 0 writes `path`,
+    in the split's order.
 
-    kept: emissions on the disk, read and added to; where they are complete it takes no model. The result is the same on every rank.
+    kept: emissions on the disk, read and added to; where they are complete it takes no model. The result is
+    the same on every rank.
     """
     if model is not None:
         model.eval()
@@ -69,8 +87,17 @@ def evaluate(model: Recogniser | None, split: Split, tokenizer: Tokenizer, decod
     picked: dict[int, Hypothesis] = {}
     writer = _InOrder(path, len(split)) if path and runtime.main else None
     silent = None if progress else True  # None: silent where there is no terminal
-    with tqdm(total=len(split), desc=f"scoring {split.name}", unit="utt", disable=silent, leave=False, dynamic_ncols=True) as bar:
-        for rows, pair in _gathered(_passes(model, split, tokenizer, decoder, runtime, device_seconds, reduction, kept), runtime):
+    with tqdm(
+        total=len(split),
+        desc=f"scoring {split.name}",
+        unit="utt",
+        disable=silent,
+        leave=False,
+        dynamic_ncols=True,
+    ) as bar:
+        for rows, pair in _gathered(
+            _passes(model, split, tokenizer, decoder, runtime, device_seconds, reduction, kept), runtime
+        ):
             losses += pair
             for index, one in rows:
                 words, characters = one.counts["words"], one.counts["characters"]
@@ -85,22 +112,37 @@ def evaluate(model: Recogniser | None, split: Split, tokenizer: Tokenizer, decod
     skipped = len(split.rejected)
     summary = {**tally.summary(), "skipped": skipped, "coverage": split.coverage}
     loss = float(losses[0] / losses[1]) if losses[1] else None
-    return Evaluation(runtime.broadcast(summary), runtime.broadcast(loss), [picked[i] for i in sorted(picked)])
+    return Evaluation(
+        runtime.broadcast(summary), runtime.broadcast(loss), [picked[i] for i in sorted(picked)]
+    )
 
 
-def _passes(model: Recogniser | None, split: Split, tokenizer: Tokenizer, decoder: Decoder, runtime: Runtime, device_seconds: float,
-            reduction: str, kept: EmissionCache | None) -> Iterator[tuple[list[tuple[int, Hypothesis]], np.ndarray]]:
+def _passes(
+    model: Recogniser | None,
+    split: Split,
+    tokenizer: Tokenizer,
+    decoder: Decoder,
+    runtime: Runtime,
+    device_seconds: float,
+    reduction: str,
+    kept: EmissionCache | None,
+) -> Iterator[tuple[list[tuple[int, Hypothesis]], np.ndarray]]:
     """This rank's forward passes, each as its hypotheses and (sum of losses, utterances that have one)."""
     everything = plan_passes(split, device_seconds, runtime.device)
     mine = range(runtime.rank, len(everything), runtime.world)
     for indices, emissions in emit(model, split, everything, mine, runtime.device, kept):
-        labels, lengths = tokenizer.encode_many([tokenizer.target(split.utterances.text(int(i))) for i in indices])
+        labels, lengths = tokenizer.encode_many(
+            [tokenizer.target(split.utterances.text(int(i))) for i in indices]
+        )
         target = torch.from_numpy(labels.astype(np.int64)).to(emissions.logits.device)
         losses = ctc_losses(emissions, target, lengths.tolist(), tokenizer.blank, reduction).cpu().numpy()
         usable = np.isfinite(losses) & (losses > 0)
         each = [round(float(loss), 4) if fine else None for loss, fine in zip(losses, usable, strict=True)]
         found = candidates(decoder, emissions.logits, emissions.frames)
-        rows = [(int(i), _hypothesis(split, int(i), several, loss)) for i, several, loss in zip(indices, found, each, strict=True)]
+        rows = [
+            (int(i), _hypothesis(split, int(i), several, loss))
+            for i, several, loss in zip(indices, found, each, strict=True)
+        ]
         yield rows, np.array([losses[usable].sum(), usable.sum()], dtype=np.float64)
     rounds = -(-len(everything) // runtime.world)
     for _ in range(rounds - len(mine)):  # ranks with a pass less still take part in the last round
@@ -122,14 +164,31 @@ def _hypothesis(split: Split, index: int, found: list[Candidate], loss: float | 
     utterance = split.utterances[index]
     reference = split.reference(index)
     text = split.tokenizer.scored(found[0].text)
-    nbest = [{"text": split.tokenizer.scored(one.text), "score": round(one.score, 4)} for one in found] if len(found) > 1 else None
+    nbest = (
+        [{"text": split.tokenizer.scored(one.text), "score": round(one.score, 4)} for one in found]
+        if len(found) > 1
+        else None
+    )
     counts = {"words": word_errors(reference, text), "characters": character_errors(reference, text)}
-    return Hypothesis(utterance.id, reference, text, counts, utterance.speaker, round(float(split.seconds[index]), 3), loss, nbest)
+    return Hypothesis(
+        utterance.id,
+        reference,
+        text,
+        counts,
+        utterance.speaker,
+        round(float(split.seconds[index]), 3),
+        loss,
+        nbest,
+    )
 
 
 def _line(one: Hypothesis) -> str:
     counts = {**asdict(one.counts["words"]), "characters": asdict(one.counts["characters"])}
-    line = {key: value for key, value in {**vars(one), "counts": counts}.items() if key != "nbest" or value is not None}
+    line = {
+        key: value
+        for key, value in {**vars(one), "counts": counts}.items()
+        if key != "nbest" or value is not None
+    }
     return json.dumps(line, ensure_ascii=False) + "\n"
 
 
@@ -144,14 +203,22 @@ def table_rows(examples: list[Hypothesis], split: Split, audible: int) -> list[d
     shown = {e.id for e in examples[:audible]}
     index = {name: i for i, name in enumerate(split.utterances.ids()) if name in shown} if shown else {}
     return [
-        {"id": e.id, "reference": e.reference, "hypothesis": e.hypothesis, "rate": e.counts["words"].rate,
-         "audio": split.samples(index[e.id]) if number < audible else None, "sample_rate": 16000}
+        {
+            "id": e.id,
+            "reference": e.reference,
+            "hypothesis": e.hypothesis,
+            "rate": e.counts["words"].rate,
+            "audio": split.samples(index[e.id]) if number < audible else None,
+            "sample_rate": 16000,
+        }
         for number, e in enumerate(examples)
     ]
 
 
 class _InOrder:
-    """Lines that come in any order, written to a file in the order of their index; holds one offset a line in memory."""
+    """Lines that come in any order, written to a file in the order of their index; holds one offset a line in
+    memory.
+    """
 
     def __init__(self, path: Path, lines: int):
         self.path, self.beside = path, path.with_name(path.name + ".unordered")

@@ -1,4 +1,6 @@
-"""Long recordings in pieces: overlapping chunks for the network, the seams between what it says of them, and cuts at pauses."""
+"""Long recordings in pieces: overlapping chunks for the network, the seams between what it says of them, and
+cuts at pauses.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,8 +14,8 @@ PIECE = 30.0  # seconds of emissions that a decoder other than greedy is given a
 
 @dataclass(frozen=True)
 class Chunking:
-    """How the network hears recordings: those up to `whole` seconds in one piece, longer ones in chunks of `length` seconds that share
-    `overlap` seconds with the one before."""
+    """How the network hears recordings: those up to `whole` seconds in one piece, longer ones in chunks of
+    `length` seconds that share `overlap` seconds with the one before."""
 
     whole: float = 120.0
     length: float = 30.0
@@ -21,7 +23,9 @@ class Chunking:
 
 
 def spans(frames: int, length: int, overlap: int, multiple: int = 1) -> list[tuple[int, int]]:
-    """[start, end) of chunks over so many frames, each starting at a multiple of `multiple`; the last is as long as the others."""
+    """[start, end) of chunks over so many frames, each starting at a multiple of `multiple`; the last is as
+    long as the others.
+    """
     step = max(multiple, (length - overlap) // multiple * multiple)
     starts = list(range(0, max(1, frames - length), step))
     if frames > length:
@@ -32,8 +36,8 @@ def spans(frames: int, length: int, overlap: int, multiple: int = 1) -> list[tup
 def seam(left: torch.Tensor, right: torch.Tensor, blank: int) -> int:
     """At which of the frames that two chunks have in common the first gives way to the second.
 
-    left, right: (frames, vocabulary), log probabilities. It is in the middle half, so that both have heard what is around it, and
-    where they agree the most and are surest that nothing is said.
+    left, right: (frames, vocabulary), log probabilities. It is in the middle half, so that both have heard
+    what is around it, and where they agree the most and are surest that nothing is said.
     """
     frames = len(left)
     first, last = frames // 4, frames - frames // 4
@@ -46,7 +50,9 @@ def seam(left: torch.Tensor, right: torch.Tensor, blank: int) -> int:
 
 
 def joined(chunks: Iterable[tuple[int, torch.Tensor]], blank: int) -> Iterator[torch.Tensor]:
-    """The emissions of a recording end to end, each frame once, from (start, log probabilities) of chunks that overlap."""
+    """The emissions of a recording end to end, each frame once, from (start, log probabilities) of chunks
+    that overlap.
+    """
     begin, held = 0, None
     for start, emissions in chunks:
         if held is not None:
@@ -61,7 +67,8 @@ def joined(chunks: Iterable[tuple[int, torch.Tensor]], blank: int) -> Iterator[t
 
 
 def at_pauses(emissions: Iterable[torch.Tensor], most: int, quiet: list[int]) -> Iterator[torch.Tensor]:
-    """The same emissions in pieces of `most` frames at the most, cut in the middle of the longest pause of a piece's second half.
+    """The same emissions in pieces of `most` frames at the most, cut in the middle of the longest pause of a
+    piece's second half.
 
     quiet: the labels that are no speech (the blank, the space between words).
     """

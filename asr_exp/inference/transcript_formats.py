@@ -28,10 +28,16 @@ class Cue:
 
 
 def cues(transcript: Transcript) -> list[Cue]:
-    """A transcript in cues that can be read: parted at pauses, and where one would be too long or shown too long."""
-    space = " " if " " in transcript.text else ""  # of a script without spaces each character is a word of its own
+    """A transcript in cues that can be read: parted at pauses, and where one would be too long or shown too
+    long.
+    """
+    # of a script without spaces each character is a word of its own
+    space = " " if " " in transcript.text else ""
     groups = [part for spoken in _between_pauses(transcript.words) for part in _fitting(spoken, space)]
-    ends = [*(group[0].start for group in groups[1:]), max([transcript.seconds, *(word.end for word in transcript.words[-1:])])]
+    ends = [
+        *(group[0].start for group in groups[1:]),
+        max([transcript.seconds, *(word.end for word in transcript.words[-1:])]),
+    ]
     made = []
     for group, limit in zip(groups, ends, strict=False):
         first, last = group[0].start, group[-1].end
@@ -50,7 +56,9 @@ def _between_pauses(words: Sequence[Word]) -> list[list[Word]]:
 
 
 def _fitting(words: list[Word], space: str) -> list[list[Word]]:
-    """Words in runs that each fit a cue; where a run has to end, it does at the longest pause of its second half."""
+    """Words in runs that each fit a cue; where a run has to end, it does at the longest pause of its second
+    half.
+    """
     runs = []
     while words:
         count = 1
@@ -83,7 +91,7 @@ def _lines(text: str) -> list[str]:
     return lines
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the formats: (transcript, name of the recording) -> what is written
 
 
@@ -100,11 +108,15 @@ def _as_json(transcript: Transcript, name: str) -> str:
 
 
 def _as_srt(transcript: Transcript, name: str) -> str:
-    return "\n".join(f"{number}\n{_timed(cue, ',')}\n{cue.text}\n" for number, cue in enumerate(cues(transcript), 1))
+    return "\n".join(
+        f"{number}\n{_timed(cue, ',')}\n{cue.text}\n" for number, cue in enumerate(cues(transcript), 1)
+    )
 
 
 def _as_vtt(transcript: Transcript, name: str) -> str:
-    return "\n".join(["WEBVTT\n", *(f"{_timed(cue, '.')}\n{_escaped(cue.text)}\n" for cue in cues(transcript))])
+    return "\n".join(
+        ["WEBVTT\n", *(f"{_timed(cue, '.')}\n{_escaped(cue.text)}\n" for cue in cues(transcript))]
+    )
 
 
 def _as_ctm(transcript: Transcript, name: str) -> str:
@@ -112,7 +124,9 @@ def _as_ctm(transcript: Transcript, name: str) -> str:
 
 
 def names_in_ctm(recordings: Sequence[str]) -> dict[str, str]:
-    """What a CTM calls each recording: its file without folder and ending, with a number where another is called that; `stdin` for `-`."""
+    """What a CTM calls each recording: its file without folder and ending, with a number where another is
+    called that; `stdin` for `-`.
+    """
     taken: set[str] = set()
     stems = ("stdin" if one == "-" else "_".join(PurePath(one).stem.split()) or "-" for one in recordings)
     return {one: unused(stem, taken) for one, stem in zip(recordings, stems, strict=True)}

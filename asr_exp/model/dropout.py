@@ -1,7 +1,9 @@
-"""Dropout on a CPU, where torch's own draws its random numbers so slowly that they take a fifth of a training step.
+"""Dropout on a CPU, where torch's own draws its random numbers so slowly that they take a fifth of a training
+step.
 
-Only the source of the random bits differs: 15 bits an element from numpy's SFC64, seeded from torch's generator, so that
-a seed decides the masks and a recomputed activation (gradient checkpointing) gets the mask it had.
+Only the source of the random bits differs: 15 bits an element from numpy's SFC64, seeded from torch's
+generator, so that a seed decides the masks and a recomputed activation (gradient checkpointing) gets the mask
+it had.
 """
 
 from typing import Any
@@ -12,11 +14,14 @@ import torch.nn.functional as F
 from torch import nn
 
 STEPS = 2**15  # a probability is rounded to so many parts
-WHOLE = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}  # integers of the same size
+# integers of the same size
+WHOLE = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
 
 
 def negative_where_dropped(count: int, probability: float) -> tuple[torch.Tensor, float]:
-    """Random int16 numbers, shape (count,), each negative with this probability; and the factor that keeps the mean as it was."""
+    """Random int16 numbers, shape (count,), each negative with this probability; and the factor that keeps
+    the mean as it was.
+    """
     parts = round(probability * STEPS)
     source = np.random.SFC64(int(torch.randint(2**62, ())))
     drawn = torch.from_numpy(source.random_raw(-(-count // 4)).view(np.int16))[:count]
@@ -37,11 +42,16 @@ class _Dropout(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         (keep,) = ctx.saved_tensors
-        return gradient.contiguous().view(keep.dtype).bitwise_and(keep).view(gradient.dtype).mul_(ctx.factor), None
+        return (
+            gradient.contiguous().view(keep.dtype).bitwise_and(keep).view(gradient.dtype).mul_(ctx.factor),
+            None,
+        )
 
 
 def dropout(x: torch.Tensor, probability: float, training: bool) -> torch.Tensor:
-    """Zero elements with a probability and scale up the others (Srivastava et al. 2014), in training mode only."""
+    """Zero elements with a probability and scale up the others (Srivastava et al. 2014), in training mode
+    only.
+    """
     if not training or probability == 0.0:
         return x
     if x.device.type != "cpu" or x.dtype not in WHOLE or round(probability * STEPS) == STEPS:

@@ -1,9 +1,10 @@
 """What a frozen front end makes of each utterance, kept on the disk from its first epoch on.
 
-One file for a front end and a training split: a table of marks, then room for every utterance's features, at a place that
-follows from the lengths alone; what is not there takes no room on the disk. A mark is a checksum of the features and of the audio
-they are of, so what is torn, or of other audio, is made anew. Features are made of one utterance at a time, whether they are
-kept or not: what a run learns does not depend on what the cache holds, nor on whether there is one.
+One file for a front end and a training split: a table of marks, then room for every utterance's features, at
+a place that follows from the lengths alone; what is not there takes no room on the disk. A mark is a checksum
+of the features and of the audio they are of, so what is torn, or of other audio, is made anew. Features are
+made of one utterance at a time, whether they are kept or not: what a run learns does not depend on what the
+cache holds, nor on whether there is one.
 """
 
 import hashlib
@@ -30,13 +31,17 @@ WIDEST = 4  # bytes of a feature
 
 
 class FeatureCache:
-    """Features by the number of the utterance. frames: (utterances,) of each; budget: bytes that this process may add."""
+    """Features by the number of the utterance. frames: (utterances,) of each; budget: bytes that this process
+    may add.
+    """
 
     def __init__(self, path: Path, frames: np.ndarray, channels: int, budget: float):
         self.frames = frames
         self.channels = channels
         self.left = budget
-        self._starts = MARK.size * len(frames) + WIDEST * channels * np.concatenate([[0], np.cumsum(frames, dtype=np.int64)])
+        self._starts = MARK.size * len(frames) + WIDEST * channels * np.concatenate(
+            [[0], np.cumsum(frames, dtype=np.int64)]
+        )
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         os.utime(path)
 
@@ -47,7 +52,9 @@ class FeatureCache:
     def attach(self, batch: Batch) -> Batch:
         """The batch with the features that are there: (frames, channels) of each row, or None."""
         clips = zip(batch.indices, batch.audio, batch.lengths, strict=True)
-        return replace(batch, features=[self.read(int(index), audio[:samples]) for index, audio, samples in clips])
+        return replace(
+            batch, features=[self.read(int(index), audio[:samples]) for index, audio, samples in clips]
+        )
 
     def read(self, index: int, clip: torch.Tensor) -> torch.Tensor | None:
         """Features of the utterance with this audio (int16), or None."""
@@ -76,14 +83,26 @@ class FeatureCache:
             log.warning("Features of the front end are kept no longer: %s.", why.strerror)
 
 
-def open_cache(folder: Path, weights: Mapping[str, torch.Tensor], settings: str, samples: np.ndarray, frames: np.ndarray, channels: int,
-               budget: float, processes: int = 1) -> FeatureCache:
-    """The cache of a front end and a split; files of others, the longest unused first, are deleted to make room.
+def open_cache(
+    folder: Path,
+    weights: Mapping[str, torch.Tensor],
+    settings: str,
+    samples: np.ndarray,
+    frames: np.ndarray,
+    channels: int,
+    budget: float,
+    processes: int = 1,
+) -> FeatureCache:
+    """The cache of a front end and a split; files of others, the longest unused first, are deleted to make
+    room.
 
-    weights: the front end's; settings: all else that features depend on; samples, frames: (utterances,) of the split; budget: bytes of
-    all files together, at the most half of what the disk has free beside them; processes: that fill the file side by side.
+    weights: the front end's; settings: all else that features depend on; samples, frames: (utterances,) of
+    the split; budget: bytes of all files together, at the most half of what the disk has free beside them;
+    processes: that fill the file side by side.
     """
-    digest = hashlib.blake2b(f"{settings} {torch.__version__} {torch.get_num_threads()}".encode(), digest_size=12)
+    digest = hashlib.blake2b(
+        f"{settings} {torch.__version__} {torch.get_num_threads()}".encode(), digest_size=12
+    )
     digest.update(samples.tobytes())
     for name, weight in weights.items():
         digest.update(name.encode() + _bytes(weight.detach()))

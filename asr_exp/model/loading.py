@@ -1,4 +1,6 @@
-"""Backbones out of transformers' `Auto*` classes: any CTC architecture that takes waveforms, by hub id, folder or type."""
+"""Backbones out of transformers' `Auto*` classes: any CTC architecture that takes waveforms, by hub id,
+folder or type.
+"""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,14 +15,26 @@ from asr_exp.model.pretrained.torchaudio_bundles import bundle_config, bundle_ex
 from asr_exp.model.pretrained.weights import HEAD, draw_mask_embedding, head_size, read_weights
 
 
-def load_backbone(checkpoint: str | None, vocabulary: int, blank: int, *, revision: str | None = None, architecture: str | None = None,
-                  settings: dict[str, Any] | None = None, augment: dict[str, Any] | None = None, keep_head: bool = False,
-                  attention: str = "auto", device: str = "cpu") -> tuple[Any, Any]:
-    """(CTC network, feature extractor) of a pretrained checkpoint, or of an architecture with random weights; fp32.
+def load_backbone(
+    checkpoint: str | None,
+    vocabulary: int,
+    blank: int,
+    *,
+    revision: str | None = None,
+    architecture: str | None = None,
+    settings: dict[str, Any] | None = None,
+    augment: dict[str, Any] | None = None,
+    keep_head: bool = False,
+    attention: str = "auto",
+    device: str = "cpu",
+) -> tuple[Any, Any]:
+    """(CTC network, feature extractor) of a pretrained checkpoint, or of an architecture with random weights;
+    fp32.
 
-    checkpoint: a hub id, a folder (a run's: its best checkpoint), `builtin:NAME`, or `torchaudio:NAME`; settings: architecture settings
-    that differ; augment: masks, layerdrop, dropout (None: as the checkpoint says). A new head of `vocabulary` outputs is drawn from
-    torch's generator, so seed it first. Raises UserError for what cannot be loaded.
+    checkpoint: a hub id, a folder (a run's: its best checkpoint), `builtin:NAME`, or `torchaudio:NAME`;
+    settings: architecture settings that differ; augment: masks, layerdrop, dropout (None: as the checkpoint
+    says). A new head of `vocabulary` outputs is drawn from torch's generator, so seed it first. Raises
+    UserError for what cannot be loaded.
     """
     import transformers
 
@@ -41,21 +55,37 @@ def load_backbone(checkpoint: str | None, vocabulary: int, blank: int, *, revisi
     kind: Any = transformers.MODEL_FOR_CTC_MAPPING[type(config)]
     try:
         network, info = kind.from_pretrained(
-            None, config=config, state_dict=weights, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True,
+            None,
+            config=config,
+            state_dict=weights,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
             attn_implementation=attention,
         )
     except (ValueError, RuntimeError, TypeError, ZeroDivisionError, LookupError) as why:
-        raise _blame(why, source.error(f"its config.json does not make a {config.model_type} ({_first_line(why)})")) from why
-    _check_loaded(checkpoint, network, {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}, keep_head)
+        raise _blame(
+            why, source.error(f"its config.json does not make a {config.model_type} ({_first_line(why)})")
+        ) from why
+    _check_loaded(
+        checkpoint,
+        network,
+        {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])},
+        keep_head,
+    )
     draw_mask_embedding(network, info["missing_keys"])
     sums = ((name, one.detach().sum(dtype=torch.float64)) for name, one in network.named_parameters())
     if broken := next((name for name, total in sums if not torch.isfinite(total)), None):
-        raise source.error(f"its weights hold what is no number ({broken}), as a training that diverged leaves them; give another")
+        raise source.error(
+            f"its weights hold what is no number ({broken}), as a training that diverged leaves them; give"
+            " another"
+        )
     return network, _extractor(source, config)
 
 
 def check_checkpoint(checkpoint: str | None, revision: str | None = None, **arguments: Any) -> None:
-    """Raise UserError for a network that cannot be had, as far as can be known before its weights are read whole.
+    """Raise UserError for a network that cannot be had, as far as can be known before its weights are read
+    whole.
 
     arguments: those of `load_backbone`. The weights of a hub id are downloaded.
     """
@@ -65,7 +95,9 @@ def check_checkpoint(checkpoint: str | None, revision: str | None = None, **argu
 
 
 def read_outline(checkpoint: Path | str, revision: str | None = None) -> tuple[Any, Any]:
-    """(config, feature extractor) of a fine-tuned checkpoint, without its weights. Raises UserError for what cannot be read."""
+    """(config, feature extractor) of a fine-tuned checkpoint, without its weights. Raises UserError for what
+    cannot be read.
+    """
     name = str(checkpoint)
     config = read_config(name, revision, keep_head=True)
     if name.startswith(BUNDLE):
@@ -73,9 +105,18 @@ def read_outline(checkpoint: Path | str, revision: str | None = None) -> tuple[A
     return config, _extractor(find_checkpoint(name, revision), config)
 
 
-def read_config(checkpoint: str | None, revision: str | None = None, architecture: str | None = None,
-                settings: dict[str, Any] | None = None, augment: dict[str, Any] | None = None, keep_head: bool = False, **_: Any) -> Any:
-    """The transformers config with the run's settings. Raises UserError for an unknown type or setting, or no network."""
+def read_config(
+    checkpoint: str | None,
+    revision: str | None = None,
+    architecture: str | None = None,
+    settings: dict[str, Any] | None = None,
+    augment: dict[str, Any] | None = None,
+    keep_head: bool = False,
+    **_: Any,
+) -> Any:
+    """The transformers config with the run's settings. Raises UserError for an unknown type or setting, or no
+    network.
+    """
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES as CTC
 
@@ -91,15 +132,24 @@ def read_config(checkpoint: str | None, revision: str | None = None, architectur
     else:
         config = _config_of(find_checkpoint(checkpoint, revision))
     if config.model_type not in CTC:
-        raise UserError(f"{checkpoint or architecture} is a {config.model_type}, which has no CTC head; use one of {', '.join(CTC)}.")
+        raise UserError(
+            f"{checkpoint or architecture} is a {config.model_type}, which has no CTC head; use one of"
+            f" {', '.join(CTC)}."
+        )
     shortens = getattr(config, "add_adapter", False)
     for name, value in {**(settings or {}), "ctc_loss_reduction": "mean"}.items():
         if not hasattr(config, name):
-            raise UserError(f"model.config.{name} is not a setting of {config.model_type}.{nearest(name, vars(config))}")
+            raise UserError(
+                f"model.config.{name} is not a setting of {config.model_type}.{nearest(name, vars(config))}"
+            )
         try:
             setattr(config, name, value)
-        except Exception as why:  # transformers knows of what type it is, and has exceptions of its own for that
-            raise UserError(f"model.config.{name}={value} is of the wrong kind: {str(why.__cause__ or why).partition('. ')[0]}.") from None
+        # transformers knows of what type it is, and has exceptions of its own for that
+        except Exception as why:
+            raise UserError(
+                f"model.config.{name}={value} is of the wrong kind:"
+                f" {str(why.__cause__ or why).partition('. ')[0]}."
+            ) from None
     _check_waveforms(checkpoint or str(architecture), config, shortens and keep_head)
     for name in vars(config):
         asked = (augment or {}).get("dropout" if name.endswith("dropout") else name)
@@ -109,42 +159,66 @@ def read_config(checkpoint: str | None, revision: str | None = None, architectur
 
 
 def _check_waveforms(name: str, config: Any, needs_adapter: bool) -> None:
-    """Raise UserError for an architecture that takes no waveforms, that shortens what it makes of them, or whose front end cannot be."""
+    """Raise UserError for an architecture that takes no waveforms, that shortens what it makes of them, or
+    whose front end cannot be.
+    """
     if needs_adapter:
-        raise UserError(f"{name} has an adapter (add_adapter: true) that shortens its output, and a head trained on that, which cannot be "
-                        "used. Train a new head without the adapter: model.head=new +model.config.add_adapter=false.")
+        raise UserError(
+            f"{name} has an adapter (add_adapter: true) that shortens its output, and a head trained on that,"
+            " which cannot be used. Train a new head without the adapter: model.head=new"
+            " +model.config.add_adapter=false."
+        )
     if getattr(config, "add_adapter", False):
-        raise UserError(f"{name} has an adapter (add_adapter: true) that shortens its output; add +model.config.add_adapter=false to leave "
-                        "it out.")
+        raise UserError(
+            f"{name} has an adapter (add_adapter: true) that shortens its output; add"
+            " +model.config.add_adapter=false to leave it out."
+        )
     if not hasattr(config, "conv_stride"):
-        raise UserError(f"{name} ({config.model_type}) takes spectral features; give one that takes waveforms.")
+        raise UserError(
+            f"{name} ({config.model_type}) takes spectral features; give one that takes waveforms."
+        )
     for key in ("conv_stride", "conv_kernel"):
         if min(getattr(config, key), default=0) < 1:
-            raise UserError(f"model.config.{key}={list(getattr(config, key))} must be numbers of at least 1, one for each layer.")
+            raise UserError(
+                f"model.config.{key}={list(getattr(config, key))} must be numbers of at least 1, one for each"
+                " layer."
+            )
 
 
 def _config_of(source: CheckpointSource) -> Any:
-    """The config of a checkpoint. Raises UserError where it has none, or none of a type that transformers knows."""
+    """The config of a checkpoint. Raises UserError where it has none, or none of a type that transformers
+    knows.
+    """
     import transformers
 
     content = source.json("config.json")
     if content is None:
         raise source.lacks("config.json")
     if not isinstance(content.get("model_type"), str):
-        raise source.error("its config.json has no model_type, so its architecture cannot be known; take the file of its hub page")
+        raise source.error(
+            "its config.json has no model_type, so its architecture cannot be known; take the file of its hub"
+            " page"
+        )
     if content["model_type"] not in transformers.CONFIG_MAPPING:
-        told = source.error(f"it is a {content['model_type']}, which transformers {transformers.__version__} does not know")
+        told = source.error(
+            f"it is a {content['model_type']}, which transformers {transformers.__version__} does not know"
+        )
         raise UserError(f"{told}{nearest(content['model_type'], transformers.CONFIG_MAPPING.keys())}")
     if content.get("quantization_config"):
-        raise source.error("its weights are quantised (quantization_config); give the checkpoint that they were made from")
+        raise source.error(
+            "its weights are quantised (quantization_config); give the checkpoint that they were made from"
+        )
     if content.get("vocab_size", 0) is None:  # as pretraining leaves it
         del content["vocab_size"]
     kind = transformers.CONFIG_MAPPING[content["model_type"]]
     try:
         config = kind.from_dict(content)
     except Exception as why:  # transformers checks each value with exceptions of its own
-        raise source.error(f"its config.json is not one of a {content['model_type']} ({_first_line(why)})") from why
-    vars(config).pop("gradient_checkpointing", None)  # of older configs: transformers would obey it, and trainer.* is what says it
+        raise source.error(
+            f"its config.json is not one of a {content['model_type']} ({_first_line(why)})"
+        ) from why
+    # of older configs: transformers would obey it, and trainer.* is what says it
+    vars(config).pop("gradient_checkpointing", None)
     return config
 
 
@@ -154,12 +228,17 @@ def _from_config(config: Any, architecture: str | None, attention: str) -> Any:
     try:
         return transformers.AutoModelForCTC.from_config(config, attn_implementation=attention)
     except (ValueError, RuntimeError, TypeError, ZeroDivisionError, LookupError) as why:
-        told = f"model.config does not make a {architecture}: {_first_line(why)}. Its numbers must fit each other."
+        told = (
+            f"model.config does not make a {architecture}: {_first_line(why)}. Its numbers must fit each"
+            " other."
+        )
         raise _blame(why, UserError(told)) from why
 
 
 def _blame(why: Exception, error: UserError) -> UserError:
-    """The error; or the sentence for a library that could not be imported, for which no checkpoint and no setting is to blame."""
+    """The error; or the sentence for a library that could not be imported, for which no checkpoint and no
+    setting is to blame.
+    """
     sentence = import_failure(why)
     return UserError(sentence) if sentence else error
 
@@ -175,31 +254,47 @@ def _attention(asked: str, config: Any, device: str) -> str:
 
 
 def default_extractor(config: Any) -> Any:
-    """The feature extractor of an architecture: a mask where the front end has layer norm, none where it has group norm."""
+    """The feature extractor of an architecture: a mask where the front end has layer norm, none where it has
+    group norm.
+    """
     import transformers
 
-    return transformers.Wav2Vec2FeatureExtractor(return_attention_mask=getattr(config, "feat_extract_norm", "layer") == "layer")
+    return transformers.Wav2Vec2FeatureExtractor(
+        return_attention_mask=getattr(config, "feat_extract_norm", "layer") == "layer"
+    )
 
 
 def _extractor(source: CheckpointSource, config: Any) -> Any:
-    """The checkpoint's feature extractor, or the usual one where it has none. Raises UserError where its file cannot be read."""
+    """The checkpoint's feature extractor, or the usual one where it has none. Raises UserError where its file
+    cannot be read.
+    """
     import transformers
 
     # The newer file holds the parts of a processor; an older one of that name holds no more than a class.
     nested = (source.json("processor_config.json") or {}).get("feature_extractor")
     settings = nested if isinstance(nested, dict) else source.json("preprocessor_config.json")
     if settings and not (isinstance(rate := settings.get("sampling_rate", 16000), int) and rate > 0):
-        raise source.error(f"its preprocessor_config.json has the sampling_rate {rate!r}, which is no number of samples a second")
-    return transformers.Wav2Vec2FeatureExtractor.from_dict(settings) if settings else default_extractor(config)
+        raise source.error(
+            f"its preprocessor_config.json has the sampling_rate {rate!r}, which is no number of samples a"
+            " second"
+        )
+    return (
+        transformers.Wav2Vec2FeatureExtractor.from_dict(settings) if settings else default_extractor(config)
+    )
 
 
 def _check_loaded(checkpoint: str, network: Any, missing: Iterable[str], keep_head: bool) -> None:
     """Refuse a checkpoint that left more than the head (and the mask embedding) to chance."""
-    random = [n for n in missing if not n.endswith("masked_spec_embed") and (keep_head or not n.startswith("lm_head"))]
+    random = [
+        n
+        for n in missing
+        if not n.endswith("masked_spec_embed") and (keep_head or not n.startswith("lm_head"))
+    ]
     if random:
         total = sum(1 for _ in network.named_parameters())
         raise UserError(
-            f"model.checkpoint={checkpoint} lacks {len(random)} of {total} weights of {type(network).__name__}, such as {random[0]}; "
-            "is it a checkpoint of another architecture, or of other sizes than model.config gives"
+            f"model.checkpoint={checkpoint} lacks {len(random)} of {total} weights of"
+            f" {type(network).__name__}, such as {random[0]}; is it a checkpoint of another architecture, or"
+            " of other sizes than model.config gives"
             + (", or one without a CTC head (model.head=new)?" if keep_head else "?")
         )

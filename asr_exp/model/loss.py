@@ -8,16 +8,25 @@ import torch.nn.functional as F
 from asr_exp.model.recogniser import Emissions
 
 
-def ctc_losses(emissions: Emissions, labels: torch.Tensor, label_lengths: Sequence[int], blank: int, reduction: str) -> torch.Tensor:
-    """CTC loss of each utterance (Graves et al. 2006), shape (batch,), in fp32: over its labels' mean, or their sum.
+def ctc_losses(
+    emissions: Emissions, labels: torch.Tensor, label_lengths: Sequence[int], blank: int, reduction: str
+) -> torch.Tensor:
+    """CTC loss of each utterance (Graves et al. 2006), shape (batch,), in fp32: over its labels' mean, or
+    their sum.
 
-    An utterance that cannot be aligned gives exactly 0 and no gradient; a finite loss is never exactly 0, so callers can tell.
+    An utterance that cannot be aligned gives exactly 0 and no gradient; a finite loss is never exactly 0, so
+    callers can tell.
     """
-    # A gradient comes from differences of log-likelihoods of a thousand and more: in fp32 it is off by 1e-5 to 1e-4.
+    # A gradient comes from differences of log-likelihoods of a thousand and more: in fp32 it is off by 1e-5
+    # to 1e-4.
     dtype = torch.float64 if torch.is_grad_enabled() else torch.float32
     log_probs = F.log_softmax(emissions.logits, dim=-1, dtype=dtype).transpose(0, 1)
     frames, lengths = torch.tensor(emissions.frames), torch.tensor(label_lengths)
     with torch.backends.cudnn.flags(enabled=False):
-        losses = F.ctc_loss(log_probs, labels, frames, lengths, blank=blank, reduction="none", zero_infinity=True)
+        losses = F.ctc_loss(
+            log_probs, labels, frames, lengths, blank=blank, reduction="none", zero_infinity=True
+        )
     losses = losses.float()
-    return losses / lengths.clamp(min=1).to(losses.device, non_blocking=True) if reduction == "mean" else losses
+    return (
+        losses / lengths.clamp(min=1).to(losses.device, non_blocking=True) if reduction == "mean" else losses
+    )

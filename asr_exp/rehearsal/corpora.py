@@ -1,6 +1,8 @@
-"""Stand-ins for corpora, for rehearsals: a few made-up utterances, written in each corpus's own official layout.
+"""Stand-ins for corpora, for rehearsals: a few made-up utterances, written in each corpus's own official
+layout.
 
-What is said matters little; it holds what text rules stumble over (capitals, dots, apostrophes, digits, the dotless i).
+What is said matters little; it holds what text rules stumble over (capitals, dots, apostrophes, digits, the
+dotless i).
 """
 
 import csv
@@ -15,19 +17,48 @@ import soundfile
 
 VERSION = "1"  # of what is written here
 SENTENCES = {
-    "en": ("She had your dark suit in greasy wash water all year.", "Don't ask me to carry an oily rag like that!",
-           "The quick brown fox jumps over 13 lazy dogs, twice."),
-    "tr": ("Yarın sabah İstanbul'a gideceğiz.", "Bu çok güzel bir şey, değil mi?", "Işık söndü; kapıyı kapat."),
+    "en": (
+        "She had your dark suit in greasy wash water all year.",
+        "Don't ask me to carry an oily rag like that!",
+        "The quick brown fox jumps over 13 lazy dogs, twice.",
+    ),
+    "tr": (
+        "Yarın sabah İstanbul'a gideceğiz.",
+        "Bu çok güzel bir şey, değil mi?",
+        "Işık söndü; kapıyı kapat.",
+    ),
     "it": ("Perché non vieni con noi?", "L'acqua è già fredda.", "Ci vediamo domani, alle otto."),
     "sv": ("Jag förstår inte vad du säger.", "Är det här din väska?", "Vi ses på måndag, klockan åtta!"),
-    "de": ("Wir gehen heute in den großen Garten.", "Übermorgen ist schönes Wetter.", "Mach's gut, und grüß Jürgen!"),
+    "de": (
+        "Wir gehen heute in den großen Garten.",
+        "Übermorgen ist schönes Wetter.",
+        "Mach's gut, und grüß Jürgen!",
+    ),
 }
 NAMES = {"german": "de", "italian": "it", "turkish": "tr", "swedish": "sv"}
-# TIMIT: speakers of TRAIN, and of TEST those of the core test and of the development set that the reader knows.
-TIMIT = {"TRAIN": ("DR1/FCJF0", "DR2/MARC0", "DR3/FALK0", "DR4/MAEB0"), "TEST": ("DR1/FELC0", "DR1/MDAB0", "DR1/FAKS0", "DR2/FAEM0")}
-SPOKEN = "h# sh iy hv ae dcl d y er axr kcl k s ux tcl t q en gcl g r iy s iy w aa sh epi w ao dx er ao l y ih eng pau b ix z el h#"
-LIBRISPEECH = ("train-clean-100", "train-clean-360", "train-other-500", "dev-clean", "dev-other", "test-clean", "test-other",
-               "9h/clean", "9h/other", *(f"1h/{i}/{half}" for i in range(6) for half in ("clean", "other")))  # the last: Libri-Light's
+# TIMIT: speakers of TRAIN, and of TEST those of the core test and of the development set that the reader
+# knows.
+TIMIT = {
+    "TRAIN": ("DR1/FCJF0", "DR2/MARC0", "DR3/FALK0", "DR4/MAEB0"),
+    "TEST": ("DR1/FELC0", "DR1/MDAB0", "DR1/FAKS0", "DR2/FAEM0"),
+}
+SPOKEN = (
+    "h# sh iy hv ae dcl d y er axr kcl k s ux tcl t q en gcl g r iy s iy w aa sh epi w ao dx er ao l y ih eng"
+    " pau b ix z el h#"
+)
+LIBRISPEECH = (
+    "train-clean-100",
+    "train-clean-360",
+    "train-other-500",
+    "dev-clean",
+    "dev-other",
+    "test-clean",
+    "test-other",
+    # the last: Libri-Light's
+    "9h/clean",
+    "9h/other",
+    *(f"1h/{i}/{half}" for i in range(6) for half in ("clean", "other")),
+)
 COMMON_VOICE = ("train", "dev", "test", "validated", "other", "invalidated")
 COLUMNS = ("client_id", "path", "sentence", "up_votes", "down_votes", "age", "gender", "accent")
 
@@ -35,13 +66,18 @@ COLUMNS = ("client_id", "path", "sentence", "up_votes", "down_votes", "age", "ge
 def sound(text: str, rate: int = 16000, voice: int = 0) -> np.ndarray:
     """A burst of a tone for each character, over noise: float32, shape (samples,), 80 ms a character."""
     time = np.arange(int(0.08 * rate)) / rate
-    bursts = [np.hanning(len(time)) * np.sin(2 * np.pi * (200 + 20 * voice + 37 * (ord(c) % 60)) * time) for c in text]
+    bursts = [
+        np.hanning(len(time)) * np.sin(2 * np.pi * (200 + 20 * voice + 37 * (ord(c) % 60)) * time)
+        for c in text
+    ]
     noise = np.random.default_rng(len(text) + voice).standard_normal(len(time) * len(text))
     return (0.4 * np.concatenate(bursts) + 0.01 * noise).astype(np.float32)
 
 
 def write(reader: str, language: str | None, root: Path) -> None:
-    """Write the stand-in of a reader's corpus (a key of LAYOUTS) under `root`, in the language (of the corpus's own code)."""
+    """Write the stand-in of a reader's corpus (a key of LAYOUTS) under `root`, in the language (of the
+    corpus's own code).
+    """
     LAYOUTS[reader](root, language)
 
 
@@ -67,7 +103,10 @@ def _timit(root: Path, language: str | None) -> None:
                 stem.with_suffix(".TXT").write_text(f"0 {len(samples)} {text}\n")
                 for ending, units in ((".PHN", SPOKEN.split()), (".WRD", _bare(text).lower().split())):
                     edges = np.linspace(0, len(samples), len(units) + 1).astype(int)
-                    lines = [f"{start} {end} {unit}\n" for start, end, unit in zip(edges[:-1], edges[1:], units, strict=True)]
+                    lines = [
+                        f"{start} {end} {unit}\n"
+                        for start, end, unit in zip(edges[:-1], edges[1:], units, strict=True)
+                    ]
                     stem.with_suffix(ending).write_text("".join(lines))
 
 
@@ -92,7 +131,9 @@ def _common_voice(root: Path, language: str | None) -> None:
     (folder / "clips").mkdir(parents=True)
     for split in COMMON_VOICE:
         with (folder / f"{split}.tsv").open("w", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None, lineterminator="\n")
+            rows = csv.writer(
+                file, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None, lineterminator="\n"
+            )
             rows.writerow((*COLUMNS, "locale", "segment"))
             for voice, text in enumerate(islice(said, 6)):
                 clip = f"common_voice_{language}_{next(numbers)}.mp3"
@@ -109,7 +150,11 @@ def _mls(root: Path, language: str | None) -> None:
             (folder / split / "audio" / f"{speaker}" / "7").mkdir(parents=True)
             for utterance, text in enumerate(islice(said, 4)):
                 name = f"{speaker}_7_{utterance:06d}"
-                soundfile.write(folder / split / "audio" / f"{speaker}" / "7" / f"{name}.flac", sound(text, voice=speaker % 20), 16000)
+                soundfile.write(
+                    folder / split / "audio" / f"{speaker}" / "7" / f"{name}.flac",
+                    sound(text, voice=speaker % 20),
+                    16000,
+                )
                 lines.append(f"{name}\t{_bare(text).lower()}\n")
                 names += [name] if split == "train" else []
         (folder / split / "transcripts.txt").write_text("".join(lines), encoding="utf-8")
@@ -128,12 +173,27 @@ def _minds14(root: Path, language: str | None) -> None:
         wav = io.BytesIO()
         soundfile.write(wav, sound(text, 8000, number % 7), 8000, format="WAV", subtype="PCM_16")
         path = f"{language}~JOINT_ACCOUNT/{number:03d}.wav"
-        rows.append({"path": path, "audio": {"bytes": wav.getvalue(), "path": path}, "transcription": text.rstrip(".!?"),
-                     "english_transcription": text, "intent_class": number % 14, "lang_id": 4})
+        rows.append(
+            {
+                "path": path,
+                "audio": {"bytes": wav.getvalue(), "path": path},
+                "transcription": text.rstrip(".!?"),
+                "english_transcription": text,
+                "intent_class": number % 14,
+                "lang_id": 4,
+            }
+        )
     (root / str(language)).mkdir(parents=True)
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), root / str(language) / "train-00000-of-00001.parquet")
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_pylist(rows), root / str(language) / "train-00000-of-00001.parquet"
+    )
 
 
 LAYOUTS: dict[str, Callable[[Path, str | None], None]] = {
-    "timit": _timit, "timit-phones": _timit, "librispeech": _librispeech, "common-voice": _common_voice, "mls": _mls, "minds14": _minds14,
+    "timit": _timit,
+    "timit-phones": _timit,
+    "librispeech": _librispeech,
+    "common-voice": _common_voice,
+    "mls": _mls,
+    "minds14": _minds14,
 }

@@ -1,8 +1,9 @@
 """Rehearsals: a run's own way, with tiny weights and a few utterances, before it waits for days in a queue.
 
-The settings, the architecture, the text rules and the code are those of the run. Its checkpoint is a tiny one of the same
-architecture, saved as transformers saves any, and loaded as the large one would be; where its corpus is not there, a
-stand-in in the same layout is. The run goes to its end, and again from its last checkpoint, and has to score the same.
+The settings, the architecture, the text rules and the code are those of the run. Its checkpoint is a tiny one
+of the same architecture, saved as transformers saves any, and loaded as the large one would be; where its
+corpus is not there, a stand-in in the same layout is. The run goes to its end, and again from its last
+checkpoint, and has to score the same.
 """
 
 import contextlib
@@ -31,17 +32,24 @@ from asr_exp.runtime.distributed import under_torchrun
 
 log = logging.getLogger(__name__)
 
-# What makes a network large and changes nothing else. The head and the front end keep different widths, as SEW's projection needs.
+# What makes a network large and changes nothing else. The head and the front end keep different widths, as
+# SEW's projection needs.
 SIZES = {
-    "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96, "codevector_dim": 32,
-    "proj_codevector_dim": 32, "num_codevectors_per_group": 8,
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "codevector_dim": 32,
+    "proj_codevector_dim": 32,
+    "num_codevectors_per_group": 8,
 }
 WIDTH = 32  # of each layer of the front end
 EXTRACTOR = ("do_normalize", "return_attention_mask")
 
 
 def prepared(config: DictConfig, fill: bool = True) -> DictConfig:
-    """The config of a run's rehearsal, in a folder of its own, and what it names written in the cache; fill=False: named alone.
+    """The config of a run's rehearsal, in a folder of its own, and what it names written in the cache;
+    fill=False: named alone.
 
     Raises UserError where the architecture cannot be known.
     """
@@ -49,22 +57,33 @@ def prepared(config: DictConfig, fill: bool = True) -> DictConfig:
     cache = cache_folder(config) / "rehearsal"
     config.output_root = str(Path(config.output_root) / "rehearsal")
     dataset, model = config.dataset, config.model
-    if dataset.reader in synthetic_corpora.LAYOUTS and not (dataset.root and Path(dataset.root).expanduser().is_dir()):
+    if dataset.reader in synthetic_corpora.LAYOUTS and not (
+        dataset.root and Path(dataset.root).expanduser().is_dir()
+    ):
         if dataset.root and fill:
-            print(f"dataset.root={dataset.root} is not here; a stand-in is rehearsed with, in the layout of {dataset.name}.")
+            print(
+                f"dataset.root={dataset.root} is not here; a stand-in is rehearsed with, in the layout of"
+                f" {dataset.name}."
+            )
         name = f"{dataset.reader}-{dataset.language}-{synthetic_corpora.VERSION}"
         dataset.root = str(cache / name)
         if fill:
-            _keep(cache / name, lambda folder: synthetic_corpora.write(dataset.reader, dataset.language, folder))
+            _keep(
+                cache / name, lambda folder: synthetic_corpora.write(dataset.reader, dataset.language, folder)
+            )
         dataset.source = "auto"
     if model.checkpoint and model.head == "new":
         facts = _facts(model)
-        digest = hashlib.sha256(json.dumps([facts, SIZES, WIDTH], sort_keys=True, default=str).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(
+            json.dumps([facts, SIZES, WIDTH], sort_keys=True, default=str).encode()
+        ).hexdigest()[:8]
         model.checkpoint = str(cache / f"{facts['model_type']}-{digest}")
         if fill:
             _keep(Path(model.checkpoint), lambda folder: _save_tiny(facts, folder))
         model.revision, model.facts = None, {}
-        model.config = {name: value for name, value in model.config.items() if name not in (*SIZES, "conv_dim")}
+        model.config = {
+            name: value for name, value in model.config.items() if name not in (*SIZES, "conv_dim")
+        }
         model.freeze_encoder_steps = min(model.freeze_encoder_steps, 1)
     return config
 
@@ -87,7 +106,10 @@ def rehearse(config: DictConfig, run: Callable[[DictConfig], int]) -> int:
         status = run(config)
     again = read_result(folder) or {}
     if again.get("splits") != first["splits"]:
-        raise UserError(f"The rehearsal in {folder} does not score the same once it goes on from its last checkpoint; see its train.log.")
+        raise UserError(
+            f"The rehearsal in {folder} does not score the same once it goes on from its last checkpoint; see"
+            " its train.log."
+        )
     print("  rehearsed    once more from the last checkpoint: the same scores")
     return status
 
@@ -101,31 +123,46 @@ def _keep(folder: Path, fill: Callable[[Path], Any]) -> None:
 
 
 def _facts(model: DictConfig) -> dict[str, Any]:
-    """What there is to know of a checkpoint's architecture: from its own files where they are here, else from model.facts."""
+    """What there is to know of a checkpoint's architecture: from its own files where they are here, else from
+    model.facts.
+    """
     if model.facts and not Path(model.checkpoint).expanduser().is_dir():
         return OmegaConf.to_container(model.facts)  # type: ignore[return-value]
     try:
         found = read_config(model.checkpoint, model.revision).to_dict()
     except UserError as why:
-        raise UserError(f"{why} A rehearsal needs no more than its architecture: give model.facts, as conf/model/*.yaml do.") from None
+        raise UserError(
+            f"{why} A rehearsal needs no more than its architecture: give model.facts, as"
+            " conf/model/*.yaml do."
+        ) from None
     strange = ("architectures", "transformers_version", "dtype", "torch_dtype", "_name_or_path", "vocab_size")
     return {name: value for name, value in found.items() if name not in strange}
 
 
 def _save_tiny(facts: dict[str, Any], folder: Path) -> None:
-    """A checkpoint of the architecture as pretraining leaves it, with small random weights, and its feature extractor."""
+    """A checkpoint of the architecture as pretraining leaves it, with small random weights, and its feature
+    extractor.
+    """
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_PRETRAINING_MAPPING_NAMES as PRETRAINED
 
     transformers.logging.disable_progress_bar()
-    settings = {name: value for name, value in facts.items() if name not in ("model_type", *EXTRACTOR, *SIZES, "conv_dim")}
+    settings = {
+        name: value
+        for name, value in facts.items()
+        if name not in ("model_type", *EXTRACTOR, *SIZES, "conv_dim")
+    }
     config = transformers.AutoConfig.for_model(facts["model_type"])
     for name, value in {**settings, **SIZES}.items():
         if name in settings or hasattr(config, name):
             setattr(config, name, value)
     config.conv_dim = [WIDTH] * len(config.conv_kernel)
-    kind = transformers.AutoModelForPreTraining if facts["model_type"] in PRETRAINED else transformers.AutoModel
+    kind = (
+        transformers.AutoModelForPreTraining if facts["model_type"] in PRETRAINED else transformers.AutoModel
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         kind.from_config(config).save_pretrained(folder)
-    transformers.Wav2Vec2FeatureExtractor(**{name: facts[name] for name in EXTRACTOR if name in facts}).save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor(
+        **{name: facts[name] for name in EXTRACTOR if name in facts}
+    ).save_pretrained(folder)

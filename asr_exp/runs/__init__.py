@@ -1,1 +1,3 @@
-"""Run folders: signature, results, environment, runs to compare; may import config, runtime and what they may."""
+"""Run folders: signature, results, environment, runs to compare; may import config, runtime and what they
+may.
+"""

@@ -19,8 +19,19 @@ CPUINFO = Path("/proc/cpuinfo")
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that can move a number."""
-    names = ("asr_exp", "torch", "torchaudio", "transformers", "datasets", "numpy", "soundfile", "soxr", "rapidfuzz", "hydra-core",
-             "flashlight-text")
+    names = (
+        "asr_exp",
+        "torch",
+        "torchaudio",
+        "transformers",
+        "datasets",
+        "numpy",
+        "soundfile",
+        "soxr",
+        "rapidfuzz",
+        "hydra-core",
+        "flashlight-text",
+    )
     found = {"python": platform.python_version()}
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -32,18 +43,27 @@ def environment(runtime: Runtime) -> dict[str, Any]:
     """The record of this process's machine and software."""
     on_cuda = runtime.device.type == "cuda"
     return {
-        "command": ["python", "-m", "asr_exp", *sys.argv[1:]], "host": socket.gethostname(), "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(runtime.device) if on_cuda else processor(), "devices": runtime.world,
-        "precision": runtime.precision, "cpu_count": os.cpu_count(), "threads": torch.get_num_threads(),
-        "cuda": torch.version.cuda if on_cuda else None, "git_commit": _commit(), "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "command": ["python", "-m", "asr_exp", *sys.argv[1:]],
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(runtime.device) if on_cuda else processor(),
+        "devices": runtime.world,
+        "precision": runtime.precision,
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if on_cuda else None,
+        "git_commit": _commit(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "versions": versions(),
-    }  # fmt: skip
+    }
 
 
 def processor() -> str:
     """The CPU's name; where the system does not tell it, its architecture."""
     with contextlib.suppress(OSError):
-        fields = (line.partition(":") for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines())
+        fields = (
+            line.partition(":") for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+        )
         if name := next((value.strip() for key, _, value in fields if key.strip() == "model name"), ""):
             return name
     return platform.processor() or platform.machine()
@@ -54,6 +74,8 @@ def _commit() -> str | None:
     if not (here.parent / ".git").exists():
         return None
     with contextlib.suppress(OSError):
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False
+        )
         return done.stdout.strip() or None
     return None

@@ -17,21 +17,28 @@ from asr_exp.config.messages import composition_problem
 from asr_exp.config.schema import NOT_IN_SIGNATURE, Config, Decode
 from asr_exp.core.errors import UserError
 
-NO_PATHS = {"lm": (None, "train-text", "checkpoint"), "lexicon": (None, "auto")}  # values of decode.lm and decode.lexicon that are no file
+# values of decode.lm and decode.lexicon that are no file
+NO_PATHS = {"lm": (None, "train-text", "checkpoint"), "lexicon": (None, "auto")}
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
-    """The config as plain dicts and lists, nothing left to look up, local paths absolute: the same ask from any folder."""
+    """The config as plain dicts and lists, nothing left to look up, local paths absolute: the same ask from
+    any folder.
+    """
     asked: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     dataset, model = asked["dataset"], asked["model"]
     for split in ("train", "dev", "test"):
         named = [dataset[split]] if isinstance(dataset[split], str) else dataset[split]
-        dataset[split] = [_absolute(path) for path in named] if named and dataset["reader"] == "manifest" else named
+        dataset[split] = (
+            [_absolute(path) for path in named] if named and dataset["reader"] == "manifest" else named
+        )
     dataset["root"] = _absolute(dataset["root"])
     asked["tokenizer"]["vocabulary"] = _absolute(asked["tokenizer"]["vocabulary"])
     decode = asked["decode"]
     decode["lm"] = None if decode["lm"] == "none" else decode["lm"]
-    decode.update({key: _absolute(decode[key]) for key, names in NO_PATHS.items() if decode[key] not in names})
+    decode.update(
+        {key: _absolute(decode[key]) for key, names in NO_PATHS.items() if decode[key] not in names}
+    )
     for section, name in ((model, "checkpoint"), (dataset["hub"], "id")):  # a folder, or an id on the hub
         if section[name] and Path(section[name]).expanduser().is_dir():
             section[name] = _absolute(section[name])
@@ -45,7 +52,8 @@ def _absolute(path: Any) -> Any:
 def signature(config: DictConfig) -> str:
     """Ten hex digits that tell one ask from another: a hash of the config less what cannot change the result.
 
-    What `decode` leaves at its default is no part of it, so that a key more there leaves the signatures of runs as they are.
+    What `decode` leaves at its default is no part of it, so that a key more there leaves the signatures of
+    runs as they are.
     """
     asked = resolve(config)
     for name in NOT_IN_SIGNATURE:
@@ -53,7 +61,9 @@ def signature(config: DictConfig) -> str:
         (asked[section] if section else asked).pop(leaf)
     usual: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(Decode))  # type: ignore[assignment]
     decode = asked["decode"]
-    asked["decode"] = {key: value for key, value in decode.items() if key in ("name", "settings") or value != usual[key]}
+    asked["decode"] = {
+        key: value for key, value in decode.items() if key in ("name", "settings") or value != usual[key]
+    }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
 
 
@@ -65,23 +75,34 @@ def run_folder(config: DictConfig) -> Path:
 def load_run(folder: str | Path, overrides: Sequence[str] = (), config_dir: str | None = None) -> DictConfig:
     """The config of a run out of its folder, with overrides (keys, and choices of groups) laid over it.
 
-    Raises UserError where the folder holds no run, its config does not fit this version, or an override is wrong.
+    Raises UserError where the folder holds no run, its config does not fit this version, or an override is
+    wrong.
     """
     path = Path(folder).expanduser() / "config.yaml"
     if not path.is_file():
-        raise UserError(f"run={folder} is not the folder of a run: it has no config.yaml. Give the folder that train printed.")
+        raise UserError(
+            f"run={folder} is not the folder of a run: it has no config.yaml. Give the folder that train"
+            " printed."
+        )
     try:
         config = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path))
     except (OmegaConfBaseException, YAMLError) as error:
-        raise UserError(f"{path} does not fit this version of asr_exp. {composition_problem(error, {}, [])}") from error
+        raise UserError(
+            f"{path} does not fit this version of asr_exp. {composition_problem(error, {}, [])}"
+        ) from error
     assert isinstance(config, DictConfig)
     asked = compose(overrides, config_dir)
     for text in overrides:
         name = text.partition("=")[0].lstrip("+~")
         if name in OPTIONAL_GROUPS:
-            raise UserError(f"{text} cannot be laid over run={folder}, whose settings are made; give the keys that should differ.")
+            raise UserError(
+                f"{text} cannot be laid over run={folder}, whose settings are made; give the keys that should"
+                " differ."
+            )
         if name in ("model", "tokenizer"):
-            raise UserError(f"{text} cannot be laid over run={folder}: its own {name} is what is used; drop it.")
+            raise UserError(
+                f"{text} cannot be laid over run={folder}: its own {name} is what is used; drop it."
+            )
         if not name.startswith(("hydra.", "hydra/")):
             OmegaConf.update(config, name, OmegaConf.select(asked, name), merge=False, force_add=True)
     return config

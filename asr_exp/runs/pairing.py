@@ -1,4 +1,6 @@
-"""Run folders in, a pair of groups on the same utterances out: what `compare` compares. Refuses what does not compare."""
+"""Run folders in, a pair of groups on the same utterances out: what `compare` compares. Refuses what does not
+compare.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,13 +13,16 @@ from omegaconf import ListConfig
 from asr_exp.core.errors import UserError
 from asr_exp.runs.results import read_hypotheses, read_result
 
-OF_THE_SYSTEM = ("decoder", "padding")  # what the two sides may differ in; the rest of a protocol is the yardstick
+# what the two sides may differ in; the rest of a protocol is the yardstick
+OF_THE_SYSTEM = ("decoder", "padding")
 OF_THE_SPLIT = ("split", "ids", "coverage")  # in result.json these speak of the test split
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's result.json, and the lines of its hypotheses by utterance id. name: as the user gave it, a=FOLDER or b=FOLDER."""
+    """A run's result.json, and the lines of its hypotheses by utterance id. name: as the user gave it,
+    a=FOLDER or b=FOLDER.
+    """
 
     name: str
     folder: Path
@@ -41,7 +46,9 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class PairedRuns:
-    """Two groups of runs on the same utterances. counts: by metric, the one of the protocol first; clusters: (utterances,)."""
+    """Two groups of runs on the same utterances. counts: by metric, the one of the protocol first; clusters:
+    (utterances,).
+    """
 
     a: list[Run]
     b: list[Run]
@@ -66,7 +73,7 @@ def counted(count: int, unit: str) -> str:
     return f"{count:,} {unit}{'s' * (count != 1)}"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # reading, and refusing
 
 
@@ -74,11 +81,17 @@ def read_runs(name: str, asked: Any, split: str) -> list[Run]:
     """The runs of one side, by seed. Raises UserError where there are none, or a seed is there twice."""
     folders = list(asked) if isinstance(asked, ListConfig) else [] if asked is None else [asked]
     if not folders:
-        raise UserError(f"{name} names no run. Write compare RUN RUN, or compare a=[RUN,RUN] b=[RUN,RUN] for several seeds of each.")
+        raise UserError(
+            f"{name} names no run. Write compare RUN RUN, or compare a=[RUN,RUN] b=[RUN,RUN] for several"
+            " seeds of each."
+        )
     runs = sorted((_run(f"{name}={folder}", folder, split) for folder in folders), key=lambda one: one.seed)
     for first, second in zip(runs, runs[1:], strict=False):
         if first.seed == second.seed:
-            raise UserError(f"{first.name} and {second.name} both have seed={first.seed}; several runs of one side differ by their seed.")
+            raise UserError(
+                f"{first.name} and {second.name} both have seed={first.seed}; several runs of one side differ"
+                " by their seed."
+            )
     return runs
 
 
@@ -88,22 +101,38 @@ def _run(name: str, asked: Any, split: str) -> Run:
     folder = Path(asked).expanduser()
     result = read_result(folder)
     if result is None:
-        raise UserError(f"{name} is not the folder of a run with a result: it has no result.json. Give the folder that train printed.")
+        raise UserError(
+            f"{name} is not the folder of a run with a result: it has no result.json. Give the folder that"
+            " train printed."
+        )
     if result.get("status") != "finished" or not {"seed", "protocol"} <= result.keys():
-        raise UserError(f"{name} has not finished (its status is {result.get('status')}); the command that began it goes on with it.")
+        raise UserError(
+            f"{name} has not finished (its status is {result.get('status')}); the command that began it goes"
+            " on with it."
+        )
     path = folder / f"hypotheses.{split}.jsonl"
     if not path.is_file():
-        raise UserError(f"{path} is not there. To write it: python -m asr_exp evaluate run={asked} split={split}")
+        raise UserError(
+            f"{path} is not there. To write it: python -m asr_exp evaluate run={asked} split={split}"
+        )
     if not (lines := read_hypotheses(path)):
         raise UserError(f"{path} is empty: there is nothing to compare.")
     return Run(name, folder, result["seed"], result["protocol"], lines)
 
 
 def pair_up(a: list[Run], b: list[Run], split: str) -> PairedRuns:
-    """Raises UserError, with every reason, where the runs were not scored on the same references by the same protocol."""
+    """Raises UserError, with every reason, where the runs were not scored on the same references by the same
+    protocol.
+    """
     first, others = a[0], [*a[1:], *b]
-    alike = [*((first, one, OF_THE_SYSTEM) for one in b), *((group[0], one, ()) for group in (a, b) for one in group[1:])]
-    unlike = [*(_protocol_problem(*each, split) for each in alike), *(_reference_problem(first, one) for one in others)]
+    alike = [
+        *((first, one, OF_THE_SYSTEM) for one in b),
+        *((group[0], one, ()) for group in (a, b) for one in group[1:]),
+    ]
+    unlike = [
+        *(_protocol_problem(*each, split) for each in alike),
+        *(_reference_problem(first, one) for one in others),
+    ]
     if problems := [problem for problem in unlike if problem]:
         raise UserError("\n".join(problems))
     ids, speakers = list(first.lines), [line["speaker"] for line in first.lines.values()]
@@ -111,9 +140,14 @@ def pair_up(a: list[Run], b: list[Run], split: str) -> PairedRuns:
     by_speaker = named and len({*speakers} - {None, ""}) > 1
     labels = [speaker if by_speaker and speaker else (id,) for speaker, id in zip(speakers, ids, strict=True)]
     number = {label: i for i, label in enumerate(dict.fromkeys(labels))}
-    counts = {metric: _counts(a, b, ids, metric) for metric in (["per"] if first.protocol["metric"] == "per" else ["wer", "cer"])}
+    counts = {
+        metric: _counts(a, b, ids, metric)
+        for metric in (["per"] if first.protocol["metric"] == "per" else ["wer", "cer"])
+    }
     if not all(one.lengths.any() for one in counts.values()):
-        raise UserError(f"There is not a word in the references of {first.name}, so there is no rate to compare.")
+        raise UserError(
+            f"There is not a word in the references of {first.name}, so there is no rate to compare."
+        )
     return PairedRuns(a, b, ids, counts, np.array([number[label] for label in labels]), by_speaker)
 
 
@@ -122,7 +156,12 @@ def _counts(a: list[Run], b: list[Run], ids: list[str], metric: str) -> Counts:
     for one in (*a, *b):
         rows = [one.lines[id]["counts"] for id in ids]
         rows = [row["characters"] for row in rows] if metric == "cer" else rows
-        found.append([[row["substitutions"] + row["deletions"] + row["insertions"], row["reference_length"]] for row in rows])
+        found.append(
+            [
+                [row["substitutions"] + row["deletions"] + row["insertions"], row["reference_length"]]
+                for row in rows
+            ]
+        )
     errors, lengths = np.moveaxis(np.array(found), 2, 0)
     return Counts(errors[: len(a)], errors[len(a) :], lengths[0])
 
@@ -130,7 +169,9 @@ def _counts(a: list[Run], b: list[Run], ids: list[str], metric: str) -> Counts:
 def _protocol_problem(one: Run, other: Run, allowed: Sequence[str], split: str) -> str | None:
     ignored = {"hash", *allowed, *(OF_THE_SPLIT if split != "test" else ())}
     if differ := differing(one.protocol, other.protocol, ignored):
-        return f"{one.name} and {other.name} were not measured alike, so their scores do not compare: {differ}."
+        return (
+            f"{one.name} and {other.name} were not measured alike, so their scores do not compare: {differ}."
+        )
     return None
 
 
@@ -142,13 +183,25 @@ def differing(ours: dict[str, Any], theirs: dict[str, Any], ignored: Iterable[st
 
 def _reference_problem(one: Run, other: Run) -> str | None:
     alone = sorted(one.lines.keys() ^ other.lines.keys())
-    unlike = [id for id in one.lines if id in other.lines and one.lines[id]["reference"] != other.lines[id]["reference"]]
+    unlike = [
+        id
+        for id in one.lines
+        if id in other.lines and one.lines[id]["reference"] != other.lines[id]["reference"]
+    ]
     told = []
     if alone:
-        told.append(f"{len(alone):,} utterances are in one of them only, such as {alone[0]} (another split, or audio left out: see the "
-                    "coverage in result.json, and quarantine.jsonl)")
+        told.append(
+            f"{len(alone):,} utterances are in one of them only, such as {alone[0]} (another split, or audio"
+            " left out: see the coverage in result.json, and quarantine.jsonl)"
+        )
     if unlike:
         texts = " against ".join(repr(run.lines[unlike[0]]["reference"]) for run in (one, other))
-        told.append(f"{len(unlike):,} of {len(one.lines):,} references differ, such as that of {unlike[0]}: {texts} (other text rules, or "
-                    "other data)")
-    return f"{one.name} and {other.name} were not scored on the same references: {'; '.join(told)}." if told else None
+        told.append(
+            f"{len(unlike):,} of {len(one.lines):,} references differ, such as that of {unlike[0]}: {texts}"
+            " (other text rules, or other data)"
+        )
+    return (
+        f"{one.name} and {other.name} were not scored on the same references: {'; '.join(told)}."
+        if told
+        else None
+    )

@@ -8,7 +8,8 @@ from asr_exp.config.compose import compose
 from asr_exp.config.schema import Decode
 from asr_exp.core.errors import UserError
 
-FIXED = ("model", "model.checkpoint", "model.head", "trainer.max_steps", "trainer.max_epochs")  # keys that run=CHECKPOINT sets
+# keys that run=CHECKPOINT sets
+FIXED = ("model", "model.checkpoint", "model.head", "trainer.max_steps", "trainer.max_epochs")
 
 
 def trains_nothing(config: DictConfig) -> bool:
@@ -17,7 +18,8 @@ def trains_nothing(config: DictConfig) -> bool:
 
 
 def of_checkpoint(overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
-    """The config that scores the checkpoint that `run=` among the overrides names: that of a run which keeps its head and trains nothing.
+    """The config that scores the checkpoint that `run=` among the overrides names: that of a run which keeps
+    its head and trains nothing.
 
     Raises UserError for overrides that say otherwise.
     """
@@ -31,7 +33,9 @@ def of_checkpoint(overrides: Sequence[str], config_dir: str | None = None) -> Di
 
 
 def own_config(config: DictConfig) -> DictConfig:
-    """The config that the run folder of such a checkpoint goes by, whichever of its splits is scored, and by whichever decoder."""
+    """The config that the run folder of such a checkpoint goes by, whichever of its splits is scored, and by
+    whichever decoder.
+    """
     own = config.copy()
     own.run = None
     own.split = "test"

@@ -17,14 +17,17 @@ from asr_exp.core.errors import RankLost, UserError
 from asr_exp.runtime.precision import choose_precision, is_true_fp32, use_onednn
 from asr_exp.runtime.signals import Signals
 
-# Ranks wait for each other while one decodes audio or evaluates: hours are normal, a lost rank closes its socket at once.
+# Ranks wait for each other while one decodes audio or evaluates: hours are normal, a lost rank closes its
+# socket at once.
 PATIENCE = timedelta(hours=4)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
 class Runtime:
-    """This process's place among the ranks of a run. `group` carries host-side messages (gloo), whatever the device."""
+    """This process's place among the ranks of a run. `group` carries host-side messages (gloo), whatever the
+    device.
+    """
 
     rank: int
     local_rank: int
@@ -44,7 +47,9 @@ class Runtime:
         return tensor
 
     def all_reduce_max(self, value: int) -> int:
-        """The largest of the ranks' values: what one rank knows (a signal, the time to save), all learn. Host side only."""
+        """The largest of the ranks' values: what one rank knows (a signal, the time to save), all learn. Host
+        side only.
+        """
         if self.world == 1:
             return value
         word = torch.tensor([value])
@@ -71,12 +76,19 @@ def started(device: str, precision: str) -> Iterator[Runtime]:
 
     Raises UserError for a device or a precision this machine does not have.
     """
-    rank, world, local = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+    rank, world, local = (
+        int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+    )
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("trainer.device=cuda, but torch sees no CUDA device here; use trainer.device=cpu or auto.")
+        raise UserError(
+            "trainer.device=cuda, but torch sees no CUDA device here; use trainer.device=cpu or auto."
+        )
     on_cuda = torch.cuda.is_available() and device != "cpu"
     if on_cuda and local >= torch.cuda.device_count():
-        raise UserError(f"Rank {rank} has no GPU of its own: {torch.cuda.device_count()} here; lower trainer.devices or --nproc-per-node.")
+        raise UserError(
+            f"Rank {rank} has no GPU of its own: {torch.cuda.device_count()} here; lower trainer.devices or"
+            " --nproc-per-node."
+        )
     place = torch.device("cuda", local) if on_cuda else torch.device("cpu")
     runtime = Runtime(rank, local, world, place, choose_precision(precision, place))
     if on_cuda:
@@ -93,7 +105,9 @@ def started(device: str, precision: str) -> Iterator[Runtime]:
             yield runtime
     except RuntimeError as why:
         if world > 1 and peer_lost(why):
-            raise RankLost("Another process of this run has ended, so this one must too; the same command goes on.") from why
+            raise RankLost(
+                "Another process of this run has ended, so this one must too; the same command goes on."
+            ) from why
         raise
     finally:
         use_onednn(False)
@@ -105,18 +119,23 @@ def _meet(backend: str) -> None:
     """Join the group of all ranks."""
     store, rank, world = next(rendezvous("env://"))
     if os.environ.get("TORCHELASTIC_RUN_ID") == "none":
-        # torchrun's static rendezvous keeps one store over all its restarts: addresses of ranks that died must not be read.
+        # torchrun's static rendezvous keeps one store over all its restarts: addresses of ranks that died
+        # must not be read.
         store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
 
 
 def peer_lost(error: BaseException) -> bool:
-    """Whether an error says that another rank is gone: its socket closed in the middle of a message between ranks."""
+    """Whether an error says that another rank is gone: its socket closed in the middle of a message between
+    ranks.
+    """
     return isinstance(error, dist.DistError) or isinstance(error, RuntimeError) and "gloo" in str(error)
 
 
 def _end_with_parent() -> None:
-    """End this rank when the process that started it (`launch`, torchrun) is killed: an orphan would hold the run folder."""
+    """End this rank when the process that started it (`launch`, torchrun) is killed: an orphan would hold the
+    run folder.
+    """
     parent = os.getppid()
 
     def watch() -> None:
@@ -128,14 +147,16 @@ def _end_with_parent() -> None:
 
 
 def seed_everything(*parts: int) -> None:
-    """Seed torch's generators from integers, such as (seed, step, rank): what is drawn at a step does not depend on the past."""
+    """Seed torch's generators from integers, such as (seed, step, rank): what is drawn at a step does not
+    depend on the past.
+    """
     mixed = 0
     for part in parts:
         mixed = (mixed * 6364136223846793005 + part + 1442695040888963407) % 2**63
     torch.manual_seed(mixed)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # processes
 
 
@@ -146,5 +167,3 @@ def under_torchrun() -> bool:
 def is_main() -> bool:
     """Whether this process is rank 0, known before the ranks have met."""
     return os.environ.get("RANK", "0") == "0"
-
-

@@ -15,28 +15,43 @@ from asr_exp.runtime.signals import LEAVE
 
 
 def task_overrides() -> list[str]:
-    """What the user gave on the command line for this run (of a sweep: for this cell), to hand to another process."""
+    """What the user gave on the command line for this run (of a sweep: for this cell), to hand to another
+    process.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     hydra = HydraConfig.get()
-    users = [s.path for s in hydra.runtime.config_sources if s.provider == "user" and Path(s.path) != Path.cwd() / "conf"]
+    users = [
+        s.path
+        for s in hydra.runtime.config_sources
+        if s.provider == "user" and Path(s.path) != Path.cwd() / "conf"
+    ]
     return [*hydra.overrides.task, *(word for path in users for word in ("--config-dir", path))]
 
 
 def launch(devices: int, command: str, overrides: Sequence[str]) -> int:
     """Run `asr_exp COMMAND OVERRIDES` as `devices` ranks on this machine -> the exit status.
 
-    When one rank dies the others are ended; SIGINT and the signals of LEAVE sent to this process are handed on to the ranks.
-    Raises Stopped where they left because of one.
+    When one rank dies the others are ended; SIGINT and the signals of LEAVE sent to this process are handed
+    on to the ranks. Raises Stopped where they left because of one.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     threads = str(max(1, (os.cpu_count() or 1) // devices))
-    shared = {**os.environ, "WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices), "MASTER_ADDR": "127.0.0.1",
-              "MASTER_PORT": str(port), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
+    shared = {
+        **os.environ,
+        "WORLD_SIZE": str(devices),
+        "LOCAL_WORLD_SIZE": str(devices),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
+    }
     ranks = [
-        subprocess.Popen([sys.executable, "-m", "asr_exp", command, *overrides], env={**shared, "RANK": str(r), "LOCAL_RANK": str(r)})
+        subprocess.Popen(
+            [sys.executable, "-m", "asr_exp", command, *overrides],
+            env={**shared, "RANK": str(r), "LOCAL_RANK": str(r)},
+        )
         for r in range(devices)
     ]
 

@@ -7,14 +7,20 @@ from typing import Any
 
 from asr_exp.core.errors import Stopped
 
-# What asks a run to save and leave. submitit has SIGUSR2 for it and keeps SIGTERM, which comes beside it, to itself.
-LEAVE = (signal.SIGUSR1, signal.SIGUSR2) if "SUBMITIT_EXECUTOR" in os.environ else (signal.SIGTERM, signal.SIGUSR1)
+# What asks a run to save and leave. submitit has SIGUSR2 for it and keeps SIGTERM, which comes beside it, to
+# itself.
+LEAVE = (
+    (signal.SIGUSR1, signal.SIGUSR2)
+    if "SUBMITIT_EXECUTOR" in os.environ
+    else (signal.SIGTERM, signal.SIGUSR1)
+)
 
 
 class Signals:
     """Remembers that a signal of LEAVE came, for the training loop to save and leave at its next step.
 
-    at_once: where there is nothing to save (data is prepared, a split is scored), raise Stopped then and there.
+    at_once: where there is nothing to save (data is prepared, a split is scored), raise Stopped then and
+    there.
     """
 
     def __init__(self, at_once: bool = False) -> None:
@@ -23,7 +29,8 @@ class Signals:
 
     def __enter__(self) -> "Signals":
         for number in LEAVE:
-            with contextlib.suppress(ValueError):  # not the main thread: the signals are someone else's business
+            # not the main thread: the signals are someone else's business
+            with contextlib.suppress(ValueError):
                 self._before[number] = signal.signal(number, self._note)
         return self
 

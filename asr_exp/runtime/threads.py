@@ -1,4 +1,6 @@
-"""Work on several passes of a network at once, each in a thread of its own with a share of torch's threads."""
+"""Work on several passes of a network at once, each in a thread of its own with a share of torch's
+threads.
+"""
 
 import threading
 from collections import deque
@@ -12,7 +14,8 @@ import torch
 class PerThread:
     """An attribute of which each thread has its own value.
 
-    A thread that has set none finds what was set last: one of autograd's, say, in which a GPU's checkpointed layers are recomputed.
+    A thread that has set none finds what was set last: one of autograd's, say, in which a GPU's checkpointed
+    layers are recomputed.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -27,10 +30,14 @@ class PerThread:
 
 
 def side_by_side(items: Iterable[Any], make: Callable[[Any], Any], workers: int) -> Iterator[Any]:
-    """`make(item)` for each item, in order, `workers` of them at a time; one more than that is made ahead of its use."""
+    """`make(item)` for each item, in order, `workers` of them at a time; one more than that is made ahead of
+    its use.
+    """
     threads = torch.get_num_threads()
     made: deque[Future] = deque()
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(max(1, threads // workers),))
+    pool = ThreadPoolExecutor(
+        workers, initializer=torch.set_num_threads, initargs=(max(1, threads // workers),)
+    )
     try:
         for item in items:
             made.append(pool.submit(make, item))

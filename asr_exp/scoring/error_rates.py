@@ -1,4 +1,6 @@
-"""Error counts of reference and hypothesis, their rates, and 95 % intervals: pure functions and one dataclass of counts."""
+"""Error counts of reference and hypothesis, their rates, and 95 % intervals: pure functions and one dataclass
+of counts.
+"""
 
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -9,8 +11,12 @@ from rapidfuzz.distance import Levenshtein
 
 from asr_exp.scoring.intervals import Estimate, jackknife, rates_left_out
 
-READ_CER = "The references have no spaces between words: the WER counts whole sentences, so the CER is the figure to read."
-_WITHOUT_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")  # Thai, Lao, Burmese, Khmer, kana, Han
+READ_CER = (
+    "The references have no spaces between words: the WER counts whole sentences, so the CER is the figure to"
+    " read."
+)
+# Thai, Lao, Burmese, Khmer, kana, Han
+_WITHOUT_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 _LONGEST_WORDS = 6.0  # letters, on average; where someone has parted the words, they have fewer
 
 
@@ -25,8 +31,10 @@ class ErrorCounts:
 
     def __add__(self, other: "ErrorCounts") -> "ErrorCounts":
         return ErrorCounts(
-            self.substitutions + other.substitutions, self.deletions + other.deletions,
-            self.insertions + other.insertions, self.reference_length + other.reference_length,
+            self.substitutions + other.substitutions,
+            self.deletions + other.deletions,
+            self.insertions + other.insertions,
+            self.reference_length + other.reference_length,
         )
 
     @property
@@ -42,15 +50,18 @@ class ErrorCounts:
 def count_errors(reference: Sequence[Hashable], hypothesis: Sequence[Hashable]) -> ErrorCounts:
     """Counts between two sequences of units (words, phones, characters).
 
-    The fewest errors there can be (Levenshtein), as jiwer counts them. NIST's sclite weighs a substitution 4 and the others 3: where
-    alignments tie it has fewer substitutions, and at high rates now and then an error more in all.
+    The fewest errors there can be (Levenshtein), as jiwer counts them. NIST's sclite weighs a substitution 4
+    and the others 3: where alignments tie it has fewer substitutions, and at high rates now and then an error
+    more in all.
     """
     kinds = [edit.tag for edit in Levenshtein.editops(reference, hypothesis)]
     return ErrorCounts(kinds.count("replace"), kinds.count("delete"), kinds.count("insert"), len(reference))
 
 
 def error_places(reference: Sequence[Hashable], hypothesis: Sequence[Hashable]) -> list[int]:
-    """Where the edits of `count_errors` are: 2i + 1 for unit i of the reference, 2i for what is inserted before it."""
+    """Where the edits of `count_errors` are: 2i + 1 for unit i of the reference, 2i for what is inserted
+    before it.
+    """
     return [2 * edit.src_pos + (edit.tag != "insert") for edit in Levenshtein.editops(reference, hypothesis)]
 
 
@@ -65,7 +76,9 @@ def character_errors(reference: str, hypothesis: str) -> ErrorCounts:
 
 
 def unspaced(references: Iterable[str]) -> bool:
-    """Whether texts in a script that is written without spaces (Chinese, Japanese, Thai ...) have none: then see `READ_CER`."""
+    """Whether texts in a script that is written without spaces (Chinese, Japanese, Thai ...) have none: then
+    see `READ_CER`.
+    """
     text = " ".join(references)
     return len(_WITHOUT_SPACES.findall(text)) > _LONGEST_WORDS * max(1, len(text.split()))
 
@@ -73,10 +86,12 @@ def unspaced(references: Iterable[str]) -> bool:
 def clustered_rate(clusters: Iterable[tuple[int, int]]) -> Estimate | None:
     """A rate with its 95 % interval, by the jackknife of `intervals`; None without a reference.
 
-    clusters: (errors, reference length) of each speaker, or of each utterance where speakers cannot be told apart. There is no
-    interval where they do not say how far the rate can be trusted: fewer than two have a reference, or all have the same rate.
+    clusters: (errors, reference length) of each speaker, or of each utterance where speakers cannot be told
+    apart. There is no interval where they do not say how far the rate can be trusted: fewer than two have a
+    reference, or all have the same rate.
     """
-    table = np.array(sorted(clusters), dtype=np.float64).reshape(-1, 2)  # the same to the last digit in whatever order they came
+    # the same to the last digit in whatever order they came
+    table = np.array(sorted(clusters), dtype=np.float64).reshape(-1, 2)
     if not table[:, 1].any():
         return None
     rates, left_out = rates_left_out(table[:, :1].T, table[:, 1])
@@ -84,7 +99,9 @@ def clustered_rate(clusters: Iterable[tuple[int, int]]) -> Estimate | None:
 
 
 class Tally:
-    """Adds up a split's counts utterance by utterance; holds two numbers per speaker and per utterance, nothing per word."""
+    """Adds up a split's counts utterance by utterance; holds two numbers per speaker and per utterance,
+    nothing per word.
+    """
 
     def __init__(self, phones: bool):
         self.phones = phones
@@ -110,15 +127,25 @@ class Tally:
     def summary(self) -> Mapping[str, object]:
         """What result.json says of a split. ci95 belongs to WER, or to PER for phones; it is Student's."""
         by_speaker = len(self._speakers) > 1
-        rates = {s: e / n if n else None for s, (e, n) in sorted(self._speakers.items())} if by_speaker else None
-        clusters = [*((e, n) for e, n in self._speakers.values()), *self._unnamed] if by_speaker else self._alone
+        rates = (
+            {s: e / n if n else None for s, (e, n) in sorted(self._speakers.items())} if by_speaker else None
+        )
+        clusters = (
+            [*((e, n) for e, n in self._speakers.values()), *self._unnamed] if by_speaker else self._alone
+        )
         estimate = clustered_rate(clusters)
         within = estimate.interval if estimate else None
         return {
-            "wer": None if self.phones else self.words.rate, "cer": None if self.phones else self.characters.rate,
+            "wer": None if self.phones else self.words.rate,
+            "cer": None if self.phones else self.characters.rate,
             "per": self.words.rate if self.phones else None,
-            "substitutions": self.words.substitutions, "deletions": self.words.deletions, "insertions": self.words.insertions,
-            "reference_length": self.words.reference_length, "utterances": self.utterances,
-            "ci95": within, "ci95_degrees": estimate.degrees if estimate and within else None,
-            "ci95_clusters": "speaker" if by_speaker else "utterance", "rate_by_speaker": rates,
+            "substitutions": self.words.substitutions,
+            "deletions": self.words.deletions,
+            "insertions": self.words.insertions,
+            "reference_length": self.words.reference_length,
+            "utterances": self.utterances,
+            "ci95": within,
+            "ci95_degrees": estimate.degrees if estimate and within else None,
+            "ci95_clusters": "speaker" if by_speaker else "utterance",
+            "rate_by_speaker": rates,
         }

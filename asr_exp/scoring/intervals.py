@@ -1,10 +1,12 @@
-"""How far an error rate can be trusted: the jackknife over speakers and Student's t, the one method for every 95 % interval here.
+"""How far an error rate can be trusted: the jackknife over speakers and Student's t, the one method for every
+95 % interval here.
 
-A rate is a sum of errors over a sum of words, and what one speaker says is not independent. So whole speakers (clusters) are left
-out in turn; how much the rate moves gives its variance (Tukey 1958; on average not too small, Efron & Stein 1981), and the interval
-is Student's, as MacKinnon, Nielsen & Webb (2023) advise where clusters are few, with one degree of freedom fewer than there are
-clusters; a speaker who says much more than the others makes their effective number smaller (Carter, Schnepel & Steigerwald 2017). It
-is what a bootstrap over clusters (Bisani & Ney 2004) comes to, less the chance in its draws, and less its intervals that are too
+A rate is a sum of errors over a sum of words, and what one speaker says is not independent. So whole speakers
+(clusters) are left out in turn; how much the rate moves gives its variance (Tukey 1958; on average not too
+small, Efron & Stein 1981), and the interval is Student's, as MacKinnon, Nielsen & Webb (2023) advise where
+clusters are few, with one degree of freedom fewer than there are clusters; a speaker who says much more than
+the others makes their effective number smaller (Carter, Schnepel & Steigerwald 2017). It is what a bootstrap
+over clusters (Bisani & Ney 2004) comes to, less the chance in its draws, and less its intervals that are too
 narrow for a handful of speakers. Pure functions; numpy only.
 """
 
@@ -24,7 +26,8 @@ NOTHING = 1e-12  # what rounding leaves of a difference between equal rates
 class Estimate:
     """A rate, or a difference of rates, as fractions, with its standard error and degrees of freedom.
 
-    error: None where there is but one cluster, 0 where all clusters agree to the last digit. least: what the truth cannot be below.
+    error: None where there is but one cluster, 0 where all clusters agree to the last digit. least: what the
+    truth cannot be below.
     """
 
     value: float
@@ -34,7 +37,9 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval; None where the clusters do not tell how far to trust the value: there is one, or they do not differ."""
+        """95 % interval; None where the clusters do not tell how far to trust the value: there is one, or
+        they do not differ.
+        """
         if not self.error:
             return None
         reach = self.error * student_quantile(LEVEL, self.degrees)
@@ -42,7 +47,9 @@ class Estimate:
 
     @property
     def p(self) -> float | None:
-        """Two-sided p value of the truth being 0. Where all clusters agree to the last digit it is the sign test's."""
+        """Two-sided p value of the truth being 0. Where all clusters agree to the last digit it is the sign
+        test's.
+        """
         if self.error is None:
             return None
         if self.error:
@@ -58,8 +65,8 @@ class Estimate:
 def rates_left_out(errors: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rates, and what they are with each cluster left out.
 
-    errors: (runs, clusters); lengths: (clusters,), units of the references -> (runs,), (runs, clusters). The second is empty, (runs, 0),
-    where fewer than two clusters have a reference.
+    errors: (runs, clusters); lengths: (clusters,), units of the references -> (runs,), (runs, clusters). The
+    second is empty, (runs, 0), where fewer than two clusters have a reference.
     """
     whole = errors.sum(axis=1) / lengths.sum()
     if np.count_nonzero(lengths) < 2:
@@ -67,12 +74,19 @@ def rates_left_out(errors: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray,
     return whole, (errors.sum(axis=1, keepdims=True) - errors) / (lengths.sum() - lengths)
 
 
-def jackknife(value: float, left_out: np.ndarray, lengths: np.ndarray, between: Sequence[np.ndarray] = (),
-              least: float = -math.inf) -> Estimate:
-    """The estimate of a value, from the values of runs with each cluster left out, (runs, clusters). lengths: (clusters,).
+def jackknife(
+    value: float,
+    left_out: np.ndarray,
+    lengths: np.ndarray,
+    between: Sequence[np.ndarray] = (),
+    least: float = -math.inf,
+) -> Estimate:
+    """The estimate of a value, from the values of runs with each cluster left out, (runs, clusters). lengths:
+    (clusters,).
 
-    The runs share their clusters, so the mean of their variances does not shrink with their number. between: values that vary by
-    seed as well, an array for each independent group of runs; the variance of their mean is added.
+    The runs share their clusters, so the mean of their variances does not shrink with their number. between:
+    values that vary by seed as well, an array for each independent group of runs; the variance of their mean
+    is added.
     """
     clusters = left_out.shape[1]
     if clusters < 2:
@@ -84,14 +98,18 @@ def jackknife(value: float, left_out: np.ndarray, lengths: np.ndarray, between: 
 
 
 def summed(value: float, parts: Sequence[tuple[float, float]], least: float = -math.inf) -> Estimate:
-    """An estimate whose variance is a sum of independent parts: (variance, degrees of freedom) of each (Satterthwaite 1946)."""
+    """An estimate whose variance is a sum of independent parts: (variance, degrees of freedom) of each
+    (Satterthwaite 1946).
+    """
     variance = sum(part for part, _ in parts)
     if variance < NOTHING**2:
         return Estimate(value, 0.0, parts[0][1], least)
-    return Estimate(value, math.sqrt(variance), variance**2 / sum(part**2 / degrees for part, degrees in parts), least)
+    return Estimate(
+        value, math.sqrt(variance), variance**2 / sum(part**2 / degrees for part, degrees in parts), least
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # Student's t
 
 

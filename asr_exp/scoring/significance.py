@@ -1,7 +1,7 @@
 """Is one error rate lower than another, or is it luck? Pure functions on arrays of errors; numpy only.
 
-`compare_rates` asks whether other speakers (and seeds) would say the same, `bootstrap` asks it by drawing them; `mapsswe` looks at the
-stretches of words where either of two recognisers erred.
+`compare_rates` asks whether other speakers (and seeds) would say the same, `bootstrap` asks it by drawing
+them; `mapsswe` looks at the stretches of words where either of two recognisers erred.
 """
 
 import math
@@ -14,7 +14,8 @@ from asr_exp.scoring.intervals import LEVEL, Estimate, jackknife, rates_left_out
 
 RESAMPLES = 10_000
 CHUNK = 1 << 21  # random draws held at a time
-GOOD_WORDS = 2  # that all recognisers got right, and that part one segment from the next: the default of NIST's sc_stats
+# that all recognisers got right, and that part one segment from the next: the default of NIST's sc_stats
+GOOD_WORDS = 2
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,19 @@ class Comparison:
     difference: Estimate
 
 
-def compare_rates(a: np.ndarray, b: np.ndarray, lengths: np.ndarray, clusters: np.ndarray, matched: bool = False) -> Comparison:
-    """Paired, clustered t test of the difference of two micro-averaged error rates, by the jackknife of `intervals`.
+def compare_rates(
+    a: np.ndarray, b: np.ndarray, lengths: np.ndarray, clusters: np.ndarray, matched: bool = False
+) -> Comparison:
+    """Paired, clustered t test of the difference of two micro-averaged error rates, by the jackknife of
+    `intervals`.
 
-    a, b: (runs, utterances), errors of each group's runs, which differ by their seeds; lengths: (utterances,), units of the
-    references; clusters: (utterances,), 0 .. clusters - 1, what is left out together: utterances of one speaker. matched: run i of
-    both groups has the same seed, and seeds are compared in pairs.
+    a, b: (runs, utterances), errors of each group's runs, which differ by their seeds; lengths:
+    (utterances,), units of the references; clusters: (utterances,), 0 .. clusters - 1, what is left out
+    together: utterances of one speaker. matched: run i of both groups has the same seed, and seeds are
+    compared in pairs.
 
-    To the variance over speakers that between runs is added. What speakers and seeds do together is in both, so with several seeds
-    the error is rather too large than too small.
+    To the variance over speakers that between runs is added. What speakers and seeds do together is in both,
+    so with several seeds the error is rather too large than too small.
     """
     totals = _by_cluster(a, b, lengths, clusters)
     rates, left_out = rates_left_out(totals[:-1], totals[-1])
@@ -46,7 +51,9 @@ def compare_rates(a: np.ndarray, b: np.ndarray, lengths: np.ndarray, clusters: n
     return Comparison(
         jackknife(float(of_a.mean()), without_a, totals[-1], [of_a], least=0.0),
         jackknife(float(of_b.mean()), without_b, totals[-1], [of_b], least=0.0),
-        jackknife(float(of_a.mean() - of_b.mean()), moved, totals[-1], [of_a - of_b] if matched else [of_a, of_b]),
+        jackknife(
+            float(of_a.mean() - of_b.mean()), moved, totals[-1], [of_a - of_b] if matched else [of_a, of_b]
+        ),
     )
 
 
@@ -55,13 +62,15 @@ def _by_cluster(a: np.ndarray, b: np.ndarray, lengths: np.ndarray, clusters: np.
     return np.stack([np.bincount(clusters, weights=row) for row in np.concatenate([a, b, lengths[None]])])
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # bootstrap
 
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Of differences A - B resampled: (2.5 %, 97.5 %) percentiles, the share below 0 (A is better), and the two-sided p value."""
+    """Of differences A - B resampled: (2.5 %, 97.5 %) percentiles, the share below 0 (A is better), and the
+    two-sided p value.
+    """
 
     resamples: int
     percentiles: tuple[float, float]
@@ -69,12 +78,21 @@ class Bootstrap:
     p: float
 
 
-def bootstrap(a: np.ndarray, b: np.ndarray, lengths: np.ndarray, clusters: np.ndarray, matched: bool = False,
-              resamples: int = RESAMPLES, seed: int = 0) -> Bootstrap | None:
-    """Paired bootstrap of the difference of two micro-averaged error rates, by clusters (Bisani & Ney 2004); None for a single cluster.
+def bootstrap(
+    a: np.ndarray,
+    b: np.ndarray,
+    lengths: np.ndarray,
+    clusters: np.ndarray,
+    matched: bool = False,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Bootstrap | None:
+    """Paired bootstrap of the difference of two micro-averaged error rates, by clusters (Bisani & Ney 2004);
+    None for a single cluster.
 
-    Arguments as of `compare_rates`. Clusters and seeds are drawn with replacement, independently of each other (Owen 2007). With fewer
-    than some twenty clusters its intervals are too narrow and its p values too small; those of `compare_rates` hold there too.
+    Arguments as of `compare_rates`. Clusters and seeds are drawn with replacement, independently of each
+    other (Owen 2007). With fewer than some twenty clusters its intervals are too narrow and its p values too
+    small; those of `compare_rates` hold there too.
     """
     totals = _by_cluster(a, b, lengths, clusters).T
     if np.count_nonzero(totals[:, -1]) < 2:
@@ -91,7 +109,9 @@ def bootstrap(a: np.ndarray, b: np.ndarray, lengths: np.ndarray, clusters: np.nd
 
 
 def _drawn_rates(totals: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """(clusters, runs + 1), the last column the references' lengths -> (resamples, runs); nan where no word was drawn."""
+    """(clusters, runs + 1), the last column the references' lengths -> (resamples, runs); nan where no word
+    was drawn.
+    """
     clusters, rates = len(totals), np.full((resamples, totals.shape[1] - 1), np.nan)
     for start in range(0, resamples, max(1, CHUNK // clusters)):
         rows = min(max(1, CHUNK // clusters), resamples - start)
@@ -106,28 +126,34 @@ def _shares(runs: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
     return rng.multinomial(runs, np.full(runs, 1 / runs), resamples) / runs
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # matched pairs
 
 
 @dataclass(frozen=True)
 class MatchedPairs:
-    """z is positive where A makes more errors; None where all segments differ alike (then p is the sign test's)."""
+    """z is positive where A makes more errors; None where all segments differ alike (then p is the sign
+    test's).
+    """
 
     segments: int
     z: float | None
     p: float
 
 
-def mapsswe(a: Sequence[Sequence[Sequence[int]]], b: Sequence[Sequence[Sequence[int]]], words: np.ndarray) -> MatchedPairs:
+def mapsswe(
+    a: Sequence[Sequence[Sequence[int]]], b: Sequence[Sequence[Sequence[int]]], words: np.ndarray
+) -> MatchedPairs:
     """Matched-pairs sentence-segment word error test (Gillick & Cox 1989; Pallett et al. 1990 for NIST).
 
-    a, b: for each run of a group, for each utterance, where its errors are: 2i + 1 for word i of the reference, 2i for what is
-    inserted before it. words: (utterances,), of the references. A segment holds errors, and is parted from the next by the end of
-    the utterance or by `GOOD_WORDS` words in a row that every run got right; the errors in different segments are taken as
-    independent. Several runs of a group count with the mean of their errors: the test is of these runs, not of other seeds.
+    a, b: for each run of a group, for each utterance, where its errors are: 2i + 1 for word i of the
+    reference, 2i for what is inserted before it. words: (utterances,), of the references. A segment holds
+    errors, and is parted from the next by the end of the utterance or by `GOOD_WORDS` words in a row that
+    every run got right; the errors in different segments are taken as independent. Several runs of a group
+    count with the mean of their errors: the test is of these runs, not of other seeds.
     """
-    starts = 2 * np.concatenate([[0], np.cumsum(words + GOOD_WORDS)[:-1]])  # even, as the places within an utterance begin
+    # even, as the places within an utterance begin
+    starts = 2 * np.concatenate([[0], np.cumsum(words + GOOD_WORDS)[:-1]])
     laid = [[_laid_out(run, starts) for run in group] for group in (a, b)]
     places = np.unique(np.concatenate([run for group in laid for run in group]))
     if not len(places):
@@ -135,14 +161,18 @@ def mapsswe(a: Sequence[Sequence[Sequence[int]]], b: Sequence[Sequence[Sequence[
     right_between = places[1:] // 2 - (places[:-1] + 1) // 2
     segment = np.concatenate([[0], np.cumsum(right_between >= GOOD_WORDS)])
     of_a, of_b = (
-        np.bincount(segment[np.searchsorted(places, np.concatenate(group))], minlength=segment[-1] + 1) / len(group) for group in laid
+        np.bincount(segment[np.searchsorted(places, np.concatenate(group))], minlength=segment[-1] + 1)
+        / len(group)
+        for group in laid
     )
     return _z_test(of_a - of_b)
 
 
 def _laid_out(run: Sequence[Sequence[int]], starts: np.ndarray) -> np.ndarray:
     """A run's errors on one line on which all utterances stand, one after another."""
-    return np.repeat(starts, [len(one) for one in run]) + np.array([place for one in run for place in one], dtype=np.int64)
+    return np.repeat(starts, [len(one) for one in run]) + np.array(
+        [place for one in run for place in one], dtype=np.int64
+    )
 
 
 def _z_test(differences: np.ndarray) -> MatchedPairs:

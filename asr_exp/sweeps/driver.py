@@ -1,7 +1,8 @@
 """Run a sweep: every cell of a grid, or a search by one or more workers; and tell how it went.
 
-Cells are run by Hydra's launcher, here or elsewhere (hydra/launcher=joblib, submitit_slurm), and write their rows of the record
-themselves. A search's workers are what is launched: each takes trials from the study until there are enough.
+Cells are run by Hydra's launcher, here or elsewhere (hydra/launcher=joblib, submitit_slurm), and write their
+rows of the record themselves. A search's workers are what is launched: each takes trials from the study until
+there are enough.
 """
 
 import hashlib
@@ -58,25 +59,45 @@ def sweep(hydra: "Hydra", make_job: Callable[[Path], CellRunner], command: str, 
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UserError(
-            "-m under torchrun would leave all ranks waiting when one cell fails. Start it with `python -m asr_exp -m ...`, "
-            "and trainer.devices=N for N processes a cell."
+            "-m under torchrun would leave all ranks waiting when one cell fails. Start it with `python -m"
+            " asr_exp -m ...`, and trainer.devices=N for N processes a cell."
         )
     config = _composed(hydra, [word for word in overrides if not word.startswith("hydra.mode=")])
-    values = {name: config.sweep[name.partition(".")[2]] if "." in name else config.sweeper for name in SWEEP_KEYS}
-    if found := [told for name, value in values.items() if value is not None for told in bound_problems(name, value, SWEEP_KEYS[name])]:
+    values = {
+        name: config.sweep[name.partition(".")[2]] if "." in name else config.sweeper for name in SWEEP_KEYS
+    }
+    if found := [
+        told
+        for name, value in values.items()
+        if value is not None
+        for told in bound_problems(name, value, SWEEP_KEYS[name])
+    ]:
         raise UserError("\n".join(found))
     fixed, ranges = split_overrides(overrides)
     folder = Path("sweeps") / (config.sweep.name or derived_name(command, overrides, ranges))
-    asked = [f"hydra.sweep.dir={folder}", "hydra.sweeper.params=null", *overrides]  # which the overrides have taken in
+    # which the overrides have taken in
+    asked = [f"hydra.sweep.dir={folder}", "hydra.sweeper.params=null", *overrides]
     if not _here(config):
-        print(f"Cells are run by {config.hydra.launcher._target_.rpartition('.')[2]}; {folder / 'table.md'} grows as they end.", flush=True)
+        print(
+            f"Cells are run by {config.hydra.launcher._target_.rpartition('.')[2]}; {folder / 'table.md'}"
+            " grows as they end.",
+            flush=True,
+        )
     if config.sweeper == "grid":
         if endless := [str(one) for one in ranges if one.values is None]:
-            raise UserError(f"{endless[0]} has no end of values; search it with sweeper=optuna or sweeper=random, or list values.")
-        returned = hydra.multirun(config_name="config", task_function=make_job(folder.absolute()), overrides=asked)
+            raise UserError(
+                f"{endless[0]} has no end of values; search it with sweeper=optuna or sweeper=random, or list"
+                " values."
+            )
+        returned = hydra.multirun(
+            config_name="config", task_function=make_job(folder.absolute()), overrides=asked
+        )
         return _told(folder, {done.return_value.overrides for batch in returned or () for done in batch})
     if not ranges:
-        raise UserError(f"sweeper={config.sweeper} has nothing to search: give a range, such as optimizer.lr=tag(log,interval(1e-5,1e-3)).")
+        raise UserError(
+            f"sweeper={config.sweeper} has nothing to search: give a range, such as"
+            " optimizer.lr=tag(log,interval(1e-5,1e-3))."
+        )
     if config.sweeper == "wandb":
         from asr_exp.sweeps.wandb_file import write
 
@@ -85,7 +106,9 @@ def sweep(hydra: "Hydra", make_job: Callable[[Path], CellRunner], command: str, 
 
 
 def derived_name(command: str, overrides: Sequence[str], ranges: Sequence[Range]) -> str:
-    """A name for the record that the same command leads to again, in whatever order its words are: what is varied, and a hash."""
+    """A name for the record that the same command leads to again, in whatever order its words are: what is
+    varied, and a hash.
+    """
     words = record.identity(overrides)
     sweeper = [word for word in overrides if word.startswith("sweeper=")]
     digest = hashlib.sha256(json.dumps([command, *sweeper, words]).encode()).hexdigest()[:6]
@@ -95,11 +118,15 @@ def derived_name(command: str, overrides: Sequence[str], ranges: Sequence[Range]
 
 
 def _composed(hydra: "Hydra", overrides: Sequence[str]) -> "DictConfig":
-    """The config that is common to all cells, Hydra's own part included: what has several values is left at its default."""
+    """The config that is common to all cells, Hydra's own part included: what has several values is left at
+    its default.
+    """
     from hydra.types import RunMode
 
     fixed, _ = split_overrides(overrides)
-    return hydra.compose_config("config", [*fixed, "hydra.mode=RUN"], run_mode=RunMode.RUN, with_log_configuration=False)
+    return hydra.compose_config(
+        "config", [*fixed, "hydra.mode=RUN"], run_mode=RunMode.RUN, with_log_configuration=False
+    )
 
 
 def _here(config: "DictConfig") -> bool:
@@ -112,7 +139,7 @@ def _own(overrides: Sequence[str]) -> list[str]:
     return [word for word in overrides if not re.match(r"[+~]*(hydra[./]|sweeper=|sweep\.)", word)]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # a search
 
 
@@ -135,7 +162,9 @@ class Worker:
 
     def study(self) -> Study:
         o = self.options
-        return Study(self.folder, self.storage, self.ranges, self.settings, o["sampler"], o["seed"], o["startup"])
+        return Study(
+            self.folder, self.storage, self.ranges, self.settings, o["sampler"], o["seed"], o["startup"]
+        )
 
     def __call__(self, _: "DictConfig | None" = None) -> None:
         study, drawn = self.study(), time.monotonic()
@@ -155,7 +184,11 @@ class Worker:
         own = [f"sweep.trial={number}", f"sweep.name={self.folder.name}", f"sweep.storage='{self.storage}'"]
         asked = [*configs.to_hydra_overrides([*self.fixed, *varied]), *own, "hydra.mode=RUN"]
         try:
-            return configs.hydra_at(folders).run(config_name="config", task_function=self.job, overrides=asked).return_value
+            return (
+                configs.hydra_at(folders)
+                .run(config_name="config", task_function=self.job, overrides=asked)
+                .return_value
+            )
         except Exception as error:  # it could not be composed
             cell = SweepCell(number + 1, "failed", shlex.join(_own([*self.fixed, *varied])))
             return self.job.failed(cell, configs.translate_error(error, folders) or error)
@@ -169,18 +202,31 @@ class Worker:
 
 
 def _search(
-    hydra: "Hydra", job: CellRunner, folder: Path, config: "DictConfig", fixed: Sequence[str], ranges: Sequence[Range], asked: list[str]
+    hydra: "Hydra",
+    job: CellRunner,
+    folder: Path,
+    config: "DictConfig",
+    fixed: Sequence[str],
+    ranges: Sequence[Range],
+    asked: list[str],
 ) -> int:
     own, options = _own(fixed), dict(config.sweep)
     if options["metric"] and not re.fullmatch(r"(train|dev|test)\.(wer|cer|per)", options["metric"]):
-        raise UserError(f"sweep.metric={options['metric']} is not SPLIT.RATE, such as dev.wer, dev.cer or test.per.")
+        raise UserError(
+            f"sweep.metric={options['metric']} is not SPLIT.RATE, such as dev.wer, dev.cer or test.per."
+        )
     if job.command == "train" and trains_nothing(config) and (options["metric"] or "dev").startswith("dev"):
-        raise UserError("A run that trains nothing (model.head=keep trainer.max_steps=0) reads no dev and has no dev score to search by; "
-                        "search with evaluate -m run=CHECKPOINT split=dev, or give sweep.metric=test.wer.")
+        raise UserError(
+            "A run that trains nothing (model.head=keep trainer.max_steps=0) reads no dev and has no dev"
+            " score to search by; search with evaluate -m run=CHECKPOINT split=dev, or give"
+            " sweep.metric=test.wer."
+        )
     if config.sweeper == "random":
         options["sampler"] = "random"
     kept = [word for word in fixed if re.match(r"sweep\.(prune|startup)=", word)]
-    settings = " ".join([job.command, *sorted(own), *map(str, ranges), f"minimise={options['metric'] or 'best'}"])
+    settings = " ".join(
+        [job.command, *sorted(own), *map(str, ranges), f"minimise={options['metric'] or 'best'}"]
+    )
     storage = options["storage"] or f"sqlite:///{folder.absolute() / 'study.db'}"
     worker = Worker(job, folder.absolute(), storage, (*own, *kept), tuple(ranges), settings, options)
     study = worker.study()
@@ -203,27 +249,35 @@ def _work(hydra: "Hydra", worker: Worker, config: "DictConfig", asked: list[str]
     count = worker.options["workers"]
     if _here(config):
         if count > 1:
-            raise UserError(f"sweep.workers={count} needs hydra/launcher=joblib (this machine) or submitit_slurm (a cluster), "
-                            "or give the same command in several shells.")
+            raise UserError(
+                f"sweep.workers={count} needs hydra/launcher=joblib (this machine) or submitit_slurm (a"
+                " cluster), or give the same command in several shells."
+            )
         worker()
         return
     plain = [word for word in split_overrides(asked)[0] if not word.startswith("hydra.mode=")]
-    master = hydra.compose_config("config", [*plain, "hydra.mode=MULTIRUN"], run_mode=RunMode.MULTIRUN, with_log_configuration=False)
+    master = hydra.compose_config(
+        "config", [*plain, "hydra.mode=MULTIRUN"], run_mode=RunMode.MULTIRUN, with_log_configuration=False
+    )
     context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(master))
-    launcher = Plugins.instance().instantiate_launcher(config=master, hydra_context=context, task_function=worker)
+    launcher = Plugins.instance().instantiate_launcher(
+        config=master, hydra_context=context, task_function=worker
+    )
     for done in launcher.launch([_own(plain)] * count, initial_job_idx=0):
         _ = done.return_value  # raises what a worker has raised
 
 
 def draw(study: Study, measure: str | None) -> None:
-    """The study as pictures, where there is something to see. measure: what is searched (None: the best on dev)."""
+    """The study as pictures, where there is something to see. measure: what is searched (None: the best on
+    dev).
+    """
     from asr_exp.sweeps.pictures import draw_study
 
     metric = next((cell.metric for cell in record.read(study.folder) if cell.metric), "wer")
     draw_study(study.study, study.folder, study.ranges, measure or f"dev {metric.upper()}")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # how it went
 
 
@@ -233,8 +287,10 @@ def _say_best(study: Study, folder: Path, total: int) -> None:
     done = study.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     if done:
         best = min(done, key=lambda one: one.value or 0.0)
-        print(f"\nbest of {len(done)} finished trials: {percent(best.value)} by trial {best.number + 1}:\n  "
-              + shlex.join(study.overrides(best.params)))
+        print(
+            f"\nbest of {len(done)} finished trials: {percent(best.value)} by trial {best.number + 1}:\n  "
+            + shlex.join(study.overrides(best.params))
+        )
         print(f"pictures, study, table: {folder} (sweep.trials={2 * total} goes on with it)")
 
 
@@ -242,12 +298,21 @@ def _told(folder: Path, overrides: set[str] | None) -> int:
     """A line a cell (of these overrides; None: of all) and the exit status: 1 where one has failed."""
     cells = [cell for cell in record.read(folder) if overrides is None or cell.overrides in overrides]
     failed = sum(cell.status == "failed" for cell in cells)
-    print(f"\n{len(cells) - failed} of {len(cells)} cells done" + (f", {failed} failed" if failed else "") + f": {folder / 'table.md'}")
+    print(
+        f"\n{len(cells) - failed} of {len(cells)} cells done"
+        + (f", {failed} failed" if failed else "")
+        + f": {folder / 'table.md'}"
+    )
     # In a line, a key goes by its last part: lr=0.001.
-    names = [re.sub(r"(^| )\+*(?:\w+\.)+(\w+=)", r"\1\2", name) for name in record.varied(cell.overrides for cell in cells)]
+    names = [
+        re.sub(r"(^| )\+*(?:\w+\.)+(\w+=)", r"\1\2", name)
+        for name in record.varied(cell.overrides for cell in cells)
+    ]
     width = max(map(len, names), default=0)
     for cell, name in zip(cells, names, strict=True):
         status = "ok" if cell.status == "finished" else cell.status
-        said = cell.as_message() or shorten(cell.reason.removeprefix("Pruned: "), max(30, 69 - width), placeholder=" ...")
+        said = cell.as_message() or shorten(
+            cell.reason.removeprefix("Pruned: "), max(30, 69 - width), placeholder=" ..."
+        )
         print(f"{status:<7}  {name:<{width}}  {said}".rstrip())
     return 1 if failed else 0

@@ -1,4 +1,5 @@
-"""A study as pictures: history, importance of the parameters, parallel coordinates; each a PNG, all of them in one HTML page.
+"""A study as pictures: history, importance of the parameters, parallel coordinates; each a PNG, all of them
+in one HTML page.
 
 The page is whole by itself: the drawings are in it as SVG, and it asks for nothing from anywhere.
 """
@@ -49,20 +50,29 @@ def draw_study(study: "optuna.Study", folder: Path, ranges: Sequence[Range], mea
         return
     drawings = {
         "history": ("The way of the search", "Each trial in its turn.", draw_history(trials, measure)),
-        "importance": ("What matters", "By the trials that finished (PED-ANOVA).", draw_importance(study, ranges, measure)),
-        "parallel": ("Settings and scores", "A line a finished trial: the stronger the better, the best in red.",
-                     draw_parallel(trials, ranges, measure)),
-    }  # fmt: skip
+        "importance": (
+            "What matters",
+            "By the trials that finished (PED-ANOVA).",
+            draw_importance(study, ranges, measure),
+        ),
+        "parallel": (
+            "Settings and scores",
+            "A line a finished trial: the stronger the better, the best in red.",
+            draw_parallel(trials, ranges, measure),
+        ),
+    }
     parts = []
     for name, (title, caption, figure) in drawings.items():
         beside = folder / f".{name}.new.png"
         figure.savefig(beside, dpi=144)
         beside.replace(folder / f"{name}.png")
-        parts.append(f"<h2>{title}</h2>\n<p class=dim>{caption}</p>\n<div class=wide>{_svg(figure, name)}</div>")
+        parts.append(
+            f"<h2>{title}</h2>\n<p class=dim>{caption}</p>\n<div class=wide>{_svg(figure, name)}</div>"
+        )
     write_text(folder / "study.html", _page(folder.name, trials, ranges, measure, parts))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the drawings
 
 
@@ -76,23 +86,46 @@ def draw_history(trials: Trials, measure: str) -> "Figure":
         best = min(best, one.value)
         path.append(100 * best)
     numbers = [one.number + 1 for one in finished]
-    axes.step([*numbers, len(trials)], [*path, path[-1]], where="post", color=BLUE, linewidth=1.6, label="best so far")
+    axes.step(
+        [*numbers, len(trials)],
+        [*path, path[-1]],
+        where="post",
+        color=BLUE,
+        linewidth=1.6,
+        label="best so far",
+    )
     axes.scatter(numbers, [100 * one.value for one in finished], s=26, color=BLUE, zorder=3, label="finished")
-    pruned = [(one.number + 1, 100 * min(one.intermediate_values.values())) for one in _in(trials, "PRUNED") if one.intermediate_values]
+    pruned = [
+        (one.number + 1, 100 * min(one.intermediate_values.values()))
+        for one in _in(trials, "PRUNED")
+        if one.intermediate_values
+    ]
     if pruned:
         places, scores = zip(*pruned, strict=True)
         axes.scatter(places, scores, s=30, marker="x", color=GREY, zorder=2, label="pruned (best until then)")
     if failed := [one.number + 1 for one in _in(trials, "FAIL")]:
-        axes.plot(failed, [0.02] * len(failed), "v", color=RED, transform=axes.get_xaxis_transform(), label="failed", clip_on=False)
+        axes.plot(
+            failed,
+            [0.02] * len(failed),
+            "v",
+            color=RED,
+            transform=axes.get_xaxis_transform(),
+            label="failed",
+            clip_on=False,
+        )
     axes.locator_params(axis="x", integer=True)
     axes.set(xlabel="trial", ylabel=f"{measure} (%)")
     axes.grid(axis="y", color="#e6e6e6")
-    axes.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, fontsize=9)
+    axes.legend(
+        frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, fontsize=9
+    )
     return figure
 
 
 def draw_importance(study: "optuna.Study", ranges: Sequence[Range], measure: str) -> "Figure":
-    """How much of the difference between good and bad trials each parameter accounts for (PED-ANOVA, Watanabe et al. 2023)."""
+    """How much of the difference between good and bad trials each parameter accounts for (PED-ANOVA, Watanabe
+    et al. 2023).
+    """
     shares = importances(study) if len(_finished(study.get_trials(deepcopy=False))) >= ENOUGH else {}
     names = sorted((one.name for one in ranges), key=lambda name: shares.get(name, 0.0))
     figure, axes = _figure(8, 1.0 + 0.42 * len(names))
@@ -122,7 +155,9 @@ def importances(study: "optuna.Study") -> dict[str, float]:
 
 
 def draw_parallel(trials: Trials, ranges: Sequence[Range], measure: str) -> "Figure":
-    """A line a finished trial, from setting to setting to its score: the stronger the better, the best in red, on top."""
+    """A line a finished trial, from setting to setting to its score: the stronger the better, the best in
+    red, on top.
+    """
     from matplotlib import colormaps
     from matplotlib.colors import Normalize
 
@@ -130,11 +165,20 @@ def draw_parallel(trials: Trials, ranges: Sequence[Range], measure: str) -> "Fig
     scores = [100 * one.value for one in finished]
     low, high = min(scores), max(scores)
     figure, axes = _figure(max(8.0, 1.9 * (len(ranges) + 1)), 4.4)
-    colour, shade = colormaps["Blues_r"], Normalize(low, high + 0.3 * (high - low) + 1e-9)  # the worst still to be seen
+    # the worst still to be seen
+    colour, shade = colormaps["Blues_r"], Normalize(low, high + 0.3 * (high - low) + 1e-9)
     for one, score in zip(finished, scores, strict=True):
-        heights = [*(_height(range_, one.params[range_.name]) for range_ in ranges), (score - low) / (high - low) if high > low else 0.5]
+        heights = [
+            *(_height(range_, one.params[range_.name]) for range_ in ranges),
+            (score - low) / (high - low) if high > low else 0.5,
+        ]
         best = one is finished[-1]
-        axes.plot(heights, color=RED if best else colour(shade(score)), linewidth=2.4 if best else 1.3, zorder=2 + best)
+        axes.plot(
+            heights,
+            color=RED if best else colour(shade(score)),
+            linewidth=2.4 if best else 1.3,
+            zorder=2 + best,
+        )
     for place, one in enumerate(ranges):
         _axis(axes, place, one.name.replace(".", ".\n"), _ticks(one))
     ends = [(0.0, f"{low:.2f}"), (1.0, f"{high:.2f}")] if high > low else [(0.5, f"{low:.2f}")]
@@ -166,16 +210,23 @@ def _height(one: Range, value: Any) -> float:
 
 
 def _ticks(one: Range) -> list[tuple[float, str]]:
-    """Heights on the axis of a range, and what stands there: every value of a few, else both ends and round numbers between them."""
+    """Heights on the axis of a range, and what stands there: every value of a few, else both ends and round
+    numbers between them.
+    """
     if one.kind == "choice":
-        return [(_height(one, value), value if len(value) <= 18 else value[:17] + "…") for value in one.choices]
+        return [
+            (_height(one, value), value if len(value) <= 18 else value[:17] + "…") for value in one.choices
+        ]
     from matplotlib.ticker import LogLocator, MaxNLocator
 
     locator = LogLocator() if one.log else MaxNLocator(5, integer=one.kind == "int")
     between = [value for value in locator.tick_values(one.low, one.high) if one.low < value < one.high]
     values = [one.low, *(value for value in between if 0.06 < _height(one, value) < 0.94), one.high]
     values = one.values if one.values and len(one.values) <= 6 else values
-    return [(_height(one, value), f"{value:.3g}" if one.kind == "float" else f"{value:g}") for value in dict.fromkeys(values)]
+    return [
+        (_height(one, value), f"{value:.3g}" if one.kind == "float" else f"{value:g}")
+        for value in dict.fromkeys(values)
+    ]
 
 
 def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
@@ -190,19 +241,21 @@ def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
     return figure, axes
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the page
 
 
 def _svg(figure: "Figure", name: str) -> str:
-    """A figure as an <svg> to stand in a page: without the addresses of its namespaces, which HTML knows, its ids its own."""
+    """A figure as an <svg> to stand in a page: without the addresses of its namespaces, which HTML knows, its
+    ids its own.
+    """
     import matplotlib
 
     text = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
     svg = text.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg"):], flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'\s(xmlns(:\w+)?)="[^"]*"', "", svg)
     return re.sub(r'(\sid="|"#|url\(#)', rf"\g<1>{name}-", svg)
 
@@ -233,9 +286,17 @@ def _page(name: str, trials: Trials, ranges: Sequence[Range], measure: str, draw
 def _row(one: "optuna.trial.FrozenTrial", ranges: Sequence[Range], best: bool) -> str:
     value = one.value if one.value is not None else min(one.intermediate_values.values(), default=None)
     score = "" if value is None else f"{100 * value:.2f}"
-    kind = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}.get(one.state.name, one.state.name.lower())
-    cells = "".join(f"<td>{html.escape(range_.override(one.params[range_.name]).partition('=')[2])}</td>" if range_.name in one.params
-                    else "<td></td>" for range_ in ranges)  # fmt: skip
+    kind = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}.get(
+        one.state.name, one.state.name.lower()
+    )
+    cells = "".join(
+        (
+            f"<td>{html.escape(range_.override(one.params[range_.name]).partition('=')[2])}</td>"
+            if range_.name in one.params
+            else "<td></td>"
+        )
+        for range_ in ranges
+    )
     class_ = ' class="best"' if best else "" if kind == "finished" else ' class="dim"'
     return f"<tr{class_}><td class=n>{one.number + 1}</td><td class=n>{score}</td>{cells}<td>{kind}</td></tr>"
 

@@ -1,4 +1,5 @@
-"""What a sweep varies: Hydra's override syntax (a,b / choice / range / interval / tag / int) -> ranges to draw from.
+"""What a sweep varies: Hydra's override syntax (a,b / choice / range / interval / tag / int) -> ranges to
+draw from.
 
 https://hydra.cc/docs/1.3/advanced/override_grammar/extended/
 """
@@ -19,8 +20,8 @@ from asr_exp.core.errors import UserError
 class Range:
     """One key (or group) and the values it may take.
 
-    kind: `choice` (one of `choices`, each as it is written in an override), `int` or `float` (`low` to `high`, both included,
-    every `step` where there is one, evenly in the logarithm where `log`).
+    kind: `choice` (one of `choices`, each as it is written in an override), `int` or `float` (`low` to
+    `high`, both included, every `step` where there is one, evenly in the logarithm where `log`).
     """
 
     name: str
@@ -46,7 +47,9 @@ class Range:
         return min(max(float(f"{value:.5g}"), self.low), self.high) if self.values is None else value
 
     def override(self, value: Any) -> str:
-        """The override that sets a value; a value on a step without the noise of adding steps up (0.3, not 0.30000000000000004)."""
+        """The override that sets a value; a value on a step without the noise of adding steps up (0.3, not
+        0.30000000000000004).
+        """
         return f"{self.name}={value if self.kind != 'float' or self.step is None else round(value, 12)}"
 
     def __str__(self) -> str:
@@ -85,11 +88,18 @@ def _range(text: str, override: Any) -> Range:
         value.shuffle = False  # a search has an order of its own, and knows its study by the values in theirs
         return Range(name, "choice", tuple(dict.fromkeys(override.sweep_string_iterator())))
     if unknown := set(value.tags) - {"log"}:
-        raise UserError(f"{text}: the tag {min(unknown)!r} means nothing here; log does, as in tag(log, interval(1e-5,1e-3)).")
+        raise UserError(
+            f"{text}: the tag {min(unknown)!r} means nothing here; log does, as in tag(log,"
+            " interval(1e-5,1e-3))."
+        )
     if found.log and found.low <= 0:
         raise UserError(f"{text}: a range that is tagged log has to begin above 0.")
     one = key_field(name.lstrip("+"))
-    problems = [told for end in (found.low, found.high) for told in bound_problems(name, end, one.metadata)] if one else []
+    problems = (
+        [told for end in (found.low, found.high) for told in bound_problems(name, end, one.metadata)]
+        if one
+        else []
+    )
     if problems:
         raise UserError(f"{text}: {problems[0]}")
     return found
@@ -105,17 +115,24 @@ def _interval(text: str, name: str, value: Any) -> Range:
 
 
 def _steps(text: str, name: str, value: Any) -> Range:
-    """range(START,STOP,STEP), STOP not included, as in Hydra and Python. In decimals: range(0.1,0.4,0.1) ends at 0.3."""
+    """range(START,STOP,STEP), STOP not included, as in Hydra and Python. In decimals: range(0.1,0.4,0.1) ends
+    at 0.3.
+    """
     start, stop, stride = (Decimal(str(one)) for one in (value.start, value.stop, value.step))
     if not stride:
         raise UserError(f"{text}: a range needs a step other than 0.")
     whole = all(isinstance(one, int) for one in (value.start, value.stop, value.step))
-    values = sorted((int if whole else float)(start + i * stride) for i in range(max(0, math.ceil((stop - start) / stride))))
+    values = sorted(
+        (int if whole else float)(start + i * stride)
+        for i in range(max(0, math.ceil((stop - start) / stride)))
+    )
     if not values:
         raise UserError(f"{text}: the range is empty; its end is not included, so range(1,3) is 1 and 2.")
     log, step = "log" in value.tags, abs(value.step)
     if log and step != 1:
-        raise UserError(f"{text}: a range with a step cannot be tagged log; use tag(log, interval(LOW,HIGH)).")
+        raise UserError(
+            f"{text}: a range with a step cannot be tagged log; use tag(log, interval(LOW,HIGH))."
+        )
     return Range(name, "int" if whole else "float", low=values[0], high=values[-1], step=step, log=log)
 
 

@@ -1,6 +1,8 @@
-"""The record of a sweep: `cells.csv`, a row a cell, and the same as a page, `table.md`. Whoever runs a cell writes its row.
+"""The record of a sweep: `cells.csv`, a row a cell, and the same as a page, `table.md`. Whoever runs a cell
+writes its row.
 
-The record is only told how cells stand; what they are is in their run folders, so a record that is lost costs nothing.
+The record is only told how cells stand; what they are is in their run folders, so a record that is lost costs
+nothing.
 """
 
 import csv
@@ -24,7 +26,8 @@ from asr_exp.runs.results import read_result
 
 @dataclass(frozen=True)
 class SweepCell:
-    """A cell of a sweep. Rates are fractions; `dev` is the best on dev, `score` the split's; `seconds` are of training.
+    """A cell of a sweep. Rates are fractions; `dev` is the best on dev, `score` the split's; `seconds` are of
+    training.
 
     status: running, finished, stopped (goes on when the same command is given), pruned or failed.
     """
@@ -47,7 +50,11 @@ class SweepCell:
     def as_message(self) -> str:
         """'test WER 21.30 %'; of a cell without a score the best on dev so far; '' where there is none."""
         split, rate = (self.split, self.score) if self.score is not None else ("dev", self.dev)
-        return "" if rate is None or self.status == "failed" else f"{split} {self.metric.upper()} {percent(rate)}"
+        return (
+            ""
+            if rate is None or self.status == "failed"
+            else f"{split} {self.metric.upper()} {percent(rate)}"
+        )
 
 
 def ended(cell: SweepCell, folder: Path, split: str, code: int) -> SweepCell:
@@ -80,12 +87,14 @@ def _from_metrics(folder: Path) -> dict[str, Any]:
     return found
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the files
 
 
 def identity(overrides: Iterable[str]) -> tuple[str, ...]:
-    """What tells a cell (or a sweep) from another: its overrides in order, less Hydra's own and those that cannot change a score."""
+    """What tells a cell (or a sweep) from another: its overrides in order, less Hydra's own and those that
+    cannot change a score.
+    """
     free = "|".join(re.escape(name) for name in NOT_IN_SIGNATURE if name not in ("run", "split", "a", "b"))
     return tuple(sorted(word for word in overrides if not re.match(rf"[+~]*(hydra[./]|({free})[.=])", word)))
 
@@ -97,7 +106,9 @@ def note(record: Path, cell: SweepCell) -> None:
         cells = {identity(shlex.split(one.overrides)): one for one in [*read(record), cell]}
         rows = sorted(cells.values(), key=lambda one: one.cell)
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([[one.name for one in fields(SweepCell)], *(asdict(row).values() for row in rows)])
+        csv.writer(text, lineterminator="\n").writerows(
+            [[one.name for one in fields(SweepCell)], *(asdict(row).values() for row in rows)]
+        )
         write_text(record / "cells.csv", text.getvalue())
         write_text(record / "table.md", table(record.name, rows))
 
@@ -108,7 +119,10 @@ def read(record: Path) -> list[SweepCell]:
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return [SweepCell(**{one.name: _value(row[one.name], one.type) for one in fields(SweepCell)}) for row in csv.DictReader(file)]
+        return [
+            SweepCell(**{one.name: _value(row[one.name], one.type) for one in fields(SweepCell)})
+            for row in csv.DictReader(file)
+        ]
 
 
 def _value(text: str, type_: Any) -> Any:
@@ -118,7 +132,7 @@ def _value(text: str, type_: Any) -> Any:
     return kind(text)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the page
 
 
@@ -131,22 +145,34 @@ def varied(overrides: Iterable[str]) -> list[str]:
 
 def table(name: str, cells: Sequence[SweepCell]) -> str:
     """The record as Markdown: a row a cell, the best of dev in bold."""
-    counts = {status: sum(cell.status == status for cell in cells) for status in dict.fromkeys(cell.status for cell in cells)}
-    best = min((cell.dev for cell in cells if cell.status == "finished" and cell.dev is not None), default=None)
+    counts = {
+        status: sum(cell.status == status for cell in cells)
+        for status in dict.fromkeys(cell.status for cell in cells)
+    }
+    best = min(
+        (cell.dev for cell in cells if cell.status == "finished" and cell.dev is not None), default=None
+    )
     split = next((cell.split for cell in cells if cell.split), "test")
     lines = [
-        f"# {name}", "", f"{len(cells)} cells: " + ", ".join(f"{count} {status}" for status, count in counts.items()) + ".", "",
+        f"# {name}",
+        "",
+        f"{len(cells)} cells: " + ", ".join(f"{count} {status}" for status, count in counts.items()) + ".",
+        "",
         f"| cell | settings | dev | {split} | 95 % interval | best step | time | status | run |",
         "|---:|---|---:|---:|---|---:|---:|---|---|",
     ]
     for cell, settings in zip(cells, varied(cell.overrides for cell in cells), strict=True):
         dev = "" if cell.dev is None else f"{cell.metric.upper()} {percent(cell.dev)}"
         parts = [
-            cell.cell, f"`{settings}`", f"**{dev}**" if best is not None and cell.dev == best and cell.status == "finished" else dev,
+            cell.cell,
+            f"`{settings}`",
+            f"**{dev}**" if best is not None and cell.dev == best and cell.status == "finished" else dev,
             "" if cell.score is None else percent(cell.score),
             "" if cell.ci_low is None else f"{percent(cell.ci_low)} .. {percent(cell.ci_high)}",
-            cell.step or "", "" if cell.seconds is None else clock(cell.seconds),
-            cell.status + (f": {cell.reason}" if cell.reason else ""), f"`{cell.folder}`" if cell.folder else "",
-        ]  # fmt: skip
+            cell.step or "",
+            "" if cell.seconds is None else clock(cell.seconds),
+            cell.status + (f": {cell.reason}" if cell.reason else ""),
+            f"`{cell.folder}`" if cell.folder else "",
+        ]
         lines.append("| " + " | ".join(str(part).replace("|", "\\|") for part in parts) + " |")
     return "\n".join(lines) + "\n"

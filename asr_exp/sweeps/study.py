@@ -1,8 +1,9 @@
 """The study behind a search: Optuna's record of the trials, which any number of workers share.
 
-A trial is sampled from (seed, its number) and the trials before it, in a copy of the study: no sampler's state is kept, a sweep
-that was killed draws what it would have drawn, and nothing is drawn twice. The lock on a trial goes with the process that
-runs it; a trial that is running and not locked was left by a dead worker, and the next one goes on with it.
+A trial is sampled from (seed, its number) and the trials before it, in a copy of the study: no sampler's
+state is kept, a sweep that was killed draws what it would have drawn, and nothing is drawn twice. The lock on
+a trial goes with the process that runs it; a trial that is running and not locked was left by a dead worker,
+and the next one goes on with it.
 """
 
 import itertools
@@ -31,9 +32,20 @@ LISTED = 100_000  # spaces of at most so many combinations are searched without 
 
 
 class Study:
-    """An Optuna study over ranges. `settings` say what is searched: a study of other settings is refused with a UserError."""
+    """An Optuna study over ranges. `settings` say what is searched: a study of other settings is refused with
+    a UserError.
+    """
 
-    def __init__(self, folder: Path, storage: str | None, ranges: Sequence[Range], settings: str, sampler: str, seed: int, startup: int):
+    def __init__(
+        self,
+        folder: Path,
+        storage: str | None,
+        ranges: Sequence[Range],
+        settings: str,
+        sampler: str,
+        seed: int,
+        startup: int,
+    ):
         self.folder = folder
         self.ranges = ranges
         self.sampler = sampler
@@ -48,11 +60,15 @@ class Study:
             if kept is None:
                 self.study.set_user_attr("settings", settings)
             elif kept != settings:
-                raise UserError(f"{folder} holds a sweep of other settings ({kept}); give another sweep.name, or delete that folder.")
+                raise UserError(
+                    f"{folder} holds a sweep of other settings ({kept}); give another sweep.name, or delete"
+                    " that folder."
+                )
 
     @contextmanager
     def claimed(self, total: int) -> Iterator["optuna.Trial | None"]:
-        """The next trial to run, held while the block lasts, or None where `total` trials are there or no combination is left.
+        """The next trial to run, held while the block lasts, or None where `total` trials are there or no
+        combination is left.
 
         A trial that a dead worker left comes before a new one.
         """
@@ -82,7 +98,9 @@ class Study:
         with self._lock:
             trials = self.study.get_trials(deepcopy=False)
             better = {self.key(_params(one)) for one in trials if one.state != TrialState.FAIL}
-            for key, params in {self.key(_params(one)): _params(one) for one in trials if one.state == TrialState.FAIL}.items():
+            for key, params in {
+                self.key(_params(one)): _params(one) for one in trials if one.state == TrialState.FAIL
+            }.items():
                 if key not in better:
                     self.study.enqueue_trial(params)
 
@@ -93,7 +111,7 @@ class Study:
         """What tells trials apart: the overrides they are run with."""
         return tuple(one.override(params[one.name]) if one.name in params else "" for one in self.ranges)
 
-    # -----------------------------------------------------------------------------------------------------------------
+    # --------------------------------------------------------------------------------------------------------
 
     def _left_behind(self) -> "tuple[optuna.Trial, FileLock] | None":
         import optuna
@@ -120,12 +138,16 @@ class Study:
         trial = self._suggested(self.study.ask())
         return trial, self._hold(trial.number)
 
-    def _sample(self, trials: "list[optuna.trial.FrozenTrial]", tried: set[tuple[str, ...]]) -> dict[str, Any] | None:
+    def _sample(
+        self, trials: "list[optuna.trial.FrozenTrial]", tried: set[tuple[str, ...]]
+    ) -> dict[str, Any] | None:
         """What to try next, which is nothing that was tried; None where nothing is left."""
         import optuna
 
         seed = self.seed * 1_000_003 + len(trials)
-        copy = optuna.create_study(direction="minimize", sampler=make_sampler(self.sampler, seed, self.startup))
+        copy = optuna.create_study(
+            direction="minimize", sampler=make_sampler(self.sampler, seed, self.startup)
+        )
         copy.add_trials([one for one in trials if one.state != optuna.trial.TrialState.FAIL])
         drawn = self._suggested(copy.ask()).params
         params = {one.name: one.rounded(drawn[one.name]) for one in self.ranges}
@@ -135,7 +157,11 @@ class Study:
         if any(one is None for one in values) or math.prod(len(one or ()) for one in values) > LISTED:
             return params
         names = [one.name for one in self.ranges]
-        left = [found for each in itertools.product(*values) if self.key(found := dict(zip(names, each, strict=True))) not in tried]  # type: ignore[arg-type]
+        left = [
+            found
+            for each in itertools.product(*values)  # type: ignore[arg-type]
+            if self.key(found := dict(zip(names, each, strict=True))) not in tried
+        ]
         return random.Random(seed).choice(left) if left else None
 
     def _suggested(self, trial: "optuna.Trial") -> "optuna.Trial":
@@ -163,7 +189,7 @@ def _params(trial: "optuna.trial.FrozenTrial") -> dict[str, Any]:
     return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # Optuna's parts
 
 
@@ -173,7 +199,9 @@ def open_study(storage: str, name: str, create: bool = False) -> "optuna.Study":
         import optuna
         from sqlalchemy.exc import SQLAlchemyError
     except ModuleNotFoundError as error:
-        raise UserError('sweeper=optuna and sweeper=random need Optuna: pip install "asr_exp[sweep]".') from error
+        raise UserError(
+            'sweeper=optuna and sweeper=random need Optuna: pip install "asr_exp[sweep]".'
+        ) from error
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -188,11 +216,15 @@ def open_study(storage: str, name: str, create: bool = False) -> "optuna.Study":
         more: dict[str, Any] = {"load_if_exists": True, "direction": "minimize"} if create else {}
         return open_(storage=place, study_name=name, sampler=optuna.samplers.RandomSampler(), **more)
     except (ImportError, OSError, ValueError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-        raise UserError(f"sweep.storage={storage} cannot be opened: {str(error).partition(chr(10))[0]}") from error
+        raise UserError(
+            f"sweep.storage={storage} cannot be opened: {str(error).partition(chr(10))[0]}"
+        ) from error
 
 
 def make_sampler(name: str, seed: int, startup: int) -> "optuna.samplers.BaseSampler":
-    """TPE (Bergstra et al. 2011), a Gaussian process, or random draws. Raises UserError where a library is missing."""
+    """TPE (Bergstra et al. 2011), a Gaussian process, or random draws. Raises UserError where a library is
+    missing.
+    """
     import optuna
 
     if name == "tpe":
@@ -213,7 +245,9 @@ class Pruner:
         import optuna
 
         study = open_study(storage, name)
-        study.pruner = optuna.pruners.MedianPruner(n_startup_trials=startup) if prune else optuna.pruners.NopPruner()
+        study.pruner = (
+            optuna.pruners.MedianPruner(n_startup_trials=startup) if prune else optuna.pruners.NopPruner()
+        )
         self.trial = optuna.Trial(study, study.get_trials(deepcopy=False)[trial]._trial_id)
 
     def __call__(self, step: int, value: float) -> str | None:
@@ -223,7 +257,10 @@ class Pruner:
                 warnings.simplefilter("ignore")  # a resumed run reports its last evaluation a second time
                 self.trial.report(value, step)
             if self.trial.should_prune():
-                return f"dev {percent(value)} at step {step} is worse than the median of the sweep's trials there."
+                return (
+                    f"dev {percent(value)} at step {step} is worse than the median of the sweep's trials"
+                    " there."
+                )
         except Exception as error:
             log.warning("step %d: the study could not be told of the score: %s", step, error)
         return None

@@ -26,32 +26,47 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(folder: Path, device: torch.device, mapped: bool = False) -> dict[str, Any]:
-    """The training state of a checkpoint; mapped: on the CPU, read as it is used. Raises UserError where the file does not read as one."""
+    """The training state of a checkpoint; mapped: on the CPU, read as it is used. Raises UserError where the
+    file does not read as one.
+    """
     try:
-        return torch.load(folder / STATE, map_location="cpu" if mapped else device, weights_only=True, mmap=mapped)
+        return torch.load(
+            folder / STATE, map_location="cpu" if mapped else device, weights_only=True, mmap=mapped
+        )
     except Exception as why:
         reason = short_reason(why)
-        raise UserError(f"{folder / STATE} cannot be read ({reason}); delete {folder} to start this run afresh.") from None
+        raise UserError(
+            f"{folder / STATE} cannot be read ({reason}); delete {folder} to start this run afresh."
+        ) from None
 
 
 def load_weights(folder: Path, network: torch.nn.Module) -> None:
-    """Read a checkpoint folder's weights into a network. Raises UserError where the file is missing or of another shape."""
+    """Read a checkpoint folder's weights into a network. Raises UserError where the file is missing or of
+    another shape.
+    """
     try:
         _load(folder / "model.safetensors", network)
     except Exception as why:
         reason = short_reason(why)
-        raise UserError(f"{folder}/model.safetensors cannot be loaded ({reason}); the folder is not this run's checkpoint.") from None
+        raise UserError(
+            f"{folder}/model.safetensors cannot be loaded ({reason}); the folder is not this run's"
+            " checkpoint."
+        ) from None
 
 
 def _load(path: Path, network: torch.nn.Module) -> None:
     """Set a network's weights to those of a file, each rank its part where they are cut."""
     own = network.state_dict()
     with safe_open(path, framework="pt") as file:
-        network.load_state_dict({name: shard_like(file.get_tensor(name), own.get(name)) for name in file.keys()})  # noqa: SIM118
+        network.load_state_dict(
+            {name: shard_like(file.get_tensor(name), own.get(name)) for name in file.keys()}  # noqa: SIM118
+        )
 
 
 def keep_recent(folder: Path, weights: dict[str, torch.Tensor], step: int, count: int) -> None:
-    """Keep the weights of an evaluation for `average_recent`, and no more than `count` of them. Raises UserError on a full disk."""
+    """Keep the weights of an evaluation for `average_recent`, and no more than `count` of them. Raises
+    UserError on a full disk.
+    """
     from safetensors.torch import save_file
 
     beside = folder / "new"
@@ -68,7 +83,9 @@ def keep_recent(folder: Path, weights: dict[str, torch.Tensor], step: int, count
 
 @torch.no_grad()
 def average_recent(folder: Path, network: torch.nn.Module) -> None:
-    """Set a network's weights to the mean of those kept (checkpoint averaging, as in Vaswani et al. 2017, section 6.1)."""
+    """Set a network's weights to the mean of those kept (checkpoint averaging, as in Vaswani et al. 2017,
+    section 6.1).
+    """
     kept = sorted(folder.glob("*.safetensors"))
     total = [torch.zeros_like(p) for p in network.parameters()]
     for path in kept:
@@ -77,11 +94,14 @@ def average_recent(folder: Path, network: torch.nn.Module) -> None:
     for parameter, summed in zip(network.parameters(), total, strict=True):
         parameter.copy_(summed / len(kept))
 
+
 RECENT = "checkpoints/recent"  # the weights of the last evaluations, for trainer.average
 
 
 def save_checkpoint(folder: Path, job: TrainingSetup, tokenizer: Tokenizer, state: State, best: bool) -> None:
-    """Write checkpoints/best (weights) or checkpoints/last (weights and all it takes to go on): rank 0, with the others' shards."""
+    """Write checkpoints/best (weights) or checkpoints/last (weights and all it takes to go on): rank 0, with
+    the others' shards.
+    """
     parts: dict[str, Any] = {"weights": job.model.network.state_dict()}
     if not best:
         parts |= {"optimizer": job.optimizer.state_dict(), "ema": job.ema.average if job.ema else None}
@@ -122,11 +142,16 @@ def resume(folder: Path, job: TrainingSetup) -> State:
     saved = load_state(last, job.runtime.device, mapped=job.sharded)
     state = State(**saved["state"])
     if state.data != data:
-        raise UserError(f"The training data has changed since {folder} was begun; bring it back, or delete that folder to start afresh.")
+        raise UserError(
+            f"The training data has changed since {folder} was begun; bring it back, or delete that folder to"
+            " start afresh."
+        )
     load_weights(last, job.model.network)
     job.optimizer.load_state_dict(shard_optimizer_state(saved["optimizer"], job.optimizer))
     job.scaler.load_state_dict(saved["scaler"])
     if job.ema:
-        job.ema.average = [shard_like(full, part) for full, part in zip(saved["ema"], job.ema.average, strict=True)]
+        job.ema.average = [
+            shard_like(full, part) for full, part in zip(saved["ema"], job.ema.average, strict=True)
+        ]
     log.info("Going on from step %d of %d.", state.step, job.total)
     return state

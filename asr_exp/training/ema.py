@@ -5,7 +5,9 @@ from torch import nn
 
 
 class Ema:
-    """Exponential moving average of the trained weights (Polyak & Juditsky 1992), started from the first step's weights."""
+    """Exponential moving average of the trained weights (Polyak & Juditsky 1992), started from the first
+    step's weights.
+    """
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
@@ -14,7 +16,8 @@ class Ema:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        # The average of few steps follows closely, so that early evaluations do not score the initial weights.
+        # The average of few steps follows closely, so that early evaluations do not score the initial
+        # weights.
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self.average, [p.detach() for p in self._live], 1 - decay)
 

@@ -14,10 +14,11 @@ BUCKET = 32 * 2**20  # bytes of gradients summed across ranks in one message
 
 
 class GradientSum:
-    """Sums gradients over ranks in buckets, each sent once a rank's last backward pass of a step has made it, beside the rest of that pass.
+    """Sums gradients over ranks in buckets, each sent once a rank's last backward pass of a step has made it,
+    beside the rest of that pass.
 
-    Buckets go out in one order on every rank, from the last parameters to the first, whatever passes it has to make. A parameter
-    that a rank did not use (a dropped layer, no utterance) counts as zero.
+    Buckets go out in one order on every rank, from the last parameters to the first, whatever passes it has
+    to make. A parameter that a rank did not use (a dropped layer, no utterance) counts as zero.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], world: int):
@@ -31,7 +32,9 @@ class GradientSum:
                 parameter.register_post_accumulate_grad_hook(self._made)
 
     def last_pass(self, unused: Iterable[nn.Parameter] = ()) -> None:
-        """The backward pass to come is this rank's last of the step. unused: parameters that have no part in it."""
+        """The backward pass to come is this rank's last of the step. unused: parameters that have no part in
+        it.
+        """
         if self.world > 1:
             self._buckets = list(_buckets([p for p in reversed(self.parameters) if p.requires_grad]))
             self._bucket_of = {p: number for number, bucket in enumerate(self._buckets) for p in bucket}
@@ -54,7 +57,8 @@ class GradientSum:
     def finish(self) -> None:
         """Send what is left, and put the sums in the gradients' place.
 
-        Zeros for missing ones on one rank too: the optimizer would pass over a missing gradient, and would not over the sum of several.
+        Zeros for missing ones on one rank too: the optimizer would pass over a missing gradient, and would
+        not over the sum of several.
         """
         for parameter in self.parameters:
             if parameter.grad is None and parameter.requires_grad:
@@ -85,7 +89,9 @@ def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], largest: float | None) -> torch.Tensor:
-    """Scale gradients down to a global norm of at most `largest` -> the norm before, a scalar on the device."""
+    """Scale gradients down to a global norm of at most `largest` -> the norm before, a scalar on the
+    device.
+    """
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     if is_sharded(norm):
@@ -96,7 +102,9 @@ def clip_gradients(parameters: Sequence[nn.Parameter], largest: float | None) ->
 
 
 def step_if_finite(optimizer: torch.optim.Optimizer, norm: torch.Tensor) -> None:
-    """The optimizer's step, unless the gradients' norm is not finite: then weights and moments stay as they are."""
+    """The optimizer's step, unless the gradients' norm is not finite: then weights and moments stay as they
+    are.
+    """
     if optimizer.defaults.get("fused"):
         optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]  # the kernel looks: no host sync
         optimizer.grad_scale = None  # type: ignore[attr-defined]

@@ -1,7 +1,8 @@
 """The training loop: fit -> train_step -> backward.
 
-Everything random at a step is drawn from (seed, step), so a run resumes to the same curve without a record of what came
-before, and any number of ranks walks the same one. Numbers stay on the device until they are written.
+Everything random at a step is drawn from (seed, step), so a run resumes to the same curve without a record of
+what came before, and any number of ranks walks the same one. Numbers stay on the device until they are
+written.
 """
 
 import logging
@@ -32,7 +33,8 @@ SAVE_SECONDS = 600.0  # a checkpoint at least this often, besides the one at eac
 def fit(job: TrainingSetup, state: State, hooks: Hooks) -> State:
     """Train from `state.step` to `job.total`, evaluating and saving on the way.
 
-    Raises Stopped after a signal, Pruned where the judge says so (both: state saved), UserError when training has diverged beyond hope.
+    Raises Stopped after a signal, Pruned where the judge says so (both: state saved), UserError when training
+    has diverged beyond hope.
     """
     progress = Progress(state.step, job.total, job.runtime.main)
     pending = StepMetrics(job, state, hooks, progress)
@@ -48,7 +50,9 @@ def fit(job: TrainingSetup, state: State, hooks: Hooks) -> State:
             state.audio_seconds = state.audio_seconds + heard
             state.wall_seconds = wall_before + progress.seconds
             due = step % job.eval_every == 0 or step == job.total
-            wanted = job.runtime.all_reduce_max(2 * signals.received + (time.monotonic() - saved > SAVE_SECONDS))
+            wanted = job.runtime.all_reduce_max(
+                2 * signals.received + (time.monotonic() - saved > SAVE_SECONDS)
+            )
             if due or wanted or step % job.log_every == 0:
                 pending.flush()
             if due:
@@ -60,14 +64,25 @@ def fit(job: TrainingSetup, state: State, hooks: Hooks) -> State:
                 saved = time.monotonic()
             if wanted > 1:
                 job.runtime.broadcast(None)  # none leaves before the checkpoint is written
-                raise Stopped(f"Stopped at step {step} of {job.total} and saved; the same command goes on from there.", wanted // 2)
-            if due and (why := job.runtime.broadcast(job.runtime.main and hooks.judge(step, rate))) and step < job.total:
+                raise Stopped(
+                    f"Stopped at step {step} of {job.total} and saved; the same command goes on from there.",
+                    wanted // 2,
+                )
+            if (
+                due
+                and (why := job.runtime.broadcast(job.runtime.main and hooks.judge(step, rate)))
+                and step < job.total
+            ):
                 raise Pruned(why)
             if out_of_patience(job, state):
-                log.info("No better dev score in %d evaluations: stopping early at step %d.", state.stale, step)
+                log.info(
+                    "No better dev score in %d evaluations: stopping early at step %d.", state.stale, step
+                )
                 break
         if signals.received:  # while the last step was scored and saved
-            raise Stopped(f"Stopped after step {state.step}; the same command goes on from there.", signals.received)
+            raise Stopped(
+                f"Stopped after step {state.step}; the same command goes on from there.", signals.received
+            )
     return state
 
 
@@ -76,7 +91,9 @@ def out_of_patience(job: TrainingSetup, state: State) -> bool:
 
 
 def score(job: TrainingSetup, state: State, hooks: Hooks) -> float:
-    """Evaluate on dev at `state.step` (with averaged weights where there are any), save them if they are to be kept -> the rate."""
+    """Evaluate on dev at `state.step` (with averaged weights where there are any), save them if they are to
+    be kept -> the rate.
+    """
     if job.ema:
         job.ema.swap()
     result = hooks.evaluate(state.step)
@@ -85,12 +102,22 @@ def score(job: TrainingSetup, state: State, hooks: Hooks) -> float:
     mark = (result.rate, math.inf if result.loss is None else result.loss)
     better = not state.best or job.select == "last" or mark < (state.best["value"], state.best["loss"])
     if better:
-        state.best = {"step": state.step, "metric": metric, "value": mark[0], "loss": mark[1], "summary": result.summary}
+        state.best = {
+            "step": state.step,
+            "metric": metric,
+            "value": mark[0],
+            "loss": mark[1],
+            "summary": result.summary,
+        }
         hooks.save(state, True)
     if job.ema:
         job.ema.swap()
     state.stale = 0 if better else state.stale + 1
-    rates = {f"dev/{name}": result.summary[name] for name in ("wer", "cer", "per") if result.summary[name] is not None}
+    rates = {
+        f"dev/{name}": result.summary[name]
+        for name in ("wer", "cer", "per")
+        if result.summary[name] is not None
+    }
     if hooks.metrics:
         hooks.metrics.write([{"step": state.step, "dev/loss": result.loss, **rates}])
     hooks.tracker.log(rates if result.loss is None else {"dev/loss": result.loss, **rates}, state.step)
@@ -109,7 +136,8 @@ def train_step(job: TrainingSetup, step: int, batches: Sequence[Batch]) -> dict[
         parameter.requires_grad_(not frozen)
     model.drop_layers(job.seed, step)
     count = len(utterances := job.plan.step(step))
-    sums = torch.zeros(1 + model.network.lm_head.out_features, device=device)  # loss, frames by their likeliest label
+    # loss, frames by their likeliest label
+    sums = torch.zeros(1 + model.network.lm_head.out_features, device=device)
     each = []  # the utterances of a pass, and their losses
     for number, batch in enumerate(batches, 1):
         if number == len(batches):
@@ -139,7 +167,9 @@ def train_step(job: TrainingSetup, step: int, batches: Sequence[Batch]) -> dict[
 
 
 def backward(job: TrainingSetup, batch: Batch, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Forward and backward of one pass -> (loss of each utterance, number of frames by their likeliest label)."""
+    """Forward and backward of one pass -> (loss of each utterance, number of frames by their likeliest
+    label).
+    """
     with job.runtime.autocast():
         emissions = job.model(batch)
     losses = ctc_losses(emissions, batch.labels, batch.label_lengths, job.blank, job.reduction)
@@ -153,10 +183,15 @@ def backward(job: TrainingSetup, batch: Batch, count: int) -> tuple[torch.Tensor
 
 
 def run_dummy_passes(job: TrainingSetup, step: int, made: int) -> None:
-    """Passes without weight, to the number of the rank with the most: ranks gather weights, and sum gradients, together."""
-    samples = job.model.extractor.sampling_rate  # a second of silence, masked as speech is so that the same weights have a part
+    """Passes without weight, to the number of the rank with the most: ranks gather weights, and sum
+    gradients, together.
+    """
+    # a second of silence, masked as speech is so that the same weights have a part
+    samples = job.model.extractor.sampling_rate
     masks = job.masks.draw(step, np.zeros(1, dtype=np.int64), [samples]) if job.masks else (None, None)
-    silence = Batch(np.zeros(0), torch.zeros(1, samples, dtype=torch.int16), [samples], torch.zeros(0), [0], *masks)
+    silence = Batch(
+        np.zeros(0), torch.zeros(1, samples, dtype=torch.int16), [samples], torch.zeros(0), [0], *masks
+    )
     for _ in range(made, job.plan.max_micro_batches(step, job.runtime.world)):
         with job.runtime.autocast():
             emissions = job.model(silence.to(job.runtime.device))
@@ -172,7 +207,5 @@ def _batches(job: TrainingSetup, step: int) -> list[Batch]:
     return [batch.pinned() if job.runtime.device.type == "cuda" else batch for batch in made]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # figures
-
-

@@ -1,7 +1,7 @@
 """The plateau doctor: tells a run that is not learning, or no longer, from one that is only still warming up.
 
-CTC starts by emitting blanks alone. The published fine-tuning curves stay at a WER of 1.0 for their first 300 to 1000 steps, and
-random weights take a few hundred; what is said here is said beyond that.
+CTC starts by emitting blanks alone. The published fine-tuning curves stay at a WER of 1.0 for their first 300
+to 1000 steps, and random weights take a few hundred; what is said here is said beyond that.
 """
 
 import logging
@@ -13,7 +13,8 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 WINDOW = 50  # steps that are judged together, by their medians
-QUIET = (300, 1000)  # steps after warm-up in which nothing need happen: a fifth of the run, within these bounds
+# steps after warm-up in which nothing need happen: a fifth of the run, within these bounds
+QUIET = (300, 1000)
 ALL_BLANK = 0.98  # blank ratio; runs that learn come down to 0.95 and less, also where speech is slow
 ONE_LABEL = 0.9  # share of the labels emitted; spaces are about a fifth of a text
 UNLEARNED = 0.95  # dev error rate
@@ -21,7 +22,9 @@ UNLEARNED = 0.95  # dev error rate
 
 @dataclass(frozen=True)
 class Window:
-    """What WINDOW steps in a row were like: medians, and the label most often emitted beside the blank with its share of those frames."""
+    """What WINDOW steps in a row were like: medians, and the label most often emitted beside the blank with
+    its share of those frames.
+    """
 
     step: int  # the last of them
     loss: float | None
@@ -34,7 +37,8 @@ class Window:
 class Recipe:
     """What is normal for a run depends on these.
 
-    settled: the first step at the peak learning rate, with all that is to be trained; tokens: the labels' names; blank: one of them.
+    settled: the first step at the peak learning rate, with all that is to be trained; tokens: the labels'
+    names; blank: one of them.
     """
 
     total: int
@@ -63,37 +67,59 @@ def diagnose(recipe: Recipe, windows: Sequence[Window], dev: float | None) -> tu
         return "diverging", trouble
     if now.step <= recipe.patience or len(windows) < 2 or (dev is not None and dev < UNLEARNED):
         return None
-    seen = f"Step {now.step} of {recipe.total}" + ("" if dev is None else f", dev error rate still {100 * dev:.0f} %")
+    seen = f"Step {now.step} of {recipe.total}" + (
+        "" if dev is None else f", dev error rate still {100 * dev:.0f} %"
+    )
     if min(w.blank for w in windows[-2:]) >= ALL_BLANK:
-        return "plateau", f"{seen}: {100 * now.blank:.1f} % of the frames are blank, which a run that learns has left behind by step " \
-                          f"{recipe.patience}. {_what_to_try(recipe)}"
+        return (
+            "plateau",
+            (
+                f"{seen}: {100 * now.blank:.1f} % of the frames are blank, which a run that learns has left"
+                f" behind by step {recipe.patience}. {_what_to_try(recipe)}"
+            ),
+        )
     if min(w.share for w in windows[-2:]) >= ONE_LABEL and len({w.label for w in windows[-2:]}) == 1:
         token = recipe.tokens[now.label].strip() if now.label < len(recipe.tokens) else f"number {now.label}"
         name = "the space" if token in ("|", "") else repr(token)
-        return "one label", f"{seen}: {100 * now.share:.0f} % of all labels emitted are {name}. The model has learned how often labels " \
-                            f"come, and nothing of the audio. {_what_to_try(recipe)}"
+        return (
+            "one label",
+            (
+                f"{seen}: {100 * now.share:.0f} % of all labels emitted are {name}. The model has learned how"
+                f" often labels come, and nothing of the audio. {_what_to_try(recipe)}"
+            ),
+        )
     return None
 
 
 def _diverging(recipe: Recipe, windows: Sequence[Window]) -> str | None:
-    """The loss at twice its lowest and a third of its first: above the noise of a loss that has come close to zero."""
-    losses = [(w.step, w.loss) for w in windows if w.loss is not None and w.step - WINDOW >= recipe.comparable_from]
+    """The loss at twice its lowest and a third of its first: above the noise of a loss that has come close to
+    zero.
+    """
+    losses = [
+        (w.step, w.loss) for w in windows if w.loss is not None and w.step - WINDOW >= recipe.comparable_from
+    ]
     if len(losses) < 3:
         return None
     at, lowest = min(losses[:-2], key=lambda one: one[1])
     last = min(losses[-1][1], losses[-2][1])
     if last < 2 * lowest or last < losses[0][1] / 3:
         return None
-    return (f"The training loss has gone up from {lowest:.3g} at step {at} to {losses[-1][1]:.3g} at step {losses[-1][0]}: it diverges. "
-            f"Try optimizer.lr={recipe.lr / 3:.1g} (it is {recipe.lr:.1g}), a longer schedule.warmup_steps, a smaller optimizer.clip_norm, "
-            "or trainer.precision=fp32.")
+    return (
+        f"The training loss has gone up from {lowest:.3g} at step {at} to {losses[-1][1]:.3g} at step"
+        f" {losses[-1][0]}: it diverges. Try optimizer.lr={recipe.lr / 3:.1g} (it is {recipe.lr:.1g}), a"
+        " longer schedule.warmup_steps, a smaller optimizer.clip_norm, or trainer.precision=fp32."
+    )
 
 
 def _what_to_try(recipe: Recipe) -> str:
     tries = [
-        "look at the data first: `check` with the same settings finds transcripts that do not fit their audio, or their vocabulary",
+        (
+            "look at the data first: `check` with the same settings finds transcripts that do not fit their"
+            " audio, or their vocabulary"
+        ),
         f"optimizer.lr={recipe.lr / 3:.1g} or {recipe.lr * 3:.1g} (it is {recipe.lr:.1g})",
-        "a longer schedule.warmup_steps", "a smaller trainer.batch_seconds, which makes more steps of the same audio",
+        "a longer schedule.warmup_steps",
+        "a smaller trainer.batch_seconds, which makes more steps of the same audio",
     ]
     if recipe.front_end_trained:
         tries.append("model.freeze_front_end=true for a pretrained checkpoint")
@@ -111,7 +137,9 @@ class TrainingMonitor:
         self._windows: list[Window] = []
         self._lines: list[tuple[Mapping[str, Any], Sequence[float]]] = []
 
-    def look(self, lines: Iterable[Mapping[str, Any]], labels: Iterable[Sequence[float]], dev: float | None) -> str | None:
+    def look(
+        self, lines: Iterable[Mapping[str, Any]], labels: Iterable[Sequence[float]], dev: float | None
+    ) -> str | None:
         """The warning, if there is one, which is logged too.
 
         lines: as in metrics.jsonl; labels: frames by the label emitted; both one a step.
@@ -136,4 +164,10 @@ def _window(steps: Sequence[tuple[Mapping[str, Any], Sequence[float]]], blank: i
     frames = [0.0 if label == blank else sum(column) for label, column in enumerate(columns)]
     label = max(range(len(frames)), key=frames.__getitem__)
     share = frames[label] / sum(frames) if sum(frames) else 0.0
-    return Window(steps[-1][0]["step"], median(losses) if losses else None, median(blanks) if blanks else 0.0, label, share)
+    return Window(
+        steps[-1][0]["step"],
+        median(losses) if losses else None,
+        median(blanks) if blanks else 0.0,
+        label,
+        share,
+    )

@@ -10,7 +10,9 @@ from asr_exp.core.log import log
 
 
 class Progress:
-    """Where training stands: a bar on a terminal, a line every half minute elsewhere. Rates are of this process's own lifetime."""
+    """Where training stands: a bar on a terminal, a line every half minute elsewhere. Rates are of this
+    process's own lifetime.
+    """
 
     EVERY = 30.0  # seconds between lines where there is no terminal
 
@@ -23,7 +25,14 @@ class Progress:
         self._loss = ""
         on_terminal = enabled and sys.stderr.isatty()
         form = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
-        self._bar = tqdm(total=total, initial=step, desc="training", dynamic_ncols=True, disable=not on_terminal, bar_format=form)
+        self._bar = tqdm(
+            total=total,
+            initial=step,
+            desc="training",
+            dynamic_ncols=True,
+            disable=not on_terminal,
+            bar_format=form,
+        )
 
     def advance(self, step: int, audio_seconds: float) -> None:
         self._audio += audio_seconds

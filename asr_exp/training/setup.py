@@ -1,4 +1,6 @@
-"""The `TrainingSetup` that `fit` runs, and that `check` tries a step of: from a config and a training split."""
+"""The `TrainingSetup` that `fit` runs, and that `check` tries a step of: from a config and a training
+split.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +48,5 @@ class TrainingSetup:
         self.trained = [p for p in self.model.network.parameters() if p.requires_grad]
         head = {id(p) for p in self.model.network.lm_head.parameters()}
         self.encoder = [p for p in self.trained if id(p) not in head]
-        self.gradients = GradientSum(self.trained, 1 if self.sharded else self.runtime.world)  # FSDP has its own
-
-
+        # FSDP has its own
+        self.gradients = GradientSum(self.trained, 1 if self.sharded else self.runtime.world)

@@ -36,7 +36,9 @@ class Scored(Protocol):
 
 @dataclass(frozen=True)
 class Hooks:
-    """What `fit` calls and does not know the inside of: score dev, save (best weights or not), judge a score (why to end, or None)."""
+    """What `fit` calls and does not know the inside of: score dev, save (best weights or not), judge a score
+    (why to end, or None).
+    """
 
     evaluate: Callable[[int], Scored]
     save: Callable[[State, bool], None]

@@ -1,4 +1,6 @@
-"""Where numbers go: `metrics.jsonl` always; beside it Weights & Biases, TensorBoard or nothing. Rank 0 only."""
+"""Where numbers go: `metrics.jsonl` always; beside it Weights & Biases, TensorBoard or nothing. Rank
+0 only.
+"""
 
 import contextlib
 import json
@@ -24,7 +26,9 @@ class Tracker(Protocol):
     def log(self, metrics: Mapping[str, Any], step: int) -> None: ...
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
-        """Hypotheses: rows with id, reference, hypothesis, rate and, for some, audio (int16 samples) and its rate."""
+        """Hypotheses: rows with id, reference, hypothesis, rate and, for some, audio (int16 samples) and its
+        rate.
+        """
 
     def finish(self, summary: Mapping[str, Any], failed: bool) -> None: ...
 
@@ -33,7 +37,9 @@ TRACKERS: Registry[Callable[..., Tracker]] = Registry("tracking.name")
 
 
 def register_tracker(name: str) -> Callable[[Callable[..., Tracker]], Callable[..., Tracker]]:
-    """Make `factory(folder, run_id, run_name, config, **settings) -> tracker` known as `tracking.name=name`."""
+    """Make `factory(folder, run_id, run_name, config, **settings) -> tracker` known as
+    `tracking.name=name`.
+    """
     return TRACKERS.register(name)
 
 
@@ -61,24 +67,52 @@ class NoTracker:
 class WandbTracker:
     """Online where there is a key, else offline; the same run again continues the same W&B run."""
 
-    def __init__(self, folder: Path, run_id: str, run_name: str, config: Mapping[str, Any], project: str, entity: str | None = None,
-                 group: str | None = None, tags: Sequence[str] = (), **_: Any):
+    def __init__(
+        self,
+        folder: Path,
+        run_id: str,
+        run_name: str,
+        config: Mapping[str, Any],
+        project: str,
+        entity: str | None = None,
+        group: str | None = None,
+        tags: Sequence[str] = (),
+        **_: Any,
+    ):
         import wandb
 
         self._wandb, self._logged = wandb, False
         mode = os.environ.get("WANDB_MODE") or ("online" if _wandb_key() else "offline")
-        for name in ("WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):  # what is logged waits in the run folder, not in the home directory
+        # what is logged waits in the run folder, not in the home directory
+        for name in ("WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
             os.environ[name] = str(folder.absolute() / "wandb")
         if mode == "offline" and "WANDB_MODE" not in os.environ:
             log.info("W&B: no key, so offline (`wandb login` to go online, tracking=none for none).")
         (folder / "wandb").mkdir(parents=True, exist_ok=True)
-        settings = {"dir": str(folder), "project": project, "entity": entity, "group": group, "tags": list(tags), "id": run_id,
-                    "name": run_name, "config": dict(config), "reinit": "finish_previous"}
+        settings = {
+            "dir": str(folder),
+            "project": project,
+            "entity": entity,
+            "group": group,
+            "tags": list(tags),
+            "id": run_id,
+            "name": run_name,
+            "config": dict(config),
+            "reinit": "finish_previous",
+        }
         quiet = wandb.Settings(silent=True, console="off", init_timeout=60)
         try:
-            self._run = wandb.init(mode=mode, resume="allow" if mode == "online" else None, settings=quiet, **settings)  # type: ignore[arg-type]
+            self._run = wandb.init(
+                mode=mode,  # type: ignore[arg-type]
+                resume="allow" if mode == "online" else None,
+                settings=quiet,
+                **settings,  # type: ignore[arg-type]
+            )
         except wandb.Error as why:
-            log.warning("W&B cannot be reached (%s), so this run is recorded offline; `wandb sync` it later.", str(why).splitlines()[0])
+            log.warning(
+                "W&B cannot be reached (%s), so this run is recorded offline; `wandb sync` it later.",
+                str(why).splitlines()[0],
+            )
             self._run = wandb.init(mode="offline", settings=quiet, **settings)  # type: ignore[arg-type]
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
@@ -89,7 +123,11 @@ class WandbTracker:
         table = self._wandb.Table(columns=["id", "reference", "hypothesis", "rate", "audio"])
         for row in rows:
             audio = row.get("audio")
-            sound = None if audio is None else self._wandb.Audio(audio.astype(np.float32) / 32768.0, sample_rate=row["sample_rate"])
+            sound = (
+                None
+                if audio is None
+                else self._wandb.Audio(audio.astype(np.float32) / 32768.0, sample_rate=row["sample_rate"])
+            )
             table.add_data(row["id"], row["reference"], row["hypothesis"], row["rate"], sound)
         self._run.log({name: table}, step=step)
 
@@ -97,7 +135,10 @@ class WandbTracker:
         self._run.summary.update(dict(summary))
         self._run.finish(exit_code=int(failed))
         if self._run.offline and self._logged:
-            log.info("W&B has recorded this run offline; to send it: wandb sync %s", os.path.relpath(Path(self._run.dir).parent))
+            log.info(
+                "W&B has recorded this run offline; to send it: wandb sync %s",
+                os.path.relpath(Path(self._run.dir).parent),
+            )
 
 
 def _wandb_key() -> bool:
@@ -118,13 +159,17 @@ class TensorBoardTracker:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise UserError('tracking=tensorboard needs the extra: pip install "asr_exp[tensorboard]".') from None
+            raise UserError(
+                'tracking=tensorboard needs the extra: pip install "asr_exp[tensorboard]".'
+            ) from None
         self._config = f"```\n{json.dumps(config, indent=2)}\n```"
         self._open = lambda step: SummaryWriter(str(folder / "tensorboard"), purge_step=step)
         self._writer: Any = None
 
     def _from(self, step: int) -> Any:
-        """The writer; the first call says from which step on what an earlier process of the run has written is written again."""
+        """The writer; the first call says from which step on what an earlier process of the run has written
+        is written again.
+        """
         if self._writer is None:
             self._writer = self._open(step)
             self._writer.add_text("config", self._config)
@@ -140,11 +185,17 @@ class TensorBoardTracker:
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
         lines = [f"| {r['id']} | {r['reference']} | {r['hypothesis']} |" for r in rows]
-        writer = self._from(step + 1)  # first where no step is left to make: what was logged at this one stays
+        # first where no step is left to make: what was logged at this one stays
+        writer = self._from(step + 1)
         writer.add_text(name, "\n".join(["| id | reference | hypothesis |", "|---|---|---|", *lines]), step)
         for row in rows:
             if row.get("audio") is not None:
-                writer.add_audio(f"{name}/{row['id']}", row["audio"][None].astype(np.float32) / 32768.0, step, row["sample_rate"])
+                writer.add_audio(
+                    f"{name}/{row['id']}",
+                    row["audio"][None].astype(np.float32) / 32768.0,
+                    step,
+                    row["sample_rate"],
+                )
 
     def finish(self, summary: Mapping[str, Any], failed: bool) -> None:
         if self._writer:
@@ -153,15 +204,19 @@ class TensorBoardTracker:
             self._writer.close()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # metrics.jsonl
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one object a line, each with its step, and nothing that another run of the same steps would not repeat."""
+    """`metrics.jsonl`: one object a line, each with its step, and nothing that another run of the same steps
+    would not repeat.
+    """
 
     def __init__(self, path: Path, lines: int):
-        """Open for appending, cut back to the lines a checkpoint knows of: what was written after it is written again."""
+        """Open for appending, cut back to the lines a checkpoint knows of: what was written after it is
+        written again.
+        """
         kept = path.read_text(encoding="utf-8").splitlines()[:lines] if path.exists() and lines else []
         self.lines = len(kept)
         beside = path.with_name(path.name + ".new")
@@ -180,12 +235,14 @@ class MetricsFile:
             self._file.close()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # where the time goes
 
 
 class Profile:
-    """Profiles a few steps, the first three left out: `profile.json` for chrome://tracing, `profile.txt` with the costliest operations."""
+    """Profiles a few steps, the first three left out: `profile.json` for chrome://tracing, `profile.txt` with
+    the costliest operations.
+    """
 
     WARM_UP = 3
 
@@ -206,7 +263,9 @@ class Profile:
 
     def _write(self, profiler: Any) -> None:
         profiler.export_chrome_trace(str(self.folder / "profile.json"))
-        table = profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=40)
+        table = profiler.key_averages().table(
+            sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=40
+        )
         (self.folder / "profile.txt").write_text(table, encoding="utf-8")
         log.info("Profiled: see %s and profile.json (chrome://tracing).", self.folder / "profile.txt")
 

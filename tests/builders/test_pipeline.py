@@ -1,4 +1,6 @@
-"""checkpoints/best in a bare transformers pipeline gives hypotheses.test.jsonl, character for character, for every family."""
+"""checkpoints/best in a bare transformers pipeline gives hypotheses.test.jsonl, character for character, for
+every family.
+"""
 
 import csv
 from pathlib import Path
@@ -11,13 +13,21 @@ import torch
 import transformers
 from harness import NAMES, QUIET, lines, losses, make_corpus, result, run, write_manifest
 
-STEPS = ["trainer.max_steps=20", "trainer.eval_every=20", "trainer.batch_seconds=12", "schedule.warmup_steps=2", *QUIET]
+STEPS = [
+    "trainer.max_steps=20",
+    "trainer.eval_every=20",
+    "trainer.batch_seconds=12",
+    "schedule.warmup_steps=2",
+    *QUIET,
+]
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def tones(tmp_path_factory):
-    """A corpus at 16 kHz: what the audio store keeps of a resampled clip is rounded, and heads like these hang on the last bit."""
+    """A corpus at 16 kHz: what the audio store keeps of a resampled clip is rounded, and heads like these
+    hang on the last bit.
+    """
     return make_corpus(tmp_path_factory.mktemp("tones"), train=12)
 
 
@@ -33,7 +43,9 @@ def piped(folder: Path, manifest: Path) -> list[str]:
 
 
 def talkative(monkeypatch: pytest.MonkeyPatch, favour: float = 0.0) -> None:
-    """Heads so large that every label wins somewhere; `favour` is for the space and [UNK], which stand before the blank."""
+    """Heads so large that every label wins somewhere; `favour` is for the space and [UNK], which stand before
+    the blank.
+    """
     from asr_exp.builders import model as builder
 
     load = builder.load_backbone
@@ -57,7 +69,13 @@ def agree(folder: Path, manifest: Path) -> list[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_family(tones, backbone, tmp_path, monkeypatch, name):
     talkative(monkeypatch)
-    model = ["model=hf", f"model.checkpoint={backbone(name)}", "optimizer.lr=3e-4", "trainer.max_steps=10", "trainer.eval_every=10"]
+    model = [
+        "model=hf",
+        f"model.checkpoint={backbone(name)}",
+        "optimizer.lr=3e-4",
+        "trainer.max_steps=10",
+        "trainer.eval_every=10",
+    ]
     folder = run(*tones, *model, *STEPS, cwd=tmp_path)
     curve = losses(folder)
     assert np.mean(curve[-4:]) < np.mean(curve[:4])
@@ -67,7 +85,14 @@ def test_every_family(tones, backbone, tmp_path, monkeypatch, name):
 
 def test_unknowns_and_double_spaces(tones, backbone, tmp_path, monkeypatch):
     talkative(monkeypatch, favour=25.0)
-    folder = run(*tones, "model=hf", f"model.checkpoint={backbone('wavlm-layer')}", *STEPS, "trainer.max_steps=0", cwd=tmp_path)
+    folder = run(
+        *tones,
+        "model=hf",
+        f"model.checkpoint={backbone('wavlm-layer')}",
+        *STEPS,
+        "trainer.max_steps=0",
+        cwd=tmp_path,
+    )
     together = "\n".join(agree(folder, Path(tones[3].partition("=")[2])))
     assert "[UNK]" in together and "  " in together
 
@@ -78,10 +103,27 @@ def test_phones(tones, backbone, tmp_path, monkeypatch):
     named = {}
     for split in ("train", "dev", "test"):
         with (source / f"{split}.csv").open() as file:
-            rows = [(source / row["file"], " ".join(row["text"].replace(" ", "_")).replace("_", "sil")) for row in csv.DictReader(file)]
+            rows = [
+                (source / row["file"], " ".join(row["text"].replace(" ", "_")).replace("_", "sil"))
+                for row in csv.DictReader(file)
+            ]
         named[split] = write_manifest(tmp_path / f"{split}.csv", rows, header=("file", "text"))
-    data = ["dataset=csv", *(f"dataset.{split}={path}" for split, path in named.items()), "tokenizer.unit=phone"]
-    folder = run(*data, "model=hf", f"model.checkpoint={backbone('hubert-layer')}", *STEPS, "trainer.max_steps=0", cwd=tmp_path)
+    data = [
+        "dataset=csv",
+        *(f"dataset.{split}={path}" for split, path in named.items()),
+        "tokenizer.unit=phone",
+    ]
+    folder = run(
+        *data,
+        "model=hf",
+        f"model.checkpoint={backbone('hubert-layer')}",
+        *STEPS,
+        "trainer.max_steps=0",
+        cwd=tmp_path,
+    )
     texts = agree(folder, named["test"])
     assert len({phone for text in texts for phone in text.split()}) > 3
-    assert result(folder)["splits"]["test"]["per"] is not None and result(folder)["splits"]["test"]["wer"] is None
+    assert (
+        result(folder)["splits"]["test"]["per"] is not None
+        and result(folder)["splits"]["test"]["wer"] is None
+    )

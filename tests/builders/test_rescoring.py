@@ -1,4 +1,6 @@
-"""`evaluate RUN decode=beam`: another decoder on the emissions that are kept, without the network; weights found on dev."""
+"""`evaluate RUN decode=beam`: another decoder on the emissions that are kept, without the network; weights
+found on dev.
+"""
 
 import json
 import shutil
@@ -28,7 +30,10 @@ def folder(trained, tmp_path):
 
 def apart(folder: Path) -> dict[str, dict]:
     """Scores that are not the run's own, by their decoder."""
-    scores = [json.loads(path.read_text()) | {"folder": path.parent} for path in sorted(folder.glob("evaluations/*/result.json"))]
+    scores = [
+        json.loads(path.read_text()) | {"folder": path.parent}
+        for path in sorted(folder.glob("evaluations/*/result.json"))
+    ]
     return {score["protocol"]["decoder"]: score for score in scores}
 
 
@@ -41,13 +46,27 @@ def test_another_decoder_needs_no_network(folder, tmp_path, no_network):
     assert result(folder) == own and (folder / "hypotheses.test.jsonl").read_bytes() == scored
     run("evaluate", folder, *WITH_LM, "decode.nbest=3", *QUIET, cwd=tmp_path)
     ((decoder, score),) = apart(folder).items()
-    assert decoder.startswith("beam(beam=100, lm=train-text:") and "lm_weight=0.5, lexicon=5:" in decoder and result(folder) == own
+    assert (
+        decoder.startswith("beam(beam=100, lm=train-text:")
+        and "lm_weight=0.5, lexicon=5:" in decoder
+        and result(folder) == own
+    )
     pairs = lines(score["folder"] / "hypotheses.test.jsonl")
     assert [p["id"] for p in pairs] == [p["id"] for p in lines(folder / "hypotheses.test.jsonl")]
     for pair in pairs:
-        assert pair["hypothesis"] == pair["nbest"][0]["text"] and set(pair["hypothesis"].split()) <= {"ba", "di", "go", "lu", "me"}
+        assert pair["hypothesis"] == pair["nbest"][0]["text"] and set(pair["hypothesis"].split()) <= {
+            "ba",
+            "di",
+            "go",
+            "lu",
+            "me",
+        }
         scores = [one["score"] for one in pair["nbest"]]
-        assert len(scores) == 3 and scores == sorted(scores, reverse=True) and len({one["text"] for one in pair["nbest"]}) == 3
+        assert (
+            len(scores) == 3
+            and scores == sorted(scores, reverse=True)
+            and len({one["text"] for one in pair["nbest"]}) == 3
+        )
     (lm,) = (folder / "lm").glob("*.arpa")
     assert sorted(vocabulary(lm)) == ["ba", "di", "go", "lu", "me"]
     assert "nbest" not in lines(folder / "hypotheses.test.jsonl")[0]
@@ -125,7 +144,9 @@ def test_weights_are_looked_for_on_dev_once(folder, tones, tmp_path, capsys, mon
         gone.with_name("dev.gone").rename(tones / "dev.csv")
     ((decoder, score),) = apart(folder).items()
     found = json.loads((folder / "lm/tuned.json").read_text())
-    assert "tuned_on=dev" in decoder and [f"lm_weight={w['lm_weight']:g}" in decoder for w in found.values()] == [True]
+    assert "tuned_on=dev" in decoder and [
+        f"lm_weight={w['lm_weight']:g}" in decoder for w in found.values()
+    ] == [True]
     assert score["splits"]["dev"]["wer"] is not None
 
 
@@ -135,13 +156,28 @@ def test_a_run_whose_final_decoder_is_a_beam(trained, corpus, tones, tmp_path, m
         monkeypatch.setattr(f"asr_exp.evaluation.decoder_tuning.{name}", (0.0, 1.0))
     folder = run(*corpus, *TWO_STEPS, *WITH_LM, "decode.tune=true", "decode.beam=10", cwd=tmp_path)
     score = result(folder)
-    assert score["protocol"]["decoder"].startswith("beam(beam=10, lm=train-text:") and "tuned_on=dev" in score["protocol"]["decoder"]
+    assert (
+        score["protocol"]["decoder"].startswith("beam(beam=10, lm=train-text:")
+        and "tuned_on=dev" in score["protocol"]["decoder"]
+    )
     assert folder.name != trained.name
     for split in ("dev", "test"):
         pairs = lines(folder / f"hypotheses.{split}.jsonl")
-        assert sum(pair["counts"]["reference_length"] for pair in pairs) == score["splits"][split]["reference_length"]
-        assert {word for pair in pairs for word in pair["hypothesis"].split()} <= {"ba", "di", "go", "lu", "me"}
-    before, scored = result(folder), {split: (folder / f"hypotheses.{split}.jsonl").read_bytes() for split in ("dev", "test")}
+        assert (
+            sum(pair["counts"]["reference_length"] for pair in pairs)
+            == score["splits"][split]["reference_length"]
+        )
+        assert {word for pair in pairs for word in pair["hypothesis"].split()} <= {
+            "ba",
+            "di",
+            "go",
+            "lu",
+            "me",
+        }
+    before, scored = (
+        result(folder),
+        {split: (folder / f"hypotheses.{split}.jsonl").read_bytes() for split in ("dev", "test")},
+    )
     for split in ("dev", "test"):
         run("evaluate", folder, f"split={split}", *QUIET, cwd=tmp_path)
         assert (folder / f"hypotheses.{split}.jsonl").read_bytes() == scored[split]
@@ -151,18 +187,24 @@ def test_a_run_whose_final_decoder_is_a_beam(trained, corpus, tones, tmp_path, m
     assert done.stdout.strip().splitlines()[-1] == said["test0.wav"]
 
 
-@pytest.mark.parametrize(("settings", "words"), [
-    (["decode=beam", "decode.lm=gone.arpa"], "decode.lm=gone.arpa cannot be read"),
-    (["decode=beam", "decode.lm=gone.txt"], "decode.lm=gone.txt cannot be read"),
-    (["decode=beam", "decode.lm=empty.txt"], "no text in it to make a language model of"),
-    (["decode=beam", "decode.lm=broken.arpa"], "Line 2 of broken.arpa"),
-    (["decode=beam", "decode.lm=other.txt"], "can spell none of its words, such as 'xyz'"),
-    (["decode=beam", "decode.lexicon=other.txt"], "Line 1 of decode.lexicon=other.txt"),
-    (["decode=beam", "decode.tune=true"], "there is none; add decode.lm=train-text"),
-    (["decode=beam", 'decode.hot_words=[go,"!!!"]'], "decode.hot_words has '!!!', of which the text rules (text=standard) leave nothing"),
-    ([*WITH_LM, "decode.hot_words=[qu]"], "decode.hot_words: the model cannot spell 'qu'"),
-    ([*WITH_LM, "decode.hot_words=[ba ba ba ba ba ba ba]"], "a phrase of more than 6 words"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["decode=beam", "decode.lm=gone.arpa"], "decode.lm=gone.arpa cannot be read"),
+        (["decode=beam", "decode.lm=gone.txt"], "decode.lm=gone.txt cannot be read"),
+        (["decode=beam", "decode.lm=empty.txt"], "no text in it to make a language model of"),
+        (["decode=beam", "decode.lm=broken.arpa"], "Line 2 of broken.arpa"),
+        (["decode=beam", "decode.lm=other.txt"], "can spell none of its words, such as 'xyz'"),
+        (["decode=beam", "decode.lexicon=other.txt"], "Line 1 of decode.lexicon=other.txt"),
+        (["decode=beam", "decode.tune=true"], "there is none; add decode.lm=train-text"),
+        (
+            ["decode=beam", 'decode.hot_words=[go,"!!!"]'],
+            "decode.hot_words has '!!!', of which the text rules (text=standard) leave nothing",
+        ),
+        ([*WITH_LM, "decode.hot_words=[qu]"], "decode.hot_words: the model cannot spell 'qu'"),
+        ([*WITH_LM, "decode.hot_words=[ba ba ba ba ba ba ba]"], "a phrase of more than 6 words"),
+    ],
+)
 def test_what_cannot_be_decoded_with(folder, tmp_path, capsys, settings, words):
     (tmp_path / "empty.txt").write_text("\n ?!\n")
     (tmp_path / "other.txt").write_text("xyz\n")
@@ -192,13 +234,22 @@ def test_without_its_training_transcripts(folder, tones, tmp_path, capsys):
 def test_a_text_goes_through_the_text_rules(folder, tmp_path):
     (tmp_path / "more.txt").write_text("Ba, DI go!\nme lu.\n")
     run("evaluate", folder, "decode=beam", "decode.lm=more.txt", "decode.order=2", *QUIET, cwd=tmp_path)
-    run("evaluate", folder, "decode=beam", "decode.lm=more.txt", "decode.lexicon=null", "decode.hot_words=[Go!]", *QUIET, cwd=tmp_path)
+    run(
+        "evaluate",
+        folder,
+        "decode=beam",
+        "decode.lm=more.txt",
+        "decode.lexicon=null",
+        "decode.hot_words=[Go!]",
+        *QUIET,
+        cwd=tmp_path,
+    )
     words, tokens = sorted(apart(folder), key=len)
     assert all(name.startswith("beam(beam=100, lm=file:") for name in (words, tokens))
     assert "lexicon=5:" in words and "lexicon" not in tokens and "hot_words=go," in tokens
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # keys
 
 
@@ -211,24 +262,42 @@ def test_what_is_at_its_default_is_not_in_the_signature(tmp_path, monkeypatch):
     (tmp_path / "old").mkdir()
     (tmp_path / "old/config.yaml").write_text(json.dumps(asked))
     assert signature(load_run("old")) == signature(now)
-    assert signature(compose(["decode=beam", "decode.nbest=5"])) == signature(compose(["decode=beam", "decode.lm=none"])) != signature(now)
-    assert signature(compose(["decode=beam", "decode.lm=a.txt"])) == signature(compose(["decode=beam", f"decode.lm={tmp_path}/a.txt"]))
+    assert (
+        signature(compose(["decode=beam", "decode.nbest=5"]))
+        == signature(compose(["decode=beam", "decode.lm=none"]))
+        != signature(now)
+    )
+    assert signature(compose(["decode=beam", "decode.lm=a.txt"])) == signature(
+        compose(["decode=beam", f"decode.lm={tmp_path}/a.txt"])
+    )
     different = ["beam=9", "lm=train-text", "lm_weight=1", "hot_words=[a]", "lexicon=null", "tune=true"]
     assert len({signature(compose(["decode=beam", f"decode.{one}"])) for one in different}) == len(different)
     assert run_folder(now).name == signature(now)
 
 
-@pytest.mark.parametrize(("settings", "words"), [
-    (["decode.lm=train-text"], "decode.lm=train-text is a key of decode=beam, and the decoder is greedy; add decode=beam"),
-    (["decode.hot_words=[robot]"], "add decode=beam"),
-    (["decode=beam", "decode.settings.beam=8"], "keys of its own"),
-    (["decode=beam", "decode.hot_words=[\" \"]"], "empty word"),
-    (["decode=beam", "decode.hot_words=[\"???\"]"], "decode.hot_words has '???' in it"),
-    (["decode=beam", "decode.lm_weight=3"], "decode.lm_weight=3.0 is of a language model, and there is none; add decode.lm=train-text"),
-    (["decode=beam", "decode.lm=none", "decode.order=4"], "decode.order=4 is of a language model"),
-    (["dataset=timit-phones", "dataset.root=/d", "decode=beam", "decode.lexicon=a.txt"], "the model emits phones"),
-    (["decode=beam", "decode.order=7"], "at most 6"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            ["decode.lm=train-text"],
+            "decode.lm=train-text is a key of decode=beam, and the decoder is greedy; add decode=beam",
+        ),
+        (["decode.hot_words=[robot]"], "add decode=beam"),
+        (["decode=beam", "decode.settings.beam=8"], "keys of its own"),
+        (["decode=beam", 'decode.hot_words=[" "]'], "empty word"),
+        (["decode=beam", 'decode.hot_words=["???"]'], "decode.hot_words has '???' in it"),
+        (
+            ["decode=beam", "decode.lm_weight=3"],
+            "decode.lm_weight=3.0 is of a language model, and there is none; add decode.lm=train-text",
+        ),
+        (["decode=beam", "decode.lm=none", "decode.order=4"], "decode.order=4 is of a language model"),
+        (
+            ["dataset=timit-phones", "dataset.root=/d", "decode=beam", "decode.lexicon=a.txt"],
+            "the model emits phones",
+        ),
+        (["decode=beam", "decode.order=7"], "at most 6"),
+    ],
+)
 def test_keys_that_contradict_each_other(tmp_path, monkeypatch, settings, words):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as error:
@@ -236,7 +305,7 @@ def test_keys_that_contradict_each_other(tmp_path, monkeypatch, settings, words)
     assert words in str(error.value) and len(str(error.value).splitlines()) == 1
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # slow
 
 
@@ -254,7 +323,9 @@ def test_two_ranks_score_as_one(trained, tmp_path):
 
 @pytest.mark.slow
 def test_the_language_model_lowers_the_demos_rate(tmp_path):
-    """A demo of a quarter of its length: its transcripts alone make a model that mends most of what it hears amiss."""
+    """A demo of a quarter of its length: its transcripts alone make a model that mends most of what it hears
+    amiss.
+    """
     pytest.importorskip("flashlight.lib.text")
     pytest.importorskip("espeakng_loader", reason="the demo extra is not installed")
     folder = run("trainer.max_steps=220", "trainer.eval_every=220", *QUIET, cwd=tmp_path)
@@ -263,6 +334,8 @@ def test_the_language_model_lowers_the_demos_rate(tmp_path):
     for settings in ([], ["decode.lexicon=null"], ["decode.tune=true"]):
         for split in ("dev", "test"):
             run("evaluate", folder, *WITH_LM, *settings, f"split={split}", *QUIET, cwd=tmp_path)
-    found = [json.loads(path.read_text())["splits"].popitem() for path in folder.glob("evaluations/*/result.json")]
+    found = [
+        json.loads(path.read_text())["splits"].popitem() for path in folder.glob("evaluations/*/result.json")
+    ]
     assert sorted(split for split, _ in found) == ["dev"] * 3 + ["test"] * 3
     assert [(split, summary["wer"]) for split, summary in found if summary["wer"] > 0.5 * greedy[split]] == []

@@ -1,4 +1,6 @@
-"""A checkpoint scored as it is: `evaluate run=CHECKPOINT`, and a run of no steps that keeps its head. Against transformers and jiwer."""
+"""A checkpoint scored as it is: `evaluate run=CHECKPOINT`, and a run of no steps that keeps its head. Against
+transformers and jiwer.
+"""
 
 import csv
 import json
@@ -18,7 +20,18 @@ from asr_exp.runs.folder import load_run, signature
 
 TOKENS = ["[PAD]", "[UNK]", "|", *"ABDEGILMOU"]
 AS_IT_IS = ["model=hf", "model.head=keep", "trainer.max_steps=0"]
-RATES = ("wer", "cer", "substitutions", "deletions", "insertions", "reference_length", "utterances", "skipped", "coverage", "ci95")
+RATES = (
+    "wer",
+    "cer",
+    "substitutions",
+    "deletions",
+    "insertions",
+    "reference_length",
+    "utterances",
+    "skipped",
+    "coverage",
+    "ci95",
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +40,9 @@ def tuned(tmp_path_factory):
     place = tmp_path_factory.mktemp("tuned")
     backbone, folder = save_backbone("wav2vec2", "layer", place / "backbone"), place / "upper"
     torch.manual_seed(3)
-    network = transformers.AutoModelForCTC.from_pretrained(backbone, vocab_size=len(TOKENS), pad_token_id=0, ignore_mismatched_sizes=True)
+    network = transformers.AutoModelForCTC.from_pretrained(
+        backbone, vocab_size=len(TOKENS), pad_token_id=0, ignore_mismatched_sizes=True
+    )
     with torch.no_grad():
         network.lm_head.weight.mul_(50)
         network.lm_head.bias[:] = torch.tensor([0.0, -1e4, 8.0] + 10 * [0.0])  # no [UNK], and spaces
@@ -63,31 +78,64 @@ def by_transformers(checkpoint: Path, manifest: Path) -> dict[str, tuple[str, st
     pipe = transformers.pipeline("automatic-speech-recognition", model=str(checkpoint), device="cpu")
     with manifest.open() as file:
         rows = [(row["file"], row["text"].upper()) for row in csv.DictReader(file)]
-    return {name: (text, pipe(soundfile.read(manifest.parent / name)[0])["text"].strip()) for name, text in rows}
+    return {
+        name: (text, pipe(soundfile.read(manifest.parent / name)[0])["text"].strip()) for name, text in rows
+    }
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the score
 
 
 def test_the_score_is_that_of_transformers_and_jiwer(place, cache):
-    """Of a dataset whose other splits are not there. The folder is one of a run, and the same ask finds it again."""
+    """Of a dataset whose other splits are not there. The folder is one of a run, and the same ask finds it
+    again.
+    """
     broken = ["dataset.train=gone.csv", "dataset.dev=upper/config.json"]
     folder = scored(*ASKED, *broken, cwd=place)
     want = by_transformers(place / "upper", place / "data/test.csv")
-    assert {one["id"]: (one["reference"], one["hypothesis"]) for one in lines(folder / "hypotheses.test.jsonl")} == want
+    assert {
+        one["id"]: (one["reference"], one["hypothesis"]) for one in lines(folder / "hypotheses.test.jsonl")
+    } == want
     references, said = (list(side) for side in zip(*want.values(), strict=True))
     assert len(set(said)) == 5 and all(" " in text for text in said[:2])
     words, test = jiwer.process_words(references, said), result(folder)["splits"]["test"]
-    assert test["wer"] == pytest.approx(words.wer) and test["cer"] == pytest.approx(jiwer.cer(references, said))
-    assert [test[key] for key in ("substitutions", "deletions", "insertions")] == [words.substitutions, words.deletions, words.insertions]
-    assert test["coverage"] == 1 and test["utterances"] == 5 and test["skipped"] == 0 and set(RATES) < set(test)
-    assert {path.name for path in folder.iterdir()} == {".lock", "config.yaml", "environment.json", "emissions", "quarantine.jsonl",
-                                                        "hypotheses.test.jsonl", "result.json"}
-    assert folder.parent == place / "outputs/csv/hf" and folder.name == signature(load_run(folder)) == result(folder)["signature"]
-    assert result(folder)["status"] == "finished" and result(folder)["best"] is None and result(folder)["train"]["steps"] == 0
+    assert test["wer"] == pytest.approx(words.wer) and test["cer"] == pytest.approx(
+        jiwer.cer(references, said)
+    )
+    assert [test[key] for key in ("substitutions", "deletions", "insertions")] == [
+        words.substitutions,
+        words.deletions,
+        words.insertions,
+    ]
+    assert (
+        test["coverage"] == 1 and test["utterances"] == 5 and test["skipped"] == 0 and set(RATES) < set(test)
+    )
+    assert {path.name for path in folder.iterdir()} == {
+        ".lock",
+        "config.yaml",
+        "environment.json",
+        "emissions",
+        "quarantine.jsonl",
+        "hypotheses.test.jsonl",
+        "result.json",
+    }
+    assert (
+        folder.parent == place / "outputs/csv/hf"
+        and folder.name == signature(load_run(folder)) == result(folder)["signature"]
+    )
+    assert (
+        result(folder)["status"] == "finished"
+        and result(folder)["best"] is None
+        and result(folder)["train"]["steps"] == 0
+    )
     protocol = result(folder)["protocol"]
-    assert (protocol["text"], protocol["decoder"], protocol["split"], len(protocol["hash"])) == ("upper", "greedy", ["test.csv"], 12)
+    assert (protocol["text"], protocol["decoder"], protocol["split"], len(protocol["hash"])) == (
+        "upper",
+        "greedy",
+        ["test.csv"],
+        12,
+    )
     assert scored(*ASKED, *broken, cwd=place) == folder
 
 
@@ -98,7 +146,9 @@ def test_a_run_of_no_steps_scores_the_same_and_reads_the_test_split_alone(place,
     folder = scored(*ASKED, cwd=place)
     assert folder.name == trained.name and result(folder) == result(trained)
     assert (folder / "hypotheses.test.jsonl").read_bytes() == (trained / "hypotheses.test.jsonl").read_bytes()
-    pipe = transformers.pipeline("automatic-speech-recognition", model=str(trained / "checkpoints/best"), device="cpu")
+    pipe = transformers.pipeline(
+        "automatic-speech-recognition", model=str(trained / "checkpoints/best"), device="cpu"
+    )
     first = lines(trained / "hypotheses.test.jsonl")[0]
     assert pipe(soundfile.read(place / "data" / first["id"])[0])["text"].strip() == first["hypothesis"]
     call(*TEST, *AS_IT_IS, "model.checkpoint=upper", "output_root=trained", cwd=place)
@@ -123,12 +173,16 @@ def test_another_decoder_split_and_text_lie_as_those_of_a_run_do(place, cache, n
 
 
 def test_dev_first(place, cache):
-    """The protocol of result.json is that of test once there is one; train goes on to it where evaluate has scored dev alone."""
+    """The protocol of result.json is that of test once there is one; train goes on to it where evaluate has
+    scored dev alone.
+    """
     both = [*TEST, "dataset.dev=data/test.csv"]
     folder = scored("run=upper", *both, "split=dev", cwd=place)
     assert set(result(folder)["splits"]) == {"dev"}
     call(*both, *AS_IT_IS, "model.checkpoint=upper", cwd=place)
-    assert set(result(folder)["splits"]) == {"dev", "test"} and result(folder)["protocol"]["split"] == ["test.csv"]
+    assert set(result(folder)["splits"]) == {"dev", "test"} and result(folder)["protocol"]["split"] == [
+        "test.csv"
+    ]
 
 
 def test_other_weights_at_the_same_place(place, cache):
@@ -143,7 +197,9 @@ def test_other_weights_at_the_same_place(place, cache):
     scored(*both, cwd=place)
     assert set(result(folder)["splits"]) == {"test"} and lines(folder / "hypotheses.test.jsonl") != before
     want = by_transformers(place / "upper", place / "data/test.csv")
-    assert [one["hypothesis"] for one in lines(folder / "hypotheses.test.jsonl")] == [said for _, said in want.values()]
+    assert [one["hypothesis"] for one in lines(folder / "hypotheses.test.jsonl")] == [
+        said for _, said in want.values()
+    ]
 
 
 def test_what_it_leaves_is_compared_reported_transcribed_and_put_in_a_table(place, cache, capsys):
@@ -154,7 +210,9 @@ def test_what_it_leaves_is_compared_reported_transcribed_and_put_in_a_table(plac
     for name in ("upper", "other"):
         call("evaluate", f"run={name}", *TEST, cwd=place)
     folders = sorted((place / "outputs/csv/hf").iterdir())
-    wers = {Path(load_run(one).model.checkpoint).name: result(one)["splits"]["test"]["wer"] for one in folders}
+    wers = {
+        Path(load_run(one).model.checkpoint).name: result(one)["splits"]["test"]["wer"] for one in folders
+    }
     assert len(folders) == 2 and wers["upper"] != wers["other"]
     call("compare", *folders, cwd=place)
     (compared,) = place.glob("outputs/comparisons/*/compare.json")
@@ -163,7 +221,10 @@ def test_what_it_leaves_is_compared_reported_transcribed_and_put_in_a_table(plac
     capsys.readouterr()
     call("table", *TEST, *AS_IT_IS, "model.checkpoint=upper,other", cwd=place)
     table = capsys.readouterr().out
-    assert all(any(name in row and f"{100 * wer:.2f}" in row for row in table.splitlines()) for name, wer in wers.items())
+    assert all(
+        any(name in row and f"{100 * wer:.2f}" in row for row in table.splitlines())
+        for name, wer in wers.items()
+    )
     call("report", folders[0], *QUIET, cwd=place)
     assert "5 utterances with sound" in capsys.readouterr().out
     first = lines(folders[0] / "hypotheses.test.jsonl")[0]
@@ -189,16 +250,22 @@ def test_what_cannot_be_scored(place, backbone, capsys, settings, words):
     assert words in capsys.readouterr().err and not (place / "outputs").exists()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # characters that the vocabulary lacks
 
 
 def test_a_vocabulary_in_the_other_case_stops_before_any_audio(place, cache, capsys):
     call("evaluate", *ASKED, "text=standard", cwd=place, status=2)
     told = capsys.readouterr().err
-    counts = {sign: sum(text.lower().count(sign) for text, _ in by_transformers(place / "upper", place / "data/test.csv").values())
-              for sign in "lu"}
-    assert all(f"{sign!r} {n}" in told for sign, n in counts.items()) and "and 2 more" in told  # of ten letters, eight are named
+    counts = {
+        sign: sum(
+            text.lower().count(sign)
+            for text, _ in by_transformers(place / "upper", place / "data/test.csv").values()
+        )
+        for sign in "lu"
+    }
+    # of ten letters, eight are named
+    assert all(f"{sign!r} {n}" in told for sign, n in counts.items()) and "and 2 more" in told
     assert "5 of 5 utterances of test cannot be recognised in full. Give text=upper, which mends it." in told
     assert not (place / "outputs").exists() and not list(cache.rglob("*.i16"))
     assert not [path for path in cache.rglob("*") if path.is_file()]
@@ -206,11 +273,19 @@ def test_a_vocabulary_in_the_other_case_stops_before_any_audio(place, cache, cap
 
 def test_so_does_training(tuned, corpus, tmp_path, cache, capsys):
     """Without [UNK] as with it; by a vocabulary that is given as by a checkpoint's."""
-    (tmp_path / "v.json").write_text(json.dumps({token: n for n, token in enumerate(t for t in TOKENS if t != "[UNK]")}))
-    for settings in (["model=hf", f"model.checkpoint={tuned}", "model.head=keep"], ["model=tiny-random", "tokenizer.vocabulary=v.json"]):
+    (tmp_path / "v.json").write_text(
+        json.dumps({token: n for n, token in enumerate(t for t in TOKENS if t != "[UNK]")})
+    )
+    for settings in (
+        ["model=hf", f"model.checkpoint={tuned}", "model.head=keep"],
+        ["model=tiny-random", "tokenizer.vocabulary=v.json"],
+    ):
         call(*corpus, *settings, "trainer.max_steps=2", *QUIET, cwd=tmp_path, status=2)
         told = capsys.readouterr().err
-        assert "20 of 20 utterances of train hold nothing else and are left out; 5 of 5 utterances of dev" in told
+        assert (
+            "20 of 20 utterances of train hold nothing else and are left out; 5 of 5 utterances of dev"
+            in told
+        )
         assert "Give text=upper" in told and not [path for path in cache.rglob("*") if path.is_file()]
 
 
@@ -222,9 +297,12 @@ def test_a_few_are_told_of_once_and_scored(place, cache, capsys):
     write_manifest(place / "data/test.csv", rows)
     folder = scored(*ASKED, cwd=place)
     (told,) = [line for line in capsys.readouterr().out.splitlines() if "vocabulary lacks" in line]
-    assert told == ("The vocabulary lacks characters of the transcripts (text=upper; 'X' 3, 'Ä' 1): 2 of 5 utterances of test cannot "
-                    "be recognised in full. Have text.rules replace or remove what the vocabulary lacks, or train a new head "
-                    "(model.head=new).")
+    assert (
+        told
+        == "The vocabulary lacks characters of the transcripts (text=upper; 'X' 3, 'Ä' 1): 2 of 5 utterances"
+        " of test cannot be recognised in full. Have text.rules replace or remove what the vocabulary"
+        " lacks, or train a new head (model.head=new)."
+    )
     assert lines(folder / "hypotheses.test.jsonl")[1]["reference"].endswith("BÄX")
 
 
@@ -238,28 +316,51 @@ def test_training_tolerates_one_in_a_hundred(tmp_path, cache, capsys, strange, u
     """Utterances that are left out, or lose characters: what becomes [UNK] loses none."""
     make_corpus(tmp_path / "data", train=4, rest=2)
     texts = strange + ["BA DI GO"] * (101 - len(strange))
-    write_manifest(tmp_path / "data/train.csv", [(f"train{i % 4}.wav", text, "s") for i, text in enumerate(texts)])
-    (tmp_path / "v.json").write_text(json.dumps({token: n for n, token in enumerate(t for t in TOKENS if unknown or t != "[UNK]")}))
+    write_manifest(
+        tmp_path / "data/train.csv", [(f"train{i % 4}.wav", text, "s") for i, text in enumerate(texts)]
+    )
+    (tmp_path / "v.json").write_text(
+        json.dumps({token: n for n, token in enumerate(t for t in TOKENS if unknown or t != "[UNK]")})
+    )
     splits = [f"dataset.{name}=data/{name}.csv" for name in ("train", "dev", "test")]
-    call("dataset=csv", *splits, *SMALL, "tokenizer.vocabulary=v.json", "trainer.max_steps=1", "trainer.batch_seconds=1", "text=upper",
-         *QUIET, cwd=tmp_path)
+    call(
+        "dataset=csv",
+        *splits,
+        *SMALL,
+        "tokenizer.vocabulary=v.json",
+        "trainer.max_steps=1",
+        "trainer.batch_seconds=1",
+        "text=upper",
+        *QUIET,
+        cwd=tmp_path,
+    )
     lacking = [line for line in capsys.readouterr().out.splitlines() if "vocabulary lacks" in line]
     assert len(lacking) == bool(told) and told in "".join(lacking)
 
 
 def test_a_vocabulary_made_of_the_transcripts_never_stops_a_run(corpus, tmp_path, cache, capsys):
     """Test in capitals, which training has not seen: told of, and scored."""
-    (train, dev, test) = (word.partition("=")[2] for word in corpus[1:])
+    train, dev, test = (word.partition("=")[2] for word in corpus[1:])
     with open(test) as file:
         rows = [(str(Path(test).parent / row["file"]), row["text"].upper()) for row in csv.DictReader(file)]
     write_manifest(tmp_path / "test.csv", rows, ("file", "text"))
-    call("dataset=csv", f"dataset.train={train}", f"dataset.dev={dev}", "dataset.test=test.csv", "text=none", "model=tiny-random",
-         "trainer.max_steps=1", "trainer.batch_seconds=2", *QUIET, cwd=tmp_path)
+    call(
+        "dataset=csv",
+        f"dataset.train={train}",
+        f"dataset.dev={dev}",
+        "dataset.test=test.csv",
+        "text=none",
+        "model=tiny-random",
+        "trainer.max_steps=1",
+        "trainer.batch_seconds=2",
+        *QUIET,
+        cwd=tmp_path,
+    )
     (told,) = [line for line in capsys.readouterr().out.splitlines() if "vocabulary lacks" in line]
     assert "5 of 5 utterances of test" in told and "Give text=standard, which mends it." in told
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # slow
 
 
@@ -275,7 +376,10 @@ def test_two_ranks_and_an_id_of_the_hub(place, tuned):
     cli("evaluate", "run=lab/upper", *TEST, "trainer.devices=2", "output_root=two", cwd=place, **hub)
     cli("evaluate", "run=lab/upper", *TEST, cwd=place, **hub)
     cli("evaluate", *ASKED, cwd=place)
-    (two,), of_hub, of_folder = place.glob("two/csv/hf/*"), *sorted(place.glob("outputs/csv/hf/*"), key=lambda p: p.stat().st_ctime)
+    (two,), of_hub, of_folder = (
+        place.glob("two/csv/hf/*"),
+        *sorted(place.glob("outputs/csv/hf/*"), key=lambda p: p.stat().st_ctime),
+    )
     assert result(two) == result(of_hub) and result(of_hub)["splits"] == result(of_folder)["splits"]
     assert result(of_hub)["checkpoint"]["name"] == "lab/upper"
     assert [len(list(one.glob("emissions/*/*"))) for one in (two, of_hub)] == [1, 1]

@@ -1,4 +1,6 @@
-"""Clips, rows and disks that are not what they should be: each is named, the run goes on or says why not, and nothing is lost."""
+"""Clips, rows and disks that are not what they should be: each is named, the run goes on or says why not, and
+nothing is lost.
+"""
 
 import errno
 import json
@@ -12,12 +14,32 @@ import jiwer
 import numpy as np
 import pytest
 import soundfile
-from harness import QUIET, SMALL, cli, fork, intercept, lines, one_sentence, result, run, run_folder, spoken, write_manifest
+from harness import (
+    QUIET,
+    SMALL,
+    cli,
+    fork,
+    intercept,
+    lines,
+    one_sentence,
+    result,
+    run,
+    run_folder,
+    spoken,
+    write_manifest,
+)
 
 from asr_exp.cli.main import main
 from asr_exp.scoring.error_rates import READ_CER
 
-SHORT = [*SMALL, "trainer.max_steps=6", "trainer.eval_every=3", "trainer.log_every=1", "trainer.batch_seconds=4", *QUIET]
+SHORT = [
+    *SMALL,
+    "trainer.max_steps=6",
+    "trainer.eval_every=3",
+    "trainer.log_every=1",
+    "trainer.batch_seconds=4",
+    *QUIET,
+]
 # file, transcript, the reason it is left out of (training, scoring); None where it is used
 ROWS = [
     ("good0.wav", "ba di", None, None),
@@ -65,13 +87,18 @@ def clips(tmp_path_factory) -> Path:
     for split in ("train", "test"):
         write_manifest(folder / f"{split}.csv", [*((file, text, "s0") for file, text, *_ in ROWS), BROKEN])
     write_manifest(folder / "dev.csv", [("good0.wav", "ba di", "s0"), ("stereo.flac", "di go", "s1")])
-    (folder / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(["[PAD]", "[UNK]", "|", *"abdegilmou"])}))
+    (folder / "vocab.json").write_text(
+        json.dumps({t: i for i, t in enumerate(["[PAD]", "[UNK]", "|", *"abdegilmou"])})
+    )
     return folder
 
 
 def data(folder: Path, **other: str) -> list[str]:
-    return ["dataset=csv", *(f"dataset.{split}={folder / other.get(split, split)}.csv" for split in ("train", "dev", "test")),
-            f"tokenizer.vocabulary={folder / 'vocab.json'}"]  # fmt: skip
+    return [
+        "dataset=csv",
+        *(f"dataset.{split}={folder / other.get(split, split)}.csv" for split in ("train", "dev", "test")),
+        f"tokenizer.vocabulary={folder / 'vocab.json'}",
+    ]
 
 
 def test_every_kind_of_bad_clip_at_once(clips, tmp_path):
@@ -100,27 +127,50 @@ def test_every_kind_of_bad_clip_at_once(clips, tmp_path):
 def test_nothing_that_can_be_used(clips, tmp_path, capsys):
     write_manifest(clips / "bad.csv", [(file, text, "s0") for file, text, why, _ in ROWS if why is not None])
     for split in ("train", "dev", "test"):
-        bad = [file for file, _, training, scoring in ROWS if (training if split == "train" else scoring) is not None]
-        write_manifest(clips / "bad.csv", [(file, "ba di" if file != "click.wav" else "ba", "s0") for file in bad if "good" not in file])
+        bad = [
+            file
+            for file, _, training, scoring in ROWS
+            if (training if split == "train" else scoring) is not None
+        ]
+        write_manifest(
+            clips / "bad.csv",
+            [(file, "ba di" if file != "click.wav" else "ba", "s0") for file in bad if "good" not in file],
+        )
         run(*data(clips, **{split: "bad"}), *SHORT, cwd=tmp_path, status=2)
         out, err = capsys.readouterr()
-        assert err.startswith(f"error: No utterance of dataset.{split} can be used") and err.count("\n") == 1 and "Traceback" not in out
+        assert (
+            err.startswith(f"error: No utterance of dataset.{split} can be used")
+            and err.count("\n") == 1
+            and "Traceback" not in out
+        )
 
 
-@pytest.mark.parametrize(("settings", "words"), [
-    (["model.config.hidden_size=48"], "weights of Wav2Vec2ForCTC"),  # it would start from chance, and call itself pretrained
-    (["model.config.num_attention_heads=7"], "must be divisible by num_heads"),
-    (["model.config.hidden_size=many"], "expected int, got str"),
-    (["model.config.hidden_act=gulp"], "gulp"),
-    (["model.config.conv_stride=[0,0,0,0]"], "must be numbers of at least 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        # it would start from chance, and call itself pretrained
+        (["model.config.hidden_size=48"], "weights of Wav2Vec2ForCTC"),
+        (["model.config.num_attention_heads=7"], "must be divisible by num_heads"),
+        (["model.config.hidden_size=many"], "expected int, got str"),
+        (["model.config.hidden_act=gulp"], "gulp"),
+        (["model.config.conv_stride=[0,0,0,0]"], "must be numbers of at least 1"),
+    ],
+)
 def test_sizes_that_a_checkpoint_cannot_have(corpus, backbone, tmp_path, capsys, settings, words):
-    run(*corpus, "model=hf", f"model.checkpoint={backbone('wav2vec2-group')}", *settings, *QUIET, cwd=tmp_path, status=2)
+    run(
+        *corpus,
+        "model=hf",
+        f"model.checkpoint={backbone('wav2vec2-group')}",
+        *settings,
+        *QUIET,
+        cwd=tmp_path,
+        status=2,
+    )
     err = capsys.readouterr().err
     assert err.startswith("error: model.") and words in err and err.count("\n") == 1
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # disks
 
 
@@ -132,9 +182,12 @@ def small_disk(tmp_path):
     def make(options: str) -> Path:
         folder = tmp_path / f"disk{len(made)}"
         folder.mkdir()
-        if not (sys.platform == "linux" and shutil.which("mount")) or subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False
-        ).returncode:
+        if (
+            not (sys.platform == "linux" and shutil.which("mount"))
+            or subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False
+            ).returncode
+        ):
             pytest.skip("no file system can be mounted here (it takes root)")
         made.append(folder)
         return folder
@@ -160,12 +213,20 @@ def full_at(folder: Path, function: str, call: int) -> None:
 
 @pytest.mark.parametrize(
     "moment",
-    [("asr_exp.training.checkpoint.save_state", 2), ("asr_exp.model.recogniser.Recogniser.save", 3), ("asr_exp.training.loop.train_step", 2),
-     ("asr_exp.training.loop.train_step", 5), ("asr_exp.data.prepare.open_store", 1), ("asr_exp.commands.train.command.load_weights", 1)],
+    [
+        ("asr_exp.training.checkpoint.save_state", 2),
+        ("asr_exp.model.recogniser.Recogniser.save", 3),
+        ("asr_exp.training.loop.train_step", 2),
+        ("asr_exp.training.loop.train_step", 5),
+        ("asr_exp.data.prepare.open_store", 1),
+        ("asr_exp.commands.train.command.load_weights", 1),
+    ],
     ids=lambda m: f"{m[0].rpartition('.')[2]}-{m[1]}",
-)  # fmt: skip
+)
 def test_a_full_disk(corpus, small_disk, tmp_path, moment):
-    """Full at some moment: a sentence, status 2, the checkpoint before whole; with room again, the curve of a run that had it all along."""
+    """Full at some moment: a sentence, status 2, the checkpoint before whole; with room again, the curve of a
+    run that had it all along.
+    """
     disk = small_disk("size=4m")
     overrides = [*corpus, *SHORT, f"output_root={disk}", "seed=3"]
     out = fork(*overrides, cwd=tmp_path, patch=(full_at, disk, *moment), status=2)
@@ -173,7 +234,9 @@ def test_a_full_disk(corpus, small_disk, tmp_path, moment):
     assert "disk is full" in out or "0 MiB free on that disk" in out, out
     (disk / "filler").unlink()
     out = fork(*overrides, cwd=tmp_path)
-    assert ("Going on from step" in out) == (moment not in [("asr_exp.data.prepare.open_store", 1), ("asr_exp.training.loop.train_step", 2)])
+    assert ("Going on from step" in out) == (
+        moment not in [("asr_exp.data.prepare.open_store", 1), ("asr_exp.training.loop.train_step", 2)]
+    )
     folder = run_folder(disk)
     roomy = run(*corpus, *SHORT, "seed=3", f"output_root={tmp_path / 'roomy'}", cwd=tmp_path)
     assert (folder / "metrics.jsonl").read_bytes() == (roomy / "metrics.jsonl").read_bytes()
@@ -196,17 +259,29 @@ def test_a_place_that_cannot_be_written(corpus, small_disk, tmp_path, capsys, ke
     for place in (tmp_path / "file", tmp_path / "file" / "below", read_only(small_disk("size=64k"))):
         run(*corpus, *SHORT, f"{key}={place}", cwd=tmp_path, status=2)
         out, err = capsys.readouterr()
-        assert err.startswith("error: ") and err.count("\n") == 1 and key in err and str(place) in err and "Traceback" not in out
+        assert (
+            err.startswith("error: ")
+            and err.count("\n") == 1
+            and key in err
+            and str(place) in err
+            and "Traceback" not in out
+        )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("offline", ["1", "0"])
 def test_a_hub_id_without_network(corpus, tmp_path, offline):
     """The libraries of the hub would try for half a minute, in eleven lines."""
-    nowhere = {"HF_HUB_OFFLINE": offline, "HF_HOME": str(tmp_path / "hub"), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    nowhere = {
+        "HF_HUB_OFFLINE": offline,
+        "HF_HOME": str(tmp_path / "hub"),
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+    }
     done = cli(*corpus, "model=wav2vec2-base", *QUIET, cwd=tmp_path, status=None, timeout=60, **nowhere)
     assert "wav2vec2-base" in one_sentence(done) and done.stderr.count("\n") == 1
-    done = cli("dataset=librispeech-100h", "model=tiny", *QUIET, cwd=tmp_path, status=None, timeout=60, **nowhere)
+    done = cli(
+        "dataset=librispeech-100h", "model=tiny", *QUIET, cwd=tmp_path, status=None, timeout=60, **nowhere
+    )
     assert "librispeech" in one_sentence(done) and done.stderr.count("\n") == 1
 
 
@@ -215,7 +290,8 @@ def test_a_rank_says_what_no_other_rank_says(corpus, tmp_path):
     """Rank 0 tells of a mistake; the others leave without a word of their own crash."""
     done = cli(*corpus, *SHORT, f"output_root={os.devnull}", "trainer.devices=2", cwd=tmp_path, status=None)
     assert os.devnull in one_sentence(done)
-    done = cli(*corpus, *SHORT, "dataset.columns.text=nope", "trainer.devices=2", cwd=tmp_path, status=None)  # both ranks meet it
+    # both ranks meet it
+    done = cli(*corpus, *SHORT, "dataset.columns.text=nope", "trainer.devices=2", cwd=tmp_path, status=None)
     assert "has no column 'nope'" in one_sentence(done)
 
 
@@ -229,5 +305,8 @@ def test_references_without_spaces_are_told_of(corpus, tmp_path, capsys):
         data.append(f"dataset.{split}={write_manifest(tmp_path / f'{split}.csv', rows, ('file', 'text'))}")
     found = run("dataset=csv", *data, *SHORT, cwd=tmp_path)
     trained = capsys.readouterr().out
-    assert trained.index(READ_CER) < trained.index("step 3/6") and "CER 100.00 %" in trained[trained.index("Done") :]
+    assert (
+        trained.index(READ_CER) < trained.index("step 3/6")
+        and "CER 100.00 %" in trained[trained.index("Done") :]
+    )
     assert main(["evaluate", f"run={found}", "split=dev"]) == 0 and READ_CER in capsys.readouterr().out

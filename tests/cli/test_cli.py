@@ -1,4 +1,6 @@
-"""What a user types and what the process answers: commands, help, exit statuses, sweeps. The commands here are stand-ins."""
+"""What a user types and what the process answers: commands, help, exit statuses, sweeps. The commands here
+are stand-ins.
+"""
 
 import errno
 import json
@@ -39,7 +41,9 @@ def ran(tmp_path, monkeypatch):
             raise ENDS[config.seed]
         folder = run_folder(config)
         folder.mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps({"splits": {"test": {"wer": 0.25, "cer": 0.1, "per": None}}}))
+        (folder / "result.json").write_text(
+            json.dumps({"splits": {"test": {"wer": 0.25, "cer": 0.1, "per": None}}})
+        )
         return 1 if config.seed == 11 else None
 
     for name in ("train", "evaluate"):
@@ -50,7 +54,7 @@ def ran(tmp_path, monkeypatch):
     return configs
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # one run
 
 
@@ -98,10 +102,18 @@ def test_a_mistake_ends_in_status_2_before_anything_runs(ran, capsys, arguments,
     assert [word for word in words if word not in err] == [] and ran == []
 
 
-@pytest.mark.parametrize(("seed", "status", "words"), [
-    (5, 2, "error: seed 5 is bad luck."), (6, 1, "Traceback"), (8, 2, "The disk is full (/full/disk)"), (9, 130, "Interrupted"),
-    (10, 2, "The disk is full"), (11, 1, ""), (1, 0, ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("seed", "status", "words"),
+    [
+        (5, 2, "error: seed 5 is bad luck."),
+        (6, 1, "Traceback"),
+        (8, 2, "The disk is full (/full/disk)"),
+        (9, 130, "Interrupted"),
+        (10, 2, "The disk is full"),
+        (11, 1, ""),
+        (1, 0, ""),
+    ],
+)
 def test_how_a_run_ends(ran, capsys, seed, status, words):
     assert main([f"seed={seed}"]) == status
     err = capsys.readouterr().err
@@ -133,8 +145,13 @@ def test_only_rank_0_speaks_of_the_command_line(ran, capsys, monkeypatch):
 
 def test_evaluate_takes_the_settings_of_the_run(ran, tmp_path, capsys):
     (tmp_path / "run").mkdir()
-    saved = {"seed": 3, "dataset": {"name": "timit", "reader": "timit"}, "model": {"name": "tiny", "architecture": "wav2vec2"},
-             "text": {"name": "standard"}, "trainer": {"max_steps": 4}}  # fmt: skip
+    saved = {
+        "seed": 3,
+        "dataset": {"name": "timit", "reader": "timit"},
+        "model": {"name": "tiny", "architecture": "wav2vec2"},
+        "text": {"name": "standard"},
+        "trainer": {"max_steps": 4},
+    }
     (tmp_path / "run/config.yaml").write_text(json.dumps(saved))
     assert main(["evaluate", "run", "split=dev"]) == 0
     assert (ran[0].seed, ran[0].dataset.name, ran[0].split, ran[0].run) == (3, "timit", "dev", "run")
@@ -142,17 +159,30 @@ def test_evaluate_takes_the_settings_of_the_run(ran, tmp_path, capsys):
     assert "its own model is what is used" in capsys.readouterr().err
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # sweeps
 
 
 def test_a_sweep_runs_every_cell_and_tells_of_each(ran, tmp_path, capsys):
     assert main(["-m", "model=tiny,hubert-base", "seed=1,2"]) == 0
-    assert [(config.model.name, config.seed) for config in ran] == [("tiny", 1), ("tiny", 2), ("hubert-base", 1), ("hubert-base", 2)]
+    assert [(config.model.name, config.seed) for config in ran] == [
+        ("tiny", 1),
+        ("tiny", 2),
+        ("hubert-base", 1),
+        ("hubert-base", 2),
+    ]
     assert len(list((tmp_path / "outputs").rglob("result.json"))) == 4
     out = capsys.readouterr().out
-    assert "4 of 4 cells done" in out and out.count("test WER 25.00 %") == 4 and "cell 3: model=hubert-base seed=1" in out
-    assert {path.name for path in tmp_path.glob("sweeps/model-seed-*/[!.]*")} == {"cells.csv", "table.md", "multirun.yaml"}
+    assert (
+        "4 of 4 cells done" in out
+        and out.count("test WER 25.00 %") == 4
+        and "cell 3: model=hubert-base seed=1" in out
+    )
+    assert {path.name for path in tmp_path.glob("sweeps/model-seed-*/[!.]*")} == {
+        "cells.csv",
+        "table.md",
+        "multirun.yaml",
+    }
 
 
 def test_a_failing_cell_does_not_stop_the_others(ran, capsys):
@@ -160,7 +190,11 @@ def test_a_failing_cell_does_not_stop_the_others(ran, capsys):
     assert [config.seed for config in ran] == [5, 6, 8, 11, 1]
     out, err = capsys.readouterr()
     assert "1 of 6 cells done, 5 failed" in out and out.splitlines()[-1].startswith("ok")
-    assert "error: cell 1: seed 5 is bad luck." in err and err.count("Traceback") == 1 and "cell 3: seed=-1 is too" in err
+    assert (
+        "error: cell 1: seed 5 is bad luck." in err
+        and err.count("Traceback") == 1
+        and "cell 3: seed=-1 is too" in err
+    )
 
 
 @pytest.mark.parametrize("seed", [7, 9])
@@ -187,7 +221,7 @@ def test_a_file_may_ask_for_a_sweep(ran, tmp_path):
     assert [config.seed for config in ran] == [1, 2]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # what is shown
 
 
@@ -198,18 +232,37 @@ def test_help_is_readable(ran, capsys, monkeypatch, tmp_path):
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 80
-    named = ["train  ", "evaluate  ", "wav2vec2-base", "librispeech-100h", "mine", "trainer.max_steps", "optimizer.lr", "-m, ", "[30]"]
+    named = [
+        "train  ",
+        "evaluate  ",
+        "wav2vec2-base",
+        "librispeech-100h",
+        "mine",
+        "trainer.max_steps",
+        "optimizer.lr",
+        "-m, ",
+        "[30]",
+    ]
     assert [word for word in named if word not in out] == []
 
 
-@pytest.mark.parametrize(("topic", "words"), [
-    ("trainer", ["trainer.gradient_checkpointing", "default"]), ("dataset", ["dataset.hub.id", "timit"]), ("experiment", []),
-    ("evaluate", ["--help", "the run folder to use", "split  "]), ("optimizer.lr", ["peak learning rate [0.0001]"]),
-    ("compare", ["set against a", "split  "]), ("check", ["check.clips", "[200]"]),
-    ("align", ["align.against", "Without recordings"]), ("export", ["export.int8", "export.push"]),
-    ("timit", ["reader: timit", "--help dataset"]),
-    ("tiny-random", ["architecture: wav2vec2"]), ("model=tiny", ["checkpoint: builtin:tiny"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("topic", "words"),
+    [
+        ("trainer", ["trainer.gradient_checkpointing", "default"]),
+        ("dataset", ["dataset.hub.id", "timit"]),
+        ("experiment", []),
+        ("evaluate", ["--help", "the run folder to use", "split  "]),
+        ("optimizer.lr", ["peak learning rate [0.0001]"]),
+        ("compare", ["set against a", "split  "]),
+        ("check", ["check.clips", "[200]"]),
+        ("align", ["align.against", "Without recordings"]),
+        ("export", ["export.int8", "export.push"]),
+        ("timit", ["reader: timit", "--help dataset"]),
+        ("tiny-random", ["architecture: wav2vec2"]),
+        ("model=tiny", ["checkpoint: builtin:tiny"]),
+    ],
+)
 def test_help_on_a_topic(ran, capsys, topic, words):
     assert main(["--help", topic]) == 0 and main([topic, "-h"]) == 0
     out = capsys.readouterr().out
@@ -231,20 +284,24 @@ def test_a_name_too_long_for_its_column_has_a_line_of_its_own(ran, capsys):
 
 def test_hydras_own_flags(ran, capsys):
     for arguments, word in [
-        (["--version"], __version__), (["--cfg", "job", "seed=3"], "seed: 3"), (["evaluate", "--cfg", "job", "-p", "seed", "seed=5"], "5"),
+        (["--version"], __version__),
+        (["--cfg", "job", "seed=3"], "seed: 3"),
+        (["evaluate", "--cfg", "job", "-p", "seed", "seed=5"], "5"),
         (["--hydra-help"], "Hydra"),
-    ]:  # fmt: skip
+    ]:
         assert main(arguments) == 0
         assert word in capsys.readouterr().out
     assert ran == []
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the process
 
 
 def process(*arguments, **options):
-    return subprocess.run([sys.executable, "-m", "asr_exp", *arguments], capture_output=True, text=True, timeout=60, **options)
+    return subprocess.run(
+        [sys.executable, "-m", "asr_exp", *arguments], capture_output=True, text=True, timeout=60, **options
+    )
 
 
 def test_help_comes_at_once(tmp_path):
@@ -258,7 +315,11 @@ def test_help_comes_at_once(tmp_path):
 
 def test_the_process_says_what_it_is_and_how_it_ends(tmp_path):
     wrong = process("trainer.lrr=1", cwd=tmp_path)
-    assert wrong.returncode == 2 and wrong.stdout == "" and wrong.stderr.startswith("error: trainer.lrr is not a key")
+    assert (
+        wrong.returncode == 2
+        and wrong.stdout == ""
+        and wrong.stderr.startswith("error: trainer.lrr is not a key")
+    )
     assert process("--cfg", "job", cwd=tmp_path).stdout.startswith("seed: 42\n")
     assert "model: tiny" in process("--info", "defaults-tree", cwd=tmp_path).stdout
     assert list(tmp_path.iterdir()) == []
@@ -267,7 +328,13 @@ def test_the_process_says_what_it_is_and_how_it_ends(tmp_path):
 def test_a_closed_pipe_is_quiet(tmp_path):
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run([sys.executable, "-m", "asr_exp", "--help"], stdout=write, stderr=subprocess.PIPE, cwd=tmp_path, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-m", "asr_exp", "--help"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        timeout=60,
+    )
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")
 
@@ -282,8 +349,9 @@ def test_what_a_launcher_pickles_can_be_found_elsewhere():
 def test_a_rank_leaves_at_once_with_its_status_and_what_is_registered_for_the_end():
     """Whatever thread is still about: this one would hold Python up for a minute."""
     rank = (
-        "import atexit, threading, time; from asr_exp.core.exit_status import exit_rank; atexit.register(print, 'registered')\n"
-        "threading.Thread(target=time.sleep, args=(60,)).start(); print('said', end=' '); exit_rank(3)\n"
+        "import atexit, threading, time; from asr_exp.core.exit_status import exit_rank;"
+        " atexit.register(print, 'registered')\nthreading.Thread(target=time.sleep, args=(60,)).start();"
+        " print('said', end=' '); exit_rank(3)\n"
     )
     ended = subprocess.run([sys.executable, "-c", rank], capture_output=True, text=True, timeout=30)
     assert (ended.returncode, ended.stdout) == (3, "said registered\n")

@@ -1,4 +1,6 @@
-"""What a user adds from their own folder: a dataset and a model in a YAML file each, parts in a plugin, a fine-tuned checkpoint."""
+"""What a user adds from their own folder: a dataset and a model in a YAML file each, parts in a plugin, a
+fine-tuned checkpoint.
+"""
 
 import sys
 from pathlib import Path
@@ -16,7 +18,9 @@ STEPS = ["trainer.max_steps=3", "trainer.eval_every=3", "trainer.batch_seconds=6
 
 
 def manifests(corpus: list[str]) -> dict[str, str]:
-    return {key.removeprefix("dataset."): path for key, _, path in (word.partition("=") for word in corpus[1:])}
+    return {
+        key.removeprefix("dataset."): path for key, _, path in (word.partition("=") for word in corpus[1:])
+    }
 
 
 def write_yaml(path: Path, content: dict) -> None:
@@ -25,8 +29,13 @@ def write_yaml(path: Path, content: dict) -> None:
 
 
 def test_a_dataset_and_a_model_by_a_yaml_file_each(corpus, backbone, tmp_path, capsys):
-    write_yaml(tmp_path / "conf/dataset/tones.yaml", {"name": "tones", "reader": "manifest", **manifests(corpus)})
-    write_yaml(tmp_path / "conf/model/mine.yaml", {"name": "mine", "checkpoint": str(backbone("hubert-group")), "freeze_encoder_steps": 1})
+    write_yaml(
+        tmp_path / "conf/dataset/tones.yaml", {"name": "tones", "reader": "manifest", **manifests(corpus)}
+    )
+    write_yaml(
+        tmp_path / "conf/model/mine.yaml",
+        {"name": "mine", "checkpoint": str(backbone("hubert-group")), "freeze_encoder_steps": 1},
+    )
     folder = run("dataset=tones", "model=mine", *STEPS, cwd=tmp_path)
     assert folder.parts[-3:-1] == ("tones", "mine") and result(folder)["splits"]["test"]["utterances"] == 5
     run("dataset=tonse", "model=mine", *STEPS, cwd=tmp_path, status=2)
@@ -44,13 +53,21 @@ def test_they_are_in_the_help(tmp_path, monkeypatch):
 def test_a_model_of_random_weights_by_a_yaml_file(corpus, tmp_path):
     small = dict(word.removeprefix("model.config.").split("=") for word in SMALL[1:])
     settings = {key: yaml.safe_load(value) for key, value in small.items()}
-    settings |= {"conv_kernel": [64, 8, 4, 4], "conv_stride": [16, 5, 2, 2], "num_feat_extract_layers": 4, "num_attention_heads": 4}
-    write_yaml(tmp_path / "conf/model/mine.yaml", {"name": "mine", "architecture": "wavlm", "config": settings, "freeze_front_end": False})
+    settings |= {
+        "conv_kernel": [64, 8, 4, 4],
+        "conv_stride": [16, 5, 2, 2],
+        "num_feat_extract_layers": 4,
+        "num_attention_heads": 4,
+    }
+    write_yaml(
+        tmp_path / "conf/model/mine.yaml",
+        {"name": "mine", "architecture": "wavlm", "config": settings, "freeze_front_end": False},
+    )
     folder = run(*corpus, "model=mine", *STEPS, cwd=tmp_path)
     assert transformers.AutoConfig.from_pretrained(folder / "checkpoints/best").model_type == "wavlm"
 
 
-PLUGIN = '''
+PLUGIN = """
 import torch
 from asr_exp.data.corpora.base import Corpus, FileAudio, Utterance, register_reader
 from asr_exp.data.text import register_rule
@@ -62,7 +79,9 @@ def read(dataset, cache):
     import csv, pathlib
     def rows(split):
         with (pathlib.Path(dataset.root) / f"{split}.csv").open() as file:
-            return [Utterance(r["file"], FileAudio(str(pathlib.Path(dataset.root) / r["file"])), r["text"]) for r in csv.DictReader(file)]
+            rows = list(csv.DictReader(file))
+        root = pathlib.Path(dataset.root)
+        return [Utterance(row["file"], FileAudio(str(root / row["file"])), row["text"]) for row in rows]
     return Corpus({split: rows(split) for split in ("train", "dev", "test")})
 
 @register_rule("shout")
@@ -80,21 +99,36 @@ def plain(groups, lr, **settings):
 @register_schedule("halves")
 def halves(hold, final_scale):
     return lambda t: 0.5
-'''
+"""
 
 
 def test_parts_from_a_plugin(corpus, tmp_path, monkeypatch):
     (tmp_path / "tones_plugin.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
     root = Path(manifests(corpus)["train"]).parent
-    write_yaml(tmp_path / "conf/dataset/tones.yaml", {"name": "tones", "reader": "folder-of-tones", "root": str(root)})
+    write_yaml(
+        tmp_path / "conf/dataset/tones.yaml",
+        {"name": "tones", "reader": "folder-of-tones", "root": str(root)},
+    )
     write_yaml(tmp_path / "conf/text/loud.yaml", {"name": "loud", "rules": ["shout"]})
-    parts = ["text=loud", "decode.name=always-ba", "optimizer.name=plain", "schedule.name=halves", "schedule.warmup_steps=0"]
-    folder = run("plugins=[tones_plugin]", "dataset=tones", *SMALL, *parts, *STEPS, "optimizer.lr=0.02", cwd=tmp_path)
+    parts = [
+        "text=loud",
+        "decode.name=always-ba",
+        "optimizer.name=plain",
+        "schedule.name=halves",
+        "schedule.warmup_steps=0",
+    ]
+    folder = run(
+        "plugins=[tones_plugin]", "dataset=tones", *SMALL, *parts, *STEPS, "optimizer.lr=0.02", cwd=tmp_path
+    )
     pairs = lines(folder / "hypotheses.test.jsonl")
-    assert {p["hypothesis"] for p in pairs} == {"BA!"} and all(p["reference"].isupper() and p["reference"].endswith("!") for p in pairs)
+    assert {p["hypothesis"] for p in pairs} == {"BA!"} and all(
+        p["reference"].isupper() and p["reference"].endswith("!") for p in pairs
+    )
     assert {line["train/lr"] for line in lines(folder / "metrics.jsonl") if "train/lr" in line} == {0.01}
-    assert result(folder)["protocol"]["decoder"] == "always-ba" and result(folder)["protocol"]["text"] == "loud"
+    assert (
+        result(folder)["protocol"]["decoder"] == "always-ba" and result(folder)["protocol"]["text"] == "loud"
+    )
 
 
 @pytest.mark.parametrize("key", ["dataset.reader", "decode.name", "optimizer.name", "schedule.name"])
@@ -110,7 +144,9 @@ def test_a_plugin_that_is_not_there(corpus, tmp_path, capsys):
 
 
 def test_a_fine_tuned_checkpoint_keeps_its_head(corpus, backbone, tmp_path):
-    """Its own vocabulary, in its own order, its blank first: untouched, it transcribes as transformers' pipeline does with it."""
+    """Its own vocabulary, in its own order, its blank first: untouched, it transcribes as transformers'
+    pipeline does with it.
+    """
     import torch
 
     tokens = ["[PAD]", "[UNK]", "|", *"abdegilmou"]
@@ -128,5 +164,7 @@ def test_a_fine_tuned_checkpoint_keeps_its_head(corpus, backbone, tmp_path):
     pipe = transformers.pipeline("automatic-speech-recognition", model=str(tuned))
     audio = Path(manifests(corpus)["test"]).parent
     pairs = lines(folder / "hypotheses.test.jsonl")
-    assert [p["hypothesis"] for p in pairs] == [pipe(soundfile.read(audio / p["id"])[0])["text"].strip() for p in pairs]
+    assert [p["hypothesis"] for p in pairs] == [
+        pipe(soundfile.read(audio / p["id"])[0])["text"].strip() for p in pairs
+    ]
     assert len({p["hypothesis"] for p in pairs}) == 5 and all(len(p["hypothesis"]) > 3 for p in pairs)

@@ -1,4 +1,6 @@
-"""`compare` from the command line, on run folders written by hand: what it says, what it leaves, and what it refuses."""
+"""`compare` from the command line, on run folders written by hand: what it says, what it leaves, and what it
+refuses.
+"""
 
 import json
 import subprocess
@@ -14,8 +16,19 @@ from asr_exp.runs.results import protocol, write_result
 from asr_exp.scoring.error_rates import Tally, character_errors, word_errors
 from asr_exp.scoring.significance import compare_rates
 
-HELD = {"dataset": "demo", "language": "en", "split": ["test"], "ids": "1f", "coverage": 1.0, "text": "standard", "rules": ["lower"],
-        "metric": "wer", "inventory": None, "decoder": "greedy", "padding": "exact"}
+HELD = {
+    "dataset": "demo",
+    "language": "en",
+    "split": ["test"],
+    "ids": "1f",
+    "coverage": 1.0,
+    "text": "standard",
+    "rules": ["lower"],
+    "metric": "wer",
+    "inventory": None,
+    "decoder": "greedy",
+    "padding": "exact",
+}
 
 
 def write_run(folder, references, hypotheses, speakers=None, seed=42, split="test", **held):
@@ -27,10 +40,24 @@ def write_run(folder, references, hypotheses, speakers=None, seed=42, split="tes
             words, characters = word_errors(reference, hypothesis), character_errors(reference, hypothesis)
             speaker = speakers[number % len(speakers)] if speakers else None
             tally.add(words, characters, speaker)
-            line = {"id": f"utt-{number:03d}", "reference": reference, "hypothesis": hypothesis,
-                    "counts": {**vars(words), "characters": vars(characters)}, "speaker": speaker, "seconds": 1.0}
+            line = {
+                "id": f"utt-{number:03d}",
+                "reference": reference,
+                "hypothesis": hypothesis,
+                "counts": {**vars(words), "characters": vars(characters)},
+                "speaker": speaker,
+                "seconds": 1.0,
+            }
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    write_result(folder, {"status": "finished", "seed": seed, "protocol": protocol(**parts), "splits": {split: tally.summary()}})
+    write_result(
+        folder,
+        {
+            "status": "finished",
+            "seed": seed,
+            "protocol": protocol(**parts),
+            "splits": {split: tally.summary()},
+        },
+    )
     return str(folder)
 
 
@@ -59,7 +86,7 @@ def record(out):
         return json.load(file)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the answer
 
 
@@ -78,9 +105,15 @@ def test_what_it_says_and_leaves(runs, capsys, tmp_path):
     own = compare_rates(np.array(errors[:1]), np.array(errors[1:]), np.array(lengths), clusters).difference
     assert found["metrics"]["wer"]["difference"]["interval"] == pytest.approx(own.interval)
     assert out.count("10,000 draws (few: a rough guide)") == 2  # 8 speakers, WER and CER
-    assert f"t test       p = {own.p:.3f} over 8 speakers\n" in out and f"{100 * own.value:+.2f} points  [" in out
+    assert (
+        f"t test       p = {own.p:.3f} over 8 speakers\n" in out
+        and f"{100 * own.value:+.2f} points  [" in out
+    )
     assert "p = 0.017, z = -2.38 over 78 segments" in out  # as sc_stats has it
-    wins = [sum(x < y for x, y in zip(*errors, strict=True)), sum(x > y for x, y in zip(*errors, strict=True))]
+    wins = [
+        sum(x < y for x, y in zip(*errors, strict=True)),
+        sum(x > y for x, y in zip(*errors, strict=True)),
+    ]
     assert [found["wins"]["utterances"][side] for side in "ab"] == wins
     assert sum(found["wins"]["speakers"].values()) == 8 and sum(found["wins"]["utterances"].values()) == 60
     assert found["verdict"] in " ".join(out.split()) and "A and B are one run each" in out
@@ -98,7 +131,11 @@ def test_the_utterances_that_changed_most(runs, capsys):
     row, number = rows[0], int(rows[0]["id"][-3:])
     assert (row["reference"], row["a"], row["b"]) == (references[number], [a[number]], [b[number]])
     shown = out[out.index("changed most") :]
-    assert shown.count(" in A, ") == 5 and shown.index(rows[0]["id"]) < shown.index(rows[4]["id"]) and rows[5]["id"] not in shown
+    assert (
+        shown.count(" in A, ") == 5
+        and shown.index(rows[0]["id"]) < shown.index(rows[4]["id"])
+        and rows[5]["id"] not in shown
+    )
 
 
 @pytest.mark.parametrize(("sides", "words"), [
@@ -152,7 +189,9 @@ def test_texts_without_spaces(runs, capsys, tmp_path):
     references = ["今天天气很好我们去公园", "他昨天买了一本新书", "北京是中国的首都"]
     for name, texts in (("whole", references), ("parted", [" ".join(text) for text in references])):
         write_run(tmp_path / name, texts, [text[1:] for text in texts])
-        assert ("the CER is the figure to read" in " ".join(asked(capsys, name, name).split())) == (name == "whole")
+        assert ("the CER is the figure to read" in " ".join(asked(capsys, name, name).split())) == (
+            name == "whole"
+        )
 
 
 def test_phones(runs, capsys, tmp_path):
@@ -167,12 +206,19 @@ def test_seeds(runs, capsys, tmp_path):
     references, a, _, speakers = runs
     for seed in range(3):
         said = a[seed:] + a[:seed]  # of other utterances, and so wrong in another way with each seed
-        said = [r if number % 5 else other for number, (r, other) in enumerate(zip(references, said, strict=True))]
+        said = [
+            r if number % 5 else other for number, (r, other) in enumerate(zip(references, said, strict=True))
+        ]
         write_run(tmp_path / f"a{seed}", references, said, speakers, seed)
         write_run(tmp_path / f"b{seed}", references, [f"{text} more" for text in said], speakers, seed)
     out = asked(capsys, "a=[a2,a0,a1]", "b=[b0,b1,b2]")
     found = record(out)
-    assert found["a"]["seeds"] == [0, 1, 2] and "8 speakers and 3 + 3 seeds" in out and "(seed 2)" in out and "one run" not in out
+    assert (
+        found["a"]["seeds"] == [0, 1, 2]
+        and "8 speakers and 3 + 3 seeds" in out
+        and "(seed 2)" in out
+        and "one run" not in out
+    )
     assert found["verdict"].startswith("Yes, A is better")
     # Seeds are drawn in pairs, and in every pair B has a word too many: only the speakers are left to vary.
     apart = record(asked(capsys, "a=[a2,a0,a1]", "b=[b0,b1]"))["metrics"]["wer"]["difference"]
@@ -183,12 +229,19 @@ def test_seeds(runs, capsys, tmp_path):
 def test_another_split(runs, capsys, tmp_path):
     references, a, b, speakers = runs
     for name, said in (("runs/a", a), ("runs/b", b)):  # the test splits' coverage says nothing of dev
-        write_run(tmp_path / name, references, said, speakers, split="dev", coverage=0.9 if name == "runs/a" else 1.0)
+        write_run(
+            tmp_path / name,
+            references,
+            said,
+            speakers,
+            split="dev",
+            coverage=0.9 if name == "runs/a" else 1.0,
+        )
     assert "WER on demo dev, 60 utterances" in asked(capsys, "runs/a", "runs/b", "split=dev")
     assert "coverage: 0.9 against 1.0" in asked(capsys, "runs/a", "runs/b", status=2)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # what it refuses
 
 
@@ -196,10 +249,18 @@ def test_references_that_differ(runs, capsys, tmp_path):
     references, a, b, speakers = runs
     write_run(tmp_path / "runs/upper", [*references[:-2], *(r.upper() for r in references[-2:])], b, speakers)
     err = asked(capsys, "runs/a", "runs/upper", status=2)
-    assert "2 of 60 references differ, such as that of utt-058" in err and "text rules" in err and "3 utterances" not in err
+    assert (
+        "2 of 60 references differ, such as that of utt-058" in err
+        and "text rules" in err
+        and "3 utterances" not in err
+    )
     write_run(tmp_path / "runs/short", references[:-3], b[:-3], speakers)
     err = asked(capsys, "runs/a", "runs/short", status=2)
-    assert "3 utterances are in one of them only, such as utt-057" in err and "coverage" in err and "another split" in err
+    assert (
+        "3 utterances are in one of them only, such as utt-057" in err
+        and "coverage" in err
+        and "another split" in err
+    )
 
 
 def test_protocols_that_differ(runs, capsys, tmp_path):
@@ -246,9 +307,17 @@ def test_a_mistake_is_told(runs, capsys, tmp_path, arguments, words):
 
 def test_it_comes_at_once_and_needs_no_torch(runs, tmp_path):
     heavy = "torch", "transformers", "datasets"
-    code = f"import sys; from asr_exp.cli.main import main; main(); print([m for m in {heavy} if m in sys.modules])"
+    code = (
+        f"import sys; from asr_exp.cli.main import main; main(); print([m for m in {heavy} if m in"
+        " sys.modules])"
+    )
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code, "compare", "runs/a", "runs/b"], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "compare", "runs/a", "runs/b"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
     assert time.monotonic() - began < 10  # 0.7 s on an idle core
 

@@ -1,4 +1,6 @@
-"""`transcribe`: what a run says of its own test files, whatever else is asked for; formats, folders, broken files, checkpoints."""
+"""`transcribe`: what a run says of its own test files, whatever else is asked for; formats, folders, broken
+files, checkpoints.
+"""
 
 import json
 import re
@@ -28,7 +30,9 @@ QUICK = ("wav2vec2-group", "sew-group")  # one that is fed packed, one that is n
 
 @pytest.fixture(scope="module")
 def tuned(backbone, tmp_path_factory):
-    """tuned("wavlm-layer") -> the folder of a fine-tuned recogniser of that family, with a head of random weights that says a lot."""
+    """tuned("wavlm-layer") -> the folder of a fine-tuned recogniser of that family, with a head of random
+    weights that says a lot.
+    """
     made: dict[str, Path] = {}
 
     def make(name: str) -> Path:
@@ -53,7 +57,9 @@ def clips(tmp_path_factory):
     """A folder of five recordings, at 8 kHz: 0.wav to 4.wav."""
     folder, rng = tmp_path_factory.mktemp("clips"), np.random.default_rng(1)
     for number in range(5):
-        soundfile.write(folder / f"{number}.wav", spoken(rng.choice(["ba", "di", "go"], 1 + number), rng, 8000), 8000)
+        soundfile.write(
+            folder / f"{number}.wav", spoken(rng.choice(["ba", "di", "go"], 1 + number), rng, 8000), 8000
+        )
     return folder
 
 
@@ -61,9 +67,13 @@ def said(capsys) -> list[dict]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES])
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
 def test_a_runs_own_test_files(tuned, tmp_path, cache, capsys, name):
-    """Every family: the hypotheses of the run, and those of transformers' pipeline from the checkpoint itself."""
+    """Every family: the hypotheses of the run, and those of transformers' pipeline from the checkpoint
+    itself.
+    """
     corpus = make_corpus(tmp_path / "data")
     keep = ["model=hf", f"model.checkpoint={tuned(name)}", "model.head=keep", "trainer.max_steps=0", *QUIET]
     folder = run(*corpus, *keep, cwd=tmp_path)
@@ -85,7 +95,13 @@ def test_a_runs_own_test_files(tuned, tmp_path, cache, capsys, name):
 def test_another_decoder_says_what_evaluate_scores_with_it(tuned, tmp_path, cache, capsys):
     pytest.importorskip("flashlight.lib.text")
     corpus = make_corpus(tmp_path / "data")
-    keep = ["model=hf", f"model.checkpoint={tuned('wav2vec2-layer')}", "model.head=keep", "trainer.max_steps=0", *QUIET]
+    keep = [
+        "model=hf",
+        f"model.checkpoint={tuned('wav2vec2-layer')}",
+        "model.head=keep",
+        "trainer.max_steps=0",
+        *QUIET,
+    ]
     folder = run(*corpus, *keep, cwd=tmp_path)
     beam = ["decode=beam", "decode.word_score=-2", "decode.nbest=3"]
     call("evaluate", folder, *beam, CPU, cwd=tmp_path)
@@ -125,12 +141,25 @@ def test_bad_files_among_good_ones(tuned, clips, tmp_path, capsys):
     (tmp_path / "bad.wav").write_bytes(b"no audio")
     (tmp_path / "short.wav").parent.mkdir(exist_ok=True)
     soundfile.write(tmp_path / "short.wav", np.zeros(100), 16000)
-    asked = [clips / "3.wav", tmp_path / "bad.wav", "gone.flac", clips / "0.wav", "none*", tmp_path / "short.wav"]
+    asked = [
+        clips / "3.wav",
+        tmp_path / "bad.wav",
+        "gone.flac",
+        clips / "0.wav",
+        "none*",
+        tmp_path / "short.wav",
+    ]
     call("transcribe", *asked, f"run={tuned('wav2vec2-group')}", "format=jsonl", CPU, cwd=tmp_path, status=1)
     out, err = capsys.readouterr()
-    assert [Path(json.loads(line)["file"]).name for line in out.splitlines()] == ["3.wav", "0.wav", "short.wav"]
+    assert [Path(json.loads(line)["file"]).name for line in out.splitlines()] == [
+        "3.wav",
+        "0.wav",
+        "short.wav",
+    ]
     told = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert len(told) == 3 and all(any(name in line for line in told) for name in ("bad.wav", "gone.flac", "none*"))
+    assert len(told) == 3 and all(
+        any(name in line for line in told) for name in ("bad.wav", "gone.flac", "none*")
+    )
     assert "3 recordings could not be transcribed." in err and "Traceback" not in err
 
 
@@ -149,14 +178,28 @@ def test_text_a_line_a_recording_in_the_order_asked(tuned, clips, tmp_path, caps
 
 def test_words_after_the_command_are_recordings():
     options, command = parse(["transcribe", "a b.wav", "run=x", "it's 1.wav", "-", "007"])
-    assert command == "transcribe" and options.overrides == [r"files=['a b.wav','it\'s 1.wav','-','007']", "run=x"]
+    assert command == "transcribe" and options.overrides == [
+        r"files=['a b.wav','it\'s 1.wav','-','007']",
+        "run=x",
+    ]
     assert list(compose(options.overrides).files) == ["a b.wav", "it's 1.wav", "-", "007"]
 
 
 def test_a_recordings_name_is_taken_as_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x=1.wav").touch()
-    names = ["in/a b [1]=x,y.wav", "x=1.wav", "~/a.wav", "nm/a${b}.flac", "a\\${b.flac", "nm\\", "a\\'b\\\\", "it's", "\\\\x\\y", "$a,{b}"]
+    names = [
+        "in/a b [1]=x,y.wav",
+        "x=1.wav",
+        "~/a.wav",
+        "nm/a${b}.flac",
+        "a\\${b.flac",
+        "nm\\",
+        "a\\'b\\\\",
+        "it's",
+        "\\\\x\\y",
+        "$a,{b}",
+    ]
     settings = ["run=x=1", "dataset.root=a/b", "hydra/launcher=joblib", "dataset=csv"]
     options, _ = parse(["transcribe", *names, *settings])
     assert options.overrides[1:] == settings and list(compose([options.overrides[0]]).files) == names
@@ -174,7 +217,10 @@ def test_recordings_of_one_name_in_a_ctm(tuned, clips, tmp_path, capsys):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.wav").write_bytes((clips / "1.wav").read_bytes())
     call("transcribe", "a/1.wav", "b/1.wav", "format=ctm", f"run={tuned('wavlm-layer')}", CPU, cwd=tmp_path)
-    assert list(dict.fromkeys(line.split()[0] for line in capsys.readouterr().out.splitlines())) == ["1", "1_2"]
+    assert list(dict.fromkeys(line.split()[0] for line in capsys.readouterr().out.splitlines())) == [
+        "1",
+        "1_2",
+    ]
 
 
 def test_where_it_goes(tuned, clips, tmp_path, capsys):
@@ -193,8 +239,18 @@ def test_where_it_goes(tuned, clips, tmp_path, capsys):
 
 def test_what_was_there_stays_where_nothing_comes_in_its_place(tuned, tmp_path):
     (tmp_path / "good.txt").write_text("before")
-    call("transcribe", "gone.wav", "lost.wav", "out=good.txt", f"run={tuned('wavlm-layer')}", CPU, cwd=tmp_path, status=1)
-    call("transcribe", "none*", "out=good.txt", "run=./nothing", CPU, cwd=tmp_path, status=1)  # no model for no recordings
+    call(
+        "transcribe",
+        "gone.wav",
+        "lost.wav",
+        "out=good.txt",
+        f"run={tuned('wavlm-layer')}",
+        CPU,
+        cwd=tmp_path,
+        status=1,
+    )
+    # no model for no recordings
+    call("transcribe", "none*", "out=good.txt", "run=./nothing", CPU, cwd=tmp_path, status=1)
     with pytest.raises(KeyboardInterrupt), _beside(tmp_path / "good.txt") as file:
         file.write("half")
         raise KeyboardInterrupt
@@ -211,9 +267,21 @@ def test_a_reference_transcript_is_not_overwritten(tmp_path, capsys):
 
 def test_a_file_that_cannot_be_written_is_that_recordings_failure(tuned, clips, tmp_path, capsys):
     (tmp_path / "texts/1.txt").mkdir(parents=True)
-    call("transcribe", clips / "1.wav", clips / "2.wav", "out=texts/", f"run={tuned('wavlm-layer')}", CPU, cwd=tmp_path, status=1)
+    call(
+        "transcribe",
+        clips / "1.wav",
+        clips / "2.wav",
+        "out=texts/",
+        f"run={tuned('wavlm-layer')}",
+        CPU,
+        cwd=tmp_path,
+        status=1,
+    )
     assert "out=texts/1.txt cannot be written: Is a directory." in capsys.readouterr().err
-    assert sorted(path.name for path in (tmp_path / "texts").iterdir()) == ["1.txt", "2.txt"] and (tmp_path / "texts/2.txt").read_text()
+    assert (
+        sorted(path.name for path in (tmp_path / "texts").iterdir()) == ["1.txt", "2.txt"]
+        and (tmp_path / "texts/2.txt").read_text()
+    )
 
 
 def test_two_that_write_one_file(tmp_path, monkeypatch):
@@ -235,20 +303,29 @@ def test_files_of_the_same_name(tuned, clips, tmp_path):
     assert found == ["texts/a/1.txt", "texts/b/1.flac.txt", "texts/b/1.wav.txt"]
 
 
-@pytest.mark.parametrize(("asked", "told"), [
-    ([], "transcribe needs recordings"),
-    (["a.wav", "b.wav", "format=srt"], "format=srt of 2 recordings needs a folder"),
-    (["a.wav", "format=jsonlines"], "format=jsonlines is not one of .* Did you mean 'jsonl'"),
-    (["a.wav", "format=jsonl", "out=x.srt"], r"format=jsonl and the ending of out=x.srt contradict each other; .* give \*.jsonl"),
-    (["a.wav", "run=no/such/run"], "run=no/such/run"),
-    (["a.wav", "run=./nothing"], "run=./nothing is not a folder"),
-    (["a.wav", "run=."], "run=."),
-    (["a.wav", "b.wav", "out=./b.wav"], "out=./b.wav would overwrite b.wav, which is one of the recordings"),
-    (["a.txt", "out=./"], "would overwrite a.txt, which is one of the recordings"),
-    (["a.wav", "out=/dev/null/x.txt"], "out=/dev/null/x.txt cannot be written"),
-    (["a.wav", "transcribe.overlap_seconds=20"], "transcribe.overlap_seconds=20 is more than half"),
-    (["a.wav", "decode.name=nobodys"], "nobodys"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ([], "transcribe needs recordings"),
+        (["a.wav", "b.wav", "format=srt"], "format=srt of 2 recordings needs a folder"),
+        (["a.wav", "format=jsonlines"], "format=jsonlines is not one of .* Did you mean 'jsonl'"),
+        (
+            ["a.wav", "format=jsonl", "out=x.srt"],
+            r"format=jsonl and the ending of out=x.srt contradict each other; .* give \*.jsonl",
+        ),
+        (["a.wav", "run=no/such/run"], "run=no/such/run"),
+        (["a.wav", "run=./nothing"], "run=./nothing is not a folder"),
+        (["a.wav", "run=."], "run=."),
+        (
+            ["a.wav", "b.wav", "out=./b.wav"],
+            "out=./b.wav would overwrite b.wav, which is one of the recordings",
+        ),
+        (["a.txt", "out=./"], "would overwrite a.txt, which is one of the recordings"),
+        (["a.wav", "out=/dev/null/x.txt"], "out=/dev/null/x.txt cannot be written"),
+        (["a.wav", "transcribe.overlap_seconds=20"], "transcribe.overlap_seconds=20 is more than half"),
+        (["a.wav", "decode.name=nobodys"], "nobodys"),
+    ],
+)
 def test_what_cannot_be(tuned, tmp_path, capsys, asked, told):
     model = [] if any(word.startswith("run=") for word in asked) else [f"run={tuned('wavlm-layer')}"]
     call("transcribe", *asked, *model, CPU, cwd=tmp_path, status=2)
@@ -264,7 +341,9 @@ def test_an_encoder_that_was_never_fine_tuned(backbone, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_in_a_process_of_its_own(tuned, clips, tmp_path):
-    """Standard input in, text alone on standard output; as it is typed, with a model it takes no training for."""
+    """Standard input in, text alone on standard output; as it is typed, with a model it takes no training
+    for.
+    """
     command = [sys.executable, "-m", "asr_exp", "transcribe", "-", f"run={tuned('hubert-group')}", CPU]
     wav = (clips / "2.wav").read_bytes()
     piped = subprocess.run(command, input=wav, capture_output=True, cwd=tmp_path, env=environment())
@@ -292,7 +371,16 @@ def test_memory_does_not_grow_with_the_recording(tuned, tmp_path):
         with soundfile.SoundFile(path, "w", 16000, 1) as file:
             for _ in range(minutes):
                 file.write(minute)
-        command = [sys.executable, "-c", LONG_RUN, "transcribe", path, f"run={tuned('wav2vec2-layer')}", CPU, "out=long.jsonl"]
+        command = [
+            sys.executable,
+            "-c",
+            LONG_RUN,
+            "transcribe",
+            path,
+            f"run={tuned('wav2vec2-layer')}",
+            CPU,
+            "out=long.jsonl",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment())
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stderr.split()[-1]) / 1024)
@@ -303,14 +391,26 @@ def test_memory_does_not_grow_with_the_recording(tuned, tmp_path):
 
 @pytest.mark.slow
 def test_a_trained_recogniser_says_the_same_in_chunks(tmp_path, cache, capsys):
-    """A run that has learned its words: what is said in a minute of speech, in one piece and in chunks, is the same, where and what."""
+    """A run that has learned its words: what is said in a minute of speech, in one piece and in chunks, is
+    the same, where and what.
+    """
     corpus = make_corpus(tmp_path / "data", train=300, rest=20)
-    learn = ["model=tiny", "trainer.max_steps=150", "trainer.batch_seconds=20", "optimizer.lr=1e-3", "trainer.eval_every=150", *QUIET]
+    learn = [
+        "model=tiny",
+        "trainer.max_steps=150",
+        "trainer.batch_seconds=20",
+        "optimizer.lr=1e-3",
+        "trainer.eval_every=150",
+        *QUIET,
+    ]
     folder = run(*corpus, *learn, cwd=tmp_path)
     assert json.loads((folder / "result.json").read_text())["splits"]["test"]["wer"] < 0.2
     rng, parts = np.random.default_rng(9), []
     for _ in range(30):
-        parts += [spoken(rng.choice(["ba", "di", "go", "lu", "me"], 5), rng), 0.01 * rng.standard_normal(8000)]
+        parts += [
+            spoken(rng.choice(["ba", "di", "go", "lu", "me"], 5), rng),
+            0.01 * rng.standard_normal(8000),
+        ]
     soundfile.write(tmp_path / "long.wav", np.concatenate(parts), 16000)
     capsys.readouterr()
     call("transcribe", "long.wav", f"run={folder}", "format=jsonl", CPU, cwd=tmp_path)
@@ -318,8 +418,8 @@ def test_a_trained_recogniser_says_the_same_in_chunks(tmp_path, cache, capsys):
     chunks = ["transcribe.whole_seconds=5", "transcribe.chunk_seconds=16", "transcribe.overlap_seconds=8"]
     call("transcribe", "long.wav", f"run={folder}", "format=jsonl", *chunks, CPU, cwd=tmp_path)
     (cut,) = said(capsys)
-    found = jiwer.process_words(whole["text"], cut["text"])  # attention hears less of the rest: now and then a word changes
+    # attention hears less of the rest: now and then a word changes
+    found = jiwer.process_words(whole["text"], cut["text"])
     assert found.hits > 100 and found.substitutions + found.deletions + found.insertions <= 3
     starts = [{word["start"]: word["text"] for word in one["words"]} for one in (whole, cut)]
     assert len(starts[0].items() & starts[1].items()) > 0.9 * len(starts[0])
-

@@ -29,7 +29,7 @@ def write(path, text):
     path.write_text(text)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # what is wrong
 
 
@@ -81,17 +81,33 @@ def write(path, text):
 def test_a_mistake_is_told_in_words(override, words):
     message = told(override)
     assert [word for word in words if word not in message] == []
-    assert "full_key" not in message and "Config search path" not in message and len(message.splitlines()) == 1
+    assert (
+        "full_key" not in message and "Config search path" not in message and len(message.splitlines()) == 1
+    )
 
 
-@pytest.mark.parametrize(("override", "value"), [
-    ("dataset.root=~/TIMIT", "~/TIMIT"), ("dataset.root=/a (b)", "/a (b)"), ("dataset.train=données(1).csv", "données(1).csv"),
-    ("dataset.train=don't.csv", "don't.csv"), ("dataset.train=[~/a.csv,b#1.csv]", ["~/a.csv", "b#1.csv"]), ("dataset.root=/a=b", "/a=b"),
-    ("trainer.max_steps=1e3", 1000), ("trainer.max_steps=2.5e2", 250), ("seed=1e0", 1), ("optimizer.lr=1e-3", 0.001),
-    ("dataset.max_seconds=1e2", 100.0), ("dataset.root='x y'", "x y"), ("text.rules=[nfc,{remove: \"?!\"}]", ["nfc", {"remove": "?!"}]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("dataset.root=~/TIMIT", "~/TIMIT"),
+        ("dataset.root=/a (b)", "/a (b)"),
+        ("dataset.train=données(1).csv", "données(1).csv"),
+        ("dataset.train=don't.csv", "don't.csv"),
+        ("dataset.train=[~/a.csv,b#1.csv]", ["~/a.csv", "b#1.csv"]),
+        ("dataset.root=/a=b", "/a=b"),
+        ("trainer.max_steps=1e3", 1000),
+        ("trainer.max_steps=2.5e2", 250),
+        ("seed=1e0", 1),
+        ("optimizer.lr=1e-3", 0.001),
+        ("dataset.max_seconds=1e2", 100.0),
+        ("dataset.root='x y'", "x y"),
+        ('text.rules=[nfc,{remove: "?!"}]', ["nfc", {"remove": "?!"}]),
+    ],
+)
 def test_what_a_shell_leaves_as_it_is(override, value):
-    """Paths with signs that Hydra's grammar has other uses for, and whole numbers in the way of scientists."""
+    """Paths with signs that Hydra's grammar has other uses for, and whole numbers in the way of
+    scientists.
+    """
     found = OmegaConf.select(compose([override]), override.partition("=")[0])
     assert (OmegaConf.to_container(found) if OmegaConf.is_config(found) else found) == value
 
@@ -134,7 +150,7 @@ def test_what_is_right_passes(override, key, value):
     assert "hydra" not in config
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the user's own files
 
 
@@ -149,20 +165,32 @@ def test_own_dataset_and_model_are_found_by_name(somewhere):
 
 
 def test_another_folder_of_files(somewhere):
-    write(somewhere / "more/experiment/table.yaml", "# @package _global_\ndefaults:\n  - override /model: hubert-base\nseed: 7\n")
+    write(
+        somewhere / "more/experiment/table.yaml",
+        "# @package _global_\ndefaults:\n  - override /model: hubert-base\nseed: 7\n",
+    )
     config = compose(["experiment=table"], config_dir="more")
     assert (config.seed, config.model.name) == (7, "hubert-base")
     with pytest.raises(UserError, match="no such folder"):
         compose(config_dir="nowhere")
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("name: mine\nchekpoint: x\n", ["conf/model/mine.yaml", "model.chekpoint is not a key", "'model.checkpoint'"]),
-    ("name: mine\nfreeze_encoder_steps: many\n", ["conf/model/mine.yaml", "model.freeze_encoder_steps", "many"]),
-    ("name: mine\n checkpoint: x\n", ["conf/model/mine.yaml", "line 2"]),
-    ("- a\n- b\n", ["conf/model/mine.yaml"]),
-    ("defaults:\n  - override /text@_global_.text: standrd\nname: mine\n", ["standrd", "'standard'"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "name: mine\nchekpoint: x\n",
+            ["conf/model/mine.yaml", "model.chekpoint is not a key", "'model.checkpoint'"],
+        ),
+        (
+            "name: mine\nfreeze_encoder_steps: many\n",
+            ["conf/model/mine.yaml", "model.freeze_encoder_steps", "many"],
+        ),
+        ("name: mine\n checkpoint: x\n", ["conf/model/mine.yaml", "line 2"]),
+        ("- a\n- b\n", ["conf/model/mine.yaml"]),
+        ("defaults:\n  - override /text@_global_.text: standrd\nname: mine\n", ["standrd", "'standard'"]),
+    ],
+)
 def test_a_mistake_in_a_file_names_the_file(somewhere, text, words):
     write(somewhere / "conf/model/mine.yaml", text)
     message = told("model=mine")
@@ -178,19 +206,31 @@ def test_plugins(somewhere, monkeypatch):
         import_plugins(compose(["plugins=[no_such_plugin.part]"]))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # which run it is
 
 
-@pytest.mark.parametrize("override", [
-    "tracking=none", "output_root=/elsewhere", "cache_root=/elsewhere", "trainer.devices=2", "trainer.device=cpu", "trainer.log_every=1",
-    "trainer.examples=0", "trainer.workers=1", "split=dev",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "override",
+    [
+        "tracking=none",
+        "output_root=/elsewhere",
+        "cache_root=/elsewhere",
+        "trainer.devices=2",
+        "trainer.device=cpu",
+        "trainer.log_every=1",
+        "trainer.examples=0",
+        "trainer.workers=1",
+        "split=dev",
+    ],
+)
 def test_what_cannot_change_the_result_is_not_in_the_signature(override):
     assert signature(compose([override])) == signature(compose())
 
 
-@pytest.mark.parametrize("override", ["seed=1", "optimizer.lr=2e-4", "model.config.hidden_size=32", "text=hf_compat"])
+@pytest.mark.parametrize(
+    "override", ["seed=1", "optimizer.lr=2e-4", "model.config.hidden_size=32", "text=hf_compat"]
+)
 def test_what_can_change_it_is(override):
     assert signature(compose([override])) != signature(compose())
 
@@ -202,7 +242,9 @@ def test_a_signature_is_ten_hex_digits_that_last():
 
 def test_the_same_ask_from_another_folder_is_the_same_run(somewhere, monkeypatch):
     near = signature(compose(["dataset=csv", "dataset.train=data/a.csv", "dataset.root=data"]))
-    assert near == signature(compose(["dataset=csv", "dataset.train=[data/a.csv]", f"dataset.root={somewhere}/data/"]))
+    assert near == signature(
+        compose(["dataset=csv", "dataset.train=[data/a.csv]", f"dataset.root={somewhere}/data/"])
+    )
     (somewhere / "data").mkdir()
     monkeypatch.chdir(somewhere / "data")
     assert near == signature(compose(["dataset=csv", "dataset.train=a.csv", "dataset.root=."]))
@@ -213,7 +255,9 @@ def test_a_subset_is_no_path_and_a_checkpoint_may_be_a_folder(somewhere):
     (somewhere / "test").mkdir()
     assert resolve(compose(["dataset=timit", "dataset.test=test"]))["dataset"]["test"] == ["test"]
     assert resolve(compose(["model=wav2vec2-base"]))["model"]["checkpoint"] == "facebook/wav2vec2-base"
-    assert resolve(compose(["model=hf", "model.checkpoint=test"]))["model"]["checkpoint"] == str(somewhere / "test")
+    assert resolve(compose(["model=hf", "model.checkpoint=test"]))["model"]["checkpoint"] == str(
+        somewhere / "test"
+    )
 
 
 def test_the_run_folder():
@@ -228,9 +272,18 @@ def finished_run(folder, *overrides):
 
 
 def test_a_finished_run_is_loaded_with_what_should_differ(somewhere):
-    config = finished_run(somewhere / "run", "dataset=timit", "dataset.root=corpus", "model=hubert-base", "seed=3", "augment=heavy")
+    config = finished_run(
+        somewhere / "run",
+        "dataset=timit",
+        "dataset.root=corpus",
+        "model=hubert-base",
+        "seed=3",
+        "augment=heavy",
+    )
     assert signature(load_run("run")) == signature(config)
-    loaded = load_run("run", ["run=run", "split=dev", "dataset=csv", "dataset.test=x.csv", "hydra.verbose=false"])
+    loaded = load_run(
+        "run", ["run=run", "split=dev", "dataset=csv", "dataset.test=x.csv", "hydra.verbose=false"]
+    )
     validate(loaded)
     assert (loaded.split, loaded.run, loaded.seed, loaded.model.name) == ("dev", "run", 3, "hubert-base")
     assert (loaded.dataset.reader, loaded.dataset.test, loaded.dataset.root) == ("manifest", "x.csv", None)

@@ -1,4 +1,6 @@
-"""Every YAML file under conf is a test case: it composes, it is valid, and it is called what its file is called."""
+"""Every YAML file under conf is a test case: it composes, it is valid, and it is called what its file is
+called.
+"""
 
 from pathlib import Path
 
@@ -10,14 +12,23 @@ from asr_exp.config.groups import choices, conf_folder
 from asr_exp.core.errors import UserError
 
 CONF = conf_folder()
-FILES = [path.relative_to(CONF).with_suffix("") for path in sorted(CONF.rglob("*.yaml")) if path.parent != CONF and path.name[0] != "_"]
+FILES = [
+    path.relative_to(CONF).with_suffix("")
+    for path in sorted(CONF.rglob("*.yaml"))
+    if path.parent != CONF and path.name[0] != "_"
+]
 
 # The names that users rely on.
 PROMISED = {
-    "dataset": "timit timit-phones librispeech-100h librispeech-960h common-voice common-voice-phones minds14 mls csv json hub demo",
-    "model": "wav2vec2-base wav2vec2-large-lv60 xlsr-53 xls-r-300m xls-r-1b hubert-base hubert-large-ll60k distilhubert wavlm-base "
-             "wavlm-base-plus wavlm-large sew-small-100k sew-mid-100k sew-d-base unispeech-large-1500h-cv unispeech-sat-base "
-             "data2vec-audio-base hf tiny tiny-random",
+    "dataset": (
+        "timit timit-phones librispeech-100h librispeech-960h common-voice common-voice-phones minds14 mls"
+        " csv json hub demo"
+    ),
+    "model": (
+        "wav2vec2-base wav2vec2-large-lv60 xlsr-53 xls-r-300m xls-r-1b hubert-base hubert-large-ll60k"
+        " distilhubert wavlm-base wavlm-base-plus wavlm-large sew-small-100k sew-mid-100k sew-d-base"
+        " unispeech-large-1500h-cv unispeech-sat-base data2vec-audio-base hf tiny tiny-random"
+    ),
     "text": "standard hf_compat",
     "decode": "greedy beam",
     "augment": "none default",
@@ -26,17 +37,23 @@ PROMISED = {
     "tracking": "wandb tensorboard none",
     "protocol": "standard hf_compat",
     "debug": "overfit one-step rehearsal",
-}  # fmt: skip
+}
 COUNTS = {"dataset": 15, "model": 20, "decode": 2, "augment": 6, "schedule": 4, "tracking": 3, "debug": 4}
 
 # What a choice cannot do without.
 NEEDS = {
     "phone": ["text=espeak"],
-    "hf": ["model.checkpoint=somewhere/something"], "tiny-recordings": ["model.checkpoint=somewhere/something"],
+    "hf": ["model.checkpoint=somewhere/something"],
+    "tiny-recordings": ["model.checkpoint=somewhere/something"],
     "hub": ["dataset.hub.id=somewhere/something"],
-    "csv": ["dataset.train=a.csv"], "tsv": ["dataset.train=a.tsv"], "json": ["dataset.train=a.json"], "jsonl": ["dataset.train=a.jsonl"],
-    "common-voice": ["dataset.language=tr"], "common-voice-phones": ["dataset.language=tr"], "mls": ["dataset.language=german"],
-}  # fmt: skip
+    "csv": ["dataset.train=a.csv"],
+    "tsv": ["dataset.train=a.tsv"],
+    "json": ["dataset.train=a.json"],
+    "jsonl": ["dataset.train=a.jsonl"],
+    "common-voice": ["dataset.language=tr"],
+    "common-voice-phones": ["dataset.language=tr"],
+    "mls": ["dataset.language=german"],
+}
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
@@ -44,7 +61,9 @@ def test_it_composes_and_is_valid(file):
     group, name = file.parts[0], "/".join(file.parts[1:])
     config = compose([f"{group}={name}", *NEEDS.get(name, [])])
     validate(config)
-    assert (CONF / file).with_suffix(".yaml").read_text(encoding="utf-8").startswith("# "), "a file says in its first line what it is"
+    assert (CONF / file).with_suffix(".yaml").read_text(encoding="utf-8").startswith("# "), (
+        "a file says in its first line what it is"
+    )
     if group in ("dataset", "model", "text", "decode", "augment", "schedule", "tracking", "protocol"):
         assert config[group].name == name
 
@@ -73,7 +92,12 @@ def test_every_checkpoint_is_named_once():
 
 def test_nothing_random_is_nothing_random():
     augment = compose(["augment=none"]).augment
-    assert [augment.mask_time_prob, augment.mask_feature_prob, augment.dropout, augment.layerdrop] == [0, 0, 0, 0]
+    assert [augment.mask_time_prob, augment.mask_feature_prob, augment.dropout, augment.layerdrop] == [
+        0,
+        0,
+        0,
+        0,
+    ]
 
 
 def test_a_debug_file_changes_the_whole_run():

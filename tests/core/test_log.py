@@ -9,7 +9,9 @@ from asr_exp.core.log import log, log_to_file, logging_to_terminal
 from asr_exp.evaluation.evaluate import _spread
 
 
-@pytest.mark.parametrize(("number", "said"), [(0, "0 clips"), (1, "1 clip"), (2, "2 clips"), (1204, "1,204 clips")])
+@pytest.mark.parametrize(
+    ("number", "said"), [(0, "0 clips"), (1, "1 clip"), (2, "2 clips"), (1204, "1,204 clips")]
+)
 def test_one_is_no_plural(number, said):
     assert console.counted(number, "clip") == said
 

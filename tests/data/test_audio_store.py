@@ -1,4 +1,6 @@
-"""The audio store, against soundfile and soxr used directly, and against every kind of file that cannot be used."""
+"""The audio store, against soundfile and soxr used directly, and against every kind of file that cannot be
+used.
+"""
 
 import itertools
 import json
@@ -17,15 +19,29 @@ from asr_exp.data.audio_store import SHARD, open_store
 from asr_exp.data.corpora.base import FileAudio, TableAudio, Utterance
 
 WRITTEN = [  # suffix, format, subtype, rate, channels
-    ("wav", "WAV", "PCM_16", 16000, 1), ("wav", "WAV", "PCM_U8", 16000, 1), ("wav", "WAV", "PCM_24", 16000, 1),
-    ("wav", "WAV", "PCM_32", 16000, 1), ("wav", "WAV", "FLOAT", 16000, 1), ("wav", "WAV", "DOUBLE", 48000, 1),
-    ("wav", "WAV", "PCM_16", 16000, 2), ("wav", "WAVEX", "PCM_16", 44100, 6), ("wav", "WAV", "ULAW", 8000, 1),
-    ("wav", "WAV", "PCM_16", 8000, 1), ("wav", "WAV", "PCM_16", 22050, 1), ("wav", "WAV", "PCM_16", 48000, 2),
-    ("wav", "RF64", "PCM_16", 16000, 1), ("flac", "FLAC", "PCM_16", 16000, 1), ("flac", "FLAC", "PCM_24", 44100, 2),
-    ("mp3", "MP3", "MPEG_LAYER_III", 16000, 1), ("mp3", "MP3", "MPEG_LAYER_III", 48000, 2), ("mp3", "MP3", "MPEG_LAYER_III", 44100, 1),
-    ("ogg", "OGG", "VORBIS", 16000, 1), ("ogg", "OGG", "VORBIS", 44100, 2), ("opus", "OGG", "OPUS", 16000, 1),
+    ("wav", "WAV", "PCM_16", 16000, 1),
+    ("wav", "WAV", "PCM_U8", 16000, 1),
+    ("wav", "WAV", "PCM_24", 16000, 1),
+    ("wav", "WAV", "PCM_32", 16000, 1),
+    ("wav", "WAV", "FLOAT", 16000, 1),
+    ("wav", "WAV", "DOUBLE", 48000, 1),
+    ("wav", "WAV", "PCM_16", 16000, 2),
+    ("wav", "WAVEX", "PCM_16", 44100, 6),
+    ("wav", "WAV", "ULAW", 8000, 1),
+    ("wav", "WAV", "PCM_16", 8000, 1),
+    ("wav", "WAV", "PCM_16", 22050, 1),
+    ("wav", "WAV", "PCM_16", 48000, 2),
+    ("wav", "RF64", "PCM_16", 16000, 1),
+    ("flac", "FLAC", "PCM_16", 16000, 1),
+    ("flac", "FLAC", "PCM_24", 44100, 2),
+    ("mp3", "MP3", "MPEG_LAYER_III", 16000, 1),
+    ("mp3", "MP3", "MPEG_LAYER_III", 48000, 2),
+    ("mp3", "MP3", "MPEG_LAYER_III", 44100, 1),
+    ("ogg", "OGG", "VORBIS", 16000, 1),
+    ("ogg", "OGG", "VORBIS", 44100, 2),
+    ("opus", "OGG", "OPUS", 16000, 1),
     ("opus", "OGG", "OPUS", 48000, 2),
-]  # fmt: skip
+]
 
 
 def rows(*paths, **times):
@@ -40,9 +56,16 @@ def write(path, samples, rate=16000, **how):
 def sphere(path, samples, claimed=None, rate=16000, channels=1, order="01"):
     """A NIST SPHERE file, written byte by byte."""
     lines = [
-        "NIST_1A", "   1024", f"channel_count -i {channels}", f"sample_count -i {len(samples) if claimed is None else claimed}",
-        f"sample_rate -i {rate}", "sample_n_bytes -i 2", f"sample_byte_format -s2 {order}", "sample_sig_bits -i 16",
-        "sample_coding -s3 pcm", "end_head",
+        "NIST_1A",
+        "   1024",
+        f"channel_count -i {channels}",
+        f"sample_count -i {len(samples) if claimed is None else claimed}",
+        f"sample_rate -i {rate}",
+        "sample_n_bytes -i 2",
+        f"sample_byte_format -s2 {order}",
+        "sample_sig_bits -i 16",
+        "sample_coding -s3 pcm",
+        "end_head",
     ]
     body = samples.astype("<i2" if order == "01" else ">i2").tobytes()
     path.write_bytes(("\n".join(lines) + "\n").encode().ljust(1024) + body)
@@ -63,12 +86,14 @@ def forbid(monkeypatch):
     monkeypatch.setattr(store_module, "decode", decode)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # formats
 
 
 @pytest.mark.parametrize(("suffix", "format", "subtype", "rate", "channels"), WRITTEN)
-def test_every_format_as_soundfile_and_soxr_give_it(tmp_path, cache, tone, suffix, format, subtype, rate, channels):
+def test_every_format_as_soundfile_and_soxr_give_it(
+    tmp_path, cache, tone, suffix, format, subtype, rate, channels
+):
     samples = np.stack([tone(0.7, rate, 200.0 * (c + 1)) for c in range(channels)], axis=1)
     path = write(tmp_path / f"a.{suffix}", samples, rate, format=format, subtype=subtype)
     store = open_store(rows(path), cache)
@@ -84,7 +109,11 @@ def test_every_format_as_soundfile_and_soxr_give_it(tmp_path, cache, tone, suffi
 def test_16_bit_mono_at_the_stores_rate_is_kept_bit_for_bit(tmp_path, cache, format):
     samples = np.random.default_rng(0).integers(-32768, 32768, 20000).astype(np.int16)
     samples[:2] = -32768, 32767
-    path = sphere(tmp_path / "a.sph", samples) if format == "NIST" else write(tmp_path / "a", samples, format=format)
+    path = (
+        sphere(tmp_path / "a.sph", samples)
+        if format == "NIST"
+        else write(tmp_path / "a", samples, format=format)
+    )
     assert np.array_equal(open_store(rows(path), cache)[0], samples)
 
 
@@ -119,11 +148,14 @@ def test_another_rate_is_another_store(tmp_path, cache, tone):
 @pytest.mark.parametrize("rate", [16000, 44100])
 def test_a_segment_is_that_part_of_the_file(tmp_path, cache, tone, rate):
     path = write(tmp_path / "a.wav", tone(2, rate), rate)
-    parts = [(0.5, 1.25), (None, 0.5), (1.5, None), (0.0, 2.05), (0.5, 0.75)]  # an end a little late is the file's
+    # an end a little late is the file's
+    parts = [(0.5, 1.25), (None, 0.5), (1.5, None), (0.0, 2.05), (0.5, 0.75)]
     store = open_store([Utterance(str(p), FileAudio(str(path), *p), "") for p in parts], cache)
     assert not store.reasons
     for number, (start, end) in enumerate(parts):
-        expected = directly(path, 16000, round((start or 0) * rate), None if end is None else round(end * rate))
+        expected = directly(
+            path, 16000, round((start or 0) * rate), None if end is None else round(end * rate)
+        )
         assert len(store[number]) == len(expected)
         assert np.abs(store[number] / 32768 - expected).max() < 1.01 / 32768
 
@@ -132,8 +164,11 @@ def test_rows_of_a_hub_table(tmp_path, cache, tone):
     write(tmp_path / "a.wav", tone(0.5))
     write(tmp_path / "b.flac", tone(0.25, 8000), 8000)
     cells = [
-        {"bytes": (tmp_path / "a.wav").read_bytes(), "path": None}, {"bytes": None, "path": str(tmp_path / "b.flac")},
-        {"bytes": b"junk", "path": None}, {"bytes": None, "path": None}, None,
+        {"bytes": (tmp_path / "a.wav").read_bytes(), "path": None},
+        {"bytes": None, "path": str(tmp_path / "b.flac")},
+        {"bytes": b"junk", "path": None},
+        {"bytes": None, "path": None},
+        None,
     ]
     cell = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
     table = datasets.Dataset.from_dict({"audio": cells}, features=datasets.Features({"audio": cell}))
@@ -147,7 +182,7 @@ def test_rows_of_a_hub_table(tmp_path, cache, tone):
     assert [open_store([one], cache).lengths[0] for one in part] == [4800, 1600]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # what cannot be used
 
 
@@ -178,8 +213,14 @@ def broken(folder, tone):
         "web page": (folder / "junk.mp3", "unreadable"),
         "half a header": (folder / "head.wav", "unreadable"),
         "truncated wav": (cut(write(folder / "cut.wav", tone(2)), 0.6), "truncated"),
-        "wav without its last sample": (cut(write(folder / "cut1.wav", tone(2)), 1 - 1.5 / 64044), "truncated"),
-        "truncated 24-bit stereo wav": (cut(write(folder / "cut24.wav", np.stack([tone(2)] * 2, 1), subtype="PCM_24"), 0.6), "truncated"),
+        "wav without its last sample": (
+            cut(write(folder / "cut1.wav", tone(2)), 1 - 1.5 / 64044),
+            "truncated",
+        ),
+        "truncated 24-bit stereo wav": (
+            cut(write(folder / "cut24.wav", np.stack([tone(2)] * 2, 1), subtype="PCM_24"), 0.6),
+            "truncated",
+        ),
         "truncated flac": (cut(write(folder / "cut.flac", tone(2)), 0.6), ("truncated", "unreadable")),
         "truncated mp3": (cut(write(folder / "cut.mp3", tone(3)), 0.6), ("truncated", "unreadable")),
         "truncated sphere": (sphere(folder / "cut.sph", samples[:20000], claimed=32000), "truncated"),
@@ -190,8 +231,12 @@ def broken(folder, tone):
     }
     made = {kind: (FileAudio(str(path)), words) for kind, (path, words) in files.items()}
     times = {
-        "starts after the file": (2.5, 3.0), "ends after the file": (1.0, 2.5), "ends before it starts": (1.5, 0.5),
-        "starts before 0": (-1.0, 1.0), "not a time": (float("nan"), 1.0), "no length": (1.0, 1.0),
+        "starts after the file": (2.5, 3.0),
+        "ends after the file": (1.0, 2.5),
+        "ends before it starts": (1.5, 0.5),
+        "starts before 0": (-1.0, 1.0),
+        "not a time": (float("nan"), 1.0),
+        "no length": (1.0, 1.0),
     }
     return made | {kind: (FileAudio(str(good), *time), ("segment", "NaN")) for kind, time in times.items()}
 
@@ -207,7 +252,9 @@ def test_every_broken_kind_has_its_reason_and_harms_no_other(tmp_path, cache, to
         for number, (kind, (_, words)) in enumerate(kinds.items()):
             reason, words = store.reasons.pop(2 * number + 1), [words] if isinstance(words, str) else words
             assert any(word in reason for word in words), f"{kind}: {reason}"
-            assert "\n" not in reason and store.lengths[2 * number + 1] == 0 == len(store[2 * number + 1]), kind
+            assert "\n" not in reason and store.lengths[2 * number + 1] == 0 == len(store[2 * number + 1]), (
+                kind
+            )
         assert not store.reasons
         for number, path in enumerate(good):
             assert np.array_equal(store[2 * number], soundfile.read(path, dtype="int16")[0]), path
@@ -239,7 +286,7 @@ def test_a_recording_of_hours_is_refused_but_its_segments_are_not(tmp_path, cach
     assert "3700 s long" in store.reasons[0] and store.lengths.tolist() == [0, 1000]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the cache
 
 
@@ -249,7 +296,9 @@ def many(folder, count):
 
 
 def is_right(store, paths):
-    return len(store) == len(paths) and all(np.array_equal(store[i], np.full(100 + i, i + 1, dtype=np.int16)) for i in range(len(paths)))
+    return len(store) == len(paths) and all(
+        np.array_equal(store[i], np.full(100 + i, i + 1, dtype=np.int16)) for i in range(len(paths))
+    )
 
 
 def test_several_shards_and_any_order_of_access(tmp_path, cache):
@@ -273,7 +322,9 @@ def test_only_the_shard_of_a_changed_file_is_decoded_anew(tmp_path, cache, monke
     write(paths[-1], np.full(100 + len(paths) - 1, 99, dtype=np.int16))  # of the same size
     os.utime(paths[-1], ns=(1, 1))
     decoded, decode = [], store_module.decode
-    monkeypatch.setattr(store_module, "decode", lambda audio, rate: decoded.append(audio.path) or decode(audio, rate))
+    monkeypatch.setattr(
+        store_module, "decode", lambda audio, rate: decoded.append(audio.path) or decode(audio, rate)
+    )
     store = open_store(rows(*paths), cache)
     assert decoded == [str(p) for p in paths[SHARD:]]
     assert (store[len(paths) - 1] == 99).all() and (store[0] == 1).all()
@@ -347,7 +398,9 @@ def test_two_processes_at_once_share_the_work_and_get_the_same_store(tmp_path, c
     go = context.Barrier(2)
     decoded = context.Value("i", 0)
     results = context.Queue()
-    workers = [context.Process(target=_open_at_once, args=(paths, cache, go, decoded, results)) for _ in range(2)]
+    workers = [
+        context.Process(target=_open_at_once, args=(paths, cache, go, decoded, results)) for _ in range(2)
+    ]
     for worker in workers:
         worker.start()
     assert [results.get(timeout=60) for _ in workers] == [True, True]
@@ -360,5 +413,10 @@ def test_two_processes_at_once_share_the_work_and_get_the_same_store(tmp_path, c
 def test_the_index_says_what_the_shard_holds(tmp_path, cache):
     open_store(rows(*many(tmp_path, 4), tmp_path / "none.wav"), cache)
     (path,) = cache.rglob("*.json")
-    expected = {"lengths": [100, 101, 102, 103, 0], "reasons": {"4": "no such file"}, "late": {}, "silent": []}
+    expected = {
+        "lengths": [100, 101, 102, 103, 0],
+        "reasons": {"4": "no such file"},
+        "late": {},
+        "silent": [],
+    }
     assert json.loads(path.read_text()) == expected

@@ -1,4 +1,6 @@
-"""Which utterances make a step, a rank's share, a forward pass; the masks; the batch; the thread that makes it ahead."""
+"""Which utterances make a step, a rank's share, a forward pass; the masks; the batch; the thread that makes
+it ahead.
+"""
 
 import threading
 import time
@@ -46,7 +48,7 @@ def steps(plan, epoch=0):
     return [plan.step(s) for s in range(first, first + plan.steps_per_epoch)]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # steps
 
 
@@ -56,14 +58,17 @@ def test_every_utterance_once_an_epoch_and_no_step_empty(seconds, budget, shorte
     plan = plan_of(seconds, budget, shortest_first=shortest_first)
     for epoch in range(3):
         batches = steps(plan, epoch)
-        assert all(len(b) > 0 for b in batches) and {plan.epoch_of(epoch * len(batches) + s + 1) for s in range(len(batches))} == {epoch}
+        assert all(len(b) > 0 for b in batches) and {
+            plan.epoch_of(epoch * len(batches) + s + 1) for s in range(len(batches))
+        } == {epoch}
         assert sorted(np.concatenate(batches).tolist()) == list(range(len(seconds)))
 
 
 @CASES
 def test_a_step_is_within_the_budget_and_one_utterance_of_it(seconds, budget):
-    """Cuts fall at the first utterance that reaches the next multiple of the mean step, so a step is off by less than the longest
-    utterance, unless cuts had to be moved so that no step is empty: then steps of one utterance push the others along."""
+    """Cuts fall at the first utterance that reaches the next multiple of the mean step, so a step is off by
+    less than the longest utterance, unless cuts had to be moved so that no step is empty: then steps of one
+    utterance push the others along."""
     plan = plan_of(seconds, budget)
     mean = seconds.sum() / plan.steps_per_epoch
     assert plan.steps_per_epoch == min(int(np.ceil(seconds.sum() / budget)), len(seconds))
@@ -78,7 +83,11 @@ def test_a_step_is_within_the_budget_and_one_utterance_of_it(seconds, budget):
 def test_the_steps_of_read_speech_are_near_the_budget():
     plan = plan_of(speech(), 200.0)
     sums = np.array([speech()[b].sum() for b in steps(plan)])
-    assert sums.mean() == pytest.approx(200, rel=0.02) and sums.max() < 224 and np.abs(sums / 200 - 1).mean() < 0.05
+    assert (
+        sums.mean() == pytest.approx(200, rel=0.02)
+        and sums.max() < 224
+        and np.abs(sums / 200 - 1).mean() < 0.05
+    )
 
 
 def test_a_step_is_a_function_of_seed_and_step_alone():
@@ -125,13 +134,18 @@ def test_little_of_a_pass_is_padding():
     seconds = speech()
     for world, bound in ((1, 0.04), (4, 0.06)):
         plan = plan_of(seconds, 200.0, device=100.0)
-        passes = [p for s in range(1, plan.steps_per_epoch + 1) for r in range(world) for p in plan.micro_batches(s, r, world)]
+        passes = [
+            p
+            for s in range(1, plan.steps_per_epoch + 1)
+            for r in range(world)
+            for p in plan.micro_batches(s, r, world)
+        ]
         assert waste(seconds, passes) < bound
     order = np.random.default_rng(0).permutation(len(seconds))
     assert waste(seconds, np.array_split(order, 200)) > 0.2  # what it is about
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # ranks and forward passes
 
 
@@ -174,12 +188,19 @@ def test_packing_by_hand():
     assert pack(np.arange(0), costs, 10.0) == []
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # masks
 
 
 def masks(**settings):
-    how = {"time_prob": 0.3, "time_length": 10, "feature_prob": 0.2, "feature_length": 8, "channels": 64, "seed": 3}
+    how = {
+        "time_prob": 0.3,
+        "time_length": 10,
+        "feature_prob": 0.2,
+        "feature_length": 8,
+        "channels": 64,
+        "seed": 3,
+    }
     return Masks(**{"frames": lambda n: n // 320, **how, **settings})
 
 
@@ -189,20 +210,30 @@ SHARES = [(0.05, 10, 500), (0.3, 10, 300), (0.65, 10, 120), (0.05, 10, 60), (0.5
 @pytest.mark.parametrize(("share", "length", "frames"), SHARES)
 def test_as_much_is_masked_as_transformers_masks(share, length, frames):
     rows = 1500
-    drawn, _ = masks(time_prob=share, time_length=length, feature_prob=0).draw(1, np.arange(rows), [frames * 320] * rows)
-    theirs = np.concatenate([_compute_mask_indices((1, frames), share, length, min_masks=2) for _ in range(rows)])
+    drawn, _ = masks(time_prob=share, time_length=length, feature_prob=0).draw(
+        1, np.arange(rows), [frames * 320] * rows
+    )
+    theirs = np.concatenate(
+        [_compute_mask_indices((1, frames), share, length, min_masks=2) for _ in range(rows)]
+    )
     ours = drawn.numpy()
     assert ours.mean() == pytest.approx(theirs.mean(), rel=0.05)
-    assert (ours.sum(1) > 0).all() and (ours.sum(1) <= np.ceil(share * frames / length + 1).clip(2) * length).all()
+    assert (ours.sum(1) > 0).all() and (
+        ours.sum(1) <= np.ceil(share * frames / length + 1).clip(2) * length
+    ).all()
     spread = ours.mean(0)[length : frames - length]  # as much in the middle as anywhere
     assert len(spread) < 20 or spread.std() < 0.1 * spread.mean() + 4 * np.sqrt(spread.mean() / rows)
 
 
 def test_channels_are_masked_as_transformers_masks_them_with_no_least_number():
     rows = 1500
-    _, drawn = masks(time_prob=0, feature_prob=0.1, feature_length=16, channels=128).draw(1, np.arange(rows), [16000] * rows)
+    _, drawn = masks(time_prob=0, feature_prob=0.1, feature_length=16, channels=128).draw(
+        1, np.arange(rows), [16000] * rows
+    )
     theirs = np.concatenate([_compute_mask_indices((1, 128), 0.1, 16) for _ in range(rows)])
-    assert drawn.shape == (rows, 128) and drawn.float().mean().item() == pytest.approx(theirs.mean(), rel=0.08)
+    assert drawn.shape == (rows, 128) and drawn.float().mean().item() == pytest.approx(
+        theirs.mean(), rel=0.08
+    )
     assert (drawn.sum(1) == 0).any() and set(drawn.sum(1).tolist()) <= {0, 16}
 
 
@@ -245,7 +276,7 @@ def test_no_mask_where_none_is_asked_for():
     assert masks(time_prob=0, feature_prob=0).draw(1, np.arange(2), [16000, 8000]) == (None, None)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the batch
 
 
@@ -260,14 +291,25 @@ def test_a_batch_holds_what_the_split_holds():
     assert batch.audio.dtype == torch.int16 and batch.labels.dtype == torch.int64
     assert batch.audio.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 3, 4, 5, 0, 0, 0, 0]]
     assert (batch.lengths, batch.label_lengths, batch.labels.tolist()) == ([9, 5], [3, 1], [2, 2, 2, 0])
-    assert (len(batch), batch.samples, batch.indices.tolist(), batch.time_mask, batch.feature_mask) == (2, 14, [2, 0], None, None)
+    assert (len(batch), batch.samples, batch.indices.tolist(), batch.time_mask, batch.feature_mask) == (
+        2,
+        14,
+        [2, 0],
+        None,
+        None,
+    )
     assert isinstance(batch, Batch) and batch.to(torch.device("cpu")) is batch
 
 
 def test_utterances_without_samples_are_not_in_the_batch():
     split = split_of(5, 0, 9)
     batch = collate(split, np.array([1, 2, 0]))
-    assert (batch.indices.tolist(), batch.lengths, batch.label_lengths, batch.labels.tolist()) == ([2, 0], [9, 5], [3, 1], [2, 2, 2, 0])
+    assert (batch.indices.tolist(), batch.lengths, batch.label_lengths, batch.labels.tolist()) == (
+        [2, 0],
+        [9, 5],
+        [3, 1],
+        [2, 2, 2, 0],
+    )
     assert len(collate(split, np.array([1]), masks())) == 0
 
 
@@ -289,7 +331,9 @@ def test_speed_changes_length_and_pitch_alike(factor):
     played = speed(factor)(clip, np.zeros(3, dtype=np.int32), 1, 0)
     assert played.dtype == np.int16 and len(played) == pytest.approx(16000 / factor, abs=2)
     heard = np.abs(np.fft.rfft(played * np.hanning(len(played)))).argmax() * 16000 / len(played)
-    assert heard == pytest.approx(400 * factor, abs=2) and np.abs(played).max() == pytest.approx(10000, rel=0.05)
+    assert heard == pytest.approx(400 * factor, abs=2) and np.abs(played).max() == pytest.approx(
+        10000, rel=0.05
+    )
 
 
 def test_speed_belongs_to_the_utterance_and_the_step():
@@ -317,7 +361,13 @@ def test_speed_leaves_room_for_the_labels():
     assert len(speed(1.1)(clip, labels[:8], 1, 0)) // 320 == 9
     assert speed(1.1)(clip, np.zeros(5, dtype=np.int32), 1, 0) is not clip  # 9 frames with the blanks between
     assert speed(1.1)(clip, np.arange(10, dtype=np.int32), 1, 0) is clip
-    assert [frames_needed(np.array(row)) for row in ([], [1], [1, 2], [1, 1, 1], [1, 1, 2, 2])] == [0, 1, 2, 5, 6]
+    assert [frames_needed(np.array(row)) for row in ([], [1], [1, 2], [1, 1, 1], [1, 1, 2, 2])] == [
+        0,
+        1,
+        2,
+        5,
+        6,
+    ]
 
 
 def test_a_batch_plays_its_clips_at_their_speed():
@@ -329,7 +379,7 @@ def test_a_batch_plays_its_clips_at_their_speed():
     assert batch.time_mask.shape == (2, max(batch.lengths) // 320)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # making batches ahead
 
 

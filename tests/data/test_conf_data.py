@@ -1,4 +1,6 @@
-"""Every YAML file of dataset, text and tokenizer composes, has known keys, and names a reader, rules and inventories that exist."""
+"""Every YAML file of dataset, text and tokenizer composes, has known keys, and names a reader, rules and
+inventories that exist.
+"""
 
 import importlib
 from pathlib import Path
@@ -19,8 +21,11 @@ CONF = Path(__file__).parents[2] / "conf"
 DATASETS = sorted(p.stem for p in (CONF / "dataset").glob("*.yaml"))
 TEXTS = sorted(p.stem for p in (CONF / "text").glob("*.yaml"))
 TOKENIZERS = sorted(p.stem for p in (CONF / "tokenizer").glob("*.yaml"))
-PHONES = {"timit-phones": ("phones", "timit48", "timit39"), "common-voice-phones": ("espeak", "espeak", None),
-          "voices": ("phones", "espeak", None)}
+PHONES = {
+    "timit-phones": ("phones", "timit48", "timit39"),
+    "common-voice-phones": ("espeak", "espeak", None),
+    "voices": ("phones", "espeak", None),
+}
 
 
 def composed(*overrides):
@@ -48,7 +53,11 @@ def test_there_are_as_many_as_expected():
         "tsv",
         "voices",
     ]
-    assert TEXTS == ["espeak", "hf_compat", "none", "phones", "standard", "upper"] and TOKENIZERS == ["character", "phone", "phone-timit"]
+    assert TEXTS == ["espeak", "hf_compat", "none", "phones", "standard", "upper"] and TOKENIZERS == [
+        "character",
+        "phone",
+        "phone-timit",
+    ]
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -58,13 +67,21 @@ def test_a_dataset_composes_and_its_reader_exists(name):
     importlib.import_module(f"asr_exp.data.corpora.{base._BUILT_IN[config.dataset.reader]}")
     assert config.dataset.reader in base._READERS
     text, inventory, scored = PHONES.get(name, ("standard", None, None))
-    assert (config.text.name, config.tokenizer.inventory, config.tokenizer.score_inventory) == (text, inventory, scored)
+    assert (config.text.name, config.tokenizer.inventory, config.tokenizer.score_inventory) == (
+        text,
+        inventory,
+        scored,
+    )
     assert config.tokenizer.unit == ("phone" if name in PHONES else "character")
 
 
 def test_what_is_typed_wins_over_what_a_dataset_picks():
     config = composed("dataset=timit-phones", "tokenizer=character", "text=none", "model=tiny")
-    assert (config.tokenizer.unit, config.text.name, config.dataset.name) == ("character", "none", "timit-phones")
+    assert (config.tokenizer.unit, config.text.name, config.dataset.name) == (
+        "character",
+        "none",
+        "timit-phones",
+    )
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -84,7 +101,9 @@ def test_a_tokenizer_composes_and_its_inventories_exist(name):
 
 
 @pytest.mark.parametrize(
-    "path", sorted(p for group in ("dataset", "text", "tokenizer") for p in (CONF / group).glob("*.yaml")), ids=lambda p: p.stem
+    "path",
+    sorted(p for group in ("dataset", "text", "tokenizer") for p in (CONF / group).glob("*.yaml")),
+    ids=lambda p: p.stem,
 )
 def test_a_file_begins_with_what_it_is_and_a_command(path):
     lines = path.read_text(encoding="utf-8").splitlines()

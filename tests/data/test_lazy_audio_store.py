@@ -1,4 +1,6 @@
-"""A lazy store: it decodes what is asked for, and what it says does not depend on what has been decoded before."""
+"""A lazy store: it decodes what is asked for, and what it says does not depend on what has been decoded
+before.
+"""
 
 import time
 
@@ -34,11 +36,20 @@ def noise(count, seed=0):
 
 @pytest.fixture
 def mixed(tmp_path, tone):
-    """Utterances of which four are fit, and the rest turn out not to be: by their headers (2, 5, 8) or later (3, 6)."""
-    files = [write(tmp_path / "0.flac", tone(2)), write(tmp_path / "1.wav", tone(1, 44100), 44100), tmp_path / "none.wav",
-             damage(write(tmp_path / "3.flac", noise(40000))), write(tmp_path / "4.wav", tone(1)),
-             cut(write(tmp_path / "5.wav", tone(2)), 0.6), write(tmp_path / "6.wav", np.zeros(4800, dtype=np.int16)),
-             sphere(tmp_path / "7.sph", noise(5000)), cut(write(tmp_path / "8.flac", noise(40000)), 0.5)]  # fmt: skip
+    """Utterances of which four are fit, and the rest turn out not to be: by their headers (2, 5, 8) or later
+    (3, 6).
+    """
+    files = [
+        write(tmp_path / "0.flac", tone(2)),
+        write(tmp_path / "1.wav", tone(1, 44100), 44100),
+        tmp_path / "none.wav",
+        damage(write(tmp_path / "3.flac", noise(40000))),
+        write(tmp_path / "4.wav", tone(1)),
+        cut(write(tmp_path / "5.wav", tone(2)), 0.6),
+        write(tmp_path / "6.wav", np.zeros(4800, dtype=np.int16)),
+        sphere(tmp_path / "7.sph", noise(5000)),
+        cut(write(tmp_path / "8.flac", noise(40000)), 0.5),
+    ]
     return rows(*files)
 
 
@@ -51,8 +62,14 @@ def test_lengths_come_from_headers_and_are_those_of_decoding(tmp_path, cache, to
     for n, (suffix, format, subtype, rate, channels) in enumerate(EXACT):
         for seconds in rng.uniform(0.05, 0.9, 3):
             samples = np.stack([tone(seconds, rate)] * channels, axis=1)
-            paths.append(write(tmp_path / f"{len(paths)}-{n}.{suffix}", samples, rate, format=format, subtype=subtype))
-    utterances = [*rows(*paths), *rows(*paths, start=0.01, end=0.04), *rows(sphere(tmp_path / "a.sph", noise(777)))]
+            paths.append(
+                write(tmp_path / f"{len(paths)}-{n}.{suffix}", samples, rate, format=format, subtype=subtype)
+            )
+    utterances = [
+        *rows(*paths),
+        *rows(*paths, start=0.01, end=0.04),
+        *rows(sphere(tmp_path / "a.sph", noise(777))),
+    ]
     whole = open_store(utterances, cache)
     assert not whole.reasons and len(set(whole.lengths.tolist())) > len(EXACT)
     with monkeypatch.context() as patch:
@@ -65,7 +82,9 @@ def test_lengths_come_from_headers_and_are_those_of_decoding(tmp_path, cache, to
 
 
 def test_what_another_process_finds_out_meanwhile_counts(mixed, cache):
-    """The shard is made after this store was opened: the first look at an utterance of no use gives nothing, as later ones do."""
+    """The shard is made after this store was opened: the first look at an utterance of no use gives nothing,
+    as later ones do.
+    """
     store = lazily(mixed, cache)
     open_store(mixed, cache)
     assert [len(store[index]) for index in (3, 6)] == [0, 0] and sorted(store.late) == [3, 6]
@@ -78,10 +97,14 @@ def test_soxr_gives_the_length_that_is_foretold():
     for rate in (8000, 11025, 22050, 24000, 32000, 44100, 48000, 96000):
         for frames in [*range(1, 20), *rng.integers(20, 200_000, 20).tolist()]:
             clip = Clip("", rate, frames)
-            assert len(soxr.resample(np.zeros(frames, dtype=np.float32), rate, 16000)) == clip.length(16000), (rate, frames)
+            assert len(soxr.resample(np.zeros(frames, dtype=np.float32), rate, 16000)) == clip.length(
+                16000
+            ), (rate, frames)
 
 
-@pytest.mark.parametrize("kind", [("mp3", "MP3", "MPEG_LAYER_III"), ("ogg", "OGG", "VORBIS"), ("wav", "WAV", "FLOAT")])
+@pytest.mark.parametrize(
+    "kind", [("mp3", "MP3", "MPEG_LAYER_III"), ("ogg", "OGG", "VORBIS"), ("wav", "WAV", "FLOAT")]
+)
 def test_a_shard_with_a_clip_whose_header_does_not_tell_all_is_decoded_at_once(tmp_path, cache, tone, kind):
     suffix, format, subtype = kind
     odd = write(tmp_path / f"a.{suffix}", tone(0.7), format=format, subtype=subtype)
@@ -95,7 +118,12 @@ def test_a_shard_with_a_clip_whose_header_does_not_tell_all_is_decoded_at_once(t
 def test_what_is_said_does_not_depend_on_what_is_decoded(mixed, cache):
     cold = lazily(mixed, cache)
     before = facts(cold)
-    assert list(cold.reasons) == [2, 5, 8] and cold.lengths[3] == 40000 and cold.lengths[6] == 4800 and cold.late == {}
+    assert (
+        list(cold.reasons) == [2, 5, 8]
+        and cold.lengths[3] == 40000
+        and cold.lengths[6] == 4800
+        and cold.late == {}
+    )
     clips = cold.read(range(len(mixed)))
     assert [len(clip) for clip in clips] == [32000, 16000, 0, 0, 16000, 0, 0, 5000, 0]
     assert sorted(cold.late) == [3, 6] and cold.late[6] == SILENT and not list(cache.rglob("*.i16"))
@@ -116,12 +144,19 @@ def test_a_store_that_is_not_lazy_knows_all_beforehand(mixed, cache):
     for folder in (cache, cache / "other"):
         store = open_store(mixed, folder)
         assert sorted(store.reasons) == [2, 3, 5, 8] and store.silent == {6} and not store.late
-        assert store.lengths.tolist() == [len(store[i]) for i in range(len(mixed))] == [32000, 16000, 0, 0, 16000, 0, 4800, 5000, 0]
+        assert (
+            store.lengths.tolist()
+            == [len(store[i]) for i in range(len(mixed))]
+            == [32000, 16000, 0, 0, 16000, 0, 4800, 5000, 0]
+        )
 
 
 def test_filling_ends_with_its_context_and_goes_on_another_time(tmp_path, cache, monkeypatch):
     path, count = str(write(tmp_path / "a.wav", noise(1600))), 3 * SHARD
-    utterances, decode = [Utterance(f"u{i}", FileAudio(path, start=i / 16000), "") for i in range(count)], store_module.decode
+    utterances, decode = (
+        [Utterance(f"u{i}", FileAudio(path, start=i / 16000), "") for i in range(count)],
+        store_module.decode,
+    )
     monkeypatch.setattr(store_module, "decode", lambda *how: time.sleep(0.002) or decode(*how))
     store = lazily(utterances, cache, workers=1)
     with store.filling():
@@ -141,14 +176,23 @@ def wait_until(true, seconds=60):
         time.sleep(0.005)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # runs
 
-SHORT = [*SMALL, "trainer.max_epochs=2", "trainer.batch_seconds=6", "optimizer.lr=3e-3", "trainer.log_every=1", *QUIET]
+SHORT = [
+    *SMALL,
+    "trainer.max_epochs=2",
+    "trainer.batch_seconds=6",
+    "optimizer.lr=3e-3",
+    "trainer.log_every=1",
+    *QUIET,
+]
 
 
 def spoil(folder):
-    """A corpus of tones whose training split holds, besides, a damaged FLAC, silence, and a file that is not there."""
+    """A corpus of tones whose training split holds, besides, a damaged FLAC, silence, and a file that is not
+    there.
+    """
     overrides = make_corpus(folder)
     damage(write(folder / "bad.flac", noise(30000)))
     soundfile.write(folder / "silent.wav", np.zeros(16000, dtype=np.int16), 16000)
@@ -164,15 +208,25 @@ def test_a_run_is_the_same_whatever_is_decoded_beforehand(tmp_path, cache):
     for name in ("cold", "warm", "killed"):
         (tmp_path / name).mkdir()
         runs.append([*overrides, f"cache_root={tmp_path / ('other' if name == 'killed' else 'cache')}"])
-    fork(*runs[2], cwd=tmp_path / "killed", patch=(killed_at, "asr_exp.training.loop.train_step", 3), status=-9)
-    told = [fork(*run, cwd=tmp_path / name) for run, name in zip(runs, ("cold", "warm", "killed"), strict=True)]
+    fork(
+        *runs[2], cwd=tmp_path / "killed", patch=(killed_at, "asr_exp.training.loop.train_step", 3), status=-9
+    )
+    told = [
+        fork(*run, cwd=tmp_path / name) for run, name in zip(runs, ("cold", "warm", "killed"), strict=True)
+    ]
     folders = [run_folder(tmp_path / name) for name in ("cold", "warm", "killed")]
     assert len({(folder / "metrics.jsonl").read_bytes() for folder in folders}) == 1
     assert len({str(result(folder)["splits"]) for folder in folders}) == 1
     for folder, text in zip(folders, told, strict=True):
-        assert "bad.flac is left out: unreadable: its audio is damaged" in text and "silent.wav is left out: silent" in text
+        assert (
+            "bad.flac is left out: unreadable: its audio is damaged" in text
+            and "silent.wav is left out: silent" in text
+        )
         reasons = {line["id"]: line["reason"] for line in lines(folder / "quarantine.jsonl")}
-        assert sorted(reasons) == ["bad.flac", "none.wav", "silent.wav"] and reasons["none.wav"] == "no such file"
+        assert (
+            sorted(reasons) == ["bad.flac", "none.wav", "silent.wav"]
+            and reasons["none.wav"] == "no such file"
+        )
 
 
 @pytest.mark.slow

@@ -11,7 +11,13 @@ from asr_exp.data.prepare import LengthLimits, normalise, prepare_split
 from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
 
-LIMITS = LengthLimits(min_seconds=0.1, max_seconds=2.0, max_eval_seconds=4.0, max_utterances=None, frames=lambda n: max(0, (n - 80) // 320))
+LIMITS = LengthLimits(
+    min_seconds=0.1,
+    max_seconds=2.0,
+    max_eval_seconds=4.0,
+    max_utterances=None,
+    frames=lambda n: max(0, (n - 80) // 320),
+)
 LETTERS = Tokenizer.build(["abc d"])
 
 
@@ -58,7 +64,13 @@ KINDS = {  # text, seconds, samples, the reason in training, the reason in scori
     "less than a frame": ("abc", 0.02, None, FRAME, FRAME),
     "short": ("a", 0.05, None, "too short: 0.050 s is less than dataset.min_seconds=0.1", ""),
     "long": ("abc", 2.5, None, f"too long: 2.5 s {LONG}", ""),
-    "very long": ("abc", 4.5, None, f"too long: 4.5 s {LONG}", "too long: 4.5 s is more than dataset.max_eval_seconds=4"),
+    "very long": (
+        "abc",
+        4.5,
+        None,
+        f"too long: 4.5 s {LONG}",
+        "too long: 4.5 s is more than dataset.max_eval_seconds=4",
+    ),
     "just as long as may be": ("abc", 2.0, None, "", ""),
     "no text": ("", 1.0, None, "empty transcript", "empty transcript"),
     "spaces": ("   ", 1.0, None, "empty transcript", "empty transcript"),
@@ -88,18 +100,26 @@ def test_each_reason_in_training_and_in_scoring(folder, prepare, split):
 
 @pytest.mark.parametrize("split", ["train", "dev"])
 def test_what_is_not_looked_at_one_by_one_is_fit(folder, prepare, split, monkeypatch):
-    """Rows of every kind, most at the edge of being fit: the quick look passes none that the close look leaves out."""
+    """Rows of every kind, most at the edge of being fit: the quick look passes none that the close look
+    leaves out.
+    """
     rng = np.random.default_rng(0)
     folder.add(samples=folder.tone(4.5))
     for _ in range(600):
         frames = int(rng.integers(0, 14))
         text = "".join(rng.choice(list("abbc  x"), size=max(0, frames + int(rng.integers(-6, 3)))))
         samples = max(1, 80 + 320 * frames + int(rng.integers(-2, 322)))
-        folder.rows.append(Utterance(f"r{len(folder.rows)}", FileAudio(folder.rows[0].audio.path, 0.0, samples / 16000), text))
+        folder.rows.append(
+            Utterance(
+                f"r{len(folder.rows)}", FileAudio(folder.rows[0].audio.path, 0.0, samples / 16000), text
+            )
+        )
     quick = prepare(split)
     monkeypatch.setattr(prepare_module, "_needs_check", lambda name, utterances, *_: range(len(utterances)))
     close = prepare(split)
-    assert quick.rejected == close.rejected and quick.utterances == close.utterances and 100 < len(quick) < 500
+    assert (
+        quick.rejected == close.rejected and quick.utterances == close.utterances and 100 < len(quick) < 500
+    )
 
 
 def test_every_member_of_a_split_speaks_of_the_same_utterance(folder, prepare):
@@ -113,7 +133,10 @@ def test_every_member_of_a_split_speaks_of_the_same_utterance(folder, prepare):
     assert [done.labels(i).tolist() for i in range(4)] == [[0, 1, 2], [3, 4, 0], [2], [1, 1, 4, 5]]
     for number, row in enumerate(done.utterances):
         assert np.array_equal(done.samples(number), soundfile.read(row.audio.path, dtype="int16")[0])
-    assert done.rejected[0] == earlier and (done.rejected[1].id, done.rejected[1].file) == ("id1", folder.rows[1].audio.path)
+    assert done.rejected[0] == earlier and (done.rejected[1].id, done.rejected[1].file) == (
+        "id1",
+        folder.rows[1].audio.path,
+    )
     assert done.coverage == pytest.approx(4 / 6) and done.hours == pytest.approx(1.7 / 3600)
 
 
@@ -137,7 +160,9 @@ def test_broken_audio_is_named_and_the_rest_goes_on(folder, prepare):
 def test_a_split_of_which_nothing_can_be_used_is_an_error_that_says_why(folder, prepare, split):
     folder.add("")
     folder.add(" ")
-    with pytest.raises(UserError, match=rf"dataset\.{split} can be used: 2 left out. The first, .*0\.wav: empty transcript"):
+    with pytest.raises(
+        UserError, match=rf"dataset\.{split} can be used: 2 left out. The first, .*0\.wav: empty transcript"
+    ):
         prepare(split)
     with pytest.raises(UserError, match=rf"dataset\.{split} can be used: 0 left out"):
         prepare(split, rows=[])
@@ -158,7 +183,12 @@ def test_the_fingerprint_changes_with_what_is_learned_from_and_with_nothing_else
     assert prepare().fingerprint() == first
     texts = [Utterance(u.id, u.audio, u.text + "a", u.speaker) for u in folder.rows]
     names = [Utterance(u.id + "x", u.audio, u.text, u.speaker) for u in folder.rows]
-    others = [prepare(rows=texts), prepare(rows=names), prepare(rows=folder.rows[::-1]), prepare(rows=folder.rows[:1])]
+    others = [
+        prepare(rows=texts),
+        prepare(rows=names),
+        prepare(rows=folder.rows[::-1]),
+        prepare(rows=folder.rows[:1]),
+    ]
     soundfile.write(folder.rows[0].audio.path, folder.tone(0.7), 16000)
     others.append(prepare())
     assert len({first, *(one.fingerprint() for one in others)}) == 6
@@ -170,11 +200,16 @@ def test_the_ids_of_a_split_count_in_those_left_out_in_any_order(folder, prepare
     ids = prepare("test").all_ids
     assert prepare("test", rows=folder.rows[::-1]).all_ids == ids  # a protocol is of the set
     assert prepare("test", rows=folder.rows[:1]).all_ids != ids
-    assert prepare("test", rows=folder.rows[:1], rejected=[Rejected(folder.rows[1].id, "", "")]).all_ids == ids
+    assert (
+        prepare("test", rows=folder.rows[:1], rejected=[Rejected(folder.rows[1].id, "", "")]).all_ids == ids
+    )
 
 
 def test_text_rules_apply_to_every_split():
     corpus = Corpus({s: [Utterance("1", FileAudio("a.wav"), f"{s} ÄB")] for s in ("train", "dev", "test")})
-    texts = {name: list(rows.texts()) for name, rows in normalise(corpus, build_rules(["lower"], None)).splits.items()}
+    texts = {
+        name: list(rows.texts())
+        for name, rows in normalise(corpus, build_rules(["lower"], None)).splits.items()
+    }
     assert texts == {"train": ["train äb"], "dev": ["dev äb"], "test": ["test äb"]}
     assert next(corpus.splits["dev"].texts()) == "dev ÄB"

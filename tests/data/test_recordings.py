@@ -1,4 +1,6 @@
-"""Recordings of every kind come out as the audio store has them, and what is no recording is told of in a sentence."""
+"""Recordings of every kind come out as the audio store has them, and what is no recording is told of in a
+sentence.
+"""
 
 import io
 import shutil
@@ -14,8 +16,15 @@ from asr_exp.data.audio import decode, read_clip
 from asr_exp.data.corpora import FileAudio
 from asr_exp.data.recordings import Spool, named_files, read_recording, seconds_of
 
-KINDS = [("wav", "PCM_16", 16000, 1), ("wav", "PCM_24", 44100, 2), ("wav", "FLOAT", 8000, 1), ("flac", "PCM_16", 48000, 2),
-         ("wav", "ULAW", 8000, 1), ("ogg", "VORBIS", 22050, 1), ("mp3", "MPEG_LAYER_III", 44100, 2)]  # fmt: skip
+KINDS = [
+    ("wav", "PCM_16", 16000, 1),
+    ("wav", "PCM_24", 44100, 2),
+    ("wav", "FLOAT", 8000, 1),
+    ("flac", "PCM_16", 48000, 2),
+    ("wav", "ULAW", 8000, 1),
+    ("ogg", "VORBIS", 22050, 1),
+    ("mp3", "MPEG_LAYER_III", 44100, 2),
+]
 
 
 def write(path, subtype, rate, channels, samples) -> None:
@@ -28,14 +37,19 @@ def test_a_recording_is_what_training_hears(tmp_path, tone, monkeypatch, ending,
     path = tmp_path / f"a.{ending}"
     write(path, subtype, rate, channels, tone(7.77, rate))
     want = decode(FileAudio(str(path)), 16000).samples
-    assert np.array_equal(read_recording(path, 16000), want) and np.array_equal(read_recording(path.read_bytes(), 16000), want)
+    assert np.array_equal(read_recording(path, 16000), want) and np.array_equal(
+        read_recording(path.read_bytes(), 16000), want
+    )
     monkeypatch.setattr(recordings, "IN_MEMORY", 1.0)
     monkeypatch.setattr(recordings, "BLOCK", 10_000)
     for source in (str(path), path.read_bytes()):
         spool = read_recording(source, 16000)
         assert isinstance(spool, Spool) and len(spool) == len(want)
         assert np.abs(spool[:].astype(int) - want).max() <= 1
-        assert np.array_equal(spool[5000:20000], spool[:][5000:20000]) and len(spool[len(want) : len(want) + 5]) == 0
+        assert (
+            np.array_equal(spool[5000:20000], spool[:][5000:20000])
+            and len(spool[len(want) : len(want) + 5]) == 0
+        )
     assert seconds_of(str(path)) == pytest.approx(7.77, abs=0.06)
 
 
@@ -45,15 +59,25 @@ def test_real_corpora(shared_data):
         assert np.array_equal(read_recording(path, 16000), decode(FileAudio(str(path)), 16000).samples)
 
 
-@pytest.mark.parametrize(("make", "told"), [
-    (lambda path: None, "no such file"),
-    (lambda path: path.write_bytes(b""), "empty"),
-    (lambda path: path.write_bytes(b"no audio at all" * 99), "libsndfile"),
-    (lambda path: soundfile.write(path, np.zeros(0), 16000), "empty"),
-    (lambda path: (soundfile.write(path, np.zeros(16000), 16000), path.write_bytes(path.read_bytes()[:9000])), "truncated"),
-    (lambda path: soundfile.write(path, np.full(16000, np.nan), 16000, subtype="FLOAT"), "not finite"),
-    (lambda path: soundfile.write(path, np.zeros(16000 * 31), 16000), "longer than 30 s"),
-], ids=["missing", "of no bytes", "no audio", "empty", "truncated", "not finite", "too long"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda path: None, "no such file"),
+        (lambda path: path.write_bytes(b""), "empty"),
+        (lambda path: path.write_bytes(b"no audio at all" * 99), "libsndfile"),
+        (lambda path: soundfile.write(path, np.zeros(0), 16000), "empty"),
+        (
+            lambda path: (
+                soundfile.write(path, np.zeros(16000), 16000),
+                path.write_bytes(path.read_bytes()[:9000]),
+            ),
+            "truncated",
+        ),
+        (lambda path: soundfile.write(path, np.full(16000, np.nan), 16000, subtype="FLOAT"), "not finite"),
+        (lambda path: soundfile.write(path, np.zeros(16000 * 31), 16000), "longer than 30 s"),
+    ],
+    ids=["missing", "of no bytes", "no audio", "empty", "truncated", "not finite", "too long"],
+)
 def test_what_cannot_be_used(tmp_path, monkeypatch, make, told):
     monkeypatch.setenv("PATH", "")
     path = tmp_path / "bad.wav"
@@ -122,7 +146,9 @@ def test_what_only_ffmpeg_reads(tmp_path, tone, monkeypatch):
     os.symlink(program, tmp_path / "bin" / "ffmpeg")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     soundfile.write(tmp_path / "a.wav", tone(4, 44100), 44100)
-    subprocess.run([program, "-v", "error", "-i", tmp_path / "a.wav", "-c:a", "aac", tmp_path / "a.m4a"], check=True)
+    subprocess.run(
+        [program, "-v", "error", "-i", tmp_path / "a.wav", "-c:a", "aac", tmp_path / "a.m4a"], check=True
+    )
     want = read_recording(tmp_path / "a.wav", 16000).astype(float)
     for source in (tmp_path / "a.m4a", (tmp_path / "a.m4a").read_bytes()):
         got = read_recording(source, 16000).astype(float)

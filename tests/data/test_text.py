@@ -17,7 +17,9 @@ TEXTS = Path(__file__).parents[2] / "conf" / "text"
 
 
 def recipe(name, language=None):
-    return build_rules(yaml.safe_load((TEXTS / f"{name}.yaml").read_text(encoding="utf-8"))["rules"], language)
+    return build_rules(
+        yaml.safe_load((TEXTS / f"{name}.yaml").read_text(encoding="utf-8"))["rules"], language
+    )
 
 
 def apply(rule, text, language=None):
@@ -41,7 +43,8 @@ def test_lower_knows_the_language(language, text, lower):
 
 
 @pytest.mark.parametrize(
-    ("language", "text", "upper"), [("tr", "ışık izmir", "IŞIK İZMİR"), ("en", "it is", "IT IS"), ("de", "straße", "STRASSE")]
+    ("language", "text", "upper"),
+    [("tr", "ışık izmir", "IŞIK İZMİR"), ("en", "it is", "IT IS"), ("de", "straße", "STRASSE")],
 )
 def test_upper_knows_the_language(language, text, upper):
     assert apply("upper", text, language) == upper
@@ -137,9 +140,9 @@ def test_standard(language, text, wanted):
 
 def test_standard_is_idempotent_and_leaves_only_words():
     draw = random.Random(0)
-    alphabet = [chr(c) for c in range(1, 0x3100) if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")] + list(
-        "''’-. \u200c\u200d\u00adIİiı"
-    ) * 100
+    alphabet = [
+        chr(c) for c in range(1, 0x3100) if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")
+    ] + list("''’-. \u200c\u200d\u00adIİiı") * 100
     for language in (None, "tr"):
         standard = recipe("standard", language)
         for _ in range(1500):
@@ -147,8 +150,13 @@ def test_standard_is_idempotent_and_leaves_only_words():
             once = standard(text)
             assert standard(once) == once, ascii(text)
             assert once == once.strip() and "  " not in once
-            assert all(unicodedata.category(c)[0] not in "PSZC" for c in once if c not in " '\u200c\u200d"), ascii(text)
-            marks = [sum(unicodedata.category(c) == "Mc" for c in unicodedata.normalize("NFC", t)) for t in (text, once)]
+            assert all(unicodedata.category(c)[0] not in "PSZC" for c in once if c not in " '\u200c\u200d"), (
+                ascii(text)
+            )
+            marks = [
+                sum(unicodedata.category(c) == "Mc" for c in unicodedata.normalize("NFC", t))
+                for t in (text, once)
+            ]
             assert marks[0] == marks[1], ascii(text)
 
 
@@ -201,7 +209,7 @@ def test_a_rule_of_ones_own(monkeypatch):
     assert apply({"shout": 2}, "hey") == "hey!!"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # espeak
 
 
@@ -247,11 +255,14 @@ def test_espeak_many_keeps_the_order_repeats_and_blanks(phonemizer):
     texts = ["uno", "", "due\ntre", "uno", "...", "due tre"]
     together = list(rules.apply_many(texts))
     assert together == [rules(text) for text in texts]
-    assert together[1] == together[4] == "" and together[2] == together[5] and together[0] == together[3] != ""
+    assert (
+        together[1] == together[4] == "" and together[2] == together[5] and together[0] == together[3] != ""
+    )
 
 
 @pytest.mark.parametrize(
-    ("language", "message"), [(None, "needs to know the language"), ("xx", "dataset.language=xx is not a language of espeak-ng")]
+    ("language", "message"),
+    [(None, "needs to know the language"), ("xx", "dataset.language=xx is not a language of espeak-ng")],
 )
 def test_espeak_needs_a_language_it_has(phonemizer, language, message):
     with pytest.raises(UserError, match=message):

@@ -40,7 +40,7 @@ def head_of(outputs, folder):
     save_file({"lm_head.weight": np.zeros((outputs, 1), np.float32)}, folder / "model.safetensors")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # making one
 
 
@@ -87,7 +87,7 @@ def test_characters_are_neither_folded_nor_changed():
     assert tokenizer.target("ao ix") == "ao ix" == tokenizer.scored(" ao ix ")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # encoding and decoding
 
 
@@ -98,14 +98,17 @@ def test_what_was_encoded_decodes_to_itself(name):
         labels = tokenizer.encode(text)
         assert labels.dtype == np.int32 and tokenizer.unknown not in labels and tokenizer.blank not in labels
         assert tokenizer.decode(labels) == text
-        assert len(labels) == (len(text.split()) if name == "phones" else len(text))  # a combining mark is a label of its own
+        # a combining mark is a label of its own
+        assert len(labels) == (len(text.split()) if name == "phones" else len(text))
 
 
 @pytest.mark.parametrize("unknown", [True, False])
 @pytest.mark.parametrize("name", TEXTS)
 def test_many_are_encoded_as_each_alone(name, unknown):
     tokens = [token for token in make(name).tokens if unknown or token.strip() != "[UNK]"]
-    tokenizer = Tokenizer(tokens, "phone" if name == "phones" else "character", unknown="[UNK]" if unknown else "<none>")
+    tokenizer = Tokenizer(
+        tokens, "phone" if name == "phones" else "character", unknown="[UNK]" if unknown else "<none>"
+    )
     texts = [*TEXTS[name], "", "x?|\U0001f600 \ud800", *TEXTS["thai"], " "]
     labels, counts = tokenizer.encode_many(texts)
     assert len(counts) == len(texts) and labels.dtype == np.int32
@@ -125,7 +128,11 @@ def test_encoding_is_that_of_transformers(name, tmp_path):
     tokenizer = make(name)
     theirs = saved(tokenizer, tmp_path)
     for text in TEXTS[name]:
-        expected = theirs.convert_tokens_to_ids([p + " " for p in text.split()]) if name == "phones" else theirs(text).input_ids
+        expected = (
+            theirs.convert_tokens_to_ids([p + " " for p in text.split()])
+            if name == "phones"
+            else theirs(text).input_ids
+        )
         assert tokenizer.encode(text).tolist() == expected
 
 
@@ -176,7 +183,7 @@ def test_the_saved_files_give_the_same_ids(tmp_path):
             assert kept.decode(kept.encode(text)) == text
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # vocabularies of others
 
 
@@ -187,26 +194,48 @@ def vocabulary(folder, ids):
 
 
 def test_a_vocabulary_from_a_file_keeps_its_order(tmp_path):
-    tokenizer = Tokenizer.from_vocabulary(vocabulary(tmp_path, {"b": 3, "<pad>": 0, "|": 2, "<unk>": 1, "a": 4}))
-    assert tokenizer.tokens == ["<pad>", "<unk>", "|", "b", "a"] and (tokenizer.blank, tokenizer.unknown) == (0, 1)
+    tokenizer = Tokenizer.from_vocabulary(
+        vocabulary(tmp_path, {"b": 3, "<pad>": 0, "|": 2, "<unk>": 1, "a": 4})
+    )
+    assert tokenizer.tokens == ["<pad>", "<unk>", "|", "b", "a"] and (tokenizer.blank, tokenizer.unknown) == (
+        0,
+        1,
+    )
     assert tokenizer.encode("ab ?").tolist() == [4, 3, 2, 1]
     assert tokenizer.decode([4, 0, 3, 2, 4]) == "ab a"
 
 
 def test_without_an_unknown_token_what_is_not_known_is_left_out(tmp_path):
     tokenizer = Tokenizer.from_vocabulary(vocabulary(tmp_path, {"[PAD]": 0, "a": 1}))
-    assert tokenizer.unknown is None and tokenizer.encode("axa").tolist() == [1, 1] and tokenizer.known(tokenizer.encode("axa")) == 2
+    assert (
+        tokenizer.unknown is None
+        and tokenizer.encode("axa").tolist() == [1, 1]
+        and tokenizer.known(tokenizer.encode("axa")) == 2
+    )
 
 
 def test_phones_from_a_file_print_apart_in_transformers_too(tmp_path):
-    tokenizer = Tokenizer.from_vocabulary(vocabulary(tmp_path, {"[PAD]": 0, "sh": 1, "iy": 2, "[UNK]": 3}), "phone")
+    tokenizer = Tokenizer.from_vocabulary(
+        vocabulary(tmp_path, {"[PAD]": 0, "sh": 1, "iy": 2, "[UNK]": 3}), "phone"
+    )
     ids = tokenizer.encode("sh iy oops sh").tolist()
     assert ids == [1, 2, 3, 1]
     assert tokenizer.decode(ids) == "sh iy [UNK] sh" == saved(tokenizer, tmp_path / "saved").decode(ids)
 
 
 @pytest.mark.parametrize(
-    "ids", ["{", "[1]", "3", "{}", {"a": 0, "[PAD]": 2}, {"a": 0, "[PAD]": 0}, {"a": 0, "b": 1}, {"a": "x", "[PAD]": 0}, {"tur": {"a": 0}}],
+    "ids",
+    [
+        "{",
+        "[1]",
+        "3",
+        "{}",
+        {"a": 0, "[PAD]": 2},
+        {"a": 0, "[PAD]": 0},
+        {"a": 0, "b": 1},
+        {"a": "x", "[PAD]": 0},
+        {"tur": {"a": 0}},
+    ],
 )
 def test_a_vocabulary_that_cannot_be_used(tmp_path, ids):
     with pytest.raises(UserError, match=r"tokenizer\.vocabulary=.*vocab\.json"):

@@ -25,7 +25,10 @@ def some(count=300, seed=0):
             return TableAudio(draw.choice(tables), draw.randrange(9), draw.choice(["audio", "speech"]), *span)
         return FileAudio(draw.choice(["", "/", "a/", "/b//c/", "ü/"]) + draw.choice(ODD[1:]) + ".wav", *span)
 
-    return [Utterance(draw.choice(ODD) + str(i), audio(), draw.choice(ODD), draw.choice(["s1", "s2", "", None])) for i in range(count)]
+    return [
+        Utterance(draw.choice(ODD) + str(i), audio(), draw.choice(ODD), draw.choice(["s1", "s2", "", None]))
+        for i in range(count)
+    ]
 
 
 def test_they_come_out_as_they_went_in():
@@ -47,11 +50,15 @@ def test_a_selection_of_a_selection_and_other_texts():
         if step % 3 == 2:
             texts = [f"{step} {ODD[i % len(ODD)]}" for i in range(len(expected))]
             columns = columns.with_texts(PackedStrings(texts))
-            expected = [Utterance(u.id, u.audio, text, u.speaker) for u, text in zip(expected, texts, strict=True)]
+            expected = [
+                Utterance(u.id, u.audio, text, u.speaker) for u, text in zip(expected, texts, strict=True)
+            ]
         chosen = draw.permutation(len(expected))[: len(expected) - 7]
         columns, expected = columns.take(chosen), [expected[i] for i in chosen]
         assert columns == expected and list(columns.texts()) == [u.text for u in expected]
-    assert columns[5:90:3] == expected[5:90:3] and columns[:None] == expected and columns[-4:] == expected[-4:]
+    assert (
+        columns[5:90:3] == expected[5:90:3] and columns[:None] == expected and columns[-4:] == expected[-4:]
+    )
     assert columns.audio(3) == expected[3].audio and list(columns.ids()) == [u.id for u in expected]
 
 
@@ -63,7 +70,10 @@ def test_joined_they_follow_each_other():
 
 def test_a_readers_list_is_put_into_columns():
     rows = some(10)
-    assert isinstance(Corpus({"train": rows}).splits["train"], Utterances) and Corpus({"train": rows}).splits["train"] == rows
+    assert (
+        isinstance(Corpus({"train": rows}).splits["train"], Utterances)
+        and Corpus({"train": rows}).splits["train"] == rows
+    )
 
 
 def test_a_plugins_own_kind_of_audio_is_kept():
@@ -87,8 +97,12 @@ def test_an_utterance_costs_its_text_and_little_more():
     def rows():
         for i in range(20_000):
             chapter = f"{i // 400}-{i // 50}"
-            yield Utterance(f"{chapter}-{i:04d}", FileAudio(f"/data/LibriSpeech/train/{chapter.replace('-', '/')}/{chapter}-{i:04d}.flac"),
-                            f"{i:04d} " * 20, str(i // 400))
+            yield Utterance(
+                f"{chapter}-{i:04d}",
+                FileAudio(f"/data/LibriSpeech/train/{chapter.replace('-', '/')}/{chapter}-{i:04d}.flac"),
+                f"{i:04d} " * 20,
+                str(i // 400),
+            )
 
     tracemalloc.start()
     columns = Utterances(rows())

@@ -11,10 +11,18 @@ UPPER = ["[PAD]", "[UNK]", "|", "'", *"ABC"]
 
 @pytest.mark.parametrize("tokens", [UPPER, [t for t in UPPER if t != "[UNK]"]])
 def test_characters(tokens):
-    """Spaces are no matter, nor whether there is an [UNK]; a bar, which is written for a space, cannot be emitted as a bar."""
+    """Spaces are no matter, nor whether there is an [UNK]; a bar, which is written for a space, cannot be
+    emitted as a bar.
+    """
     found = coverage(["AB CA", "", "ab c", "A é|b'", " "], Tokenizer(tokens))
     assert found.known.tolist() == [4, 0, 0, 2, 0] and found.unknown.tolist() == [0, 0, 3, 3, 0]
-    assert found.inside == {"A": 3, "B": 1, "C": 1, "'": 1} and found.outside == {"a": 1, "b": 2, "c": 1, "é": 1, "|": 1}
+    assert found.inside == {"A": 3, "B": 1, "C": 1, "'": 1} and found.outside == {
+        "a": 1,
+        "b": 2,
+        "c": 1,
+        "é": 1,
+        "|": 1,
+    }
     assert (found.spoken, found.touched, found.lost, found.hollow) == (3, 2, 1, 1) and found.share == 6 / 12
 
 
@@ -41,16 +49,27 @@ def test_a_blank_that_is_a_hyphen_is_not_emitted():
 def test_many_transcripts_of_many_characters():
     """More than are looked at together, of which each part has characters of its own."""
     characters = [chr(0x4E00 + i) for i in range(6000)]
-    texts = [characters[i % 6000] + characters[(7 * i) % 6000] + "\U00020000" * (i % 3 == 0) for i in range(25_000)]
+    texts = [
+        characters[i % 6000] + characters[(7 * i) % 6000] + "\U00020000" * (i % 3 == 0) for i in range(25_000)
+    ]
     found = coverage(texts, Tokenizer(["[PAD]", "[UNK]", *characters[:5000]]))
     has = set(characters[:5000])
     lacking = [sum(c not in has for c in text) for text in texts]
-    assert found.unknown.tolist() == lacking and (found.known + found.unknown).tolist() == [len(text) for text in texts]
-    assert found.outside["\U00020000"] == len(range(0, 25_000, 3)) and len(found.outside) == 1001 and len(found.inside) == 5000
+    assert found.unknown.tolist() == lacking and (found.known + found.unknown).tolist() == [
+        len(text) for text in texts
+    ]
+    assert (
+        found.outside["\U00020000"] == len(range(0, 25_000, 3))
+        and len(found.outside) == 1001
+        and len(found.inside) == 5000
+    )
 
 
 def test_the_first_rules_that_mend():
-    tokenizer, tried = Tokenizer(UPPER), {name: build_rules([name], None) for name in ("lower", "upper", "strip_accents")}
+    tokenizer, tried = (
+        Tokenizer(UPPER),
+        {name: build_rules([name], None) for name in ("lower", "upper", "strip_accents")},
+    )
     assert mending_rules(["abc", "ab"], tokenizer, tried) == ("upper", True)
     assert mending_rules(["abc", "ax"], tokenizer, tried) == ("upper", False)
     assert mending_rules(["ÀB"], tokenizer, tried) == ("strip_accents", True)

@@ -1,4 +1,6 @@
-"""Where labels stand: against peaks set by hand, against a dynamic programme of the test's own, and the files that come of it."""
+"""Where labels stand: against peaks set by hand, against a dynamic programme of the test's own, and the files
+that come of it.
+"""
 
 import json
 import re
@@ -28,7 +30,9 @@ def peaks(frames: int, labels: int, at: dict[int, int], sure: float = 0.9) -> to
 
 
 def viterbi(log_probs: np.ndarray, labels: list[int], blank: int) -> list[tuple[int, int, int]]:
-    """The best path through the blanks and labels, state by state (Graves et al. 2006) -> (label, start, end) of each run of a label."""
+    """The best path through the blanks and labels, state by state (Graves et al. 2006) -> (label, start, end)
+    of each run of a label.
+    """
     states = [blank]
     for label in labels:
         states += [label, blank]
@@ -54,7 +58,12 @@ def viterbi(log_probs: np.ndarray, labels: list[int], blank: int) -> list[tuple[
 def test_peaks_set_by_hand():
     log_probs = peaks(12, 4, {2: 1, 3: 1, 6: 2, 8: 2, 11: 3})
     spans = align_labels(log_probs, [1, 2, 2, 3], BLANK)
-    assert [(one.label, one.start, one.end) for one in spans] == [(1, 2, 4), (2, 6, 7), (2, 8, 9), (3, 11, 12)]
+    assert [(one.label, one.start, one.end) for one in spans] == [
+        (1, 2, 4),
+        (2, 6, 7),
+        (2, 8, 9),
+        (3, 11, 12),
+    ]
     assert [one.score for one in spans] == pytest.approx([0.9] * 4)
 
 
@@ -64,9 +73,13 @@ def test_against_a_dynamic_programme_of_our_own(seed):
     labels = rng.integers(1, 5, size=rng.integers(1, 9)).tolist()
     log_probs = torch.from_numpy(rng.standard_normal((25, 6)) * 2).float().log_softmax(-1)
     spans = align_labels(log_probs, labels, 5 * (seed % 2))  # the blank first, and last
-    assert [(one.label, one.start, one.end) for one in spans] == viterbi(log_probs.numpy().astype(float), labels, 5 * (seed % 2))
+    assert [(one.label, one.start, one.end) for one in spans] == viterbi(
+        log_probs.numpy().astype(float), labels, 5 * (seed % 2)
+    )
     for one in spans:
-        assert one.score == pytest.approx(float(log_probs[one.start : one.end, one.label].exp().mean()), rel=1e-5)
+        assert one.score == pytest.approx(
+            float(log_probs[one.start : one.end, one.label].exp().mean()), rel=1e-5
+        )
 
 
 def test_what_cannot_be_aligned(monkeypatch):
@@ -86,7 +99,7 @@ def test_a_group_without_labels_takes_what_its_neighbours_leave():
     assert label == 4 and score == 0.0 and 2 <= start <= 5 and 8 <= end <= 10
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # transcripts
 
 
@@ -95,14 +108,23 @@ def characters() -> Tokenizer:
 
 
 def test_words_come_back_as_they_are_written():
-    script = make_transcript("Well-known, said O\u2019Brien \u2014 twice.", build_rules(STANDARD, "en"), characters())
+    script = make_transcript(
+        "Well-known, said O\u2019Brien \u2014 twice.", build_rules(STANDARD, "en"), characters()
+    )
     assert script.texts == ["Well-known,", "said", "O\u2019Brien", "twice."] and script.silent == ["\u2014"]
     assert script.as_written and script.of_words and script.unknown == []
-    assert ["".join(characters().tokens[i] for i in labels) for labels in script.labels] == ["well|known", "said", "o'brien", "twice"]
+    assert ["".join(characters().tokens[i] for i in labels) for labels in script.labels] == [
+        "well|known",
+        "said",
+        "o'brien",
+        "twice",
+    ]
 
 
 def test_words_that_cannot_be_told_apart_are_those_of_the_rules():
-    script = make_transcript("At Ten Past Two", build_rules(["lower", {"replace": {"ten past": "tenpast"}}], "en"), characters())
+    script = make_transcript(
+        "At Ten Past Two", build_rules(["lower", {"replace": {"ten past": "tenpast"}}], "en"), characters()
+    )
     assert script.texts == ["at", "tenpast", "two"] and not script.as_written and script.of_words
 
 
@@ -111,16 +133,32 @@ def test_units_that_the_vocabulary_lacks():
     script = make_transcript("caf\u00e9 42 then 7b", build_rules(STANDARD, "en"), tokenizer)
     assert script.texts == ["caf\u00e9", "42", "then", "7b"] and script.unknown == ["\u00e9", "4", "2", "7"]
     assert [len(labels) for labels in script.labels] == [3, 0, 4, 1]
-    labels = script.labels[0] + [tokenizer.ids["|"]] * 2 + script.labels[2] + [tokenizer.ids["|"]] + script.labels[3]
-    at = {3 * i: label for i, label in enumerate(labels[:4])} | {20 + 3 * i: label for i, label in enumerate(labels[4:])}
+    labels = (
+        script.labels[0]
+        + [tokenizer.ids["|"]] * 2
+        + script.labels[2]
+        + [tokenizer.ids["|"]]
+        + script.labels[3]
+    )
+    at = {3 * i: label for i, label in enumerate(labels[:4])} | {
+        20 + 3 * i: label for i, label in enumerate(labels[4:])
+    }
     log_probs = peaks(45, len(tokenizer), {}).roll(tokenizer.blank, dims=1)
     for frame, label in at.items():
         log_probs[frame] = log_probs[frame].roll(label - tokenizer.blank)
     found = align_transcript(log_probs, script, tokenizer, 0.02)
-    assert [one.text for one in found.words] == script.texts and "".join(one.text for one in found.units) == "cafthenb"
-    assert [one.confidence for one in found.words] == pytest.approx([0.9, 0.0, 0.9, 0.9]) and found.confidence == pytest.approx(0.9)
+    assert [one.text for one in found.words] == script.texts and "".join(
+        one.text for one in found.units
+    ) == "cafthenb"
+    assert [one.confidence for one in found.words] == pytest.approx(
+        [0.9, 0.0, 0.9, 0.9]
+    ) and found.confidence == pytest.approx(0.9)
     assert (found.words[0].start, found.words[0].end) == (0.0, 0.14)
-    assert found.words[1].start >= 0.2 and found.words[1].end <= 0.4 and found.words[2].start == pytest.approx(0.46)
+    assert (
+        found.words[1].start >= 0.2
+        and found.words[1].end <= 0.4
+        and found.words[2].start == pytest.approx(0.46)
+    )
     with pytest.raises(ValueError, match="the vocabulary has no unit of its transcript"):
         align_transcript(log_probs, make_transcript("42", build_rules([], None), tokenizer), tokenizer, 0.02)
 
@@ -128,7 +166,12 @@ def test_units_that_the_vocabulary_lacks():
 def test_phones_given_as_phones_are_no_words():
     tokenizer = Tokenizer.build([], "phone", "timit48", "timit39")
     script = make_transcript("h# sh iy q hv", build_rules(["collapse_whitespace"], "en"), tokenizer)
-    assert script.texts == ["h#", "sh", "iy", "hv"] and script.silent == ["q"] and not script.of_words and not script.unknown
+    assert (
+        script.texts == ["h#", "sh", "iy", "hv"]
+        and script.silent == ["q"]
+        and not script.of_words
+        and not script.unknown
+    )
     log_probs = torch.randn(20, len(tokenizer)).log_softmax(-1)
     found = align_transcript(log_probs, script, tokenizer, 0.02)
     assert found.words == [] and [one.text for one in found.units] == ["sil", "sh", "iy", "hh"]
@@ -138,13 +181,21 @@ def test_words_made_phones_by_a_rule_stay_words(monkeypatch):
     from asr_exp.data import text
 
     phones = {"two": "t uw", "a": "ah"}
-    monkeypatch.setitem(text._RULES._parts, "say", (lambda argument, language: lambda t: " ".join(phones[w] for w in t.split()), None))
+    monkeypatch.setitem(
+        text._RULES._parts,
+        "say",
+        (lambda argument, language: lambda t: " ".join(phones[w] for w in t.split()), None),
+    )
     tokenizer = Tokenizer.build(["t uw ah"], "phone")
     script = make_transcript("a two a", build_rules(["say"], None), tokenizer)
-    assert script.texts == ["a", "two", "a"] and script.of_words and [len(labels) for labels in script.labels] == [1, 2, 1]
+    assert (
+        script.texts == ["a", "two", "a"]
+        and script.of_words
+        and [len(labels) for labels in script.labels] == [1, 2, 1]
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # files
 
 
@@ -152,25 +203,41 @@ WORDS = [Word("she", 0.1, 0.3, 0.9), Word('"had"', 0.3, 0.5, 0.5), Word("y\u00e9
 
 
 def intervals(text: str, tier: str) -> list[tuple[float, float, str]]:
-    """The intervals of a tier of a TextGrid, read the way Praat reads it: the numbers and quoted texts, in their order."""
+    """The intervals of a tier of a TextGrid, read the way Praat reads it: the numbers and quoted texts, in
+    their order.
+    """
     (body,) = re.findall(rf'name = "{tier}"(.*?)(?=item \[|\Z)', text, flags=re.DOTALL)
     tokens = re.findall(r'=\s*("(?:[^"]|"")*"|[-\d.]+)', body)
     start, end, count, *rest = tokens
-    found = [(float(a), float(b), c[1:-1].replace('""', '"')) for a, b, c in zip(*[iter(rest)] * 3, strict=True)]
+    found = [
+        (float(a), float(b), c[1:-1].replace('""', '"')) for a, b, c in zip(*[iter(rest)] * 3, strict=True)
+    ]
     assert len(found) == int(count) and float(start) == found[0][0] and float(end) == found[-1][1]
     return found
 
 
 def test_a_textgrid_covers_the_recording():
     text = textgrid({"words": WORDS, "characters": []}, 1.00006)
-    assert text.startswith('File type = "ooTextFile"\nObject class = "TextGrid"\n\nxmin = 0\nxmax = 1.00006\ntiers? <exists>\nsize = 2\n')
+    assert text.startswith(
+        'File type = "ooTextFile"\nObject class = "TextGrid"\n\nxmin = 0\nxmax = 1.00006\ntiers?'
+        " <exists>\nsize = 2\n"
+    )
     found = intervals(text, "words")
-    assert found == [(0, 0.1, ""), (0.1, 0.3, "she"), (0.3, 0.5, '"had"'), (0.5, 0.62, ""), (0.62, 0.9, "y\u00e9"), (0.9, 1.00006, "")]
+    assert found == [
+        (0, 0.1, ""),
+        (0.1, 0.3, "she"),
+        (0.3, 0.5, '"had"'),
+        (0.5, 0.62, ""),
+        (0.62, 0.9, "y\u00e9"),
+        (0.9, 1.00006, ""),
+    ]
     assert intervals(text, "characters") == [(0, 1.00006, "")]
 
 
 def test_lines_of_a_ctm():
-    assert ctm("my file", WORDS[:2]) == "my_file 1 0.100 0.200 she 0.9000\nmy_file 1 0.300 0.200 \"had\" 0.5000\n"
+    assert (
+        ctm("my file", WORDS[:2]) == 'my_file 1 0.100 0.200 she 0.9000\nmy_file 1 0.300 0.200 "had" 0.5000\n'
+    )
 
 
 def test_files_of_utterances_of_one_name(tmp_path):
@@ -179,39 +246,71 @@ def test_files_of_utterances_of_one_name(tmp_path):
         for name in ("dir/a", "dir/a.WAV", "../b"):
             sheets.write(name, {"words": WORDS, "characters": WORDS[:1]}, 1.0, {"id": name})
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "b.TextGrid", "b.json", "characters.ctm", "dir_a.TextGrid", "dir_a.json", "dir_a_2.TextGrid", "dir_a_2.json", "words.ctm"]
+        "b.TextGrid",
+        "b.json",
+        "characters.ctm",
+        "dir_a.TextGrid",
+        "dir_a.json",
+        "dir_a_2.TextGrid",
+        "dir_a_2.json",
+        "words.ctm",
+    ]
     assert (tmp_path / "words.ctm").read_text().count("she") == 3
     said = json.loads((tmp_path / "dir_a.json").read_text())
-    assert said["id"] == "dir/a" and said["words"][2] == {"text": "y\u00e9", "start": 0.62, "end": 0.9, "confidence": 1.0}
+    assert said["id"] == "dir/a" and said["words"][2] == {
+        "text": "y\u00e9",
+        "start": 0.62,
+        "end": 0.9,
+        "confidence": 1.0,
+    }
 
 
 def test_alignment_json_is_no_recordings(tmp_path):
-    assert AlignmentWriter(tmp_path, ("json",)).write("alignment.flac", {"words": WORDS}, 1.0, {}) == "alignment_2"
+    assert (
+        AlignmentWriter(tmp_path, ("json",)).write("alignment.flac", {"words": WORDS}, 1.0, {})
+        == "alignment_2"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["alignment_2.json"]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # TIMIT's times
 
 
 def test_times_and_distances_by_hand(tmp_path):
     (tmp_path / "SX1.WRD").write_text("1600 4800 she\n4800 8000 had\n8000 9600 uh\n9600 14400 ye\n")
     assert read_times(tmp_path / "SX1.WRD")[0] == ("she", 0.1, 0.3)
-    assert beside(tmp_path / "SX1.WAV", ".wrd") == beside(tmp_path / "SX1.WAV.wav", ".wrd") == tmp_path / "SX1.WRD"
+    assert (
+        beside(tmp_path / "SX1.WAV", ".wrd")
+        == beside(tmp_path / "SX1.WAV.wav", ".wrd")
+        == tmp_path / "SX1.WRD"
+    )
     assert beside(tmp_path / "SX2.WAV", ".wrd") is None
     words = [Word("She", 0.13, 0.28, 1.0), Word("had,", 0.29, 0.5, 1.0), Word("ye.", 0.68, 0.84, 1.0)]
     timit = TimitTimes()
     timit.add(str(tmp_path / "SX1.WAV"), words, [], None)
     found = (timit.summary() or {})["words"]
     assert (found["paired"], found["of"]) == (3, 4)  # starts are off by 30, -10, 80 ms, ends by -20, 0, -60
-    assert found["start"] == {"mean_absolute_ms": 40.0, "median_absolute_ms": 30.0, "within_20_ms": 0.3333, "within_50_ms": 0.6667,
-                              "within_100_ms": 1.0, "offset_ms": 30.0, "without_offset_ms": 30.0}
+    assert found["start"] == {
+        "mean_absolute_ms": 40.0,
+        "median_absolute_ms": 30.0,
+        "within_20_ms": 0.3333,
+        "within_50_ms": 0.6667,
+        "within_100_ms": 1.0,
+        "offset_ms": 30.0,
+        "without_offset_ms": 30.0,
+    }
     assert found["end"]["mean_absolute_ms"] == 26.67 and found["end"]["offset_ms"] == -20.0
 
 
 def test_phones_are_compared_as_the_model_has_them(tmp_path):
     (tmp_path / "a.PHN").write_text("0 1600 h#\n1600 3200 sh\n3200 4000 q\n4000 4800 hv\n4800 6400 h#\n")
-    phones = [Word("sil", 0.0, 0.02, 1.0), Word("sh", 0.1, 0.2, 1.0), Word("hh", 0.25, 0.3, 1.0), Word("sil", 0.3, 0.32, 1.0)]
+    phones = [
+        Word("sil", 0.0, 0.02, 1.0),
+        Word("sh", 0.1, 0.2, 1.0),
+        Word("hh", 0.25, 0.3, 1.0),
+        Word("sil", 0.3, 0.32, 1.0),
+    ]
     timit = TimitTimes()
     timit.add(str(tmp_path / "a.wav"), [], phones, "timit48")
     found = (timit.summary() or {})["phones"]

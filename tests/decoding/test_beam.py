@@ -1,4 +1,6 @@
-"""Beam search against all paths there are, against torchaudio's decoder, hot words, what it takes to be given."""
+"""Beam search against all paths there are, against torchaudio's decoder, hot words, what it takes to be
+given.
+"""
 
 import importlib.util
 import json
@@ -77,8 +79,14 @@ def test_with_a_lexicon_it_finds_the_best_of_all_texts_of_its_words(tmp_path, se
     for text, log_prob in every_text(logits, LETTERS).items():
         words = text.split()
         if set(words) <= set(lexicon):
-            expected[text] = log_prob + weights.lm * math.log(10) * score(known, words, 2) + weights.word * len(words)
-    agrees(Beam(LETTERS, lm, lexicon, beam=2000, weights=weights, nbest=6).candidates(logits, [5])[0], expected, 6)
+            expected[text] = (
+                log_prob + weights.lm * math.log(10) * score(known, words, 2) + weights.word * len(words)
+            )
+    agrees(
+        Beam(LETTERS, lm, lexicon, beam=2000, weights=weights, nbest=6).candidates(logits, [5])[0],
+        expected,
+        6,
+    )
 
 
 @pytest.mark.parametrize(("tokenizer", "texts"), [(LETTERS, TEXTS), (PHONES, ["sh iy", "iy", "iy sh iy"])])
@@ -89,8 +97,12 @@ def test_without_a_lexicon_the_model_is_one_of_tokens(tmp_path, tokenizer, texts
     weights, expected = Weights(0.7, -0.5), {}
     logits = emissions(5, len(tokenizer), seed=2)
     for text, log_prob in every_text(logits, tokenizer).items():
-        tokens = [names[tokenizer.ids.get(c, tokenizer.unknown)] for c in (text.replace(" ", "|") if tokenizer is LETTERS else
-                                                                         [f"{phone} " for phone in text.split()])]
+        tokens = [
+            names[tokenizer.ids.get(c, tokenizer.unknown)]
+            for c in (
+                text.replace(" ", "|") if tokenizer is LETTERS else [f"{phone} " for phone in text.split()]
+            )
+        ]
         if "[" not in text and "||" not in "".join(tokens):
             lm_score = weights.lm * math.log(10) * score(known, tokens, 3)
             expected[text] = log_prob + lm_score + weights.word * len(text.split())
@@ -104,9 +116,21 @@ def test_torchaudio_says_the_same(tmp_path):
 
     lm = model_of(tmp_path / "lm.arpa", TEXTS)
     lexicon, _ = spelled(vocabulary(lm), LETTERS)
-    (tmp_path / "lexicon.txt").write_text("".join(f"{word} {' '.join(spelling)}\n" for word, spelling in lexicon.items()))
-    theirs = ctc_decoder(str(tmp_path / "lexicon.txt"), list(LETTERS.tokens), str(lm), nbest=5, beam_size=50, lm_weight=0.6 * math.log(10),
-                         word_score=0.3, log_add=True, blank_token="[PAD]", sil_token="|")
+    (tmp_path / "lexicon.txt").write_text(
+        "".join(f"{word} {' '.join(spelling)}\n" for word, spelling in lexicon.items())
+    )
+    theirs = ctc_decoder(
+        str(tmp_path / "lexicon.txt"),
+        list(LETTERS.tokens),
+        str(lm),
+        nbest=5,
+        beam_size=50,
+        lm_weight=0.6 * math.log(10),
+        word_score=0.3,
+        log_add=True,
+        blank_token="[PAD]",
+        sil_token="|",
+    )
     ours = Beam(LETTERS, lm, lexicon, beam=50, weights=Weights(0.6, 0.3), nbest=5)
     for seed in range(5):
         logits = emissions(12, seed=seed)
@@ -122,8 +146,13 @@ def test_a_batch_is_its_rows_and_an_empty_row_is_an_empty_text():
     decoder = Beam(LETTERS, nbest=3)
     logits = torch.cat([emissions(6, seed=seed) for seed in range(3)])
     found = candidates(decoder, logits, [6, 0, 4])
-    assert found[0] == decoder.candidates(logits[:1], [6])[0] and found[2] == decoder.candidates(logits[2:], [4])[0]
-    assert [one.text for one in found[1]] == [""] and decoder(logits, [6, 0, 4]) == [several[0].text for several in found]
+    assert (
+        found[0] == decoder.candidates(logits[:1], [6])[0]
+        and found[2] == decoder.candidates(logits[2:], [4])[0]
+    )
+    assert [one.text for one in found[1]] == [""] and decoder(logits, [6, 0, 4]) == [
+        several[0].text for several in found
+    ]
     assert all(list(several) == sorted(several, key=lambda one: -one.score) for several in found)
     assert len(found[0]) == len({one.text for one in found[0]}) == 3
 
@@ -134,7 +163,7 @@ def test_greedy_has_one_candidate():
     assert [[one.text] for one in candidates(greedy, logits, [6])[0]] == [greedy(logits, [6])]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # hot words
 
 
@@ -142,8 +171,10 @@ def said(text: str, tokenizer: Tokenizer, noise=0.5, seed=0) -> torch.Tensor:
     """Emissions of a text, a frame a character and a blank after each."""
     labels = [label for one in tokenizer.encode(text).tolist() for label in (one, tokenizer.blank)]
     generator = torch.Generator().manual_seed(seed)
-    return (6 * torch.nn.functional.one_hot(torch.tensor(labels), len(tokenizer)) + noise * torch.randn(len(labels), len(tokenizer),
-            generator=generator))[None].float()  # fmt: skip
+    return (
+        6 * torch.nn.functional.one_hot(torch.tensor(labels), len(tokenizer))
+        + noise * torch.randn(len(labels), len(tokenizer), generator=generator)
+    )[None].float()
 
 
 COMMANDS = Tokenizer.build(["abcdefghijklmnopqrstuvwxyz '"])
@@ -170,8 +201,12 @@ def test_a_hot_word_is_found_that_is_missed_without(tmp_path, with_model, by_wor
     plain = {"lm": lm, "lexicon": lexicon, "weights": Weights(0.5)}
     assert Beam(COMMANDS, **plain)(logits, frames) == ["find my red cup"]
     assert Beam(COMMANDS, **plain, hot_words=["pup"], hot_weight=8.0)(logits, frames) == ["find my red pup"]
-    assert Beam(COMMANDS, **plain, hot_words=["red pup"], hot_weight=8.0)(logits, frames) == ["find my red pup"]
-    assert Beam(COMMANDS, **plain, hot_words=["blue pup"], hot_weight=8.0)(logits, frames) == ["find my red cup"]
+    assert Beam(COMMANDS, **plain, hot_words=["red pup"], hot_weight=8.0)(logits, frames) == [
+        "find my red pup"
+    ]
+    assert Beam(COMMANDS, **plain, hot_words=["blue pup"], hot_weight=8.0)(logits, frames) == [
+        "find my red cup"
+    ]
 
 
 @pytest.mark.parametrize("hot", [["ba"], ["ab ba"], ["ab ab ba", "b"], ["a b a b"]])
@@ -188,7 +223,9 @@ def test_a_hot_word_adds_its_weight_and_nothing_else(tmp_path, hot, with_model):
     shared = [one for one in found if one.text in before]
     assert len(shared) > 50 and len({occurrences(one.text.split(), phrases) for one in shared}) > 1
     for one in shared:
-        assert one.score - before[one.text] == pytest.approx(3.0 * occurrences(one.text.split(), phrases), abs=2e-3)
+        assert one.score - before[one.text] == pytest.approx(
+            3.0 * occurrences(one.text.split(), phrases), abs=2e-3
+        )
 
 
 def test_a_hot_word_in_a_model_that_knows_no_other_words(tmp_path):
@@ -197,15 +234,24 @@ def test_a_hot_word_in_a_model_that_knows_no_other_words(tmp_path):
     lines = [line for line in lm.read_text().splitlines() if "<unk>" not in line]
     lm.write_text("\n".join(lines).replace(f"ngram 1={sizes[0]}", f"ngram 1={sizes[0] - 1}") + "\n")
     logits = blurred()
-    settings = {"lm": lm, "lexicon": spelled([*" ".join(KNOWN).split(), "pup"], COMMANDS)[0], "weights": Weights(0.5)}
+    settings = {
+        "lm": lm,
+        "lexicon": spelled([*" ".join(KNOWN).split(), "pup"], COMMANDS)[0],
+        "weights": Weights(0.5),
+    }
     assert Beam(COMMANDS, **settings)(logits, [logits.shape[1]]) == ["find my red cup"]
-    assert Beam(COMMANDS, **settings, hot_words=["pup"], hot_weight=8.0)(logits, [logits.shape[1]]) == ["find my red pup"]
+    assert Beam(COMMANDS, **settings, hot_words=["pup"], hot_weight=8.0)(logits, [logits.shape[1]]) == [
+        "find my red pup"
+    ]
 
 
 def test_where_phrases_are_complete():
     phrases = {("red", "cup"), ("cup",), ("door",)}
     assert occurrences(["red", "cup"], phrases) == 1  # at one place, whichever of them it is
-    assert occurrences(["the", "door", "red", "door", "cup"], phrases) == 3 and occurrences(["red", "cupboard"], phrases) == 0
+    assert (
+        occurrences(["the", "door", "red", "door", "cup"], phrases) == 3
+        and occurrences(["red", "cupboard"], phrases) == 0
+    )
 
 
 def test_the_boosted_file_moves_hot_words_alone(tmp_path):
@@ -217,23 +263,34 @@ def test_the_boosted_file_moves_hot_words_alone(tmp_path):
         shift = 0.0 if words[-1] in ("<s>", "</s>", "door") else 2.0
         assert after[words] == pytest.approx((log10 - shift, backoff), abs=1e-5)
     assert set(after) - set(before) == {("now",), ("cup", "now"), ("red", "cup", "now"), ("<s>", "</s>")}
-    assert after[("red", "cup", "now")][0] == pytest.approx(before[("cup",)][1] + before[("<unk>",)][0], abs=1e-5)
+    assert after[("red", "cup", "now")][0] == pytest.approx(
+        before[("cup",)][1] + before[("<unk>",)][0], abs=1e-5
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # what it is given
 
 
 def test_without_flashlight_it_says_what_to_install(monkeypatch):
     real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "flashlight" else real(name, *rest))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "flashlight" else real(name, *rest)
+    )
     with pytest.raises(UserError, match=r"pip install 'asr_exp\[beam\]'"):
         make_decoder("beam", LETTERS, {})
 
 
 def test_names_of_tokens():
-    assert token_names(LETTERS) == ["a", "b", "|", "<3>", "<4>"] and token_names(PHONES) == ["iy", "sh", "<2>", "<3>"]
-    names = token_names(Tokenizer(["<pad>", "<s>", "</s>", "<unk>", "|", "E", "'"], blank="<pad>", unknown="<unk>"))
+    assert token_names(LETTERS) == ["a", "b", "|", "<3>", "<4>"] and token_names(PHONES) == [
+        "iy",
+        "sh",
+        "<2>",
+        "<3>",
+    ]
+    names = token_names(
+        Tokenizer(["<pad>", "<s>", "</s>", "<unk>", "|", "E", "'"], blank="<pad>", unknown="<unk>")
+    )
     assert names == ["<0>", "<1>", "<2>", "<3>", "|", "E", "'"]
 
 
@@ -248,12 +305,16 @@ def test_lexicons(tmp_path, caplog):
     path = tmp_path / "words.txt"
     path.write_text("ab\nba\tb a |\n\nab\n")
     assert list(read_lexicon(str(path), LETTERS, list)) == ["ab", "ba"]
-    path.write_text("AB\nBa'b\nba\n", encoding="utf-8-sig")  # through the text rules, as the text of a language model
+    # through the text rules, as the text of a language model
+    path.write_text("AB\nBa'b\nba\n", encoding="utf-8-sig")
     rules = build_rules(["lower", {"replace": {"'": " "}}], None).apply_many
     assert list(read_lexicon(str(path), LETTERS, rules)) == ["ab", "ba", "b"]
-    assert list(read_lexicon(str(path), Tokenizer.build(["AB Ba'b"]), rules)) == ["AB", "Ba'b", "ba"]  # it can spell these as they stand
+    # it can spell these as they stand
+    assert list(read_lexicon(str(path), Tokenizer.build(["AB Ba'b"]), rules)) == ["AB", "Ba'b", "ba"]
     path.write_text("ab\nabc\n")
-    with pytest.raises(UserError, match=r"Line 2 of decode.lexicon=.*cannot emit the 'c' of 'abc'; its characters are a b"):
+    with pytest.raises(
+        UserError, match=r"Line 2 of decode.lexicon=.*cannot emit the 'c' of 'abc'; its characters are a b"
+    ):
         read_lexicon(str(path), LETTERS, list)
     for content, words in (("", "no words"), (None, "cannot be read")):
         path.unlink()
@@ -262,7 +323,10 @@ def test_lexicons(tmp_path, caplog):
         with pytest.raises(UserError, match=words):
             read_lexicon(str(path), LETTERS, list)
         path.touch()
-    assert list(lexicon_of(["ab", "xyz", "a|b"], LETTERS, "lm")) == ["ab"] and "2 of 3 words of lm" in caplog.text
+    assert (
+        list(lexicon_of(["ab", "xyz", "a|b"], LETTERS, "lm")) == ["ab"]
+        and "2 of 3 words of lm" in caplog.text
+    )
     with pytest.raises(UserError, match="none of its words, such as 'AB'"):
         lexicon_of(["AB"], LETTERS, "lm")
 
@@ -277,10 +341,16 @@ def test_the_description_tells_models_and_lexicons_apart(tmp_path):
     lm, other = model_of(tmp_path / "lm.arpa", TEXTS), model_of(tmp_path / "other.arpa", TEXTS[:4])
     lexicon = spelled(["ab", "ba"], LETTERS)[0]
     said = [
-        Beam(LETTERS), Beam(LETTERS, beam=5), Beam(LETTERS, lm, lexicon), Beam(LETTERS, other, lexicon), Beam(LETTERS, lm),
-        Beam(LETTERS, lm, spelled(["ab"], LETTERS)[0]), Beam(LETTERS, lm, lexicon, weights=Weights(1.0)),
-        Beam(LETTERS, lm, lexicon, weights=Weights(word=1.0)), Beam(LETTERS, lm, lexicon, hot_words=["ab"]),
-    ]  # fmt: skip
+        Beam(LETTERS),
+        Beam(LETTERS, beam=5),
+        Beam(LETTERS, lm, lexicon),
+        Beam(LETTERS, other, lexicon),
+        Beam(LETTERS, lm),
+        Beam(LETTERS, lm, spelled(["ab"], LETTERS)[0]),
+        Beam(LETTERS, lm, lexicon, weights=Weights(1.0)),
+        Beam(LETTERS, lm, lexicon, weights=Weights(word=1.0)),
+        Beam(LETTERS, lm, lexicon, hot_words=["ab"]),
+    ]
     descriptions = [one.description for one in said]
     assert len(set(descriptions)) == len(said) and descriptions[0] == "beam(beam=100)"
     moved = lm.rename(tmp_path / "moved.arpa")
@@ -288,7 +358,7 @@ def test_the_description_tells_models_and_lexicons_apart(tmp_path):
     assert np.isfinite(Beam(LETTERS, moved, lexicon).candidates(emissions(), [5])[0][0].score)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # tuning
 
 
@@ -312,7 +382,9 @@ class Pieces:
 
 
 def test_tuning_ends_at_weights_as_good_as_any_of_the_grid(tmp_path):
-    """Checked by decoding with each point of the grid anew; the weights found make no more errors than any."""
+    """Checked by decoding with each point of the grid anew; the weights found make no more errors
+    than any.
+    """
     lm = tmp_path / "lm.arpa"
     arpa_of(KNOWN, COMMANDS, False, 3, lm, "it")
     dev = Pieces(KNOWN)
@@ -321,14 +393,21 @@ def test_tuning_ends_at_weights_as_good_as_any_of_the_grid(tmp_path):
 
     def rate(weights: Weights) -> float:
         fresh = Beam(COMMANDS, lm, beam=20, weights=weights)
-        errors = [word_errors(text, *fresh(dev.read(i)[1].logits, dev.read(i)[1].frames)) for i, text in enumerate(KNOWN)]
+        errors = [
+            word_errors(text, *fresh(dev.read(i)[1].logits, dev.read(i)[1].frames))
+            for i, text in enumerate(KNOWN)
+        ]
         return sum(one.errors for one in errors) / sum(one.reference_length for one in errors)
 
     points = [Weights(lm, word) for lm in (0.0, 0.5, 2.0) for word in (-1.0, 2.0)]
     assert [table[point] for point in points] == pytest.approx([rate(point) for point in points])
     assert len({table[point] for point in points}) > 2
     assert table[decoder.weights] == min(table.values()) == pytest.approx(rate(decoder.weights))
-    assert decoder.hot_words == {("door",)} and decoder.tuned_on == "dev" and "tuned_on=dev" in decoder.description
+    assert (
+        decoder.hot_words == {("door",)}
+        and decoder.tuned_on == "dev"
+        and "tuned_on=dev" in decoder.description
+    )
 
 
 def test_weights_are_found_again_whatever_else_is_asked_for(tmp_path):
@@ -339,6 +418,10 @@ def test_weights_are_found_again_whatever_else_is_asked_for(tmp_path):
     (tmp_path / "lm/tuned.json").write_text(json.dumps({key: {"lm_weight": 1.5, "word_score": -1.0}}))
     decoder = Beam(LETTERS, lm, lexicon, weights=Weights(3.0, 2.0), hot_words=["ab bab"])
     use_tuned(decoder, tmp_path, "checkpoint")
-    assert decoder.weights == Weights(1.5, -1.0) and decoder.hot_words == {("ab", "bab")} and "bab" in decoder.lexicon
+    assert (
+        decoder.weights == Weights(1.5, -1.0)
+        and decoder.hot_words == {("ab", "bab")}
+        and "bab" in decoder.lexicon
+    )
     with pytest.raises(UserError, match="no weights have been found"):
         use_tuned(Beam(LETTERS, lm, spelled(["ab"], LETTERS)[0]), tmp_path, "checkpoint")

@@ -9,7 +9,11 @@ from asr_exp.core.errors import UserError
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding.decoders import make_decoder
 
-TEXTS = [(["the cat sat", "ärger"], "character"), (["今天天气", "很好"], "character"), (["sh iy hh"], "phone")]
+TEXTS = [
+    (["the cat sat", "ärger"], "character"),
+    (["今天天气", "很好"], "character"),
+    (["sh iy hh"], "phone"),
+]
 
 
 @pytest.mark.parametrize(("texts", "unit"), TEXTS)

@@ -1,4 +1,6 @@
-"""Language models: modified Kneser-Ney against values by hand and its definition, ARPA files against KenLM."""
+"""Language models: modified Kneser-Ney against values by hand and its definition, ARPA files against
+KenLM.
+"""
 
 import math
 from collections import Counter, defaultdict
@@ -20,16 +22,31 @@ def arpa(path, sentences, order):
 def zipf(sentences=300, words=30, seed=0):
     rng = np.random.default_rng(seed)
     share = 1 / np.arange(1, words + 1)
-    return [" ".join(f"w{i}" for i in rng.choice(words, rng.integers(1, 9), p=share / share.sum())) for _ in range(sentences)]
+    return [
+        " ".join(f"w{i}" for i in rng.choice(words, rng.integers(1, 9), p=share / share.sum()))
+        for _ in range(sentences)
+    ]
 
 
 def test_by_hand(tmp_path):
     """Two sentences, `a b` and `a c`: too few for discounts of their own, so 0.5 and 1."""
     found = table(arpa(tmp_path / "lm.arpa", ["a b", "a c"], 2))
-    by_hand = {("a",): 0.2, ("b",): 0.2, ("c",): 0.2, (END,): 0.3, ("<unk>",): 0.1, (BEGIN, "a"): 0.6, ("a", "b"): 0.35, ("a", "c"): 0.35,
-               ("b", END): 0.65, ("c", END): 0.65}  # fmt: skip
+    by_hand = {
+        ("a",): 0.2,
+        ("b",): 0.2,
+        ("c",): 0.2,
+        (END,): 0.3,
+        ("<unk>",): 0.1,
+        (BEGIN, "a"): 0.6,
+        ("a", "b"): 0.35,
+        ("a", "c"): 0.35,
+        ("b", END): 0.65,
+        ("c", END): 0.65,
+    }
     assert {words: round(10**log10, 6) for words, (log10, _) in found.items() if words != (BEGIN,)} == by_hand
-    assert [round(10 ** found[(word,)][1], 6) for word in (BEGIN, "a", "b")] == [0.5, 0.5, 0.5] and found[(BEGIN,)][0] == -99
+    assert [round(10 ** found[(word,)][1], 6) for word in (BEGIN, "a", "b")] == [0.5, 0.5, 0.5] and found[
+        (BEGIN,)
+    ][0] == -99
 
 
 def defined(sentences, order):
@@ -43,12 +60,22 @@ def defined(sentences, order):
         before = defaultdict(set)
         for gram in counts[n + 1]:
             before[gram[1:]].add(gram[0])
-        counts[n] = Counter({gram: count if gram[0] == BEGIN else len(before[gram]) for gram, count in counts[n].items()})
+        counts[n] = Counter(
+            {gram: count if gram[0] == BEGIN else len(before[gram]) for gram, count in counts[n].items()}
+        )
     counts[0].pop((BEGIN,))
     words = len(counts[0]) + 1  # and <unk>
     t = [[sum(c == k for c in one.values()) for k in range(5)] for one in counts]
     y = [one[1] / (one[1] + 2 * one[2]) for one in t]
-    off = [[0, 1 - 2 * y[n] * t[n][2] / t[n][1], 2 - 3 * y[n] * t[n][3] / t[n][2], 3 - 4 * y[n] * t[n][4] / t[n][3]] for n in range(order)]
+    off = [
+        [
+            0,
+            1 - 2 * y[n] * t[n][2] / t[n][1],
+            2 - 3 * y[n] * t[n][3] / t[n][2],
+            3 - 4 * y[n] * t[n][4] / t[n][3],
+        ]
+        for n in range(order)
+    ]
     follow = [defaultdict(list) for _ in range(order)]
     for n, one in enumerate(counts):
         for gram, count in one.items():
@@ -73,7 +100,9 @@ def test_it_is_modified_kneser_ney(tmp_path):
     assert {len(gram) for gram in found} == {1, 2, 3} and len(found) > 1000
     for first, second in [(BEGIN, "w0"), ("w0", "w1"), ("w3", "w29"), ("w200", "w29"), ("w7", "w7")]:
         for word in words:
-            assert 10 ** conditional(found, (first, second, word)) == pytest.approx(probability((first, second, word)), rel=1e-5)
+            assert 10 ** conditional(found, (first, second, word)) == pytest.approx(
+                probability((first, second, word)), rel=1e-5
+            )
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 6])
@@ -82,7 +111,9 @@ def test_probabilities_sum_to_one(tmp_path, order):
     words = [word for (word,) in (gram for gram in found if len(gram) == 1) if word != BEGIN]
     contexts = [gram for gram in found if len(gram) < order and gram[-1] != END][::7] + [("w1", "never seen")]
     for context in [(), *contexts]:
-        assert sum(10 ** conditional(found, (*context, word)[-order:]) for word in words) == pytest.approx(1, abs=1e-5)
+        assert sum(10 ** conditional(found, (*context, word)[-order:]) for word in words) == pytest.approx(
+            1, abs=1e-5
+        )
 
 
 @pytest.mark.parametrize("order", [2, 3, 6])
@@ -104,14 +135,19 @@ def test_kenlm_reads_it_and_scores_alike(tmp_path, order):
 
 
 def test_marks_in_a_text_are_left_out_and_no_text_is_an_error(tmp_path):
-    assert arpa(tmp_path / "a", ["<s> a b </s>", "a c"], 2).read_text() == arpa(tmp_path / "b", ["a b", "a c"], 2).read_text()
+    assert (
+        arpa(tmp_path / "a", ["<s> a b </s>", "a c"], 2).read_text()
+        == arpa(tmp_path / "b", ["a b", "a c"], 2).read_text()
+    )
     for nothing in ([], [""], ["</s>"]):
         with pytest.raises(ValueError, match="no words"):
             arpa(tmp_path / "c", nothing, 2)
 
 
-GOOD = ("words before\n\n\\data\\\nngram 1=3\nngram 2=1\n\n\\1-grams:\n-1 <unk>\n-99\t<s>\t-0.3\n-0.5\t</s>\n\n"
-        "\\2-grams:\n-0.1\t<s> </s>\n\n\\end\\\n")  # fmt: skip
+GOOD = (
+    "words before\n\n\\data\\\nngram 1=3\nngram 2=1\n\n\\1-grams:\n-1 <unk>\n-99\t<s>\t-0.3\n-0.5\t</s>\n\n"
+    "\\2-grams:\n-0.1\t<s> </s>\n\n\\end\\\n"
+)
 
 
 def test_a_file_as_others_write_it(tmp_path):
@@ -121,12 +157,20 @@ def test_a_file_as_others_write_it(tmp_path):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("old", "new", "words"), [
-    ("-99\t<s>", "nine\t<s>", "Line 9 .*'nine"), ("-0.5\t</s>", "0.5\t</s>", "Line 10 .*0.5"), ("<s> </s>", "<s>", "Line 13 .*2-gram"),
-    ("ngram 1=3", "ngram 1=4", "Line 12 .*3 1-grams .*promises 4"), ("ngram 2=1", "ngram 3=1", "Line 5 .*ngram 2=NUMBER"),
-    ("\\2-grams:", "\\3-grams:", "Line 12 .*2-grams: is due"), ("\\end\\\n", "", "ends, at line 14, without"),
-    ("\\data\\", "", "ends, at line 15, without"), ("-0.1\t<s> </s>\n", "", "Line 14 .*0 2-grams .*promises 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("-99\t<s>", "nine\t<s>", "Line 9 .*'nine"),
+        ("-0.5\t</s>", "0.5\t</s>", "Line 10 .*0.5"),
+        ("<s> </s>", "<s>", "Line 13 .*2-gram"),
+        ("ngram 1=3", "ngram 1=4", "Line 12 .*3 1-grams .*promises 4"),
+        ("ngram 2=1", "ngram 3=1", "Line 5 .*ngram 2=NUMBER"),
+        ("\\2-grams:", "\\3-grams:", "Line 12 .*2-grams: is due"),
+        ("\\end\\\n", "", "ends, at line 14, without"),
+        ("\\data\\", "", "ends, at line 15, without"),
+        ("-0.1\t<s> </s>\n", "", "Line 14 .*0 2-grams .*promises 1"),
+    ],
+)
 def test_a_broken_file_names_the_line(tmp_path, old, new, words):
     path = tmp_path / "lm.arpa"
     path.write_text(GOOD.replace(old, new))
@@ -143,4 +187,6 @@ def test_a_file_that_cannot_be_read(tmp_path):
 
 
 def test_logarithms_are_to_the_base_ten(tmp_path):
-    assert math.isclose(table(arpa(tmp_path / "lm.arpa", ["a b", "a c"], 2))[("a", "b")][0], math.log10(0.35), abs_tol=1e-6)
+    assert math.isclose(
+        table(arpa(tmp_path / "lm.arpa", ["a b", "a c"], 2))[("a", "b")][0], math.log10(0.35), abs_tol=1e-6
+    )

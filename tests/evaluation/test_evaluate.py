@@ -1,4 +1,6 @@
-"""`evaluate`: a run scored again reads the split it scores and nothing else; a score joins the run's where it is the run's own."""
+"""`evaluate`: a run scored again reads the split it scores and nothing else; a score joins the run's where it
+is the run's own.
+"""
 
 import json
 import shutil
@@ -32,9 +34,20 @@ def test_of_another_dataset_the_scored_split_is_enough(folder, tmp_path):
     before = result(folder)
     make_corpus(tmp_path / "other", seed=1)
     for split in ("test", "dev"):
-        run("evaluate", folder, "dataset=csv", f"dataset.{split}=other/{split}.csv", f"split={split}", *QUIET, cwd=tmp_path)
+        run(
+            "evaluate",
+            folder,
+            "dataset=csv",
+            f"dataset.{split}=other/{split}.csv",
+            f"split={split}",
+            *QUIET,
+            cwd=tmp_path,
+        )
     assert result(folder) == before
-    assert {(*score["protocol"]["split"], *score["splits"]) for score in apart(folder)} == {("test.csv", "test"), ("dev.csv", "dev")}
+    assert {(*score["protocol"]["split"], *score["splits"]) for score in apart(folder)} == {
+        ("test.csv", "test"),
+        ("dev.csv", "dev"),
+    }
 
 
 def test_of_the_runs_own_the_others_may_be_gone(folder, trained, tmp_path):
@@ -48,14 +61,20 @@ def test_of_the_runs_own_the_others_may_be_gone(folder, trained, tmp_path):
     finally:
         for path in gone:
             path.with_suffix(".gone").rename(path)
-    assert result(folder) == before and (folder / "hypotheses.test.jsonl").read_bytes() == scored and not apart(folder)
+    assert (
+        result(folder) == before
+        and (folder / "hypotheses.test.jsonl").read_bytes() == scored
+        and not apart(folder)
+    )
 
 
 def test_a_run_that_has_not_finished_is_scored_apart(folder, tmp_path):
     """What it will say of itself is its own to write."""
     (folder / "result.json").unlink()
     run("evaluate", folder, "split=dev", *QUIET, cwd=tmp_path)
-    assert not (folder / "result.json").exists() and [list(score["splits"]) for score in apart(folder)] == [["dev"]]
+    assert not (folder / "result.json").exists() and [list(score["splits"]) for score in apart(folder)] == [
+        ["dev"]
+    ]
 
 
 def test_what_is_carved_out_of_train_is_carved_again(trained, tmp_path):

@@ -1,4 +1,6 @@
-"""Long recordings in chunks: which, where their seams are, and that what local layers make of the chunks is what they make of the whole."""
+"""Long recordings in chunks: which, where their seams are, and that what local layers make of the chunks is
+what they make of the whole.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,15 +22,28 @@ TOKENIZER = Tokenizer.build(["the quick brown fox jumps over the lazy dog"])
 BLANK = TOKENIZER.blank
 
 
-@pytest.mark.parametrize(("frames", "length", "overlap", "multiple"), [
-    (1, 10, 4, 1), (10, 10, 4, 1), (11, 10, 4, 1), (100, 10, 4, 1), (101, 10, 5, 2), (103, 11, 4, 2), (1499, 100, 50, 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("frames", "length", "overlap", "multiple"),
+    [
+        (1, 10, 4, 1),
+        (10, 10, 4, 1),
+        (11, 10, 4, 1),
+        (100, 10, 4, 1),
+        (101, 10, 5, 2),
+        (103, 11, 4, 2),
+        (1499, 100, 50, 3),
+    ],
+)
 def test_chunks_cover_every_frame_and_overlap(frames, length, overlap, multiple):
     found = spans(frames, length, overlap, multiple)
     assert found[0][0] == 0 and found[-1][1] == frames
     assert all(start % multiple == 0 and 0 < end - start <= length for start, end in found)
-    assert all(before[1] - after[0] >= overlap and after[0] > before[0] for before, after in zip(found, found[1:], strict=False))
-    assert len(found) == 1 or found[-1][1] - found[-1][0] > length - multiple  # the last has as much context as the others
+    assert all(
+        before[1] - after[0] >= overlap and after[0] > before[0]
+        for before, after in zip(found, found[1:], strict=False)
+    )
+    # the last has as much context as the others
+    assert len(found) == 1 or found[-1][1] - found[-1][0] > length - multiple
 
 
 def emissions(labels: list[int], sure: float = 0.9) -> torch.Tensor:
@@ -58,7 +73,10 @@ def test_pieces_end_in_pauses():
     whole = emissions(labels)
     pieces = list(at_pauses(whole.split(37), 60, [BLANK]))
     assert torch.equal(torch.cat(pieces), whole) and max(map(len, pieces)) <= 60
-    assert all(piece[-1].argmax() == BLANK and after[0].argmax() == BLANK for piece, after in zip(pieces, pieces[1:], strict=False))
+    assert all(
+        piece[-1].argmax() == BLANK and after[0].argmax() == BLANK
+        for piece, after in zip(pieces, pieces[1:], strict=False)
+    )
     endless = emissions([1, 2] * 100)
     assert [len(piece) for piece in at_pauses([endless], 60, [BLANK])] == [60, 60, 60, 20]  # cut all the same
 
@@ -79,7 +97,9 @@ def test_moments_are_those_of_what_the_convolution_sees(monkeypatch):
 
 
 def transcriber(folder, chunking: Chunking, local: bool, **extractor) -> Transcriber:
-    """A recogniser with random weights; local: its attention says nothing, so that a frame depends on what is near it alone."""
+    """A recogniser with random weights; local: its attention says nothing, so that a frame depends on what is
+    near it alone.
+    """
     torch.manual_seed(7)
     network, features = load_backbone(str(folder), len(TOKENIZER), BLANK)
     for name, value in extractor.items():
@@ -90,12 +110,19 @@ def transcriber(folder, chunking: Chunking, local: bool, **extractor) -> Transcr
         for name, parameter in network.named_parameters():
             if local and ("attention.out_proj" in name or "attention.output.dense" in name):
                 parameter.zero_()
-    return Transcriber(Recogniser(network, features), TOKENIZER, make_decoder("greedy", TOKENIZER, {}), torch.device("cpu"),
-                       chunking=chunking)
+    return Transcriber(
+        Recogniser(network, features),
+        TOKENIZER,
+        make_decoder("greedy", TOKENIZER, {}),
+        torch.device("cpu"),
+        chunking=chunking,
+    )
 
 
 def recording(seconds: float) -> np.ndarray:
-    """Noise that grows louder and softer, with an offset: its parts have other means and variances than the whole."""
+    """Noise that grows louder and softer, with an offset: its parts have other means and variances than the
+    whole.
+    """
     rng, samples = np.random.default_rng(3), round(seconds * 16000)
     loud = 100 + 3000 * (np.linspace(0, 3, samples) % 1)
     return (rng.standard_normal(samples) * loud + 300).clip(-32768, 32767).astype(np.int16)
@@ -104,9 +131,12 @@ def recording(seconds: float) -> np.ndarray:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("normalised", [True, False])
 def test_chunks_are_heard_as_parts_of_the_whole(backbone, name, normalised):
-    """Every family's front end, whose norm may run over the whole recording, and everything else but attention."""
+    """Every family's front end, whose norm may run over the whole recording, and everything else but
+    attention.
+    """
     clip = recording(13.337)
-    folder = backbone(name, num_conv_pos_embeddings=3) if name.startswith("data2vec") else backbone(name)  # there it counts layers
+    # there it counts layers
+    folder = backbone(name, num_conv_pos_embeddings=3) if name.startswith("data2vec") else backbone(name)
     whole = transcriber(folder, Chunking(whole=100), True, do_normalize=normalised)
     cut = transcriber(folder, Chunking(whole=1, length=8, overlap=4), True, do_normalize=normalised)
     (want,), (got,) = whole.emissions([clip]), cut.emissions([clip])
@@ -162,6 +192,12 @@ def test_another_decoder_gets_long_recordings_piece_by_piece(backbone, monkeypat
     (whole,) = one([clip])
     one.decoder = spaced = Spaced(one.decoder)
     (pieces,) = one([clip])
-    assert sum(spaced.given) == one.model.frames(len(clip)) and max(spaced.given) <= 100 and len(spaced.given) > 6
+    assert (
+        sum(spaced.given) == one.model.frames(len(clip))
+        and max(spaced.given) <= 100
+        and len(spaced.given) > 6
+    )
     assert pieces.text.replace(" ", "") == whole.text.replace(" ", "")
-    assert [w.start for w in pieces.words] == sorted(w.start for w in pieces.words) and pieces.words[-1].end <= 12
+    assert [w.start for w in pieces.words] == sorted(w.start for w in pieces.words) and pieces.words[
+        -1
+    ].end <= 12

@@ -11,12 +11,16 @@ from asr_exp.decoding.decoders import Candidate
 from asr_exp.inference.transcriber import Transcript
 from asr_exp.inference.transcript_formats import FORMATS, cues, names_in_ctm
 
-TEXT = ("in the beginning there was a very long sentence without so much as a comma which went on and on until nobody who had begun to "
-        "read it could remember what it was about or why it had been written at all")  # fmt: skip
+TEXT = (
+    "in the beginning there was a very long sentence without so much as a comma which went on and on until"
+    " nobody who had begun to read it could remember what it was about or why it had been written at all"
+)
 LONG = TEXT.split()
 
 
-def said(words: list[str], gaps: dict[int, float] | None = None, each: float = 0.3, space: str = " ") -> Transcript:
+def said(
+    words: list[str], gaps: dict[int, float] | None = None, each: float = 0.3, space: str = " "
+) -> Transcript:
     """Words of `each` seconds, 0.1 s apart; gaps: longer pauses before the words of those numbers."""
     made, time = [], 0.5
     for number, word in enumerate(words):
@@ -65,7 +69,8 @@ def test_subtitles_that_can_be_read(style, parse):
     assert all(before[1] <= after[0] for before, after in zip(found, found[1:], strict=False))
     shown = [text.replace("\n", " ") for *_, text in found]
     assert shown[0] == " ".join(LONG[:7])  # a pause of two seconds ends a cue
-    assert any(text.endswith(LONG[19]) for text in shown)  # a shorter one ends it where it has to end about there
+    # a shorter one ends it where it has to end about there
+    assert any(text.endswith(LONG[19]) for text in shown)
 
 
 def test_the_lines_of_a_cue_are_about_equally_long():
@@ -84,7 +89,10 @@ def test_a_script_without_spaces_is_cut_between_characters():
     text = "今天天气很好我们去公园散步吧" * 10
     found = parsed_srt(FORMATS["srt"](said(list(text), each=0.15, space=""), "a"))
     assert "".join(shown.replace("\n", "") for *_, shown in found) == text
-    assert all(len(line) <= 42 for *_, shown in found for line in shown.split("\n")) and max(end - start for start, end, _ in found) <= 7
+    assert (
+        all(len(line) <= 42 for *_, shown in found for line in shown.split("\n"))
+        and max(end - start for start, end, _ in found) <= 7
+    )
 
 
 def test_a_word_longer_than_a_line():
@@ -93,7 +101,7 @@ def test_a_word_longer_than_a_line():
 
 
 def test_vtt_escapes_what_means_something_to_it():
-    (*_, text), = parsed_vtt(FORMATS["vtt"](said(["<b>", "a&b", "-->"]), "a"))
+    ((*_, text),) = parsed_vtt(FORMATS["vtt"](said(["<b>", "a&b", "-->"]), "a"))
     assert text == "&lt;b&gt; a&amp;b --&gt;"
 
 
@@ -101,7 +109,10 @@ def test_json_lines():
     transcript = said(["übung", "macht"])
     line = FORMATS["jsonl"](transcript, "b/ü.wav")
     assert line.endswith("\n") and "übung" in line and "\n" not in line[:-1]
-    words = [{"text": "übung", "start": 0.6, "end": 0.9, "confidence": 0.9}, {"text": "macht", "start": 1.0, "end": 1.3, "confidence": 0.9}]
+    words = [
+        {"text": "übung", "start": 0.6, "end": 0.9, "confidence": 0.9},
+        {"text": "macht", "start": 1.0, "end": 1.3, "confidence": 0.9},
+    ]
     assert json.loads(line) == {"file": "b/ü.wav", "seconds": 2.3, "text": "übung macht", "words": words}
 
 
@@ -114,7 +125,10 @@ def test_json_lines_with_what_else_it_may_be():
 def test_ctm():
     """By the rules of sctk: six fields, the recording without spaces; times and durations in seconds."""
     rows = [row.split(" ") for row in FORMATS["ctm"](said(["a", "b"]), "my_talk").splitlines()]
-    assert rows == [["my_talk", "1", "0.600", "0.300", "a", "0.9000"], ["my_talk", "1", "1.000", "0.300", "b", "0.9000"]]
+    assert rows == [
+        ["my_talk", "1", "0.600", "0.300", "a", "0.9000"],
+        ["my_talk", "1", "1.000", "0.300", "b", "0.9000"],
+    ]
 
 
 def test_what_a_ctm_calls_recordings():
@@ -130,5 +144,11 @@ def test_hours():
 @pytest.mark.parametrize("style", FORMATS)
 def test_nothing_is_said(style):
     written = FORMATS[style](Transcript("", [], 3.0), "a.wav")
-    want = {"text": "\n", "jsonl": '{"file": "a.wav", "seconds": 3.0, "text": "", "words": []}\n', "srt": "", "vtt": "WEBVTT\n", "ctm": ""}
+    want = {
+        "text": "\n",
+        "jsonl": '{"file": "a.wav", "seconds": 3.0, "text": "", "words": []}\n',
+        "srt": "",
+        "vtt": "WEBVTT\n",
+        "ctm": "",
+    }
     assert written == want[style]

@@ -1,4 +1,6 @@
-"""What a frozen front end makes of the clips, kept on the disk: what is learned must not tell whether it was there."""
+"""What a frozen front end makes of the clips, kept on the disk: what is learned must not tell whether it was
+there.
+"""
 
 import errno
 import os
@@ -64,13 +66,17 @@ def test_a_full_disk_is_told_of_once(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(features.os, "pwrite", full)
     for number in (0, 1):
         one.write(number, CLIP, torch.ones(int(FRAMES[number]), 4))
-    assert [record.message for record in caplog.records] == ["Features of the front end are kept no longer: No space left on device."]
+    assert [record.message for record in caplog.records] == [
+        "Features of the front end are kept no longer: No space left on device."
+    ]
     assert one.read(0, CLIP) is None
 
 
 def test_the_longest_unused_makes_room(tmp_path):
     def opened(weight: float, budget: float) -> FeatureCache:
-        return open_cache(tmp_path, {"w": torch.tensor([weight])}, "", FRAMES * 320, FRAMES * 10_000, 4, budget)
+        return open_cache(
+            tmp_path, {"w": torch.tensor([weight])}, "", FRAMES * 320, FRAMES * 10_000, 4, budget
+        )
 
     first = opened(1.0, 1e7)
     first.write(0, CLIP, torch.ones(30_000, 4))
@@ -79,7 +85,8 @@ def test_the_longest_unused_makes_room(tmp_path):
     paths = sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime)
     for age, path in enumerate(paths):
         os.utime(path, (age, age))
-    assert len(paths) == 2 and opened(1.0, 1e7).read(0, CLIP) is not None  # the same weights find the same file, and it is used now
+    # the same weights find the same file, and it is used now
+    assert len(paths) == 2 and opened(1.0, 1e7).read(0, CLIP) is not None
     opened(3.0, 2.2e6)
     assert len(list(tmp_path.iterdir())) == 2 and opened(1.0, 2.2e6).read(0, CLIP) is not None
 
@@ -89,14 +96,28 @@ GROUP = ["model.config.feat_extract_norm=group", "model.config.conv_bias=false"]
 
 @pytest.mark.parametrize("more", [[], GROUP, ["trainer.precision=bf16"]], ids=["layer", "group", "bf16"])
 def test_a_run_does_not_tell_what_the_cache_holds(corpus, tmp_path, more, monkeypatch):
-    """Without a cache, filling one, out of one that is whole, and out of one that is torn: the same curve and scores."""
-    short = ["model.freeze_front_end=true", "trainer.max_steps=9", "trainer.eval_every=9", "trainer.batch_seconds=20",
-             "augment.mask_time_prob=0.2", "augment.speed=[]"]  # fmt: skip
+    """Without a cache, filling one, out of one that is whole, and out of one that is torn: the same curve and
+    scores.
+    """
+    short = [
+        "model.freeze_front_end=true",
+        "trainer.max_steps=9",
+        "trainer.eval_every=9",
+        "trainer.batch_seconds=20",
+        "augment.mask_time_prob=0.2",
+        "augment.speed=[]",
+    ]
     asked = [*corpus, *SMALL, *short, *QUIET, *more, f"cache_root={tmp_path / 'cache'}"]
     made, found = [], []
     write, read = FeatureCache.write, FeatureCache.read
-    monkeypatch.setattr(FeatureCache, "write", lambda self, index, *rest: (made.append(index), write(self, index, *rest)))
-    monkeypatch.setattr(FeatureCache, "read", lambda self, *rest: (found.append((got := read(self, *rest)) is not None), got)[1])
+    monkeypatch.setattr(
+        FeatureCache, "write", lambda self, index, *rest: (made.append(index), write(self, index, *rest))
+    )
+    monkeypatch.setattr(
+        FeatureCache,
+        "read",
+        lambda self, *rest: (found.append((got := read(self, *rest)) is not None), got)[1],
+    )
 
     def curve(name: str, *extra: str) -> tuple:
         made.clear(), found.clear()

@@ -1,4 +1,6 @@
-"""The parts of a network that sees a batch laid end to end, each against the library's own on one utterance at a time."""
+"""The parts of a network that sees a batch laid end to end, each against the library's own on one utterance
+at a time.
+"""
 
 import math
 
@@ -17,9 +19,15 @@ from asr_exp.runtime.precision import is_true_fp32
 CPU = torch.device("cpu")
 FRAMES = [7, 1, 12, 5]
 USUAL = {"conv_dim": [8] * 7}
-TINY = {"conv_dim": [4, 6, 8, 8], "conv_kernel": [64, 8, 4, 4], "conv_stride": [16, 5, 2, 2], "num_feat_extract_layers": 4}
+TINY = {
+    "conv_dim": [4, 6, 8, 8],
+    "conv_kernel": [64, 8, 4, 4],
+    "conv_stride": [16, 5, 2, 2],
+    "num_feat_extract_layers": 4,
+}
 
-FAR = {"conv_dim": [4, 4], "conv_kernel": [10, 90], "conv_stride": [5, 4], "num_feat_extract_layers": 2}  # a frame is of 23 strides
+# a frame is of 23 strides
+FAR = {"conv_dim": [4, 4], "conv_kernel": [10, 90], "conv_stride": [5, 4], "num_feat_extract_layers": 2}
 
 
 def layout(frames: list[int], gap: int = 0) -> packed.Layout:
@@ -32,14 +40,18 @@ def test_a_layout_packs_and_unpacks():
     assert (place.count, place.tail) == (6, 10)  # filled up to 16
     assert place.pack(padded).tolist() == [1, 2, 3, 11, 21, 22] + 10 * [1]
     assert place.row.tolist() == [0, 0, 0, 1, 2, 2] + 10 * [0]
-    assert place.spaced.tolist() == [2, 3, 4, 7, 10, 11] + 10 * [0] and place.spaced_length == 14 + 10  # ..123..4..56..
+    # ..123..4..56..
+    assert place.spaced.tolist() == [2, 3, 4, 7, 10, 11] + 10 * [0] and place.spaced_length == 14 + 10
     assert torch.equal(place.unpack(place.pack(padded)), padded)
 
 
 def test_only_lengths_that_are_near_share_a_call(monkeypatch):
     monkeypatch.setitem(packed.PAIRS, "cpu", 100)
     groups = layout([20, 20, 18, 11, 5, 5]).groups
-    assert [(g.frames.start, g.frames.stop, g.rows, g.longest) for g in groups] == [(0, 58, 3, 20), (58, 79, 3, 11)]
+    assert [(g.frames.start, g.frames.stop, g.rows, g.longest) for g in groups] == [
+        (0, 58, 3, 20),
+        (58, 79, 3, 11),
+    ]
     assert [int(g.mask.isinf().sum()) for g in groups] == [2, 12]
     assert layout([5, 5]).groups[0].mask is None
 
@@ -56,12 +68,20 @@ def test_positions_are_convolved_as_torch_does(kernel):
     assert torch.allclose(got, want, atol=1e-12)
     with torch.no_grad():
         spread = spread_filters(conv, 10**9)
-        kept = convolve_positions(torch.cat([x, tail]), conv, place.spaced, place.spaced_length, spread)[: place.count]
+        kept = convolve_positions(torch.cat([x, tail]), conv, place.spaced, place.spaced_length, spread)[
+            : place.count
+        ]
     size = sum(matrix.nbytes for matrix in spread)
-    assert torch.allclose(kept, want, atol=1e-12) and spread_filters(conv, size) and not spread_filters(conv, size - 1)
+    assert (
+        torch.allclose(kept, want, atol=1e-12)
+        and spread_filters(conv, size)
+        and not spread_filters(conv, size - 1)
+    )
     weights = torch.randn_like(got)
     inputs = (x, conv.weight, conv.bias)
-    for ours, theirs in zip(torch.autograd.grad(got, inputs, weights), torch.autograd.grad(want, inputs, weights), strict=True):
+    for ours, theirs in zip(
+        torch.autograd.grad(got, inputs, weights), torch.autograd.grad(want, inputs, weights), strict=True
+    ):
         assert torch.allclose(ours, theirs, atol=1e-12)
 
 
@@ -75,15 +95,22 @@ def test_features_are_those_of_transformers_front_end(norm, shape):
             torch.nn.init.normal_(parameter, mean=1.0, std=0.3)
     for first in range(900, 1600, 37):
         lengths = [first, 900, first + 319, 2000]
-        audio = torch.nn.utils.rnn.pad_sequence([torch.randn(n, dtype=torch.float64) + 0.5 for n in lengths], batch_first=True)
+        audio = torch.nn.utils.rnn.pad_sequence(
+            [torch.randn(n, dtype=torch.float64) + 0.5 for n in lengths], batch_first=True
+        )
         alone = [theirs(row[None, :n])[0].T for row, n in zip(audio, lengths, strict=True)]
         places = frame_positions(theirs.conv_layers, lengths, [len(a) for a in alone])
         got, want = extract_features(theirs.conv_layers, audio, lengths, places), torch.cat(alone)
         assert torch.allclose(got, want, atol=1e-9)
     weights, parameters = torch.randn_like(got), list(theirs.parameters())
     if norm == "group" and "conv_bias" in shape:
-        parameters = [p for p in parameters if p is not theirs.conv_layers[0].conv.bias]  # which the norm cancels
-    for ours, its in zip(torch.autograd.grad(got, parameters, weights), torch.autograd.grad(want, parameters, weights), strict=True):
+        # which the norm cancels
+        parameters = [p for p in parameters if p is not theirs.conv_layers[0].conv.bias]
+    for ours, its in zip(
+        torch.autograd.grad(got, parameters, weights),
+        torch.autograd.grad(want, parameters, weights),
+        strict=True,
+    ):
         assert torch.allclose(ours, its, atol=1e-8)
 
 
@@ -103,7 +130,11 @@ def test_attention_in_blocks_is_attention(biased, monkeypatch):
     with torch.no_grad():
         assert torch.allclose(packed._eager(query, key, value, bias, mask, 0.0), want, atol=1e-12)
     assert [shape[2] for shape in calls] == [30, 30, 30, 10]
-    assert torch.allclose(packed._eager(query, key, value, bias, mask, 0.0), want, atol=1e-12) and len(calls) == 5  # for a gradient, whole
+    # for a gradient, whole
+    assert (
+        torch.allclose(packed._eager(query, key, value, bias, mask, 0.0), want, atol=1e-12)
+        and len(calls) == 5
+    )
 
 
 @pytest.mark.parametrize("norm", ["group", "layer"])
@@ -131,10 +162,13 @@ def test_dropout(dtype, rate):
     dropped = (y == 0).float()
     spread = (rate * (1 - rate) / x.numel()) ** 0.5
     assert abs(dropped.mean() - rate) < 5 * spread
-    assert dropped.mean(0).std() == pytest.approx((rate * (1 - rate) / 500) ** 0.5, rel=0.2)  # columns differ as chance has it
+    # columns differ as chance has it
+    assert dropped.mean(0).std() == pytest.approx((rate * (1 - rate) / 500) ** 0.5, rel=0.2)
     neighbours = ((dropped[:, 1:] * dropped[:, :-1]).mean() - rate**2).abs()
     assert neighbours < 6 * spread
-    assert torch.allclose(y[y != 0], x.new_tensor(2 / (1 - rate)), rtol=1e-2 if dtype == torch.bfloat16 else 1e-4)
+    assert torch.allclose(
+        y[y != 0], x.new_tensor(2 / (1 - rate)), rtol=1e-2 if dtype == torch.bfloat16 else 1e-4
+    )
     (gradient,) = torch.autograd.grad(y, x, torch.ones_like(y))
     assert torch.equal(gradient, y.detach() / 2)
     torch.manual_seed(1)
@@ -154,7 +188,10 @@ def test_fp32_stays_fp32(monkeypatch):
         assert is_true_fp32()
     assert torch.get_float32_matmul_precision() == "highest"
     as_is = torch.Tensor.__matmul__
-    rounded = lambda a, b: as_is(a.bfloat16(), b.bfloat16()).float() if a.dtype == torch.float32 else as_is(a, b)  # noqa: E731
+
+    def rounded(a, b):
+        return as_is(a.bfloat16(), b.bfloat16()).float() if a.dtype == torch.float32 else as_is(a, b)
+
     monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)  # what a CPU with matrix units may do
     assert not is_true_fp32()
     with runtime.started("cpu", "fp32"):

@@ -1,4 +1,6 @@
-"""No utterance depends on its batch-mates (`exact`), and what transformers does to a padded batch is done to the digit (`hf_compat`)."""
+"""No utterance depends on its batch-mates (`exact`), and what transformers does to a padded batch is done to
+the digit (`hf_compat`).
+"""
 
 from pathlib import Path
 
@@ -18,10 +20,17 @@ from asr_exp.model.packed_encoder import FAMILIES
 from asr_exp.model.recogniser import Recogniser
 from asr_exp.runtime.threads import side_by_side
 
-LENGTHS = [8240, 16000, 5200, 12345, 8560]  # 25, 49, 16, 38, 26 frames of 20 ms: odd and even, for SEW's squeezing by two
+# 25, 49, 16, 38, 26 frames of 20 ms: odd and even, for SEW's squeezing by two
+LENGTHS = [8240, 16000, 5200, 12345, 8560]
 TOKENIZER = Tokenizer.build(["the quick brown fox jumps over the lazy dog"])
 LABELS = [[1, 2, 2, 5], [7, 8, 9, 1, 1, 3], [4], [6, 2, 0], [11, 12]]
-MASKS = {"mask_time_prob": 0.4, "mask_time_length": 2, "mask_feature_prob": 0.2, "mask_feature_length": 4, "dropout": 0.0}
+MASKS = {
+    "mask_time_prob": 0.4,
+    "mask_time_length": 2,
+    "mask_feature_prob": 0.2,
+    "mask_feature_length": 4,
+    "dropout": 0.0,
+}
 DROPS_LAYER_1 = 2  # a step that does so, of two layers at a layerdrop of 0.5
 NOTHING = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "dropout": 0.0, "layerdrop": 0.0}
 
@@ -37,7 +46,9 @@ def batch_of(indices: list[int], model: Recogniser) -> Batch:
     masks, lengths = model.masks(seed=5), [LENGTHS[i] for i in indices]
     drawn = masks.draw(3, np.array(indices), lengths) if masks else (None, None)
     labels = [LABELS[i] for i in indices]
-    return Batch(np.array(indices), audio, lengths, torch.tensor(sum(labels, [])), [len(row) for row in labels], *drawn)
+    return Batch(
+        np.array(indices), audio, lengths, torch.tensor(sum(labels, [])), [len(row) for row in labels], *drawn
+    )
 
 
 def outputs(model: Recogniser, batch: Batch) -> list[tuple[torch.Tensor, float, str]]:
@@ -45,7 +56,14 @@ def outputs(model: Recogniser, batch: Batch) -> list[tuple[torch.Tensor, float, 
     emissions = model(batch)
     losses = ctc_losses(emissions, batch.labels, batch.label_lengths, TOKENIZER.blank, "mean").tolist()
     texts = make_decoder("greedy", TOKENIZER, {})(emissions.logits, emissions.frames)
-    return list(zip((row[:n] for row, n in zip(emissions.logits, emissions.frames, strict=True)), losses, texts, strict=True))
+    return list(
+        zip(
+            (row[:n] for row, n in zip(emissions.logits, emissions.frames, strict=True)),
+            losses,
+            texts,
+            strict=True,
+        )
+    )
 
 
 def load(folder, padding="exact", **how) -> Recogniser:
@@ -75,14 +93,18 @@ def test_an_utterance_alone_and_among_longer_ones(backbone, name, training):
                 assert relative(logits, alone) < 1e-5, (i, mates)
                 assert loss == pytest.approx(loss_alone, rel=1e-5)
                 assert text == text_alone
-        assert len({text for *_, text in together}) > 2 and all(logits.std(0).max() > 1e-2 for logits, *_ in together)
+        assert len({text for *_, text in together}) > 2 and all(
+            logits.std(0).max() > 1e-2 for logits, *_ in together
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_passes_side_by_side_do_not_mix(backbone, name):
     model = load(backbone(name)).eval()
-    heard = torch.inference_mode()(lambda indices: [logits for logits, *_ in outputs(model, batch_of(indices, model))])
+    heard = torch.inference_mode()(
+        lambda indices: [logits for logits, *_ in outputs(model, batch_of(indices, model))]
+    )
     asked = [[0, 1], [2], [3, 4, 1], [1, 2, 0], [4]] * 4
     for indices, found in zip(asked, side_by_side(asked, heard, 2), strict=True):
         for got, want in zip(found, heard(indices), strict=True):
@@ -90,9 +112,13 @@ def test_passes_side_by_side_do_not_mix(backbone, name):
 
 
 def reference(model: Recogniser, folder: Path, step: int | None) -> transformers.PreTrainedModel:
-    """Transformers' own network with our weights; in training (step) without the layers that our step drops."""
+    """Transformers' own network with our weights; in training (step) without the layers that our step
+    drops.
+    """
     model.save(folder)
-    theirs = transformers.AutoModelForCTC.from_pretrained(folder, attn_implementation="eager", layerdrop=0.0).train(step is not None)
+    theirs = transformers.AutoModelForCTC.from_pretrained(
+        folder, attn_implementation="eager", layerdrop=0.0
+    ).train(step is not None)
     encoder = getattr(theirs, theirs.base_model_prefix).encoder
     if step is not None:
         model.drop_layers(0, step)
@@ -102,9 +128,13 @@ def reference(model: Recogniser, folder: Path, step: int | None) -> transformers
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(FAMILIES)])
-@pytest.mark.parametrize(("attention", "pairs"), [("eager", 0), ("eager", 2**13), ("sdpa", 0)], ids=["alone", "in groups", "fused"])
+@pytest.mark.parametrize(
+    ("attention", "pairs"), [("eager", 0), ("eager", 2**13), ("sdpa", 0)], ids=["alone", "in groups", "fused"]
+)
 @pytest.mark.parametrize("step", [None, DROPS_LAYER_1], ids=["eval", "training"])
-def test_a_packed_batch_is_transformers_one_utterance_at_a_time(backbone, tmp_path, monkeypatch, name, attention, step, pairs):
+def test_a_packed_batch_is_transformers_one_utterance_at_a_time(
+    backbone, tmp_path, monkeypatch, name, attention, step, pairs
+):
     """Losses, logits and gradients, with time masks and dropped layers in training."""
     monkeypatch.setitem(packed.PAIRS, "cpu", pairs)
     masks = {**MASKS, "mask_feature_prob": 0.0, "layerdrop": 0.5} if step else NOTHING
@@ -136,7 +166,9 @@ def test_a_packed_batch_is_transformers_one_utterance_at_a_time(backbone, tmp_pa
 def test_masks_change_what_they_cover(backbone, name):
     model = load(backbone(name), augment={**MASKS, "layerdrop": 0.0}).train()
     masked = outputs(model, batch_of([0, 1], model))
-    bare = outputs(load(backbone(name), augment=NOTHING).train(), batch_of([0, 1], load(backbone(name), augment=NOTHING)))
+    bare = outputs(
+        load(backbone(name), augment=NOTHING).train(), batch_of([0, 1], load(backbone(name), augment=NOTHING))
+    )
     assert all(relative(a, b) > 1e-3 for (a, *_), (b, *_) in zip(masked, bare, strict=True))
 
 
@@ -149,7 +181,9 @@ def test_the_gradient_of_a_batch_is_the_sum_of_its_utterances(backbone, name):
         model.zero_grad()
         for indices in batches:
             batch = batch_of(indices, model)
-            ctc_losses(model(batch), batch.labels, batch.label_lengths, TOKENIZER.blank, "mean").sum().backward()
+            ctc_losses(
+                model(batch), batch.labels, batch.label_lengths, TOKENIZER.blank, "mean"
+            ).sum().backward()
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
     assert relative(gradient([0, 1, 2, 3, 4]), gradient([4], [2, 0], [1], [3])) < 5e-5
@@ -168,7 +202,9 @@ def test_frames(backbone, name):
 
 
 def silence(samples: int) -> Batch:
-    return Batch(np.zeros(1, dtype=int), torch.zeros(1, samples, dtype=torch.int16), [samples], torch.tensor([1]), [1])
+    return Batch(
+        np.zeros(1, dtype=int), torch.zeros(1, samples, dtype=torch.int16), [samples], torch.tensor([1]), [1]
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -207,15 +243,22 @@ def test_hf_compat_is_transformers_own_loss(backbone, tmp_path, name, training):
     theirs = transformers.AutoModelForCTC.from_pretrained(tmp_path, ctc_loss_reduction="mean").train(training)
     extractor = transformers.AutoFeatureExtractor.from_pretrained(tmp_path)
     # As their recipes do it: each clip through the extractor, the batch padded by it.
-    features = [{"input_values": extractor(clip / np.float32(32768), sampling_rate=16000).input_values[0]} for clip in clips()]
-    labels = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in LABELS], batch_first=True, padding_value=-100)
+    features = [
+        {"input_values": extractor(clip / np.float32(32768), sampling_rate=16000).input_values[0]}
+        for clip in clips()
+    ]
+    labels = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(row) for row in LABELS], batch_first=True, padding_value=-100
+    )
     want = theirs(**extractor.pad(features, padding=True, return_tensors="pt"), labels=labels).loss.item()
     batch = batch_of([0, 1, 2, 3, 4], model)
     got = ctc_losses(model(batch), batch.labels, batch.label_lengths, TOKENIZER.blank, "mean").mean().item()
     assert got == pytest.approx(want, rel=1e-5)
     if name.endswith("group"):  # the padding is seen, so what an utterance has alone is another number
         exact = load(backbone(name), augment=NOTHING).train(training)
-        alone = ctc_losses(exact(batch), batch.labels, batch.label_lengths, TOKENIZER.blank, "mean").mean().item()
+        alone = (
+            ctc_losses(exact(batch), batch.labels, batch.label_lengths, TOKENIZER.blank, "mean").mean().item()
+        )
         assert alone != pytest.approx(want, rel=1e-5)
 
 

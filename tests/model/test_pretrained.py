@@ -26,7 +26,9 @@ def test_plain_transformers_loads_all_of_it():
 
     encoder, info = AutoModel.from_pretrained(TINY, dtype=torch.float32, output_loading_info=True)
     assert not any(info.values())
-    heard = AutoFeatureExtractor.from_pretrained(TINY)([0.1, -0.1] * 8000, sampling_rate=16000, return_tensors="pt")
+    heard = AutoFeatureExtractor.from_pretrained(TINY)(
+        [0.1, -0.1] * 8000, sampling_rate=16000, return_tensors="pt"
+    )
     with torch.no_grad():
         frames = encoder.eval()(**heard).last_hidden_state
     assert frames.shape == (1, 48, 192) and torch.isfinite(frames).all()  # 20 ms a frame
@@ -37,10 +39,17 @@ def test_the_card_says_what_is_there():
     with safe_open(weights, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     count = sum(tensor.numel() for tensor in tensors.values())
-    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16} and not any("lm_head" in name for name in tensors)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16} and not any(
+        "lm_head" in name for name in tensors
+    )
     assert count < 4e6 and weights.stat().st_size < 8e6
     assert f"{count:,} parameters" in CARD and hashlib.sha256(weights.read_bytes()).hexdigest() in CARD
-    assert {path.name for path in TINY.iterdir()} == {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
+    assert {path.name for path in TINY.iterdir()} == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    }
 
 
 def test_the_recipe_makes_this_network():
@@ -63,15 +72,25 @@ def test_no_machine_s_path_is_in_a_signature(tmp_path, monkeypatch):
 
 
 def test_a_name_that_does_not_come_with_the_package():
-    with pytest.raises(UserError, match="model.checkpoint=builtin:tinny does not come with asr_exp; there is builtin:tiny"):
+    with pytest.raises(
+        UserError, match="model.checkpoint=builtin:tinny does not come with asr_exp; there is builtin:tiny"
+    ):
         load_backbone("builtin:tinny", vocabulary=5, blank=4)
 
 
 @pytest.mark.slow
 def test_it_beats_random_weights_by_far(tmp_path):
-    """The same few steps on the demo, whose test voices neither has heard; the settings are each model's own."""
+    """The same few steps on the demo, whose test voices neither has heard; the settings are each
+    model's own.
+    """
     pytest.importorskip("espeakng_loader", reason="the demo extra is not installed")
-    few = ["trainer.max_steps=150", "trainer.batch_seconds=12", "trainer.eval_every=150", "dataset.max_utterances=1500", *QUIET]
+    few = [
+        "trainer.max_steps=150",
+        "trainer.batch_seconds=12",
+        "trainer.eval_every=150",
+        "dataset.max_utterances=1500",
+        *QUIET,
+    ]
     cer = {}
     for model in ("tiny", "tiny-random"):
         (tmp_path / model).mkdir()

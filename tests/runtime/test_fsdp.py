@@ -1,4 +1,6 @@
-"""Two processes with a part of the weights each walk the curve of one; their checkpoints are those of one, to go on from either way."""
+"""Two processes with a part of the weights each walk the curve of one; their checkpoints are those of one, to
+go on from either way.
+"""
 
 import json
 import math
@@ -78,7 +80,9 @@ def same_checkpoints(one: Path, two: Path) -> None:
         assert (first / "config.json").read_bytes() == (second / "config.json").read_bytes()
         assert header(first / "model.safetensors") == header(second / "model.safetensors")
         alike(load_file(first / "model.safetensors"), load_file(second / "model.safetensors"))
-    states = [torch.load(folder / "checkpoints/last/training_state.pt", weights_only=True) for folder in (one, two)]
+    states = [
+        torch.load(folder / "checkpoints/last/training_state.pt", weights_only=True) for folder in (one, two)
+    ]
     for state in states:
         state["state"].pop("wall_seconds")
     alike(*states)
@@ -106,13 +110,20 @@ def alike(one, two) -> None:
 
 
 def test_one_device_is_plain(alone, asked, tmp_path):
-    folder, plain = run(*asked("wavlm-layer"), "trainer.strategy=fsdp", cwd=tmp_path), alone(asked("wavlm-layer"))
-    assert (folder / "metrics.jsonl").read_bytes() == (plain / "metrics.jsonl").read_bytes() and folder.name == plain.name
+    folder, plain = (
+        run(*asked("wavlm-layer"), "trainer.strategy=fsdp", cwd=tmp_path),
+        alone(asked("wavlm-layer")),
+    )
+    assert (folder / "metrics.jsonl").read_bytes() == (
+        plain / "metrics.jsonl"
+    ).read_bytes() and folder.name == plain.name
 
 
 @pytest.mark.parametrize("name", ["wav2vec2-group", "wavlm-layer"])
 def test_each_goes_on_from_the_others_checkpoint(alone, asked, tmp_path, name):
-    """Sharded until a rank is killed; one process until it is asked to leave; sharded until both are; two whole ranks to the end."""
+    """Sharded until a rank is killed; one process until it is asked to leave; sharded until both are; two
+    whole ranks to the end.
+    """
     overrides = asked(name)
     first, second = sharded(*overrides, cwd=tmp_path, patch=(die_at_step_9_on_rank_1,))
     second.wait(status=-9)
@@ -137,7 +148,7 @@ def test_no_step_at_all(asked, tmp_path):
     assert [line["step"] for line in lines(run_folder(tmp_path) / "metrics.jsonl")] == [0, 0]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the parts, beside those of a network that is whole
 
 

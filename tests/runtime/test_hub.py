@@ -1,4 +1,6 @@
-"""Why the hub does not give what was asked for: each of its refusals, as the hub's libraries pass it on, in one true clause."""
+"""Why the hub does not give what was asked for: each of its refusals, as the hub's libraries pass it on, in
+one true clause.
+"""
 
 import errno
 import os
@@ -19,10 +21,18 @@ from asr_exp.core.errors import UserError
 from asr_exp.runtime.hub import XET, failure, offline_where_unreachable, refusal
 
 WEIGHTS = "model.safetensors"
-BROKE_OFF = "the transfer broke off, or nothing more came; give the same command again: files that came whole are kept"
-TERMS = ("it is private, or given to those alone who accept its terms; open its page on the hub, accept them where it asks for that, "
-         "and type `hf auth login`")
-GATED = "its authors give it to those who accept its terms; open its page on the hub, accept them, and type `hf auth login`"
+BROKE_OFF = (
+    "the transfer broke off, or nothing more came; give the same command again: files that came whole are"
+    " kept"
+)
+TERMS = (
+    "it is private, or given to those alone who accept its terms; open its page on the hub, accept them where"
+    " it asks for that, and type `hf auth login`"
+)
+GATED = (
+    "its authors give it to those who accept its terms; open its page on the hub, accept them, and type `hf"
+    " auth login`"
+)
 
 
 @pytest.fixture
@@ -49,22 +59,33 @@ def why(repository="lab/tones", **how):
         ({"status": 401, "code": "GatedRepo"}, GATED),
         (
             {"status": 401, "code": "RepoNotFound"},
-            "it is not on the hub, or it is private; check the id, or type `hf auth login` to show that you may read it",
+            (
+                "it is not on the hub, or it is private; check the id, or type `hf auth login` to show that"
+                " you may read it"
+            ),
         ),
         ({"status": 401}, "the hub refuses (401): " + TERMS),
         ({"status": 403}, "the hub refuses (403): " + TERMS),
         (
             {"status": 429, "headers": {"Retry-After": "50"}},
-            "the hub asks to wait (429); try again in 50 s, or type `hf auth login`: it lets those who are logged in ask more often",
+            (
+                "the hub asks to wait (429); try again in 50 s, or type `hf auth login`: it lets those who"
+                " are logged in ask more often"
+            ),
         ),
         (
             {"status": 429, "headers": {"RateLimit": '"api";r=0;t=55'}},
-            "the hub asks to wait (429); try again in 55 s, or type `hf auth login`: it lets those who are logged in ask more often",
+            (
+                "the hub asks to wait (429); try again in 55 s, or type `hf auth login`: it lets those who"
+                " are logged in ask more often"
+            ),
         ),
         (
             {"status": 429},
-            "the hub asks to wait (429); try again in some minutes, "
-            "or type `hf auth login`: it lets those who are logged in ask more often",
+            (
+                "the hub asks to wait (429); try again in some minutes, "
+                "or type `hf auth login`: it lets those who are logged in ask more often"
+            ),
         ),
         ({"status": 503}, "the hub answers 503, which is its own trouble; try again later"),
         ({"status": 500}, "the hub answers 500, which is its own trouble; try again later"),
@@ -79,22 +100,36 @@ def test_what_the_hub_answers(tones, hurried, answer, clause):
 
 
 def test_what_is_not_there(tones):
-    assert why("lab/none") == refusal("lab/none", "model") and "it is not on the hub, or it is private" in why("lab/none")
-    assert why(revision="v9") == "it has no such revision; give a branch, a tag or a commit that its page on the hub shows"
+    assert why("lab/none") == refusal(
+        "lab/none", "model"
+    ) and "it is not on the hub, or it is private" in why("lab/none")
+    assert (
+        why(revision="v9")
+        == "it has no such revision; give a branch, a tag or a commit that its page on the hub shows"
+    )
     with pytest.raises(Exception) as caught:  # noqa: B017, PT011
         huggingface_hub.hf_hub_download("lab/tones", "tokenizer/vocab.json")
-    assert failure(caught.value) == "it has no file tokenizer/vocab.json" == refusal("lab/tones", "model", file="tokenizer/vocab.json")
+    assert (
+        failure(caught.value)
+        == "it has no file tokenizer/vocab.json"
+        == refusal("lab/tones", "model", file="tokenizer/vocab.json")
+    )
     assert why("lab/tones/deep") == "that is neither a folder nor the id of a repository, OWNER/NAME"
 
 
 @pytest.mark.parametrize(
-    ("answer", "clause"), [({"status": 403, "code": "GatedRepo"}, GATED), ({"status": 503}, "the hub answers 503, which")]
+    ("answer", "clause"),
+    [({"status": 403, "code": "GatedRepo"}, GATED), ({"status": 503}, "the hub answers 503, which")],
 )
 def test_weights_refused_where_transformers_keeps_no_answer(tones, hurried, answer, clause):
-    """It says that the repository has no such file, which is not so, and nothing is behind its error: the hub is asked anew."""
+    """It says that the repository has no such file, which is not so, and nothing is behind its error: the hub
+    is asked anew.
+    """
     tones.fail("lab/tones", file=WEIGHTS, **answer)
     assert why() is None
-    assert refusal("lab/tones", "model") is None and refusal("lab/tones", "model", file=WEIGHTS).startswith(clause)
+    assert refusal("lab/tones", "model") is None and refusal("lab/tones", "model", file=WEIGHTS).startswith(
+        clause
+    )
 
 
 @pytest.mark.parametrize("how", ["stall", "break_off", "truncate"])
@@ -108,16 +143,27 @@ def test_a_download_that_does_not_come_to_its_end(tones, hurried, how):
 
 def test_offline(tones, monkeypatch):
     hub_server.go_offline(monkeypatch)
-    expected = "it is not in the local cache, and HF_HUB_OFFLINE is set; unset it, and give the same command again"
+    expected = (
+        "it is not in the local cache, and HF_HUB_OFFLINE is set; unset it, and give the same command again"
+    )
     assert why() == expected == refusal("lab/tones", "model") and tones.requests == []
 
 
 def test_out_of_reach(tones, hurried, monkeypatch):
-    """Whether it is known beforehand, when the libraries are told to go by their cache, or comes up on the way."""
+    """Whether it is known beforehand, when the libraries are told to go by their cache, or comes up on the
+    way.
+    """
     nowhere = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("HF_ENDPOINT", nowhere)
-    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere + "/{repo_id}/resolve/{revision}/{filename}")
-    expected = f"it is not in the local cache, and {nowhere} cannot be reached; connect, and give the same command again"
+    monkeypatch.setattr(
+        huggingface_hub.constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        nowhere + "/{repo_id}/resolve/{revision}/{filename}",
+    )
+    expected = (
+        f"it is not in the local cache, and {nowhere} cannot be reached; connect, and give the same command"
+        " again"
+    )
     assert why() == expected == refusal("lab/tones", "model")
     assert os.environ["HF_HUB_OFFLINE"] == "0"
     offline_where_unreachable()
@@ -128,8 +174,13 @@ def test_a_hub_that_takes_connections_and_keeps_silent(tones, hurried):
     tones.hang("lab/tones")
     start = time.monotonic()
     offline_where_unreachable()
-    assert why() == f"it is not in the local cache, and {tones.url} does not answer; try again later" == refusal("lab/tones", "model")
-    assert time.monotonic() - start < 30  # six times as long as 0.2 s, where the client's own limits are a minute and none
+    assert (
+        why()
+        == f"it is not in the local cache, and {tones.url} does not answer; try again later"
+        == refusal("lab/tones", "model")
+    )
+    # six times as long as 0.2 s, where the client's own limits are a minute and none
+    assert time.monotonic() - start < 30
 
 
 def test_xet_is_given_less_time_unless_it_sends(tones, monkeypatch):
@@ -141,13 +192,19 @@ def test_xet_is_given_less_time_unless_it_sends(tones, monkeypatch):
 
     def limits():
         kept = dict(hf_xet.XetConfig())
-        return {name: kept[f"client.{name}"].total_seconds() for name in ("connect_timeout", "read_timeout", "retry_max_duration")} | {
-            "retry_max_attempts": kept["client.retry_max_attempts"]
-        }
+        return {
+            name: kept[f"client.{name}"].total_seconds()
+            for name in ("connect_timeout", "read_timeout", "retry_max_duration")
+        } | {"retry_max_attempts": kept["client.retry_max_attempts"]}
 
     own = limits()
     offline_where_unreachable()
-    assert limits() == {"connect_timeout": 7, "read_timeout": 15, "retry_max_duration": 60, "retry_max_attempts": 3}
+    assert limits() == {
+        "connect_timeout": 7,
+        "read_timeout": 15,
+        "retry_max_duration": 60,
+        "retry_max_attempts": 3,
+    }
     monkeypatch.setenv("HF_TOKEN", "hf_of_the_stand_in")
     with pytest.raises(UserError):  # it takes no uploads
         push(Path("nowhere"), [], "lab/tones", private=False, message="")
@@ -168,7 +225,9 @@ def test_what_is_not_the_hubs(tmp_path):
 
 @pytest.mark.parametrize("asked", [False, True])
 def test_nobody_is_asked_to_convert_weights(hub, backbone, tmp_path, monkeypatch, asked):
-    """transformers has a service of the hub convert a model whose weights are a pickle, in a thread of its own, unless told not to."""
+    """transformers has a service of the hub convert a model whose weights are a pickle, in a thread of its
+    own, unless told not to.
+    """
     monkeypatch.delenv("DISABLE_SAFETENSORS_CONVERSION", raising=False)
     if not asked:
         assert main(["--version"]) == 0

@@ -1,4 +1,6 @@
-"""The stand-in of the hub, against the hub's own client: what it serves arrives, and each refusal is the one the hub would give."""
+"""The stand-in of the hub, against the hub's own client: what it serves arrives, and each refusal is the one
+the hub would give.
+"""
 
 from pathlib import Path
 
@@ -18,11 +20,16 @@ def test_a_model_arrives_as_it_is(tones, backbone):
     folder = backbone("wav2vec2-group")
     network = transformers.AutoModel.from_pretrained("lab/tones")
     expected = transformers.AutoModel.from_pretrained(folder)
-    assert all((a == b).all() for a, b in zip(network.state_dict().values(), expected.state_dict().values(), strict=True))
+    assert all(
+        (a == b).all()
+        for a, b in zip(network.state_dict().values(), expected.state_dict().values(), strict=True)
+    )
     assert {"config.json", "model.safetensors"} <= set(tones.fetched("lab/tones"))
-    assert {one.path: one.size for one in huggingface_hub.HfApi().list_repo_tree("lab/tones") if hasattr(one, "size")} == {
-        path.name: path.stat().st_size for path in folder.iterdir()
-    }
+    assert {
+        one.path: one.size
+        for one in huggingface_hub.HfApi().list_repo_tree("lab/tones")
+        if hasattr(one, "size")
+    } == {path.name: path.stat().st_size for path in folder.iterdir()}
 
 
 def test_a_revision_by_name_and_by_commit(hub, tmp_path):
@@ -31,7 +38,9 @@ def test_a_revision_by_name_and_by_commit(hub, tmp_path):
         (tmp_path / name / "deep/text").write_text(name)
         commit = hub.add_dataset("lab/texts", tmp_path / name, revision=name)
     for revision in ("v1", commit):
-        path = huggingface_hub.hf_hub_download("lab/texts", "deep/text", repo_type="dataset", revision=revision)
+        path = huggingface_hub.hf_hub_download(
+            "lab/texts", "deep/text", repo_type="dataset", revision=revision
+        )
         assert Path(path).read_text() == "v1" and commit in path
     assert hub.fetched("lab/texts") == ["deep/text"]  # the second time from the cache
     files = huggingface_hub.HfFileSystem(endpoint=hub.url)

@@ -1,4 +1,6 @@
-"""The tests of significance against scipy, loops, textbook examples, NIST's sc_stats, and simulated corpora whose truth is known."""
+"""The tests of significance against scipy, loops, textbook examples, NIST's sc_stats, and simulated corpora
+whose truth is known.
+"""
 
 import math
 import random
@@ -10,12 +12,14 @@ from asr_exp.scoring.error_rates import count_errors, error_places
 from asr_exp.scoring.intervals import student_quantile
 from asr_exp.scoring.significance import MatchedPairs, bootstrap, compare_rates, mapsswe
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # speakers and seeds
 
 
 def corpus(seed, speakers=12, utterances=10, gap=0.0, spread=0.5, runs=(1, 1), seeds=0.0):
-    """Two groups of runs. spread: of speakers, in how hard they are and in whom each system suits; seeds: of runs."""
+    """Two groups of runs. spread: of speakers, in how hard they are and in whom each system suits; seeds: of
+    runs.
+    """
     rng = np.random.default_rng(seed)
     clusters = np.repeat(np.arange(speakers), utterances)
     lengths = rng.integers(3, 20, len(clusters))
@@ -41,8 +45,12 @@ def left_out_in_a_loop(a, b, lengths, clusters, matched):
 
     speakers = sorted(set(clusters))
     moved = [difference([i for i in range(len(lengths)) if clusters[i] != one])[0] for one in speakers]
-    said = [sum(n for n, speaker in zip(lengths, clusters, strict=True) if speaker == one) for one in speakers]
-    parts = [((len(speakers) - 1) / len(speakers) * squares(moved), sum(said) ** 2 / sum(n * n for n in said) - 1)]
+    said = [
+        sum(n for n, speaker in zip(lengths, clusters, strict=True) if speaker == one) for one in speakers
+    ]
+    parts = [
+        ((len(speakers) - 1) / len(speakers) * squares(moved), sum(said) ** 2 / sum(n * n for n in said) - 1)
+    ]
     _, rates = difference(range(len(lengths)))
     of_a, of_b = rates[: len(a)], rates[len(a) :]
     for varying in [[x - y for x, y in zip(of_a, of_b, strict=True)]] if matched else [of_a, of_b]:
@@ -52,22 +60,30 @@ def left_out_in_a_loop(a, b, lengths, clusters, matched):
     return math.sqrt(variance), variance**2 / sum(part**2 / degrees for part, degrees in parts)
 
 
-@pytest.mark.parametrize(("runs", "matched"), [((1, 1), False), ((3, 3), True), ((3, 3), False), ((4, 1), False), ((2, 5), False)])
+@pytest.mark.parametrize(
+    ("runs", "matched"), [((1, 1), False), ((3, 3), True), ((3, 3), False), ((4, 1), False), ((2, 5), False)]
+)
 @pytest.mark.parametrize("speakers", [3, 12])
 def test_against_a_loop(runs, matched, speakers):
     a, b, lengths, clusters = corpus(5, speakers, runs=runs, seeds=0.3)
     found = compare_rates(a, b, lengths, clusters, matched)
     rate = [np.mean([row.sum() / lengths.sum() for row in group]) for group in (a, b)]
     assert (found.a.value, found.b.value, found.difference.value) == pytest.approx((*rate, rate[0] - rate[1]))
-    assert (found.difference.error, found.difference.degrees) == pytest.approx(left_out_in_a_loop(a, b, lengths, clusters, matched))
+    assert (found.difference.error, found.difference.degrees) == pytest.approx(
+        left_out_in_a_loop(a, b, lengths, clusters, matched)
+    )
 
 
 def test_against_a_bootstrap():
-    """Speakers drawn with replacement, one fewer than there are (Rao & Wu 1988): another way to the same standard error."""
+    """Speakers drawn with replacement, one fewer than there are (Rao & Wu 1988): another way to the same
+    standard error.
+    """
     a, b, lengths, clusters = corpus(5, 24)
     sums = np.stack([np.bincount(clusters, weights=row) for row in (a[0] - b[0], lengths)])
     drawn = sums[:, np.random.default_rng(1).integers(0, 24, (20_000, 23))].sum(axis=2)
-    assert compare_rates(a, b, lengths, clusters).difference.error == pytest.approx((drawn[0] / drawn[1]).std(), rel=0.04)
+    assert compare_rates(a, b, lengths, clusters).difference.error == pytest.approx(
+        (drawn[0] / drawn[1]).std(), rel=0.04
+    )
 
 
 @pytest.mark.parametrize(("runs", "matched"), [((1, 1), False), ((3, 3), True), ((2, 4), False)])
@@ -80,17 +96,24 @@ def test_the_bootstrap_against_one_that_draws_utterance_by_utterance(runs, match
         rows = np.concatenate([of_speaker[c] for c in rng.integers(0, 10, 10)])
         seeds_a = rng.integers(0, len(a), len(a))
         seeds_b = seeds_a if matched else rng.integers(0, len(b), len(b))
-        drawn.append((a[seeds_a][:, rows].sum() / len(a) - b[seeds_b][:, rows].sum() / len(b)) / lengths[rows].sum())
+        drawn.append(
+            (a[seeds_a][:, rows].sum() / len(a) - b[seeds_b][:, rows].sum() / len(b)) / lengths[rows].sum()
+        )
     found = bootstrap(a, b, lengths, clusters, matched)
     assert found.percentiles == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.08 * np.std(drawn))
     assert found.a_better == pytest.approx(np.mean(np.array(drawn) < 0), abs=0.03)
-    assert found.p == pytest.approx(2 * min(np.mean(np.array(drawn) <= 0), np.mean(np.array(drawn) >= 0)), abs=0.05)
+    assert found.p == pytest.approx(
+        2 * min(np.mean(np.array(drawn) <= 0), np.mean(np.array(drawn) >= 0)), abs=0.05
+    )
 
 
 def test_the_bootstrap_where_there_is_nothing_to_draw():
     a, b, lengths, clusters = corpus(5, 4)
     assert bootstrap(a, a, lengths, clusters).p == 1.0
-    assert bootstrap(a[:, clusters == 0], b[:, clusters == 0], lengths[clusters == 0], clusters[clusters == 0]) is None
+    assert (
+        bootstrap(a[:, clusters == 0], b[:, clusters == 0], lengths[clusters == 0], clusters[clusters == 0])
+        is None
+    )
 
 
 @pytest.mark.parametrize("gap", [0.0, 0.8])
@@ -107,13 +130,17 @@ def test_with_as_many_words_of_each_speaker_it_is_the_paired_t_test(gap):
 
 
 def test_students_own_example():
-    """Hours of sleep gained by ten patients on two drugs (Student 1908): t = -4.0621, 9 degrees, p = .002833, -2.46 .. -0.70."""
+    """Hours of sleep gained by ten patients on two drugs (Student 1908): t = -4.0621, 9 degrees, p = .002833,
+    -2.46 .. -0.70.
+    """
     first = np.array([0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0])
     second = np.array([1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4])
     found = compare_rates(first[None], second[None], np.ones(10), np.arange(10)).difference
     assert found.value == pytest.approx(-1.58) and found.degrees == pytest.approx(9)
     assert found.value / found.error == pytest.approx(-4.0621, abs=5e-5)
-    assert found.p == pytest.approx(0.002833, abs=5e-7) and found.interval == pytest.approx((-2.4599, -0.7001), abs=5e-5)
+    assert found.p == pytest.approx(0.002833, abs=5e-7) and found.interval == pytest.approx(
+        (-2.4599, -0.7001), abs=5e-5
+    )
 
 
 def test_seeds_alone_are_welchs_test_and_in_pairs_students():
@@ -125,7 +152,9 @@ def test_seeds_alone_are_welchs_test_and_in_pairs_students():
     assert found.error == pytest.approx(math.sqrt(sum(parts)))
     assert found.degrees == pytest.approx(sum(parts) ** 2 / (parts[0] ** 2 / 3 + parts[1] ** 2 / 2))
     paired = compare_rates(spread[0][:3], spread[1], np.full(6, 100.0), np.arange(6), True).difference
-    assert (paired.error, paired.degrees) == pytest.approx((np.std(a[:3] - b, ddof=1) / math.sqrt(3) / 100, 2))
+    assert (paired.error, paired.degrees) == pytest.approx(
+        (np.std(a[:3] - b, ddof=1) / math.sqrt(3) / 100, 2)
+    )
 
 
 def test_swapping_the_sides_negates():
@@ -146,7 +175,10 @@ def test_the_order_of_utterances_and_of_speakers_does_not_matter():
     a, b, lengths, clusters = corpus(4)
     rng = np.random.default_rng(0)
     order, names = rng.permutation(len(lengths)), rng.permutation(12)
-    one, other = compare_rates(a, b, lengths, clusters), compare_rates(a[:, order], b[:, order], lengths[order], names[clusters[order]])
+    one, other = (
+        compare_rates(a, b, lengths, clusters),
+        compare_rates(a[:, order], b[:, order], lengths[order], names[clusters[order]]),
+    )
     for side in ("a", "b", "difference"):
         assert getattr(one, side).error == pytest.approx(getattr(other, side).error, rel=1e-12)
 
@@ -159,23 +191,37 @@ def test_speakers_make_the_interval_wider_where_their_errors_go_together():
 
 def test_one_seed_says_less_than_it_seems_to():
     a, b, lengths, clusters = corpus(7, runs=(4, 4), seeds=0.5)
-    assert compare_rates(a, b, lengths, clusters).difference.error > 1.5 * compare_rates(a[:1], b[:1], lengths, clusters).difference.error
+    assert (
+        compare_rates(a, b, lengths, clusters).difference.error
+        > 1.5 * compare_rates(a[:1], b[:1], lengths, clusters).difference.error
+    )
 
 
 def test_what_is_too_little_to_judge_by():
     one = compare_rates(np.array([[3]]), np.array([[2]]), np.array([10]), np.array([0]))
     assert (one.difference.interval, one.difference.p, one.difference.detectable) == (None, None, None)
-    assert compare_rates(np.array([[3, 1]]), np.array([[2, 0]]), np.array([10, 0]), np.arange(2)).difference.p is None  # of one, no words
-    # All of n clusters agree to the last digit: only their signs are left, and the sign test's p is 2 / 2 ** n.
+    # of one, no words
+    assert (
+        compare_rates(np.array([[3, 1]]), np.array([[2, 0]]), np.array([10, 0]), np.arange(2)).difference.p
+        is None
+    )
+    # All of n clusters agree to the last digit: only their signs are left, and the sign test's p is 2 / 2 **
+    # n.
     alike = compare_rates(np.full((1, 4), 3), np.full((1, 4), 2), np.full(4, 10), np.arange(4)).difference
     assert (alike.p, alike.interval) == (1 / 8, None)
 
 
-@pytest.mark.parametrize(("speakers", "runs", "matched"), [(5, 1, False), (10, 1, False), (24, 1, False), (12, 3, True), (12, 3, False)])
+@pytest.mark.parametrize(
+    ("speakers", "runs", "matched"),
+    [(5, 1, False), (10, 1, False), (24, 1, False), (12, 3, True), (12, 3, False)],
+)
 def test_equal_systems_differ_in_5_of_100_corpora(speakers, runs, matched):
     """p < .05 in about 5 % of 500 corpora; with both seeds and speakers rather less often."""
     seeds = 0.2 if runs > 1 else 0.0  # one run a side says nothing of what other seeds would do
-    found = [compare_rates(*corpus([8, i], speakers, runs=(runs, runs), seeds=seeds), matched).difference for i in range(500)]
+    found = [
+        compare_rates(*corpus([8, i], speakers, runs=(runs, runs), seeds=seeds), matched).difference
+        for i in range(500)
+    ]
     share = np.mean([one.p < 0.05 for one in found])
     assert (0.025 if runs == 1 else 0) < share <= 0.08
     assert np.mean([one.interval[0] <= 0 <= one.interval[1] for one in found]) == pytest.approx(1 - share)
@@ -189,10 +235,12 @@ def test_different_systems_are_told_apart_and_so_is_what_could_be():
     power = np.mean([one.p < 0.05 for one in found])
     error, reach = np.mean([one.error for one in found]), student_quantile(0.05, 23)
     forecast = math.erfc((reach - truth / error) / math.sqrt(2)) / 2
-    assert power == pytest.approx(forecast, abs=0.07) and promised == pytest.approx((reach + 0.84) * error, rel=0.01)
+    assert power == pytest.approx(forecast, abs=0.07) and promised == pytest.approx(
+        (reach + 0.84) * error, rel=0.01
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # matched pairs
 
 
@@ -202,12 +250,16 @@ def places(references, hypotheses):
 
 def compared(references, *sides):
     """mapsswe of texts; a side is a list of hypotheses, or a list of such lists."""
-    groups = [[places(references, run) for run in ([side] if isinstance(side[0], str) else side)] for side in sides]
+    groups = [
+        [places(references, run) for run in ([side] if isinstance(side[0], str) else side)] for side in sides
+    ]
     return mapsswe(*groups, np.array([len(r.split()) for r in references]))
 
 
 def transcribed(references, a, b):
-    """The state graph of NIST's sc_stats (b: no error yet, e: in errors, g: good words after them), a word at a time."""
+    """The state graph of NIST's sc_stats (b: no error yet, e: in errors, g: good words after them), a word at
+    a time.
+    """
     found = []
     for reference, *hypotheses in zip(references, a, b, strict=True):
         errors = [[0] * (2 * len(reference.split()) + 1) for _ in hypotheses]
@@ -233,7 +285,9 @@ def transcribed(references, a, b):
 
 
 def invented(seed, count=60, rates=(0.08, 0.12)):
-    """References in which no word comes twice, so that there is one best alignment, and two hypotheses of each."""
+    """References in which no word comes twice, so that there is one best alignment, and two hypotheses of
+    each.
+    """
     rng = random.Random(seed)
     references, sides = [], ([], [])
     for number in range(count):
@@ -243,14 +297,19 @@ def invented(seed, count=60, rates=(0.08, 0.12)):
             said = []
             for i, word in enumerate(reference):
                 luck = rng.random()
-                said += [f"sub{rng.randint(0, 9)}"] if luck < rate * 0.5 else [] if luck < rate * 0.8 else [word]
+                said += (
+                    [f"sub{rng.randint(0, 9)}"] if luck < rate * 0.5 else [] if luck < rate * 0.8 else [word]
+                )
                 if rng.random() < rate * 0.2 and i < len(reference) - 1:
                     said.append(f"ins{rng.randint(0, 9)}")
             side.append(" ".join(said))
     return references, *sides
 
 
-@pytest.mark.parametrize(("seed", "segments", "z"), [(0, 78, -2.379), (1, 55, -0.830), (2, 63, -3.697), (3, 59, -3.072), (4, 65, -3.108)])
+@pytest.mark.parametrize(
+    ("seed", "segments", "z"),
+    [(0, 78, -2.379), (1, 55, -0.830), (2, 63, -3.697), (3, 59, -3.072), (4, 65, -3.108)],
+)
 def test_what_sc_stats_says(seed, segments, z):
     """sc_stats -t mapsswe -v of sctk 2.4.10, on sclite's alignments of the same texts."""
     found = compared(*invented(seed))
@@ -260,9 +319,15 @@ def test_what_sc_stats_says(seed, segments, z):
 @pytest.mark.parametrize("words", [3, 12, 60])
 def test_segments_against_the_state_graph(words):
     rng = random.Random(words)
-    texts = [[" ".join(f"v{rng.randrange(words)}" for _ in range(rng.randint(0, 12))) for _ in range(80)] for _ in range(3)]
+    texts = [
+        [" ".join(f"v{rng.randrange(words)}" for _ in range(rng.randint(0, 12))) for _ in range(80)]
+        for _ in range(3)
+    ]
     references = [f"{text} a b c" for text in texts[0]]
-    a, b = ([r if rng.random() < 0.4 else f"{h} b c" for r, h in zip(references, side, strict=True)] for side in texts[1:])
+    a, b = (
+        [r if rng.random() < 0.4 else f"{h} b c" for r, h in zip(references, side, strict=True)]
+        for side in texts[1:]
+    )
     segments = transcribed(references, a, b)
     difference = np.array([x - y for x, y in segments])
     found = compared(references, a, b)
@@ -275,7 +340,8 @@ def test_segments_by_hand():
     references = ["a b c d e f g h i", "k l m", "n o p q r"]
     a = ["a X c d e f g h", "k l m", "Y n o p q r"]  # b wrong; i lost | | Y added
     b = ["a b c X e f g h i", "k m", "n o p q r"]  # d wrong | l lost |
-    # Of b and d, only c is between: one segment, 1 and 1. i: 1 and 0. l: 0 and 1. Y: 1 and 0. Differences 0, 1, -1, 1.
+    # Of b and d, only c is between: one segment, 1 and 1. i: 1 and 0. l: 0 and 1. Y: 1 and 0. Differences 0,
+    # 1, -1, 1.
     found = compared(references, a, b)
     assert found.segments == 4 and found.z == pytest.approx(0.25 / math.sqrt(11 / 12 / 4))
     # With e right as well as c, d's segment is parted from b's: differences 1, -1, 1, -1, 1.
@@ -286,7 +352,9 @@ def test_where_edits_are():
     assert error_places(list("abc"), list("abc")) == [] and error_places(list("abc"), list("xabcy")) == [0, 6]
     assert error_places(list("abc"), list("axc")) == [3] and error_places(list("abc"), []) == [1, 3, 5]
     pairs = list(zip(*invented(3)[:2], strict=True))
-    assert [len(error_places(r.split(), h.split())) for r, h in pairs] == [count_errors(r.split(), h.split()).errors for r, h in pairs]
+    assert [len(error_places(r.split(), h.split())) for r, h in pairs] == [
+        count_errors(r.split(), h.split()).errors for r, h in pairs
+    ]
 
 
 def test_pairs_swapped_identical_and_too_few():
@@ -301,7 +369,11 @@ def test_pairs_swapped_identical_and_too_few():
 
 def test_several_runs_count_with_their_mean():
     references, a, b = invented(2)
-    assert compared(references, [a, a, a], [b]) == compared(references, a, b) == compared(references, [a, a], [b, b])
+    assert (
+        compared(references, [a, a, a], [b])
+        == compared(references, a, b)
+        == compared(references, [a, a], [b, b])
+    )
     both = compared(references, [a, b], [b, a])
     assert (both.z, both.p) == (0, 1)
 

@@ -15,26 +15,46 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("seed=1,2", Range("seed", "choice", ("1", "2"))),
-    ("trainer.batch_seconds=choice(100,200,400)", Range("trainer.batch_seconds", "choice", ("100", "200", "400"))),
-    ("optimizer.clip_norm=null,1.0", Range("optimizer.clip_norm", "choice", ("null", "1.0"))),
-    ("augment.speed=[],[0.9,1.1]", Range("augment.speed", "choice", ("[]", "[0.9,1.1]"))),
-    ("optimizer.lr=interval(1e-5,1e-3)", Range("optimizer.lr", "float", low=1e-5, high=1e-3)),
-    (LR, Range("optimizer.lr", "float", low=1e-5, high=1e-3, log=True)),
-    ("seed=range(1,5)", Range("seed", "int", low=1, high=4, step=1)),
-    ("seed=range(10,1,-3)", Range("seed", "int", low=4, high=10, step=3)),
-    ("optimizer.eps=range(0.1,0.4,0.1)", Range("optimizer.eps", "float", low=0.1, high=0.3, step=0.1)),
-    ("seed=shuffle(range(1,3))", Range("seed", "choice", ("1", "2"))),
-    ("schedule.warmup_steps=interval(10,100)", Range("schedule.warmup_steps", "int", low=10, high=100, step=1)),  # a key of whole numbers
-    ("model.config.x=int(interval(1,8))", Range("model.config.x", "int", low=1, high=8, step=1)),
-    ("trainer.average=tag(log, int(interval(1,64)))", Range("trainer.average", "int", low=1, high=64, step=1, log=True)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("seed=1,2", Range("seed", "choice", ("1", "2"))),
+        (
+            "trainer.batch_seconds=choice(100,200,400)",
+            Range("trainer.batch_seconds", "choice", ("100", "200", "400")),
+        ),
+        ("optimizer.clip_norm=null,1.0", Range("optimizer.clip_norm", "choice", ("null", "1.0"))),
+        ("augment.speed=[],[0.9,1.1]", Range("augment.speed", "choice", ("[]", "[0.9,1.1]"))),
+        ("optimizer.lr=interval(1e-5,1e-3)", Range("optimizer.lr", "float", low=1e-5, high=1e-3)),
+        (LR, Range("optimizer.lr", "float", low=1e-5, high=1e-3, log=True)),
+        ("seed=range(1,5)", Range("seed", "int", low=1, high=4, step=1)),
+        ("seed=range(10,1,-3)", Range("seed", "int", low=4, high=10, step=3)),
+        ("optimizer.eps=range(0.1,0.4,0.1)", Range("optimizer.eps", "float", low=0.1, high=0.3, step=0.1)),
+        ("seed=shuffle(range(1,3))", Range("seed", "choice", ("1", "2"))),
+        # a key of whole numbers
+        (
+            "schedule.warmup_steps=interval(10,100)",
+            Range("schedule.warmup_steps", "int", low=10, high=100, step=1),
+        ),
+        ("model.config.x=int(interval(1,8))", Range("model.config.x", "int", low=1, high=8, step=1)),
+        (
+            "trainer.average=tag(log, int(interval(1,64)))",
+            Range("trainer.average", "int", low=1, high=64, step=1, log=True),
+        ),
+    ],
+)
 def test_the_syntax_of_ranges(text, expected):
     fixed, (found,) = split_overrides(["seed=7" if not text.startswith("seed") else "dataset=demo", text])
     assert len(fixed) == 1 and found.values == expected.values
-    assert (found.name, found.kind, found.choices, found.log) == (expected.name, expected.kind, expected.choices, expected.log)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high)) and found.step == expected.step
+    assert (found.name, found.kind, found.choices, found.log) == (
+        expected.name,
+        expected.kind,
+        expected.choices,
+        expected.log,
+    )
+    assert (found.low, found.high) == pytest.approx(
+        (expected.low, expected.high)
+    ) and found.step == expected.step
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
@@ -56,11 +76,15 @@ def test_the_syntax_of_ranges(text, expected):
 def test_what_cannot_be_searched_is_told_before_anything_runs(here, capsys, arguments, words):
     assert main(["-m", *arguments]) == 2
     out, err = capsys.readouterr()
-    assert err.startswith("error: ") and "Traceback" not in err and [word for word in words if word not in err] == []
+    assert (
+        err.startswith("error: ")
+        and "Traceback" not in err
+        and [word for word in words if word not in err] == []
+    )
     assert not (here / "outputs").exists()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the file for W&B
 
 # What W&B draws from: https://docs.wandb.ai/guides/sweeps/sweep-config-keys, "distribution".
@@ -76,26 +100,38 @@ def written(here, capsys, *arguments):
     return yaml.safe_load(text)
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    (LR, {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-3}),
-    ("optimizer.weight_decay=interval(0.0,0.2)", {"distribution": "uniform", "min": 0.0, "max": 0.2}),
-    ("schedule.warmup_steps=interval(10,100)", {"distribution": "int_uniform", "min": 10, "max": 100}),
-    ("trainer.average=tag(log, int(interval(1,64)))", {"distribution": "q_log_uniform_values", "min": 1, "max": 64}),
-    ("trainer.average=range(1,6)", {"distribution": "int_uniform", "min": 1, "max": 5}),
-    ("trainer.average=range(1,5,2)", {"values": [1, 3]}), ("schedule.warmup_ratio=range(0,0.3,0.1)", {"values": [0.0, 0.1, 0.2]}),
-    ("optimizer.clip_norm=null,1.0", {"values": ["null", 1.0]}),
-    ("trainer.shortest_first=true,false", {"values": [True, False]}),
-    ("augment.speed=[],[0.9,1.1]", {"values": ["[]", "[0.9,1.1]"]}),
-    ("model=hubert-base,wavlm-base", {"values": ["hubert-base", "wavlm-base"]}),
-    ("experiment=hf-minds14,hf-timit/distilhubert", {"values": ["hf-minds14/wav2vec2-base", "hf-timit/distilhubert"]}),
-    ("model.config.hidden_size=64,128", {"values": [64, 128]}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (LR, {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-3}),
+        ("optimizer.weight_decay=interval(0.0,0.2)", {"distribution": "uniform", "min": 0.0, "max": 0.2}),
+        ("schedule.warmup_steps=interval(10,100)", {"distribution": "int_uniform", "min": 10, "max": 100}),
+        (
+            "trainer.average=tag(log, int(interval(1,64)))",
+            {"distribution": "q_log_uniform_values", "min": 1, "max": 64},
+        ),
+        ("trainer.average=range(1,6)", {"distribution": "int_uniform", "min": 1, "max": 5}),
+        ("trainer.average=range(1,5,2)", {"values": [1, 3]}),
+        ("schedule.warmup_ratio=range(0,0.3,0.1)", {"values": [0.0, 0.1, 0.2]}),
+        ("optimizer.clip_norm=null,1.0", {"values": ["null", 1.0]}),
+        ("trainer.shortest_first=true,false", {"values": [True, False]}),
+        ("augment.speed=[],[0.9,1.1]", {"values": ["[]", "[0.9,1.1]"]}),
+        ("model=hubert-base,wavlm-base", {"values": ["hubert-base", "wavlm-base"]}),
+        (
+            "experiment=hf-minds14,hf-timit/distilhubert",
+            {"values": ["hf-minds14/wav2vec2-base", "hf-timit/distilhubert"]},
+        ),
+        ("model.config.hidden_size=64,128", {"values": [64, 128]}),
+    ],
+)
 def test_what_wandb_is_to_draw_is_what_its_agent_can_type(here, capsys, text, expected):
     found = written(here, capsys, text)
     ((name, one),) = found["parameters"].items()
     assert name.lstrip("+") == text.partition("=")[0] and one == expected
     ends = [one[end] for end in ("min", "max") if end in one]
-    assert set(one) in ({"values"}, {"distribution", "min", "max"}) and all(isinstance(end, LEGAL[one["distribution"]]) for end in ends)
+    assert set(one) in ({"values"}, {"distribution", "min", "max"}) and all(
+        isinstance(end, LEGAL[one["distribution"]]) for end in ends
+    )
     for value in one.get("values", ends):  # as `wandb agent` makes a command line of it
         words = create_sweep_command_args({"args": {name: {"value": value}}})["args_no_hyphens"]
         assert main([*found["command"][4:-1], *words, "--cfg", "job", "-p", "seed"]) == 0, value
@@ -104,9 +140,22 @@ def test_what_wandb_is_to_draw_is_what_its_agent_can_type(here, capsys, text, ex
 def test_a_sweep_file_says_how_to_search_and_what_to_run(here, capsys):
     fixed = ["dataset=timit", "dataset.root=/data/TI MIT", "tracking=none"]
     found = written(here, capsys, *fixed, LR, "model=hubert-base,wavlm-base", "sweep.trials=30")
-    assert found["command"] == ["${env}", "${interpreter}", "-m", "asr_exp", "train", *fixed[:2], "tracking=wandb", "${args_no_hyphens}"]
+    assert found["command"] == [
+        "${env}",
+        "${interpreter}",
+        "-m",
+        "asr_exp",
+        "train",
+        *fixed[:2],
+        "tracking=wandb",
+        "${args_no_hyphens}",
+    ]
     assert create_sweep_command(found["command"])[-2:] == ["tracking=wandb", "${args_no_hyphens}"]
-    assert found["method"] == "bayes" and found["metric"] == {"name": "dev/wer", "goal": "minimize"} and found["run_cap"] == 30
+    assert (
+        found["method"] == "bayes"
+        and found["metric"] == {"name": "dev/wer", "goal": "minimize"}
+        and found["run_cap"] == 30
+    )
     assert found["early_terminate"]["type"] == "hyperband"
     assert "early_terminate" not in written(here, capsys, LR, "sweep.prune=false")
     assert written(here, capsys, LR, "sweep.sampler=random")["method"] == "random"

@@ -1,4 +1,6 @@
-"""Checkpoints through deaths at every moment, full disks and broken files; the lock of a run folder; averaged weights."""
+"""Checkpoints through deaths at every moment, full disks and broken files; the lock of a run folder; averaged
+weights.
+"""
 
 import errno
 import itertools
@@ -106,7 +108,8 @@ def test_a_death_at_any_step_leaves_the_old_or_the_new_one_whole(tmp_path, fate,
     assert all(one in (earlier, NEW) for one in found)
     if earlier:
         assert NEW in found and earlier in found
-        assert found == sorted(found, key=lambda one: one == NEW)  # once it is the new one, it stays the new one
+        # once it is the new one, it stays the new one
+        assert found == sorted(found, key=lambda one: one == NEW)
 
 
 def test_a_death_while_recovering_from_a_death(tmp_path, fate):
@@ -143,7 +146,9 @@ def test_nothing_to_recover(tmp_path):
 FULL = [
     OSError(errno.ENOSPC, "No space left on device"),
     SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
-    RuntimeError("[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file\n\nmore"),
+    RuntimeError(
+        "[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file\n\nmore"
+    ),
     MemoryError(),
 ]
 
@@ -199,13 +204,15 @@ def test_files_are_on_the_disk_before_the_folder_has_its_name(tmp_path, monkeypa
     order = []
     fsync = os.fsync
     rename = Path.rename
-    monkeypatch.setattr(os, "fsync", lambda handle: order.append(os.readlink(f"/proc/self/fd/{handle}")) or fsync(handle))
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: order.append(os.readlink(f"/proc/self/fd/{handle}")) or fsync(handle)
+    )
     monkeypatch.setattr(Path, "rename", lambda self, to: order.append("named") or rename(self, to))
     begin(tmp_path / "last", NEW)
     assert order[-1] == "named" and {Path(p).name for p in order[:-1]} >= set(NEW)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the lock
 
 HOLD = """
@@ -248,15 +255,24 @@ def test_a_run_folder_that_cannot_be_made(tmp_path):
         pass
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # state and weights
 
 
 def test_a_state_comes_back_as_it_was(tmp_path):
-    state = {"state": {"step": 3, "best": {"value": 0.25}}, "ema": [torch.randn(3)], "none": None, "scaler": {}}
+    state = {
+        "state": {"step": 3, "best": {"value": 0.25}},
+        "ema": [torch.randn(3)],
+        "none": None,
+        "scaler": {},
+    }
     save_state(tmp_path, state)
     loaded = load_state(tmp_path, torch.device("cpu"))
-    assert loaded["state"] == state["state"] and torch.equal(loaded["ema"][0], state["ema"][0]) and loaded["none"] is None
+    assert (
+        loaded["state"] == state["state"]
+        and torch.equal(loaded["ema"][0], state["ema"][0])
+        and loaded["none"] is None
+    )
 
 
 class Code:
@@ -302,7 +318,10 @@ def test_weights_come_back_as_they_were(tmp_path):
 def test_weights_that_do_not_fit_are_an_error_of_the_user(tmp_path, kind):
     path, net = tmp_path / "model.safetensors", network()
     if kind != "missing":
-        wrong = {"other shape": nn.Sequential(nn.Linear(4, 2), nn.LayerNorm(2)), "other names": nn.Linear(3, 2)}.get(kind, net)
+        wrong = {
+            "other shape": nn.Sequential(nn.Linear(4, 2), nn.LayerNorm(2)),
+            "other names": nn.Linear(3, 2),
+        }.get(kind, net)
         safetensors.torch.save_model(wrong, str(path))
     if kind in ("empty", "truncated"):
         path.write_bytes(path.read_bytes()[: 0 if kind == "empty" else -5])

@@ -10,8 +10,12 @@ from asr_exp.training import monitor as plateau
 from asr_exp.training.monitor import WINDOW, Recipe, TrainingMonitor, Window, diagnose
 
 TOKENS = ["a", "b", "|", "[UNK]", "[PAD]"]
-SMALL = ["model=tiny-random", "model.config.hidden_size=32", "model.config.intermediate_size=64",
-         "model.config.num_conv_pos_embedding_groups=2"]
+SMALL = [
+    "model=tiny-random",
+    "model.config.hidden_size=32",
+    "model.config.intermediate_size=64",
+    "model.config.num_conv_pos_embedding_groups=2",
+]
 
 
 def recipe(total=5000, settled=500, **more) -> Recipe:
@@ -33,14 +37,16 @@ def heard(recipe, windows, dev=1.0) -> list[tuple[int, str]]:
     return [(step, trouble[0]) for step, trouble in found if trouble]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # all blanks
 
 
 @pytest.mark.parametrize("leaves", [300, 700, 1000])
 def test_the_plateaus_of_published_runs_are_normal(leaves):
     """WER 1.0 for the first 300 to 1000 steps, with a warm-up of 500; then it falls."""
-    shown = curve(lambda s: window(s, blank=1.0 if s <= leaves else 0.75, loss=2.9 if s <= leaves else 1.0), 5000)
+    shown = curve(
+        lambda s: window(s, blank=1.0 if s <= leaves else 0.75, loss=2.9 if s <= leaves else 1.0), 5000
+    )
     for i, one in enumerate(shown):
         assert diagnose(recipe(), shown[: i + 1], 1.0 if one.step <= leaves + 100 else 0.6) is None
 
@@ -72,14 +78,25 @@ def test_what_has_learned_is_left_alone():
 def test_the_warning_says_what_was_seen_and_what_to_try():
     kind, text = diagnose(recipe(), curve(lambda s: window(s, blank=0.997, share=0.0), 1600), 1.0)
     assert kind == "plateau"
-    for part in ("Step 1600 of 5000", "99.7 %", "dev error rate still 100 %", "optimizer.lr=3e-05", "0.0003", "schedule.warmup_steps",
-                 "trainer.batch_seconds", "`check`"):
+    for part in (
+        "Step 1600 of 5000",
+        "99.7 %",
+        "dev error rate still 100 %",
+        "optimizer.lr=3e-05",
+        "0.0003",
+        "schedule.warmup_steps",
+        "trainer.batch_seconds",
+        "`check`",
+    ):
         assert part in text
     assert "freeze_front_end" not in text
-    assert "model.freeze_front_end=true" in diagnose(recipe(front_end_trained=True), curve(lambda s: window(s, blank=1.0), 1600), 1.0)[1]
+    assert (
+        "model.freeze_front_end=true"
+        in diagnose(recipe(front_end_trained=True), curve(lambda s: window(s, blank=1.0), 1600), 1.0)[1]
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # one label, and a loss that goes up
 
 
@@ -88,12 +105,16 @@ def test_one_label_and_nothing_else():
     found = heard(recipe(), stuck)
     assert found[0][1] == "one label" and 1500 < found[0][0] <= 1600
     assert "97 % of all labels emitted are the space" in diagnose(recipe(), stuck, 1.0)[1]
-    assert "'a'" in diagnose(recipe(), curve(lambda s: window(s, blank=0.6, label=0, share=0.97), 5000), 1.0)[1]
+    assert (
+        "'a'" in diagnose(recipe(), curve(lambda s: window(s, blank=0.6, label=0, share=0.97), 5000), 1.0)[1]
+    )
     assert heard(recipe(), curve(lambda s: window(s, blank=0.6, label=2, share=0.3), 5000)) == []
 
 
 def test_a_loss_that_goes_up_is_seen_at_any_step():
-    up = curve(lambda s: window(s, loss=3.0 if s < 200 else 0.6), 400) + curve(lambda s: window(s, loss=2.8), 600, start=450)
+    up = curve(lambda s: window(s, loss=3.0 if s < 200 else 0.6), 400) + curve(
+        lambda s: window(s, loss=2.8), 600, start=450
+    )
     found = heard(recipe(), up, dev=0.4)
     assert found[0] == (500, "diverging")
     text = diagnose(recipe(), up, 0.4)[1]
@@ -102,7 +123,14 @@ def test_a_loss_that_goes_up_is_seen_at_any_step():
 
 def test_losses_that_wander_do_not_diverge():
     rng = random.Random(0)
-    assert heard(recipe(), curve(lambda s: window(s, loss=3 * 0.9 ** (s / 100) + rng.uniform(0, 0.02)), 5000), dev=0.1) == []
+    assert (
+        heard(
+            recipe(),
+            curve(lambda s: window(s, loss=3 * 0.9 ** (s / 100) + rng.uniform(0, 0.02)), 5000),
+            dev=0.1,
+        )
+        == []
+    )
     spike = curve(lambda s: window(s, loss=3.0 if s in (50, 800) else 0.5), 1500)
     assert heard(recipe(), spike, dev=0.3) == []  # one bad window is not a trend
 
@@ -114,14 +142,16 @@ def test_longer_utterances_cost_more():
     assert heard(recipe(), rising, dev=0.9)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # following a run
 
 
 def steps(first, last, blank=1.0):
     counts = [0.0, 1.0 - blank, 0.0, 0.0, blank]
     made = range(first, last + 1)
-    return [{"step": s, "train/loss": 3.0, "train/blank_ratio": blank} for s in made], [[100 * c for c in counts] for _ in made]
+    return [{"step": s, "train/loss": 3.0, "train/blank_ratio": blank} for s in made], [
+        [100 * c for c in counts] for _ in made
+    ]
 
 
 @pytest.mark.parametrize("flush", [1, 7, 10, 130])
@@ -147,14 +177,29 @@ def test_steps_without_a_loss_do_no_harm():
 
 
 def test_a_run_that_cannot_learn_is_told_so_once(corpus, tmp_path, monkeypatch):
-    """The label counts of real steps: with a learning rate of next to nothing, what the first weights emit stays."""
+    """The label counts of real steps: with a learning rate of next to nothing, what the first weights emit
+    stays.
+    """
     monkeypatch.setattr(plateau, "WINDOW", 5)
     monkeypatch.setattr(plateau, "QUIET", (5, 5))
     monkeypatch.setattr(plateau, "ONE_LABEL", 0.0)
     monkeypatch.setattr(plateau, "ALL_BLANK", 0.0)
-    folder = run(*corpus, *SMALL, *QUIET, "trainer.max_steps=40", "trainer.eval_every=20", "trainer.batch_seconds=6",
-                 "optimizer.lr=1e-9", "schedule.warmup_steps=0", cwd=tmp_path)
+    folder = run(
+        *corpus,
+        *SMALL,
+        *QUIET,
+        "trainer.max_steps=40",
+        "trainer.eval_every=20",
+        "trainer.batch_seconds=6",
+        "optimizer.lr=1e-9",
+        "schedule.warmup_steps=0",
+        cwd=tmp_path,
+    )
     told = [line for line in (folder / "train.log").read_text().splitlines() if "WARNING Step" in line]
     assert len(told) == 1 and "Step 10 of 40" in told[0] and "optimizer.lr=" in told[0]
     assert all("warning" not in key for line in lines(folder / "metrics.jsonl") for key in line)
-    assert all(0 <= line["train/blank_ratio"] <= 1 for line in lines(folder / "metrics.jsonl") if "train/blank_ratio" in line)
+    assert all(
+        0 <= line["train/blank_ratio"] <= 1
+        for line in lines(folder / "metrics.jsonl")
+        if "train/blank_ratio" in line
+    )

@@ -1,4 +1,6 @@
-"""Schedules against transformers and fairseq's definition; gradients over two processes against one; groups, clipping, averages."""
+"""Schedules against transformers and fairseq's definition; gradients over two processes against one; groups,
+clipping, averages.
+"""
 
 import math
 
@@ -22,7 +24,7 @@ def network():
     return nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 5, bias=False), nn.Linear(5, 3))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # schedules
 
 
@@ -35,7 +37,8 @@ def test_the_schedules_of_transformers(name, total, warmup):
     theirs = make(torch.optim.SGD([torch.zeros(1)], lr=1.0), warmup, total).lr_lambdas[0]
     ours = make_schedule(name, total, warmup, 0.5, 0.3, 0.0)
     for step in range(1, total + 1):
-        # They use 0 for the first step and s - 1 of warm-up for step s; ours wastes no step, and decays just as theirs.
+        # They use 0 for the first step and s - 1 of warm-up for step s; ours wastes no step, and decays just
+        # as theirs.
         assert ours(step) == pytest.approx(theirs(step) if step <= warmup else theirs(step - 1), abs=1e-12)
 
 
@@ -58,11 +61,17 @@ def test_constant_stays_at_the_peak_after_its_warm_up():
 
 
 def fairseq(updates, total, ratios, final):
-    """fairseq's tri_stage_lr_scheduler.py, less the warm-up, for a peak of 1: the rate after `updates` updates."""
+    """fairseq's tri_stage_lr_scheduler.py, less the warm-up, for a peak of 1: the rate after `updates`
+    updates.
+    """
     warmup, hold, decay = (int(total * r) for r in ratios)
     if updates <= warmup + hold:
         return 1.0
-    return math.exp(math.log(final) / decay * (updates - warmup - hold)) if updates <= warmup + hold + decay else final
+    return (
+        math.exp(math.log(final) / decay * (updates - warmup - hold))
+        if updates <= warmup + hold + decay
+        else final
+    )
 
 
 @pytest.mark.parametrize("final", [0.05, 0.01])
@@ -87,23 +96,35 @@ def test_unknown_names_are_errors_with_the_nearest_name():
         make_optimizer(network(), **{**ADAMW, "name": "adam"}, lr_scale={})
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # optimizers
 
 
 def named_groups(net, optimizer):
     names = {id(p): n for n, p in net.named_parameters()}
-    return {names[id(p)]: (g["lr"], g["peak_lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+    return {
+        names[id(p)]: (g["lr"], g["peak_lr"], g["weight_decay"])
+        for g in optimizer.param_groups
+        for p in g["params"]
+    }
 
 
 def test_biases_and_norms_do_not_decay_and_patterns_scale_the_rate():
     net = network()
     net[2].requires_grad_(False)
     optimizer = make_optimizer(net, **ADAMW, lr_scale={"0.*": 0.5, "*.bias": 0.1})
-    expected = {"0.weight": (0.5, 0.01), "0.bias": (0.05, 0), "1.weight": (1, 0), "1.bias": (0.1, 0), "3.weight": (1, 0.01)}
+    expected = {
+        "0.weight": (0.5, 0.01),
+        "0.bias": (0.05, 0),
+        "1.weight": (1, 0),
+        "1.bias": (0.1, 0),
+        "3.weight": (1, 0.01),
+    }
     expected["3.bias"] = (0.1, 0)
     found = named_groups(net, optimizer)
-    assert found == {n: (pytest.approx(0.1 * f), pytest.approx(0.1 * f), decay) for n, (f, decay) in expected.items()}
+    assert found == {
+        n: (pytest.approx(0.1 * f), pytest.approx(0.1 * f), decay) for n, (f, decay) in expected.items()
+    }
 
 
 def test_a_pattern_that_names_nothing_is_an_error():
@@ -115,7 +136,10 @@ def test_a_pattern_that_names_nothing_is_an_error():
 def test_steps_are_those_of_torch(name):
     net, other = network(), network()
     ours = make_optimizer(net, **{**ADAMW, "name": name}, lr_scale={})
-    decays = [{"params": [p for p in other.parameters() if (p.ndim > 1) == heavy], "weight_decay": 0.01 * heavy} for heavy in (True, False)]
+    decays = [
+        {"params": [p for p in other.parameters() if (p.ndim > 1) == heavy], "weight_decay": 0.01 * heavy}
+        for heavy in (True, False)
+    ]
     theirs = {
         "adamw": lambda: torch.optim.AdamW(decays, lr=0.1, betas=(0.9, 0.98), eps=1e-8),
         "sgd": lambda: torch.optim.SGD(decays, lr=0.1, momentum=0.9, nesterov=True),
@@ -144,14 +168,24 @@ def test_clipping_is_that_of_torch(largest):
         assert one.grad is None or torch.allclose(one.grad, two.grad)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# over ranks: (utterances of rank 0, utterances of rank 1, layer used) a step; 4 has nothing on rank 1, 3 drops a layer everywhere
+# ------------------------------------------------------------------------------------------------------------
+# over ranks: (utterances of rank 0, utterances of rank 1, layer used) a step; 4 has nothing on rank 1,
+# 3 drops a layer everywhere
 
-STEPS = [([0, 1], [2], True), ([3], [4, 5, 6], True), ([7, 1], [0, 2], False), ([5, 6], [], True), ([2], [3], False), ([4], [1], True)]
+STEPS = [
+    ([0, 1], [2], True),
+    ([3], [4, 5, 6], True),
+    ([7, 1], [0, 2], False),
+    ([5, 6], [], True),
+    ([2], [3], False),
+    ([4], [1], True),
+]
 
 
 def train(rank, world, messages=()):
-    """The parameters that are learned, and the messages that each step sent before its last backward pass was over."""
+    """The parameters that are learned, and the messages that each step sent before its last backward pass was
+    over.
+    """
     net, early = network(), []
     unused = nn.Parameter(torch.ones(3, 3))  # by any rank, ever
     parameters = [unused, *net.parameters()]
@@ -184,7 +218,12 @@ def one_rank(rank, folder):
     for bucket in (1, 100, BUCKET):  # bytes: a message for each, for some, for all
         gradients.BUCKET = bucket
         results[bucket], results[f"early {bucket}"] = train(rank, 2, messages)
-    given = [nn.Parameter(torch.zeros(3, 4)), nn.Parameter(torch.zeros(5)), nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(2))]
+    given = [
+        nn.Parameter(torch.zeros(3, 4)),
+        nn.Parameter(torch.zeros(5)),
+        nn.Parameter(torch.zeros(())),
+        nn.Parameter(torch.zeros(2)),
+    ]
     given[0].grad = (torch.arange(12.0).view(4, 3) * (rank + 1)).T  # not contiguous
     given[1].grad = None if rank else torch.ones(5)
     given[2].grad = torch.tensor(2.0 + rank)
@@ -195,7 +234,9 @@ def one_rank(rank, folder):
 
 
 def fork_ranks(_, folder):
-    """Two ranks for one import of torch: forked off a process that has not computed yet, as torch's threads want it."""
+    """Two ranks for one import of torch: forked off a process that has not computed yet, as torch's threads
+    want it.
+    """
     torch.multiprocessing.start_processes(one_rank, (folder,), nprocs=2, start_method="fork")
 
 
@@ -207,16 +248,19 @@ def test_two_ranks_learn_what_one_learns(tmp_path):
         for mine, theirs, expected in zip(ranks[0][bucket], ranks[1][bucket], alone, strict=True):
             assert torch.equal(mine, theirs)
             assert torch.allclose(mine, expected, rtol=1e-5, atol=1e-6)
-    # A message for each of the seven parameters of the network, during the last pass; what nobody uses is left, and all where none is made.
+    # A message for each of the seven parameters of the network, during the last pass; what nobody uses is
+    # left, and all where none is made.
     assert ranks[0]["early 1"] == [7] * 6 and ranks[1]["early 1"] == [7, 7, 7, 0, 7, 7]
     assert ranks[0][f"early {BUCKET}"] == [0] * 6  # one message, with the unused one in it
     for rank in ranks:
         first, second, third, fourth = rank["given"]
-        assert torch.equal(first, (3 * torch.arange(12.0).view(4, 3)).T) and torch.equal(second, torch.ones(5))
+        assert torch.equal(first, (3 * torch.arange(12.0).view(4, 3)).T) and torch.equal(
+            second, torch.ones(5)
+        )
         assert third.item() == 5.0 and torch.equal(fourth, torch.zeros(2))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the moving average
 
 

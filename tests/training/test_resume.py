@@ -1,4 +1,6 @@
-"""Killed at any moment, asked to leave, started twice: the same command goes on to the curve and the scores of the run left alone."""
+"""Killed at any moment, asked to leave, started twice: the same command goes on to the curve and the scores
+of the run left alone.
+"""
 
 import contextlib
 import random
@@ -8,10 +10,32 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import QUIET, SMALL, Fork, fork, intercept, killed_at, lines, result, run, run_folder, signalled_at, wait_for
+from harness import (
+    QUIET,
+    SMALL,
+    Fork,
+    fork,
+    intercept,
+    killed_at,
+    lines,
+    result,
+    run,
+    run_folder,
+    signalled_at,
+    wait_for,
+)
 
-SHORT = [*SMALL, "trainer.max_steps=18", "trainer.eval_every=6", "trainer.log_every=2", "trainer.batch_seconds=6", "optimizer.lr=3e-3",
-         "augment.mask_time_prob=0.2", "augment.mask_time_length=3", *QUIET]  # fmt: skip
+SHORT = [
+    *SMALL,
+    "trainer.max_steps=18",
+    "trainer.eval_every=6",
+    "trainer.log_every=2",
+    "trainer.batch_seconds=6",
+    "optimizer.lr=3e-3",
+    "augment.mask_time_prob=0.2",
+    "augment.mask_time_length=3",
+    *QUIET,
+]
 # Everything a checkpoint has to bring back: moments, averages, layerdrop, dropout, kept weights.
 ALL = {
     "plain": [],
@@ -38,13 +62,22 @@ def whole(corpus, tmp_path_factory):
 
 def same(one: Path, two: Path) -> None:
     assert (one / "metrics.jsonl").read_bytes() == (two / "metrics.jsonl").read_bytes()
-    for name in ("hypotheses.test.jsonl", "hypotheses.dev.jsonl", "losses.train.jsonl", "checkpoints/best/model.safetensors"):
+    for name in (
+        "hypotheses.test.jsonl",
+        "hypotheses.dev.jsonl",
+        "losses.train.jsonl",
+        "checkpoints/best/model.safetensors",
+    ):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
     a, b = result(one), result(two)
     assert a["status"] == b["status"] == "finished"
     assert all(a[k] == b[k] for k in ("splits", "best", "protocol", "signature"))
-    assert sorted(p.name for p in one.iterdir() if p.name != ".lock") == sorted(p.name for p in two.iterdir() if p.name != ".lock")
-    assert sorted(p.name for p in (one / "checkpoints").iterdir()) == sorted(p.name for p in (two / "checkpoints").iterdir())
+    assert sorted(p.name for p in one.iterdir() if p.name != ".lock") == sorted(
+        p.name for p in two.iterdir() if p.name != ".lock"
+    )
+    assert sorted(p.name for p in (one / "checkpoints").iterdir()) == sorted(
+        p.name for p in (two / "checkpoints").iterdir()
+    )
 
 
 @pytest.mark.slow
@@ -77,18 +110,26 @@ def torn_line(call: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ALL)
 def test_killed_again_and_again(whole, corpus, tmp_path, what):
-    """Before the first checkpoint, within a step, while weights are written, before and between the renames, half-way through a line ..."""
+    """Before the first checkpoint, within a step, while weights are written, before and between the renames,
+    half-way through a line ...
+    """
     overrides = [*corpus, *SHORT, *ALL[what]]
     deaths: list[tuple] = [
         (killed_at, f"{TRAIN}.train_step", 4),  # nothing saved yet
-        (killed_at, "asr_exp.core.files._flush", 2),  # best of step 6 is there, last is all written but for its name
-        (killed_at, f"{CHECKPOINT}.save_state", 1) if what == "plain" else (killed_at, "asr_exp.model.recogniser.Recogniser.save", 2, True),
+        # best of step 6 is there, last is all written but for its name
+        (killed_at, "asr_exp.core.files._flush", 2),
+        (
+            (killed_at, f"{CHECKPOINT}.save_state", 1)
+            if what == "plain"
+            else (killed_at, "asr_exp.model.recogniser.Recogniser.save", 2, True)
+        ),
         (killed_at, f"{TRAIN}.train_step", 9),
         (torn_line, 9),
         (killed_at, f"{TRAIN}.score", 1, True),  # step 12 is scored, its best saved, and forgotten
         (killed_at, "pathlib.Path.rename", 3 if what == "average" else 2, True),
         (killed_at, f"{TRAIN}.train_step", 2),
-        (killed_at, "asr_exp.commands.train.command.load_weights", 1),  # trained; the test split is not scored
+        # trained; the test split is not scored
+        (killed_at, "asr_exp.commands.train.command.load_weights", 1),
         (killed_at, "asr_exp.commands.train.command.write_result", 1),
     ]
     for death in deaths:
@@ -125,7 +166,8 @@ def test_killed_at_random_moments(whole, corpus, tmp_path):
 def test_killed_between_the_renames(corpus, tmp_path):
     """The old checkpoint is away, the new one has not its name yet."""
     overrides = [*corpus, *SHORT]
-    fork(*overrides, cwd=tmp_path, patch=(killed_at, "pathlib.Path.rename", 5, True), status=-9)  # best, last; then best moved away
+    # best, last; then best moved away
+    fork(*overrides, cwd=tmp_path, patch=(killed_at, "pathlib.Path.rename", 5, True), status=-9)
     left = sorted(p.name for p in (run_folder(tmp_path) / "checkpoints").iterdir())
     assert left in (["best.new", "best.old", "last"], ["best", "last.new", "last.old"])
     assert "Going on from step" in fork(*overrides, cwd=tmp_path)
@@ -134,18 +176,25 @@ def test_killed_between_the_renames(corpus, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_asked_to_leave(whole, corpus, tmp_path, number):
     overrides = [*corpus, *SHORT]
-    out = fork(*overrides, cwd=tmp_path, patch=(signalled_at, f"{TRAIN}.train_step", number, 8), status=128 + number)
+    out = fork(
+        *overrides, cwd=tmp_path, patch=(signalled_at, f"{TRAIN}.train_step", number, 8), status=128 + number
+    )
     folder = run_folder(tmp_path)
     assert "Stopped at step 8 of 18 and saved" in out and "Traceback" not in out
     assert result(folder)["status"] == "stopped"
     assert (folder / "checkpoints/last/training_state.pt").exists()
-    assert [line["step"] for line in lines(folder / "metrics.jsonl") if "train/loss" in line] == list(range(1, 9))
+    assert [line["step"] for line in lines(folder / "metrics.jsonl") if "train/loss" in line] == list(
+        range(1, 9)
+    )
     assert "Going on from step 8" in fork(*overrides, cwd=tmp_path)
     same(whole(overrides), folder)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["asr_exp.builders.data.prepare_split", "asr_exp.commands.train.command.load_weights", f"{TRAIN}.score"])
+@pytest.mark.parametrize(
+    "where",
+    ["asr_exp.builders.data.prepare_split", "asr_exp.commands.train.command.load_weights", f"{TRAIN}.score"],
+)
 def test_asked_to_leave_between_steps(whole, corpus, tmp_path, where):
     """While data is prepared, while dev is scored, before test is: it leaves as well, and nothing is lost."""
     overrides = [*corpus, *SHORT]
@@ -163,7 +212,12 @@ def test_a_second_process_is_refused(corpus, tmp_path):
     beside = tmp_path / "beside"
     beside.mkdir()
     for command in ([], ["evaluate", f"run={folder}"]):
-        out = fork(*command, *(QUIET if command else [*overrides, f"output_root={tmp_path / 'outputs'}"]), cwd=beside, status=2)
+        out = fork(
+            *command,
+            *(QUIET if command else [*overrides, f"output_root={tmp_path / 'outputs'}"]),
+            cwd=beside,
+            status=2,
+        )
         assert "Another process is at work in" in out and "Traceback" not in out
     first.wait()
     assert result(folder)["status"] == "finished"
@@ -189,7 +243,11 @@ def stopped(whole, corpus, tmp_path):
 def said(overrides: list[str], cwd: Path, capsys: pytest.CaptureFixture) -> str:
     run(*overrides, cwd=cwd, status=2)
     err = capsys.readouterr().err
-    assert err.startswith("error: ") and len([x for x in err.splitlines() if x.startswith("error")]) == 1 and "Traceback" not in err
+    assert (
+        err.startswith("error: ")
+        and len([x for x in err.splitlines() if x.startswith("error")]) == 1
+        and "Traceback" not in err
+    )
     return err
 
 
@@ -210,7 +268,11 @@ def test_other_data_is_refused(tmp_path, corpus, capsys):
     source = Path(corpus[1].partition("=")[2]).parent
     copy = tmp_path / "copy"
     shutil.copytree(source, copy)
-    overrides = ["dataset=csv", *(f"dataset.{split}={copy / split}.csv" for split in ("train", "dev", "test")), *SHORT]
+    overrides = [
+        "dataset=csv",
+        *(f"dataset.{split}={copy / split}.csv" for split in ("train", "dev", "test")),
+        *SHORT,
+    ]
     fork(*overrides, cwd=tmp_path, patch=(signalled_at, f"{TRAIN}.train_step", signal.SIGTERM, 8), status=143)
     good = (copy / "train.csv").read_text()
     (copy / "train.csv").write_text(good.replace("ba", "di", 1))
@@ -224,7 +286,9 @@ def test_other_data_is_refused(tmp_path, corpus, capsys):
 @pytest.mark.slow
 def test_early_stopping_survives_a_kill(whole, corpus, tmp_path):
     overrides = [*corpus, *SHORT, "trainer.patience=1", "optimizer.lr=1e-12", "trainer.eval_every=2"]
-    fork(*overrides, cwd=tmp_path, patch=(killed_at, "asr_exp.commands.train.command.load_weights"), status=-9)
+    fork(
+        *overrides, cwd=tmp_path, patch=(killed_at, "asr_exp.commands.train.command.load_weights"), status=-9
+    )
     fork(*overrides, cwd=tmp_path)
     assert result(whole(overrides))["train"]["steps"] < 18
     same(whole(overrides), run_folder(tmp_path))

@@ -21,15 +21,24 @@ def sound(seconds=0.1):
 
 
 def tracker_of(name, folder, **settings):
-    return make_tracker(name, folder=folder, run_id="abc123", run_name="a run", config=CONFIG, project="asr_exp", **settings)
+    return make_tracker(
+        name, folder=folder, run_id="abc123", run_name="a run", config=CONFIG, project="asr_exp", **settings
+    )
 
 
 def table(audio=True):
-    one = {"id": "u1", "reference": "a b", "hypothesis": "a", "rate": 0.5, "audio": sound() if audio else None, "sample_rate": 16000}
+    one = {
+        "id": "u1",
+        "reference": "a b",
+        "hypothesis": "a",
+        "rate": 0.5,
+        "audio": sound() if audio else None,
+        "sample_rate": 16000,
+    }
     return [one, {**one, "id": "u2", "reference": "übung | x", "audio": None}]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # metrics.jsonl
 
 
@@ -40,7 +49,10 @@ def lines(path):
 def test_a_line_is_on_the_disk_as_soon_as_it_is_written(tmp_path):
     metrics = MetricsFile(tmp_path / "metrics.jsonl", 0)
     metrics.write([{"step": 1, "train/loss": 2.5}, {"step": 2, "train/loss": None}])
-    assert lines(tmp_path / "metrics.jsonl") == [{"step": 1, "train/loss": 2.5}, {"step": 2, "train/loss": None}]
+    assert lines(tmp_path / "metrics.jsonl") == [
+        {"step": 1, "train/loss": 2.5},
+        {"step": 2, "train/loss": None},
+    ]
     metrics.write([])
     metrics.write([{"step": 2, "dev/wer": 0.5}])
     assert metrics.lines == len(lines(tmp_path / "metrics.jsonl")) == 3
@@ -74,7 +86,7 @@ def test_a_run_that_starts_afresh_keeps_nothing(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == ""
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # Weights & Biases
 
 
@@ -88,7 +100,9 @@ def no_account(tmp_path, monkeypatch):
 
 
 def records(folder):
-    """The records of an offline run: a LevelDB log, blocks of 32 KiB after 7 bytes of heading, records in pieces of (crc, length, kind)."""
+    """The records of an offline run: a LevelDB log, blocks of 32 KiB after 7 bytes of heading, records in
+    pieces of (crc, length, kind).
+    """
     from wandb.proto.wandb_internal_pb2 import Record
 
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
@@ -108,7 +122,9 @@ def records(folder):
             whole = b""
 
 
-def test_without_a_key_wandb_records_offline_and_says_so_in_one_line(tmp_path, no_account, caplog, monkeypatch):
+def test_without_a_key_wandb_records_offline_and_says_so_in_one_line(
+    tmp_path, no_account, caplog, monkeypatch
+):
     monkeypatch.setattr(logging.getLogger("asr_exp"), "propagate", True)
     with caplog.at_level(logging.INFO, "asr_exp"):
         tracker = tracker_of("wandb", tmp_path / "run", tags=["x"])
@@ -122,19 +138,36 @@ def test_without_a_key_wandb_records_offline_and_says_so_in_one_line(tmp_path, n
     (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     assert caplog.records[-1].getMessage().endswith(f"wandb sync {os.path.relpath(folder)}")
     found, deadline = [], time.monotonic() + 20
-    while not any(r.HasField("exit") for r in found) and time.monotonic() < deadline:  # W&B's own process writes it
+    # W&B's own process writes it
+    while not any(r.HasField("exit") for r in found) and time.monotonic() < deadline:
         time.sleep(0.05)
         found = list(records(tmp_path / "run"))
     (run,) = [r.run for r in found if r.HasField("run")]
-    assert (run.run_id, run.display_name, run.project, list(run.tags)) == ("abc123", "a run", "asr_exp", ["x"])
+    assert (run.run_id, run.display_name, run.project, list(run.tags)) == (
+        "abc123",
+        "a run",
+        "asr_exp",
+        ["x"],
+    )
     assert {c.key: json.loads(c.value_json) for c in run.config.update if c.key != "_wandb"} == CONFIG
-    history = [{i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in r.history.item} for r in found if r.HasField("history")]
-    assert [(h["_step"], h.get("train/loss"), h.get("dev/wer")) for h in history] == [(1, 2.5, None), (2, None, 0.75)]
+    history = [
+        {i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in r.history.item}
+        for r in found
+        if r.HasField("history")
+    ]
+    assert [(h["_step"], h.get("train/loss"), h.get("dev/wer")) for h in history] == [
+        (1, 2.5, None),
+        (2, None, 0.75),
+    ]
     assert history[1]["dev/hypotheses.nrows"] == 2
     sent = [c for r in found for c in r.artifact.manifest.contents]  # what `wandb sync` will upload
     (heard,) = [soundfile.read(c.local_path, dtype="int16") for c in sent if c.path.endswith(".wav")]
     assert heard[1] == 16000 and np.abs(heard[0] - sound()).max() <= 1
-    (shown,) = [json.loads(Path(c.local_path).read_text(encoding="utf-8")) for c in sent if c.path.endswith(".table.json")]
+    (shown,) = [
+        json.loads(Path(c.local_path).read_text(encoding="utf-8"))
+        for c in sent
+        if c.path.endswith(".table.json")
+    ]
     assert shown["columns"] == ["id", "reference", "hypothesis", "rate", "audio"]
     assert [row[:4] for row in shown["data"]] == [["u1", "a b", "a", 0.5], ["u2", "übung | x", "a", 0.5]]
 
@@ -163,30 +196,47 @@ def test_a_key_or_a_mode_of_the_users_decides(tmp_path, no_account, monkeypatch)
     assert mode() == ("disabled", None)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # TensorBoard
 
 
 def test_tensorboard_reads_what_was_logged(tmp_path):
-    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="needs the extra asr_exp[tensorboard]")
+    reader = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator",
+        reason="needs the extra asr_exp[tensorboard]",
+    )
     tracker = tracker_of("tensorboard", tmp_path)
     for step in (1, 2, 3):
         tracker.log({"train/loss": 1 / step, "dev/wer": None, "train/word": "no number"}, step)
     tracker.table("dev/hypotheses", table(), 3)
     tracker.finish({"test/wer": 0.5}, failed=False)
-    events = reader.EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={reader.TENSORS: 0, reader.AUDIO: 0})
+    events = reader.EventAccumulator(
+        str(tmp_path / "tensorboard"), size_guidance={reader.TENSORS: 0, reader.AUDIO: 0}
+    )
     events.Reload()
     assert events.Tags()["scalars"] == ["train/loss"]
-    assert [(e.step, pytest.approx(e.value)) for e in events.Scalars("train/loss")] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    assert [(e.step, pytest.approx(e.value)) for e in events.Scalars("train/loss")] == [
+        (1, 1.0),
+        (2, 0.5),
+        (3, 1 / 3),
+    ]
     (heard,) = [e for tag in events.Tags()["audio"] for e in events.Audio(tag)]
     assert heard.sample_rate == 16000 and heard.length_frames == 1600
-    texts = {tag: events.Tensors(tag)[0].tensor_proto.string_val[0].decode() for tag in events.Tags()["tensors"]}
-    assert "übung" in texts["dev/hypotheses/text_summary"] and '"name": "tiny"' in texts["config/text_summary"]
+    texts = {
+        tag: events.Tensors(tag)[0].tensor_proto.string_val[0].decode() for tag in events.Tags()["tensors"]
+    }
+    assert (
+        "übung" in texts["dev/hypotheses/text_summary"] and '"name": "tiny"' in texts["config/text_summary"]
+    )
 
 
 def test_tensorboard_shows_a_step_that_is_made_again_once(tmp_path):
-    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="needs the extra asr_exp[tensorboard]")
-    for steps, loss in ((range(1, 6), 1.0), (range(4, 7), 2.0), ((), 0.0)):  # killed after step 5, gone on from 3; from the end
+    reader = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator",
+        reason="needs the extra asr_exp[tensorboard]",
+    )
+    # killed after step 5, gone on from 3; from the end
+    for steps, loss in ((range(1, 6), 1.0), (range(4, 7), 2.0), ((), 0.0)):
         tracker = tracker_of("tensorboard", tmp_path)
         for step in steps:
             tracker.log({"train/loss": loss}, step)
@@ -195,10 +245,17 @@ def test_tensorboard_shows_a_step_that_is_made_again_once(tmp_path):
         time.sleep(1.1)  # files are read in the order of their names, which have seconds
     events = reader.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0), (5, 2.0), (6, 2.0)]
+    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [
+        (1, 1.0),
+        (2, 1.0),
+        (3, 1.0),
+        (4, 2.0),
+        (5, 2.0),
+        (6, 2.0),
+    ]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # by name
 
 

@@ -1,4 +1,6 @@
-"""The training loop: what a step does to the weights, what it must not depend on, and a curve that a refactor must not move."""
+"""The training loop: what a step does to the weights, what it must not depend on, and a curve that a refactor
+must not move.
+"""
 
 import json
 import os
@@ -23,7 +25,13 @@ from asr_exp.training import loop as training
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny.json"
 STILL = ["augment=none"]
-STEPS = ["trainer.max_steps=8", "trainer.eval_every=8", "trainer.log_every=1", "trainer.batch_seconds=6", "optimizer.lr=3e-3"]
+STEPS = [
+    "trainer.max_steps=8",
+    "trainer.eval_every=8",
+    "trainer.log_every=1",
+    "trainer.batch_seconds=6",
+    "optimizer.lr=3e-3",
+]
 ALONE = Runtime(0, 0, 1, torch.device("cpu"), "fp32")
 
 
@@ -36,7 +44,9 @@ def job(corpus):
         data = build_data(config)
         tokenizer = build_tokenizer(config, data)
         model = build_recogniser(config, tokenizer, ALONE)
-        return build_training(config, build_split(config, data, "train", tokenizer, model, False), tokenizer, model, ALONE)
+        return build_training(
+            config, build_split(config, data, "train", tokenizer, model, False), tokenizer, model, ALONE
+        )
 
     return make
 
@@ -57,28 +67,39 @@ def gradients(job: training.Job, step: int, monkeypatch: pytest.MonkeyPatch) -> 
     """The gradient that a step hands to the optimizer."""
     found: list[torch.Tensor] = []
     with monkeypatch.context() as patch:
-        patch.setattr(training, "step_if_finite", lambda *_: found.append(torch.cat([p.grad.flatten() for p in job.trained])))
+        patch.setattr(
+            training,
+            "step_if_finite",
+            lambda *_: found.append(torch.cat([p.grad.flatten() for p in job.trained])),
+        )
         steps(job, step)
     return found[0]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the curve
 
 
 def test_the_golden_curve(corpus, tmp_path):
-    """Masks, dropout, speeds and all. Where another curve is meant, run once with ASR_EXP_GOLDEN=write, and say why in the commit.
+    """Masks, dropout, speeds and all. Where another curve is meant, run once with ASR_EXP_GOLDEN=write, and
+    say why in the commit.
 
-    Random weights and layerdrop are drawn by transformers, now and then another way (5.22 and 5.23): its release is kept too.
+    Random weights and layerdrop are drawn by transformers, now and then another way (5.22 and 5.23): its
+    release is kept too.
     """
-    found, release = losses(run(*corpus, *SMALL, *STEPS, *QUIET, cwd=tmp_path)), version("transformers").rpartition(".")[0]
+    found, release = (
+        losses(run(*corpus, *SMALL, *STEPS, *QUIET, cwd=tmp_path)),
+        version("transformers").rpartition(".")[0],
+    )
     if os.environ.get("ASR_EXP_GOLDEN") == "write":
         GOLDEN.parent.mkdir(exist_ok=True)
         GOLDEN.write_text(json.dumps({"transformers": release, "train/loss": found}, indent=1) + "\n")
     golden = json.loads(GOLDEN.read_text())
     same = found == pytest.approx(golden["train/loss"], rel=1e-3)
     if not same and release != golden["transformers"]:
-        pytest.skip(f"the curve is that of transformers {golden['transformers']}; {release} draws other numbers")
+        pytest.skip(
+            f"the curve is that of transformers {golden['transformers']}; {release} draws other numbers"
+        )
     assert found == pytest.approx(golden["train/loss"], rel=1e-3)
 
 
@@ -93,24 +114,34 @@ def test_the_loss_falls_and_every_step_has_its_line(corpus, tmp_path):
     folder = run(*corpus, *SMALL, *STEPS, *QUIET, *STILL, "trainer.max_steps=30", cwd=tmp_path)
     curve = [line for line in lines(folder / "metrics.jsonl") if "train/loss" in line]
     assert [line["step"] for line in curve] == list(range(1, 31))
-    assert np.mean([line["train/loss"] for line in curve[-5:]]) < 0.8 * np.mean([line["train/loss"] for line in curve[:5]])
+    assert np.mean([line["train/loss"] for line in curve[-5:]]) < 0.8 * np.mean(
+        [line["train/loss"] for line in curve[:5]]
+    )
     assert all(0 <= line["train/blank_ratio"] <= 1 and line["train/grad_norm"] > 0 for line in curve)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # what a step does not depend on
 
 
-@pytest.mark.parametrize("more", [[], ["augment.mask_time_prob=0.3", "augment.mask_feature_prob=0.2", "augment.layerdrop=0.5"]])
+@pytest.mark.parametrize(
+    "more", [[], ["augment.mask_time_prob=0.3", "augment.mask_feature_prob=0.2", "augment.layerdrop=0.5"]]
+)
 def test_the_gradient_does_not_depend_on_the_passes(job, monkeypatch, more):
-    cut = [gradients(job(*STILL, *more, f"trainer.device_seconds={seconds}"), 2, monkeypatch) for seconds in (100, 4, 0.5)]
+    cut = [
+        gradients(job(*STILL, *more, f"trainer.device_seconds={seconds}"), 2, monkeypatch)
+        for seconds in (100, 4, 0.5)
+    ]
     for one in cut[1:]:
         assert float((one - cut[0]).abs().max() / cut[0].abs().max()) < 1e-5
 
 
 def test_gradient_checkpointing_changes_nothing_but_memory(job, monkeypatch):
     more = ["augment.mask_time_prob=0.3", "augment.dropout=0.1", "augment.layerdrop=0.5"]
-    plain, checkpointed = (gradients(job(*more, f"trainer.gradient_checkpointing={flag}"), 3, monkeypatch) for flag in ("false", "true"))
+    plain, checkpointed = (
+        gradients(job(*more, f"trainer.gradient_checkpointing={flag}"), 3, monkeypatch)
+        for flag in ("false", "true")
+    )
     assert float((plain - checkpointed).abs().max() / plain.abs().max()) < 1e-5
 
 
@@ -134,12 +165,16 @@ def test_a_dropped_layer_moves_as_it_would_among_several_ranks(job):
         before = weights(one)
         steps(one, step)
         if seen and one.model._dropped:  # its moments carry it on, a missing gradient would not
-            assert all(any(f"layers.{i}." in name for name in moved(one, before)) for i in one.model._dropped if i in seen)
+            assert all(
+                any(f"layers.{i}." in name for name in moved(one, before))
+                for i in one.model._dropped
+                if i in seen
+            )
         seen |= {i: True for i in range(3) if i not in one.model._dropped}
     assert seen
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # what is trained
 
 
@@ -154,7 +189,10 @@ def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was(job):
     finally:
         training.ctc_losses = loss
     assert not torch.isfinite(figures["norm"]) and not moved(one, before)
-    assert all(torch.equal(a, b) for a, b in zip(moments, (m for s in one.optimizer.state.values() for m in s.values()), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(moments, (m for s in one.optimizer.state.values() for m in s.values()), strict=True)
+    )
     steps(one, 3)
     assert moved(one, before)
 
@@ -190,7 +228,9 @@ def test_the_front_end_is_frozen_by_default(job, backbone):
     steps(one, 1, 2)
     still = set(before) - moved(one, before)
     assert {n for n in before if ".feature_extractor." in n} <= still
-    assert {n for n in still if ".feature_extractor." not in n} <= {n for n in before if "masked_spec_embed" in n}
+    assert {n for n in still if ".feature_extractor." not in n} <= {
+        n for n in before if "masked_spec_embed" in n
+    }
 
 
 def test_patterns_freeze_what_they_name(job):
@@ -212,7 +252,10 @@ def test_the_encoder_waits(job):
     steps(one, 1, 2)
     assert moved(one, before) == {"lm_head.weight", "lm_head.bias"}
     steps(one, 3)
-    assert all(any(part in name for name in moved(one, before)) for part in (".encoder.layers.0.", ".feature_extractor."))
+    assert all(
+        any(part in name for name in moved(one, before))
+        for part in (".encoder.layers.0.", ".feature_extractor.")
+    )
 
 
 def test_a_learning_rate_of_its_own(job):
@@ -222,7 +265,7 @@ def test_a_learning_rate_of_its_own(job):
     assert not {"lm_head.weight", "lm_head.bias"} & moved(one, before) and moved(one, before)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # averages, and when to stop
 
 
@@ -230,11 +273,15 @@ def test_a_moving_average_is_what_is_scored(corpus, tmp_path):
     from safetensors.torch import load_file
 
     folder = run(*corpus, *SMALL, *STEPS, *QUIET, "trainer.ema=0.9", cwd=tmp_path)
-    live, average = (load_file(folder / "checkpoints" / name / "model.safetensors") for name in ("last", "best"))
+    live, average = (
+        load_file(folder / "checkpoints" / name / "model.safetensors") for name in ("last", "best")
+    )
     kept = torch.load(folder / "checkpoints" / "last" / "training_state.pt", weights_only=True)["ema"]
     assert any(not torch.equal(live[n], average[n]) for n in live)
     assert {t.shape for t in kept} == {t.shape for t in average.values()}
-    assert sum(float(t.double().sum()) for t in kept) == pytest.approx(sum(float(t.double().sum()) for t in average.values()), rel=1e-6)
+    assert sum(float(t.double().sum()) for t in kept) == pytest.approx(
+        sum(float(t.double().sum()) for t in average.values()), rel=1e-6
+    )
 
 
 def test_the_mean_of_the_last_evaluations(corpus, tmp_path, monkeypatch):
@@ -260,7 +307,13 @@ def test_the_mean_of_the_last_evaluations(corpus, tmp_path, monkeypatch):
 
 
 def test_patience(corpus, tmp_path):
-    patient = ["trainer.max_steps=20", "trainer.eval_every=2", "trainer.patience=2", "optimizer.lr=1e-12", *STILL]
+    patient = [
+        "trainer.max_steps=20",
+        "trainer.eval_every=2",
+        "trainer.patience=2",
+        "optimizer.lr=1e-12",
+        *STILL,
+    ]
     folder = run(*corpus, *SMALL, *STEPS, *QUIET, *patient, cwd=tmp_path)
     evaluated = [line["step"] for line in lines(folder / "metrics.jsonl") if "dev/loss" in line]
     best = result(folder)["best"]["step"]
@@ -270,11 +323,22 @@ def test_patience(corpus, tmp_path):
 def test_no_step_at_all_scores_the_checkpoint_as_it_is(corpus, tmp_path):
     folder = run(*corpus, *SMALL, *STEPS, *QUIET, "trainer.max_steps=0", cwd=tmp_path)
     assert result(folder)["train"]["steps"] == 0 and result(folder)["best"]["step"] == 0
-    assert (folder / "hypotheses.test.jsonl").exists() and (folder / "checkpoints/best/model.safetensors").exists()
+    assert (folder / "hypotheses.test.jsonl").exists() and (
+        folder / "checkpoints/best/model.safetensors"
+    ).exists()
 
 
 def test_fp16_is_refused_on_a_cpu(corpus, tmp_path, capsys):
-    run(*corpus, *SMALL, *STEPS, "tracking=none", "trainer.device=cpu", "trainer.precision=fp16", cwd=tmp_path, status=2)
+    run(
+        *corpus,
+        *SMALL,
+        *STEPS,
+        "tracking=none",
+        "trainer.device=cpu",
+        "trainer.precision=fp16",
+        cwd=tmp_path,
+        status=2,
+    )
     assert "fp16 needs a GPU" in capsys.readouterr().err
 
 
@@ -300,7 +364,12 @@ def test_the_gradient_of_a_long_utterance_is_exact():
     ctc_losses(Emissions(leaf, [800]), torch.from_numpy(labels), [120], 0, "sum").sum().backward()
     gradient = leaf.grad[0].numpy()
     assert gradient.dtype == np.float32
-    for frame, label in [*np.argwhere(np.abs(gradient) == np.abs(gradient).max()), (0, 0), (400, labels[60]), (799, labels[-1])]:
+    for frame, label in [
+        *np.argwhere(np.abs(gradient) == np.abs(gradient).max()),
+        (0, 0),
+        (400, labels[60]),
+        (799, labels[-1]),
+    ]:
         nudge = np.zeros(logits.shape)
         nudge[frame, label] = 1e-4
         slope = (log_likelihood(logits - nudge, labels) - log_likelihood(logits + nudge, labels)) / 2e-4

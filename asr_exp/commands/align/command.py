@@ -1,11 +1,13 @@
 """Say when each word is spoken: align a.wav run=FOLDER format=textgrid out=FOLDER.
 
-The transcript of a.wav stands beside it, in a.txt or a.lab, or is given: align.text='she had your suit'. Without recordings, a split of the
-run's dataset is aligned (split=dev), or of another (dataset=csv dataset.test=x.csv). Transcripts go through the run's text rules; the
-words come back as they are written, with their characters (with phones, where the model emits phones).
+The transcript of a.wav stands beside it, in a.txt or a.lab, or is given: align.text='she had your suit'.
+Without recordings, a split of the run's dataset is aligned (split=dev), or of another (dataset=csv
+dataset.test=x.csv). Transcripts go through the run's text rules; the words come back as they are written,
+with their characters (with phones, where the model emits phones).
 
-Where TIMIT's own .WRD or .PHN stands beside a recording, the alignment is scored against it. alignment.json, in the folder of the
-alignments, tells the score, and what was left out and why. Where recordings were named and some are left out, the exit status is 1.
+Where TIMIT's own .WRD or .PHN stands beside a recording, the alignment is scored against it. alignment.json,
+in the folder of the alignments, tells the score, and what was left out and why. Where recordings were named
+and some are left out, the exit status is 1.
 """
 
 import json
@@ -24,7 +26,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from asr_exp.builders.data import build_data
 from asr_exp.builders.transcriber import load_transcriber
 from asr_exp.commands.align.timit import TimitTimes, beside, read_times, table
-from asr_exp.commands.align.transcript import Alignment, AlignmentTranscript, align_transcript, make_transcript
+from asr_exp.commands.align.transcript import (
+    Alignment,
+    AlignmentTranscript,
+    align_transcript,
+    make_transcript,
+)
 from asr_exp.core.console import counted
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import is_run, write_text
@@ -45,8 +52,8 @@ TOGETHER = 16  # recordings decoded and recognised at a time
 
 @dataclass
 class AlignmentSummary:
-    """What became of the recordings. unknown: units that the vocabulary lacks; silent: words that the text rules leave nothing of;
-    rewritten: recordings whose words are those of the text rules."""
+    """What became of the recordings. unknown: units that the vocabulary lacks; silent: words that the text
+    rules leave nothing of; rewritten: recordings whose words are those of the text rules."""
 
     aligned: int = 0
     left_out: list[dict[str, str]] = field(default_factory=list)
@@ -62,7 +69,8 @@ class AlignmentSummary:
 
 
 def run(config: DictConfig) -> Path | int:
-    """Align what is asked for -> the folder of the alignments, or the exit status: 1 where a recording that was named is left out.
+    """Align what is asked for -> the folder of the alignments, or the exit status: 1 where a recording that
+    was named is left out.
 
     Raises UserError where nothing could be aligned.
     """
@@ -81,17 +89,34 @@ def run(config: DictConfig) -> Path | int:
         units = "phones" if tokenizer.unit == "phone" else "characters"
         for utterance, found, seconds in _aligned(recordings, transcriber, rules, report):
             tiers = {"words": found.words, units: found.units} if found.words else {units: found.units}
-            facts = {"id": utterance.id, "file": str(utterance.audio), "text": utterance.text, "confidence": found.confidence}
+            facts = {
+                "id": utterance.id,
+                "file": str(utterance.audio),
+                "text": utterance.text,
+                "confidence": found.confidence,
+            }
             files[sheets.write(utterance.id, tiers, seconds, facts)] = str(utterance.audio)
             if config.align.against != "none" and isinstance(utterance.audio, FileAudio):
-                with suppress(*([] if config.align.against == "timit" else [UserError])):  # a .wrd of the user's own
-                    timit.add(utterance.audio.path, found.words, found.units if units == "phones" else [], inventory)
+                # a .wrd of the user's own
+                with suppress(*([] if config.align.against == "timit" else [UserError])):
+                    timit.add(
+                        utterance.audio.path, found.words, found.units if units == "phones" else [], inventory
+                    )
     _check(report, timit, config)
     against = timit.summary()
     if out:
-        written = {"run": config.run, "formats": formats, "frame_ms": round(1000 * transcriber.frame, 3), "aligned": report.aligned,
-                   "left_out": report.left_out, "unknown_units": report.unknown, "words_of_no_sound": report.silent,
-                   "not_as_written": report.rewritten, "against_timit": against, "files": files}  # fmt: skip
+        written = {
+            "run": config.run,
+            "formats": formats,
+            "frame_ms": round(1000 * transcriber.frame, 3),
+            "aligned": report.aligned,
+            "left_out": report.left_out,
+            "unknown_units": report.unknown,
+            "words_of_no_sound": report.silent,
+            "not_as_written": report.rewritten,
+            "against_timit": against,
+            "files": files,
+        }
         write_text(out / "alignment.json", json.dumps(written, indent=2, ensure_ascii=False) + "\n")
     for line in [*_told(report, out), *(table(against) if against else [])]:
         print(line, file=sys.stdout if out else sys.stderr)
@@ -101,9 +126,15 @@ def run(config: DictConfig) -> Path | int:
 def _check(report: AlignmentSummary, timit: TimitTimes, config: DictConfig) -> None:
     if not report.aligned:
         first = report.left_out[0] if report.left_out else {"file": "no recording", "reason": "there is none"}
-        raise UserError(f"Nothing could be aligned, of {len(report.left_out)}. The first, {first['file']}: {first['reason']}.")
+        raise UserError(
+            f"Nothing could be aligned, of {len(report.left_out)}. The first, {first['file']}:"
+            f" {first['reason']}."
+        )
     if config.align.against == "timit" and not timit.files:
-        raise UserError("align.against=timit, but no .WRD or .PHN stands beside the recordings; give files of TIMIT, or leave it out.")
+        raise UserError(
+            "align.against=timit, but no .WRD or .PHN stands beside the recordings; give files of TIMIT, or"
+            " leave it out."
+        )
 
 
 def _told(report: AlignmentSummary, out: Path | None) -> list[str]:
@@ -117,8 +148,14 @@ def _told(report: AlignmentSummary, out: Path | None) -> list[str]:
     if report.silent:
         lines.append(f"  of no sound by the text rules, and without a time: {_most(report.silent)}")
     if report.rewritten:
-        lines.append(f"  {counted(report.rewritten, 'recording')} whose words are those of the text rules, not of the writer")
-    return [textwrap.fill(line, 80, subsequent_indent="      ", break_long_words=False, break_on_hyphens=False) for line in lines]
+        lines.append(
+            f"  {counted(report.rewritten, 'recording')} whose words are those of the text rules, not of the"
+            " writer"
+        )
+    return [
+        textwrap.fill(line, 80, subsequent_indent="      ", break_long_words=False, break_on_hyphens=False)
+        for line in lines
+    ]
 
 
 def _most(counts: Counter[str]) -> str:
@@ -126,7 +163,7 @@ def _most(counts: Counter[str]) -> str:
     return shown + (f" and {len(counts) - 6} more" if len(counts) > 6 else "")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # what is asked for
 
 
@@ -137,17 +174,28 @@ def _place(config: DictConfig) -> Path | None:
     if config.files:
         return None
     if not config.run or not is_run(config.run):
-        raise UserError("align has nowhere to put the alignments of a whole split; give out=FOLDER, or files=[a.wav] for some recordings.")
-    asked, own = ({**one.dataset, "root": None, "max_utterances": None} for one in (config, load_run(config.run)))
+        raise UserError(
+            "align has nowhere to put the alignments of a whole split; give out=FOLDER, or files=[a.wav] for"
+            " some recordings."
+        )
+    asked, own = (
+        {**one.dataset, "root": None, "max_utterances": None} for one in (config, load_run(config.run))
+    )
     if asked != own:
-        raise UserError(f"align keeps the alignments of {config.run}'s own dataset there; for another one give out=FOLDER.")
+        raise UserError(
+            f"align keeps the alignments of {config.run}'s own dataset there; for another one give"
+            " out=FOLDER."
+        )
     return Path(config.run).expanduser() / "alignments" / config.split
 
 
 def _formats(config: DictConfig) -> tuple[str, ...]:
     asked = config.format or ("ctm" if config.files and not config.out else "textgrid")
     if asked not in (*FORMATS, "all"):
-        raise UserError(f"format={asked} is no form of an alignment; there is {', '.join(FORMATS)}, and all of them: format=all.")
+        raise UserError(
+            f"format={asked} is no form of an alignment; there is {', '.join(FORMATS)}, and all of them:"
+            " format=all."
+        )
     return FORMATS if asked == "all" else (asked,)
 
 
@@ -158,12 +206,26 @@ def _recordings(config: DictConfig, tokenizer: Tokenizer) -> Iterator[Utterance]
         raw = build_data(config, keep_raw=True).raw
         assert raw is not None
         return iter(raw.splits[config.split][: config.dataset.max_utterances])
-    files, complaints = named_files(map(str, config.files) if isinstance(config.files, ListConfig) else [str(config.files)])
+    files, complaints = named_files(
+        map(str, config.files) if isinstance(config.files, ListConfig) else [str(config.files)]
+    )
     if complaints or STDIN in files:
-        raise UserError(f"{complaints[0]}." if complaints else "align reads files, not standard input; name the recording.")
+        raise UserError(
+            f"{complaints[0]}."
+            if complaints
+            else "align reads files, not standard input; name the recording."
+        )
     if config.align.text is not None and len(files) > 1:
-        raise UserError(f"align.text is what one recording says, and files= names {len(files)}; put a transcript beside each, as a.txt.")
-    return iter([Utterance(Path(name).stem, FileAudio(name), _transcript(name, config.align.text, tokenizer)) for name in files])
+        raise UserError(
+            f"align.text is what one recording says, and files= names {len(files)}; put a transcript beside"
+            " each, as a.txt."
+        )
+    return iter(
+        [
+            Utterance(Path(name).stem, FileAudio(name), _transcript(name, config.align.text, tokenizer))
+            for name in files
+        ]
+    )
 
 
 def _transcript(path: str, given: str | None, tokenizer: Tokenizer) -> str:
@@ -177,15 +239,17 @@ def _transcript(path: str, given: str | None, tokenizer: Tokenizer) -> str:
     if not found:
         return ""
     text = found.read_text(encoding="utf-8-sig", errors="replace").strip()
-    return re.sub(r"^\d+\s+\d+\s+", "", text) if phones or beside(path, ".wrd") else text  # TIMIT's begins with first and last sample
+    # TIMIT's begins with first and last sample
+    return re.sub(r"^\d+\s+\d+\s+", "", text) if phones or beside(path, ".wrd") else text
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # aligning
 
 
-def _aligned(recordings: Iterator[Utterance], transcriber: Transcriber, rules: TextRules,
-             report: AlignmentSummary) -> Iterator[tuple[Utterance, Alignment, float]]:
+def _aligned(
+    recordings: Iterator[Utterance], transcriber: Transcriber, rules: TextRules, report: AlignmentSummary
+) -> Iterator[tuple[Utterance, Alignment, float]]:
     """What can be aligned, with its length in seconds; the rest is named in the report."""
     while some := list(islice(recordings, TOGETHER)):
         clips = [_samples(one, transcriber.rate) for one in some]

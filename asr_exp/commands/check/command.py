@@ -1,9 +1,10 @@
 """Look before you train: the recordings, the transcripts, and a step of these settings that is really run.
 
-Reads every file's header and decodes a sample of 200 clips (check.clips; check.audio=all for all, none for headers alone), holds
-transcripts against vocabulary, text rules and the other splits, and runs the median and the worst forward and backward pass on
-the device at hand (check.steps=false: not). Trains nothing. Exit status 1 where something would hurt the run; the utterances
-concerned then stand in check.jsonl in the run folder, with the reason.
+Reads every file's header and decodes a sample of 200 clips (check.clips; check.audio=all for all, none for
+headers alone), holds transcripts against vocabulary, text rules and the other splits, and runs the median and
+the worst forward and backward pass on the device at hand (check.steps=false: not). Trains nothing. Exit
+status 1 where something would hurt the run; the utterances concerned then stand in check.jsonl in the run
+folder, with the reason.
 """
 
 import logging
@@ -50,7 +51,13 @@ class CheckReport:
 
     findings: list[Finding] = field(default_factory=list)
 
-    def block(self, title: str, rows: Iterable[tuple[str, str]], findings: Iterable[Finding], after: Sequence[str] = ()) -> None:
+    def block(
+        self,
+        title: str,
+        rows: Iterable[tuple[str, str]],
+        findings: Iterable[Finding],
+        after: Sequence[str] = (),
+    ) -> None:
         """A topic: what there is, then what is wrong with it, the worst first."""
         found = sorted(findings, key=lambda one: (FAIL, WARN, NOTE).index(one.level))
         self.findings += found
@@ -63,9 +70,14 @@ class CheckReport:
 
 
 def run(config: DictConfig) -> int:
-    """Inspect the run that a config asks for -> exit status: 1 where something would hurt it. Raises UserError."""
+    """Inspect the run that a config asks for -> exit status: 1 where something would hurt it. Raises
+    UserError.
+    """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise UserError("check looks at one device; start it without torchrun (trainer.devices=N says how many the run will have).")
+        raise UserError(
+            "check looks at one device; start it without torchrun (trainer.devices=N says how many the run"
+            " will have)."
+        )
     with started(config.trainer.device, config.trainer.precision) as runtime, logging_to_terminal(True, 0):
         return _check(config, runtime)
 
@@ -76,14 +88,20 @@ def _check(config: DictConfig, runtime: Runtime) -> int:
     rate = model.extractor.sampling_rate if model else RATE
     rows = _recordings(config, data, rate, report)
     usable = _transcripts(config, data, rows, tokenizer, model, report)
-    report.block("Model", [("name", config.model.checkpoint or f"{config.model.architecture}, random weights")], amiss)
+    report.block(
+        "Model", [("name", config.model.checkpoint or f"{config.model.architecture}, random weights")], amiss
+    )
     if model and usable["train"]:
         _forecast(config, usable, tokenizer, model, runtime, report)
     return _verdict(config, report)
 
 
-def _model(config: DictConfig, data: Data, runtime: Runtime) -> tuple[Tokenizer, Recogniser | None, list[Finding]]:
-    """The vocabulary and the network; in the place of one that cannot be had, the training split's own vocabulary, and None."""
+def _model(
+    config: DictConfig, data: Data, runtime: Runtime
+) -> tuple[Tokenizer, Recogniser | None, list[Finding]]:
+    """The vocabulary and the network; in the place of one that cannot be had, the training split's own
+    vocabulary, and None.
+    """
     amiss: list[Finding] = []
     try:
         check_checkpoint(**model_arguments(config))
@@ -91,17 +109,27 @@ def _model(config: DictConfig, data: Data, runtime: Runtime) -> tuple[Tokenizer,
         return tokenizer, build_recogniser(config, tokenizer, runtime), amiss
     except UserError as why:
         away = isinstance(why, Unreachable)
-        amiss.append(Finding(WARN if away else FAIL, "no-model", f"The model part was skipped. {str(why).rstrip('.')}",
-                             "Frames are counted as wav2vec 2.0 makes them: 50 a second."))
+        amiss.append(
+            Finding(
+                WARN if away else FAIL,
+                "no-model",
+                f"The model part was skipped. {str(why).rstrip('.')}",
+                "Frames are counted as wav2vec 2.0 makes them: 50 a second.",
+            )
+        )
     t = config.tokenizer
     try:
-        return Tokenizer.build(data.texts(["train"]), t.unit, t.inventory, t.score_inventory, t.min_count), None, amiss
+        return (
+            Tokenizer.build(data.texts(["train"]), t.unit, t.inventory, t.score_inventory, t.min_count),
+            None,
+            amiss,
+        )
     except UserError as why:
         amiss.append(Finding(FAIL, "no-vocabulary", str(why).rstrip(".")))
         return Tokenizer(["[UNK]", "[PAD]"], t.unit), None, amiss
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the data
 
 
@@ -110,10 +138,17 @@ def _recordings(config: DictConfig, data: Data, rate: int, report: CheckReport) 
     c, workers = config.check, config.trainer.workers
     most = config.dataset.max_utterances
     raw = data.raw.splits if data.raw else {}
-    pairs = [(split, u, text) for split in raw for u, text in zip(raw[split][:most], data.corpus.splits[split].texts(), strict=False)]
+    pairs = [
+        (split, u, text)
+        for split in raw
+        for u, text in zip(raw[split][:most], data.corpus.splits[split].texts(), strict=False)
+    ]
     audios = [u.audio for _, u, _ in pairs]
     read = headers.in_threads(headers.read_header, audios, "reading headers", workers)
-    rows, sizes = [Row(*pair, header.clip) for pair, header in zip(pairs, read, strict=True)], [header.size for header in read]
+    rows, sizes = (
+        [Row(*pair, header.clip) for pair, header in zip(pairs, read, strict=True)],
+        [header.size for header in read],
+    )
     chosen = recordings.to_hear(rows, sizes, c.audio, c.clips, config.seed)
     sounds = headers.in_threads(recordings.hear, [audios[i] for i in chosen], "listening", workers)
     reasons = {i: r.clip.reason for i, r in enumerate(rows) if r.clip.reason}
@@ -123,11 +158,19 @@ def _recordings(config: DictConfig, data: Data, rate: int, report: CheckReport) 
     trained = [r.clip.seconds for r in rows if r.split == "train" and r.clip.rate]
     rejected = [(split, r.id, r.file, r.reason) for split, some in data.corpus.rejected.items() for r in some]
     counts = {split: len(some) for split, some in data.corpus.splits.items()}
-    report.block(f"Recordings of {config.dataset.name}", [*splits, *_wrapped("formats", common(kinds)), *_heard(len(chosen), len(rows))], [
-        *transcripts.left_out(rejected, counts), *recordings.broken(rows, dict(sorted(reasons.items()))), *recordings.rates(rows, rate),
-        *recordings.unended(rows, [header.ended for header in read]), *recordings.copies(rows, headers.copies(audios, sizes, workers)),
-        *recordings.heard([rows[i] for i in chosen], sounds),
-    ], ["  lengths of train", *histogram(trained, "s")])  # fmt: skip
+    report.block(
+        f"Recordings of {config.dataset.name}",
+        [*splits, *_wrapped("formats", common(kinds)), *_heard(len(chosen), len(rows))],
+        [
+            *transcripts.left_out(rejected, counts),
+            *recordings.broken(rows, dict(sorted(reasons.items()))),
+            *recordings.rates(rows, rate),
+            *recordings.unended(rows, [header.ended for header in read]),
+            *recordings.copies(rows, headers.copies(audios, sizes, workers)),
+            *recordings.heard([rows[i] for i in chosen], sounds),
+        ],
+        ["  lengths of train", *histogram(trained, "s")],
+    )
     return rows
 
 
@@ -136,8 +179,10 @@ def _size(split: str, rows: Sequence[Row], data: Data) -> str:
     seconds = np.array([r.clip.seconds for r in mine if r.clip.rate] or [0.0])
     speakers = len({r.utterance.speaker for r in mine} - {None})
     voices = console.counted(speakers, "speaker") if speakers else "speakers unknown"
-    return (f"{console.counted(len(mine), 'clip')}, {console.duration(seconds.sum())}, {voices}; "
-            f"{seconds.min():.1f} .. {seconds.max():.1f} s, median {np.median(seconds):.1f}")
+    return (
+        f"{console.counted(len(mine), 'clip')}, {console.duration(seconds.sum())}, {voices}; "
+        f"{seconds.min():.1f} .. {seconds.max():.1f} s, median {np.median(seconds):.1f}"
+    )
 
 
 def _wrapped(name: str, text: str) -> list[tuple[str, str]]:
@@ -145,13 +190,22 @@ def _wrapped(name: str, text: str) -> list[tuple[str, str]]:
 
 
 def _heard(chosen: int, there: int) -> Iterator[tuple[str, str]]:
-    yield "heard", f"{chosen:,} of {there:,} clips" + ("; check.audio=all hears all" if chosen < there else "")
+    yield (
+        "heard",
+        f"{chosen:,} of {there:,} clips" + ("; check.audio=all hears all" if chosen < there else ""),
+    )
     if chosen < there:
         yield "", "silence, clipping, damage, the end of MP3s: known of these alone"
 
 
-def _transcripts(config: DictConfig, data: Data, rows: list[Row], tokenizer: Tokenizer, model: Recogniser | None,
-                 report: CheckReport) -> dict[str, Split]:
+def _transcripts(
+    config: DictConfig,
+    data: Data,
+    rows: list[Row],
+    tokenizer: Tokenizer,
+    model: Recogniser | None,
+    report: CheckReport,
+) -> dict[str, Split]:
     """Look at the transcripts -> what a run can use of each split."""
     d, rate = config.dataset, model.extractor.sampling_rate if model else RATE
     frames = model.frames if model else lambda samples: (samples - 80) // 320
@@ -160,39 +214,65 @@ def _transcripts(config: DictConfig, data: Data, rows: list[Row], tokenizer: Tok
     labels = [tokenizer.encode(text) for text in targets]
 
     def why_not(i: int, split: str) -> str:
-        return rejection_reason(split, round(rows[i].clip.seconds * rate), rate, targets[i], labels[i], tokenizer, limits)
+        return rejection_reason(
+            split, round(rows[i].clip.seconds * rate), rate, targets[i], labels[i], tokenizer, limits
+        )
 
     reasons = [r.clip.reason and "broken" or why_not(i, r.split) for i, r in enumerate(rows)]
     hopeless = ["" if reason else why_not(i, "train") for i, reason in enumerate(reasons)]
     hopeless = [why if why.startswith(("labels longer", "no character")) else "" for why in hopeless]
     own = config.model.head != "keep" and not config.tokenizer.vocabulary
-    findings = [*transcripts.fit(rows, reasons), *transcripts.fit(rows, hopeless, WARN), *transcripts.contents(rows),
-                *transcripts.vocabulary(rows, tokenizer, own, lambda texts, found: advice(config, texts, tokenizer, found))]
+    findings = [
+        *transcripts.fit(rows, reasons),
+        *transcripts.fit(rows, hopeless, WARN),
+        *transcripts.contents(rows),
+        *transcripts.vocabulary(
+            rows, tokenizer, own, lambda texts, found: advice(config, texts, tokenizer, found)
+        ),
+    ]
     if tokenizer.unit != "phone":
         rules = build_rules(OmegaConf.to_container(config.text.rules), d.language)  # type: ignore[arg-type]
         findings += [*transcripts.pace(rows), *wording.changes((r.utterance.text for r in rows), rules)]
     words = [w for r in rows if r.split == "train" for w in r.text.split()]
     shown = " ".join(t.strip() for t in tokenizer.tokens[:22]) + (" ..." if len(tokenizer) > 22 else "")
-    report.block("Transcripts", [
-        ("rules", f"text={config.text.name}"), ("train", f"{len(words):,} words, {len(set(words)):,} different"),
-        ("vocabulary", f"{len(tokenizer)} tokens ({tokenizer.unit}): {shown}"),
-    ], findings)  # fmt: skip
+    report.block(
+        "Transcripts",
+        [
+            ("rules", f"text={config.text.name}"),
+            ("train", f"{len(words):,} words, {len(set(words)):,} different"),
+            ("vocabulary", f"{len(tokenizer)} tokens ({tokenizer.unit}): {shown}"),
+        ],
+        findings,
+    )
     usable = {}
     for split in data.corpus.splits:
         keep = [i for i, r in enumerate(rows) if r.split == split and not reasons[i]]
         utterances = Utterances(replace(rows[i].utterance, text=rows[i].text) for i in keep)
         seconds = np.array([rows[i].clip.seconds for i in keep])
-        usable[split] = Split(split, utterances, tokenizer, seconds, [], OnDemand(utterances, seconds, rate),  # type: ignore[arg-type]
-                              np.arange(len(keep)))
+        usable[split] = Split(
+            split,
+            utterances,
+            tokenizer,
+            seconds,
+            [],
+            OnDemand(utterances, seconds, rate),  # type: ignore[arg-type]
+            np.arange(len(keep)),
+        )
     return usable
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the run
 
 
-def _forecast(config: DictConfig, usable: dict[str, Split], tokenizer: Tokenizer, model: Recogniser, runtime: Runtime,
-              report: CheckReport) -> None:
+def _forecast(
+    config: DictConfig,
+    usable: dict[str, Split],
+    tokenizer: Tokenizer,
+    model: Recogniser,
+    runtime: Runtime,
+    report: CheckReport,
+) -> None:
     """What the run will do, take and need."""
     job = build_training(config, usable["train"], tokenizer, model, runtime)
     if job.total:
@@ -217,6 +297,8 @@ def _verdict(config: DictConfig, report: CheckReport) -> int:
         rows += [("utterances", f"{console.counted(lines.count(chr(10)), 'line')} in"), ("", str(path))]
     else:
         path.unlink(missing_ok=True)
-    rows.append(("next", "mend what says FAIL, then look again" if fails else "the same settings with `train`"))
+    rows.append(
+        ("next", "mend what says FAIL, then look again" if fails else "the same settings with `train`")
+    )
     console.page("Verdict", rows)
     return 1 if fails else 0

@@ -1,4 +1,6 @@
-"""What an inspection finds: faults, how bad each is, whom it concerns and what to do about it; and how that reads."""
+"""What an inspection finds: faults, how bad each is, whom it concerns and what to do about it; and how that
+reads.
+"""
 
 import json
 import textwrap
@@ -32,7 +34,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Finding:
-    """FAIL would hurt the run, WARN may, NOTE is to be known. rows: (split, id, file, reason) of each utterance concerned."""
+    """FAIL would hurt the run, WARN may, NOTE is to be known. rows: (split, id, file, reason) of each
+    utterance concerned.
+    """
 
     level: str
     fault: str
@@ -43,17 +47,30 @@ class Finding:
     def lines(self) -> list[str]:
         """The finding for a terminal, within WIDTH columns."""
         named = f": {_names(self.rows)}" if self.rows else "."
-        text = textwrap.wrap(self.text + named, WIDTH, initial_indent=f"  {self.level}  ", subsequent_indent=" " * 8)
-        return text + textwrap.wrap(self.advice, WIDTH, initial_indent=" " * 8 + "-> ", subsequent_indent=" " * 11, break_on_hyphens=False)
+        text = textwrap.wrap(
+            self.text + named, WIDTH, initial_indent=f"  {self.level}  ", subsequent_indent=" " * 8
+        )
+        return text + textwrap.wrap(
+            self.advice,
+            WIDTH,
+            initial_indent=" " * 8 + "-> ",
+            subsequent_indent=" " * 11,
+            break_on_hyphens=False,
+        )
 
 
 def about(rows: Iterable[Row], reason: str | Callable[[Row], str]) -> list[tuple[str, str, str, str]]:
     """The rows of a finding."""
-    return [(r.split, r.id, str(r.utterance.audio), reason if isinstance(reason, str) else reason(r)) for r in rows]
+    return [
+        (r.split, r.id, str(r.utterance.audio), reason if isinstance(reason, str) else reason(r))
+        for r in rows
+    ]
 
 
 def lost(gone: Sequence[Row], everything: Sequence[Row]) -> str:
-    """How bad it is that these utterances are left out: they lower the coverage of a score, or take from the training data."""
+    """How bad it is that these utterances are left out: they lower the coverage of a score, or take from the
+    training data.
+    """
     sizes, losses = Counter(r.split for r in everything), Counter(r.split for r in gone)
     bad = any(n > (TOLERATED * sizes[split] if split == "train" else 0) for split, n in losses.items())
     return FAIL if bad else WARN
@@ -89,7 +106,10 @@ def histogram(values: Sequence[float], unit: str, bins: int = 10, bar: int = 40)
     most = max(counts.values())
     last = max(counts)
     bars = ["#" * -(-counts[i] * bar // most) for i in range(last + 1)]
-    return [f"{i * width:>7g} - {(i + 1) * width:<5g} {unit} {one:<{bar}} {counts[i]:>9,}" for i, one in enumerate(bars)]
+    return [
+        f"{i * width:>7g} - {(i + 1) * width:<5g} {unit} {one:<{bar}} {counts[i]:>9,}"
+        for i, one in enumerate(bars)
+    ]
 
 
 def common(counts: Mapping[str, int], shown: int = 4) -> str:

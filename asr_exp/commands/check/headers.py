@@ -1,4 +1,6 @@
-"""What files say without being decoded: their headers, whether their end is there, and which of them are copies."""
+"""What files say without being decoded: their headers, whether their end is there, and which of them are
+copies.
+"""
 
 import hashlib
 import io
@@ -22,7 +24,9 @@ PAGE = 65307  # bytes of the longest page of an Ogg stream (RFC 3533)
 
 @dataclass(frozen=True)
 class Header:
-    """A file's header and its size in bytes. ended: False for an Ogg stream without its end, which decodes all the same."""
+    """A file's header and its size in bytes. ended: False for an Ogg stream without its end, which decodes
+    all the same.
+    """
 
     clip: Clip
     size: int = 0
@@ -41,11 +45,20 @@ class _Fetched:
         return io.BytesIO(self.content)
 
 
-def in_threads(work: Callable[[Any], Any], items: Sequence[Any], label: str | None, workers: int | None) -> list[Any]:
+def in_threads(
+    work: Callable[[Any], Any], items: Sequence[Any], label: str | None, workers: int | None
+) -> list[Any]:
     """`work` on each item, in order, with a progress bar (None: no bar)."""
     parts = [items[i : i + PART] for i in range(0, len(items), PART)]
     with (
-        tqdm(total=len(items), desc=label, unit="clip", disable=None if label else True, leave=False, dynamic_ncols=True) as bar,
+        tqdm(
+            total=len(items),
+            desc=label,
+            unit="clip",
+            disable=None if label else True,
+            leave=False,
+            dynamic_ncols=True,
+        ) as bar,
         ThreadPoolExecutor(workers or os.cpu_count()) as pool,
     ):
         done = []
@@ -58,25 +71,38 @@ def in_threads(work: Callable[[Any], Any], items: Sequence[Any], label: str | No
 def read_header(audio: Audio) -> Header:
     """The header of a recording, and what can be known of its end without decoding it.
 
-    FLAC, WAV and NIST SPHERE files are known to be whole; an MP3 where an encoder has written its length into it.
+    FLAC, WAV and NIST SPHERE files are known to be whole; an MP3 where an encoder has written its length into
+    it.
     """
     held: Any = audio
     try:
         if not isinstance(audio, FileAudio):
             source: Any = audio.open()
-            held = FileAudio(source, audio.start, audio.end) if isinstance(source, str) else _Fetched(source.read(), audio.start, audio.end)
+            held = (
+                FileAudio(source, audio.start, audio.end)
+                if isinstance(source, str)
+                else _Fetched(source.read(), audio.start, audio.end)
+            )
         clip = read_clip(held, header_only=True)
         if clip.reason:
             return Header(clip)
         if not clip.format.startswith(("MP3", "OGG")):
-            return Header(clip, os.stat(held.path).st_size if isinstance(held, FileAudio) else len(held.content))
+            return Header(
+                clip, os.stat(held.path).st_size if isinstance(held, FileAudio) else len(held.content)
+            )
         with _opened(held) as file:
             size = file.seek(0, os.SEEK_END)
             if clip.format.startswith("OGG"):
                 return Header(clip, size, _ends(file, size))
             promised = _promised_bytes(file)
-        lacking = clip.seconds * (promised - size) / promised if promised and audio.start is audio.end is None else 0.0
-        reason = f"truncated: {size} bytes where the header promises {promised}" if lacking > TOLERANCE else ""
+        lacking = (
+            clip.seconds * (promised - size) / promised
+            if promised and audio.start is audio.end is None
+            else 0.0
+        )
+        reason = (
+            f"truncated: {size} bytes where the header promises {promised}" if lacking > TOLERANCE else ""
+        )
         return Header(replace(clip, reason=reason), size)
     except (OSError, TypeError):  # read_clip has a sentence for it
         return Header(read_clip(audio, header_only=True))
@@ -91,7 +117,7 @@ def _ends(file: BinaryIO, size: int) -> bool:
     """Whether the last page of an Ogg stream is whole, and marked as the last."""
     file.seek(max(0, size - PAGE))
     tail = file.read()
-    page = tail[max(0, tail.rfind(b"OggS")):]
+    page = tail[max(0, tail.rfind(b"OggS")) :]
     if len(page) < 27 or not page[5] & 4:
         return False
     segments = page[27 : 27 + page[26]]
@@ -102,7 +128,11 @@ def _promised_bytes(file: BinaryIO) -> int:
     """Bytes of an MP3 file, as the Xing header in its first frame has them; 0 where there is none."""
     file.seek(0)
     start = file.read(10)
-    tag = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(start[6:], (21, 14, 7, 0), strict=True)) if start[:3] == b"ID3" else 0
+    tag = (
+        10 + sum((byte & 0x7F) << shift for byte, shift in zip(start[6:], (21, 14, 7, 0), strict=True))
+        if start[:3] == b"ID3"
+        else 0
+    )
     file.seek(tag)
     frame = file.read(200)
     at = max(frame.find(b"Xing"), frame.find(b"Info"))
@@ -112,7 +142,7 @@ def _promised_bytes(file: BinaryIO) -> int:
     return tag + (second if flags & 1 else first) if flags & 2 else 0
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # copies
 
 
@@ -122,8 +152,10 @@ def copies(audios: Sequence[Audio], sizes: Sequence[int], workers: int | None) -
     Most sizes come once; of those that do not, a piece is read, and all of what agrees in that too.
     """
     tests: tuple[Callable[[int], Hashable], ...] = (
-        lambda i: (sizes[i], audios[i].start, audios[i].end), lambda i: _digest(audios[i], PIECE), lambda i: _digest(audios[i], None),
-    )  # fmt: skip
+        lambda i: (sizes[i], audios[i].start, audios[i].end),
+        lambda i: _digest(audios[i], PIECE),
+        lambda i: _digest(audios[i], None),
+    )
     groups = [[i for i, size in enumerate(sizes) if size]]
     for test in tests:
         left = [i for group in groups for i in group]

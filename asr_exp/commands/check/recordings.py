@@ -22,7 +22,9 @@ OFFSET = 0.02  # of full scale
 
 @dataclass(frozen=True)
 class Sound:
-    """What was heard of a clip. Levels in dB of full scale; clipped: share of samples at full scale; offset: mean sample."""
+    """What was heard of a clip. Levels in dB of full scale; clipped: share of samples at full scale; offset:
+    mean sample.
+    """
 
     reason: str
     peak: float = 0.0
@@ -33,18 +35,38 @@ class Sound:
     dead: bool = False  # a channel is silent beside another that is not
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # headers
 
 
 # What to say of a reason that `read_clip` gives, by how it begins.
 _BROKEN = (
-    ("no such file", "missing", "Missing files", "Correct the paths: they are resolved against the manifest, or dataset.root."),
-    ("unreadable: the segment", "segment", "Segments outside their file", "Correct their start and end, which are seconds."),
+    (
+        "no such file",
+        "missing",
+        "Missing files",
+        "Correct the paths: they are resolved against the manifest, or dataset.root.",
+    ),
+    (
+        "unreadable: the segment",
+        "segment",
+        "Segments outside their file",
+        "Correct their start and end, which are seconds.",
+    ),
     ("unreadable", "unreadable", "Unreadable files", "Copy or convert those files again."),
-    ("truncated", "truncated", "Files cut short", "Copy those files again: their headers promise more audio than there is."),
+    (
+        "truncated",
+        "truncated",
+        "Files cut short",
+        "Copy those files again: their headers promise more audio than there is.",
+    ),
     ("empty", "empty-audio", "Files that hold no audio", "Copy those files again, or drop their rows."),
-    (r"\d+ s long", "recording", "Recordings of an hour and more", "Cut them into segments, or give columns start and end."),
+    (
+        r"\d+ s long",
+        "recording",
+        "Recordings of an hour and more",
+        "Cut them into segments, or give columns start and end.",
+    ),
 )
 
 
@@ -60,10 +82,17 @@ def broken(rows: Sequence[Row], reasons: Mapping[int, str]) -> Iterator[Finding]
 
 def unended(rows: Sequence[Row], ended: Sequence[bool]) -> Iterator[Finding]:
     """Ogg files whose last page is missing: they decode without a word, as far as they go."""
-    concerned = about((r for r, whole in zip(rows, ended, strict=True) if not whole), "its last page is missing")
+    concerned = about(
+        (r for r, whole in zip(rows, ended, strict=True) if not whole), "its last page is missing"
+    )
     if concerned:
-        yield Finding(WARN, "no-end", f"Files whose end is missing, {counted(concerned)}", "Copy them again: a run takes what is left of "
-                      "each for the whole of its transcript.", concerned)
+        yield Finding(
+            WARN,
+            "no-end",
+            f"Files whose end is missing, {counted(concerned)}",
+            "Copy them again: a run takes what is left of each for the whole of its transcript.",
+            concerned,
+        )
 
 
 def rates(rows: Sequence[Row], wanted: int) -> Iterator[Finding]:
@@ -74,31 +103,62 @@ def rates(rows: Sequence[Row], wanted: int) -> Iterator[Finding]:
         return
     slow = ", ".join(f"{rate / 1000:g} kHz" for rate in sorted({r.clip.rate for r in narrow}))
     if len(narrow) == len(usable):
-        yield Finding(NOTE, "narrow-band", f"All recordings are sampled at {slow}: nothing above {narrow[0].clip.rate / 2000:g} kHz is "
-                      f"in them, where the model expects {wanted / 1000:g} kHz")
+        yield Finding(
+            NOTE,
+            "narrow-band",
+            f"All recordings are sampled at {slow}: nothing above {narrow[0].clip.rate / 2000:g} kHz is "
+            f"in them, where the model expects {wanted / 1000:g} kHz",
+        )
     else:
-        yield Finding(WARN, "mixed-rates", f"Sampled at {slow}, {counted(narrow)}, where the others have "
-                      f"{wanted / 1000:g} kHz or more", "Fine if dev and test are mixed alike; else train and score the two apart.",
-                      about(narrow, lambda r: f"{r.clip.rate} Hz"))
+        yield Finding(
+            WARN,
+            "mixed-rates",
+            f"Sampled at {slow}, {counted(narrow)}, where the others have {wanted / 1000:g} kHz or more",
+            "Fine if dev and test are mixed alike; else train and score the two apart.",
+            about(narrow, lambda r: f"{r.clip.rate} Hz"),
+        )
 
 
 def copies(rows: Sequence[Row], groups: Iterable[Sequence[int]]) -> Iterator[Finding]:
-    """The same recording more than once: in two splits, with two transcripts, or merely twice. groups: indices of `rows`."""
-    found: dict[str, list[tuple[Row, Row]]] = {"leak": [], "dev-is-test": [], "two-transcripts": [], "copy": []}
+    """The same recording more than once: in two splits, with two transcripts, or merely twice. groups:
+    indices of `rows`.
+    """
+    found: dict[str, list[tuple[Row, Row]]] = {
+        "leak": [],
+        "dev-is-test": [],
+        "two-transcripts": [],
+        "copy": [],
+    }
     for group in groups:
-        first, *others = sorted((rows[i] for i in group), key=lambda r: ("train", "dev", "test").index(r.split))
+        first, *others = sorted(
+            (rows[i] for i in group), key=lambda r: ("train", "dev", "test").index(r.split)
+        )
         for other in others:
             found[_kind(first, other)].append((other, first))
     words = {
-        "leak": (FAIL, "Recordings that train has too", "Drop them from one of the two: that score would flatter."),
-        "dev-is-test": (WARN, "Recordings that dev and test share", "The checkpoint that dev chooses flatters itself on test."),
-        "two-transcripts": (FAIL, "Recordings that come twice, with two transcripts", "Correct or drop one of the two."),
+        "leak": (
+            FAIL,
+            "Recordings that train has too",
+            "Drop them from one of the two: that score would flatter.",
+        ),
+        "dev-is-test": (
+            WARN,
+            "Recordings that dev and test share",
+            "The checkpoint that dev chooses flatters itself on test.",
+        ),
+        "two-transcripts": (
+            FAIL,
+            "Recordings that come twice, with two transcripts",
+            "Correct or drop one of the two.",
+        ),
         "copy": (WARN, "Recordings that come twice in a split", "Drop the copies: they weigh double."),
     }
     for kind, pairs in found.items():
         if pairs:
             level, what, advice = words[kind]
-            concerned = [about([row], f"the same audio as {first.id} of {first.split}")[0] for row, first in pairs]
+            concerned = [
+                about([row], f"the same audio as {first.id} of {first.split}")[0] for row, first in pairs
+            ]
             yield Finding(level, f"audio-{kind}", f"{what}, {counted(concerned)}", advice, concerned)
 
 
@@ -108,19 +168,24 @@ def _kind(first: Row, other: Row) -> str:
     return "copy" if first.text.split() == other.text.split() else "two-transcripts"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # listening
 
 
 def to_hear(rows: Sequence[Row], sizes: Sequence[int], how: str, count: int, seed: int) -> list[int]:
-    """Indices of the clips to decode: `all`, `none`, or a `sample`, half of it those that are suspiciously small for their length.
+    """Indices of the clips to decode: `all`, `none`, or a `sample`, half of it those that are suspiciously
+    small for their length.
 
     Silence, and what is cut short, takes up little room in a compressed file.
     """
     usable = [i for i, r in enumerate(rows) if not r.clip.reason]
     if how != "sample" or len(usable) <= count:
         return [] if how == "none" else usable
-    density = {i: sizes[i] / rows[i].clip.seconds / rows[i].clip.channels for i in usable if rows[i].utterance.audio.end is None}
+    density = {
+        i: sizes[i] / rows[i].clip.seconds / rows[i].clip.channels
+        for i in usable
+        if rows[i].utterance.audio.end is None
+    }
     usual: dict[Any, list[float]] = defaultdict(list)
     for i, one in density.items():
         usual[rows[i].clip.format, rows[i].clip.rate].append(one)
@@ -151,34 +216,83 @@ def heard(rows: Sequence[Row], sounds: Sequence[Sound]) -> Iterator[Finding]:
     """Faults of the clips that were decoded; those that could not be are `broken`'s."""
     pairs = [(r, s) for r, s in zip(rows, sounds, strict=True) if not s.reason]
     tests: list[tuple[str, str, str, str, Callable[[Sound], bool], Callable[[Sound], str]]] = [
-        (FAIL, "silent", "Silent", "Drop those rows, or find the recordings that belong to their transcripts.",
-         lambda s: s.peak < SILENT, lambda s: f"peak {s.peak:.0f} dB"),
-        (WARN, "channels-cancel", "Channels that cancel each other when they are mixed",
-         "Keep one channel of those files, or turn one's sign.", lambda s: s.cancels,
-         lambda s: f"mean {s.level:.0f} dB beside peak {s.peak:.0f} dB"),
-        (WARN, "dead-channel", "One channel silent beside another", "Keep the other alone: mixed with silence it is half as loud.",
-         lambda s: s.dead, lambda s: f"level {s.level:.0f} dB once mixed"),
-        (WARN, "near-silent", f"Nearly silent, under {FAINT:.0f} dB", "Listen to them: is there speech?",
-         lambda s: s.level < FAINT, lambda s: f"level {s.level:.0f} dB"),
-        (WARN, "low-level", f"Very quiet, under {LOW:.0f} dB", "Listen to them; a model that normalises its input bears it.",
-         lambda s: s.level < LOW, lambda s: f"level {s.level:.0f} dB"),
-        (WARN, "clipped", f"Clipped, more than {100 * CLIPPED:g} % of the samples at full scale",
-         "Take the original recordings, if they are not clipped too.", lambda s: s.clipped > CLIPPED,
-         lambda s: f"{100 * s.clipped:.2f} % of the samples at full scale"),
-        (WARN, "dc-offset", "DC offset, samples that do not swing about zero", "Subtract each file's mean, or filter below 20 Hz.",
-         lambda s: abs(s.offset) > OFFSET, lambda s: f"offset {s.offset:+.3f} of full scale"),
+        (
+            FAIL,
+            "silent",
+            "Silent",
+            "Drop those rows, or find the recordings that belong to their transcripts.",
+            lambda s: s.peak < SILENT,
+            lambda s: f"peak {s.peak:.0f} dB",
+        ),
+        (
+            WARN,
+            "channels-cancel",
+            "Channels that cancel each other when they are mixed",
+            "Keep one channel of those files, or turn one's sign.",
+            lambda s: s.cancels,
+            lambda s: f"mean {s.level:.0f} dB beside peak {s.peak:.0f} dB",
+        ),
+        (
+            WARN,
+            "dead-channel",
+            "One channel silent beside another",
+            "Keep the other alone: mixed with silence it is half as loud.",
+            lambda s: s.dead,
+            lambda s: f"level {s.level:.0f} dB once mixed",
+        ),
+        (
+            WARN,
+            "near-silent",
+            f"Nearly silent, under {FAINT:.0f} dB",
+            "Listen to them: is there speech?",
+            lambda s: s.level < FAINT,
+            lambda s: f"level {s.level:.0f} dB",
+        ),
+        (
+            WARN,
+            "low-level",
+            f"Very quiet, under {LOW:.0f} dB",
+            "Listen to them; a model that normalises its input bears it.",
+            lambda s: s.level < LOW,
+            lambda s: f"level {s.level:.0f} dB",
+        ),
+        (
+            WARN,
+            "clipped",
+            f"Clipped, more than {100 * CLIPPED:g} % of the samples at full scale",
+            "Take the original recordings, if they are not clipped too.",
+            lambda s: s.clipped > CLIPPED,
+            lambda s: f"{100 * s.clipped:.2f} % of the samples at full scale",
+        ),
+        (
+            WARN,
+            "dc-offset",
+            "DC offset, samples that do not swing about zero",
+            "Subtract each file's mean, or filter below 20 Hz.",
+            lambda s: abs(s.offset) > OFFSET,
+            lambda s: f"offset {s.offset:+.3f} of full scale",
+        ),
     ]
     told: set[int] = set()
     for level, fault, what, advice, is_so, why in tests:
-        found = [(r, s) for r, s in pairs if is_so(s) and (fault == "clipped" or fault == "dc-offset" or id(r) not in told)]
+        found = [
+            (r, s)
+            for r, s in pairs
+            if is_so(s) and (fault == "clipped" or fault == "dc-offset" or id(r) not in told)
+        ]
         told |= {id(r) for r, _ in found}
         if found:
             concerned = [about([r], why(s))[0] for r, s in found]
-            yield Finding(level, fault, f"{what}, {counted(concerned)} of the {len(sounds):,} heard", advice, concerned)
+            yield Finding(
+                level, fault, f"{what}, {counted(concerned)} of the {len(sounds):,} heard", advice, concerned
+            )
 
 
 def formats(rows: Sequence[Row]) -> Counter[str]:
     """How many clips of each format."""
     channels = {1: "mono", 2: "stereo"}
-    return Counter(f"{c.format} {c.rate / 1000:g} kHz {channels.get(c.channels, f'{c.channels} channels')}"
-                   for c in (r.clip for r in rows) if c.rate)
+    return Counter(
+        f"{c.format} {c.rate / 1000:g} kHz {channels.get(c.channels, f'{c.channels} channels')}"
+        for c in (r.clip for r in rows)
+        if c.rate
+    )

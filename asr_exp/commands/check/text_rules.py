@@ -13,14 +13,24 @@ _SPOKEN = "%&€$£+=@°"  # signs that are read out
 _KINDS = {
     "apostrophes": (WARN, "your rules delete apostrophes", "text=standard keeps them inside words."),
     "digits": (WARN, "your rules delete digits, which are spoken", "Spell numbers out in the transcripts."),
-    "letters": (WARN, "your rules delete letters or accents", "Drop `remove` or `strip_accents` from text.rules, unless that is meant."),
-    "signs": (NOTE, "your rules delete signs that are spoken", "Spell them out in the transcripts: percent, and, euros."),
+    "letters": (
+        WARN,
+        "your rules delete letters or accents",
+        "Drop `remove` or `strip_accents` from text.rules, unless that is meant.",
+    ),
+    "signs": (
+        NOTE,
+        "your rules delete signs that are spoken",
+        "Spell them out in the transcripts: percent, and, euros.",
+    ),
     "joints": (NOTE, "your rules join the parts of words", "text=standard puts a space there."),
 }
 
 
 def changes(texts: Iterable[str], rules: TextRules) -> Iterator[Finding]:
-    """What the rules take from the words of raw transcripts, word by word; capitals, and punctuation about words, do not count."""
+    """What the rules take from the words of raw transcripts, word by word; capitals, and punctuation about
+    words, do not count.
+    """
     words = Counter(word for text in texts for word in text.split())
     listed = list(words)
     found: dict[str, Counter[str]] = defaultdict(Counter)
@@ -36,13 +46,21 @@ def changes(texts: Iterable[str], rules: TextRules) -> Iterator[Finding]:
             text = f"{what}: {_words(found[kind])}"
             yield Finding(level, f"rules-delete-{kind}", text[0].upper() + text[1:], advice)
     if digits:
-        yield Finding(NOTE, "digits", f"Digits, which are spoken as words, stay digits: {', '.join(w for w, _ in digits.most_common(4))} "
-                      f"({sum(digits.values()):,} in all)", "Spell them out in the transcripts.")
+        yield Finding(
+            NOTE,
+            "digits",
+            "Digits, which are spoken as words, stay digits:"
+            f" {', '.join(w for w, _ in digits.most_common(4))} ({sum(digits.values()):,} in all)",
+            "Spell them out in the transcripts.",
+        )
 
 
 def _words(counts: Counter[str], shown: int = 4) -> str:
     total = sum(counts.values())
-    return f"{total:,} word{'s' * (total > 1)} change ({', '.join(example for example, _ in counts.most_common(shown))})"
+    return (
+        f"{total:,} word{'s' * (total > 1)} change"
+        f" ({', '.join(example for example, _ in counts.most_common(shown))})"
+    )
 
 
 def _gone(word: str, after: str) -> Iterator[str]:
@@ -63,7 +81,9 @@ def _gone(word: str, after: str) -> Iterator[str]:
 
 
 def _folded(text: str) -> str:
-    """Without what capitals, composition and the kind of apostrophe make of a letter (the Turkish dot of an i included)."""
+    """Without what capitals, composition and the kind of apostrophe make of a letter (the Turkish dot of an i
+    included).
+    """
     for mark in _APOSTROPHES:
         text = text.replace(mark, "'")
     return unicodedata.normalize("NFC", text).casefold().replace("\u0307", "").replace("ı", "i")

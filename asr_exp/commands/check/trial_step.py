@@ -1,4 +1,6 @@
-"""A run's own training step, really run: the pass of middling size and the worst, for memory and time; and the disk it will take."""
+"""A run's own training step, really run: the pass of middling size and the worst, for memory and time; and
+the disk it will take.
+"""
 
 import os
 import threading
@@ -26,7 +28,9 @@ SPARE = 0.95  # share of the memory there is that a pass may be expected to take
 
 
 class OnDemand:
-    """Audio decoded as it is asked for, in the place of an `AudioStore`: a trial needs a few clips of a corpus."""
+    """Audio decoded as it is asked for, in the place of an `AudioStore`: a trial needs a few clips of a
+    corpus.
+    """
 
     def __init__(self, utterances: Sequence[Utterance], seconds: np.ndarray, rate: int):
         self.utterances = utterances
@@ -36,7 +40,11 @@ class OnDemand:
     def __getitem__(self, index: int) -> np.ndarray:
         """Samples of one utterance, int16; silence of its length where it cannot be decoded."""
         clip = decode(self.utterances[index].audio, self.rate)
-        return np.zeros(round(self.seconds[index] * self.rate), dtype=np.int16) if clip.samples is None else clip.samples
+        return (
+            np.zeros(round(self.seconds[index] * self.rate), dtype=np.int16)
+            if clip.samples is None
+            else clip.samples
+        )
 
     def read(self, indices: Sequence[int]) -> list[np.ndarray]:
         return [self[int(i)] for i in indices]
@@ -44,7 +52,9 @@ class OnDemand:
 
 @dataclass(frozen=True)
 class Pass:
-    """A forward and backward pass. indices: its utterances; cost: its padded seconds, attention's square included."""
+    """A forward and backward pass. indices: its utterances; cost: its padded seconds, attention's square
+    included.
+    """
 
     indices: np.ndarray
     cost: float
@@ -75,11 +85,17 @@ def micro_batches(job: TrainingSetup, world: int) -> list[list[Pass]]:
     """The passes of rank 0 in each step of the first epoch."""
     costs = job.plan.costs
     steps = range(1, min(job.total, job.plan.steps_per_epoch) + 1)
-    return [[Pass(p, len(p) * float(costs[p].max())) for p in job.plan.micro_batches(step, 0, world)] for step in steps]
+    return [
+        [Pass(p, len(p) * float(costs[p].max())) for p in job.plan.micro_batches(step, 0, world)]
+        for step in steps
+    ]
 
 
-def try_out(job: TrainingSetup, made: Sequence[Sequence[Pass]], scored: Split | None, device_seconds: float) -> Trial:
-    """Run the median pass, the worst where it can be expected to fit, a few of all sizes for the time they take, the worst of scoring.
+def try_out(
+    job: TrainingSetup, made: Sequence[Sequence[Pass]], scored: Split | None, device_seconds: float
+) -> Trial:
+    """Run the median pass, the worst where it can be expected to fit, a few of all sizes for the time they
+    take, the worst of scoring.
 
     The job's weights are of no use afterwards. scored: the split whose largest forward pass is run too.
     """
@@ -92,7 +108,8 @@ def try_out(job: TrainingSetup, made: Sequence[Sequence[Pass]], scored: Split | 
         with peak_of(job.runtime.device) as peak:
             took = _step(job, median)
         seen = Trial(median, worst, there, idle, peak.bytes, took / median.cost)
-        if job.runtime.device.type == "cpu" and seen.expected_bytes > SPARE * there:  # a CPU has no error to catch: the kernel kills
+        # a CPU has no error to catch: the kernel kills
+        if job.runtime.device.type == "cpu" and seen.expected_bytes > SPARE * there:
             return replace(seen, out_of_memory="the worst pass")
         with peak_of(job.runtime.device) as peak:
             _step(job, worst)
@@ -100,13 +117,19 @@ def try_out(job: TrainingSetup, made: Sequence[Sequence[Pass]], scored: Split | 
         return replace(seen, **_scoring(job, scored, device_seconds)) if scored else seen
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
-        return replace(seen, out_of_memory="scoring" if seen.worst_bytes else "the worst pass" if seen.median_bytes else "a median pass")
+        return replace(
+            seen,
+            out_of_memory=(
+                "scoring" if seen.worst_bytes else "the worst pass" if seen.median_bytes else "a median pass"
+            ),
+        )
 
 
 def _pace(job: TrainingSetup, ordered: Sequence[Pass]) -> float:
     """Seconds for each second of cost, over passes of all sizes.
 
-    No pass is run twice: libraries prepare anew for every shape they have not met, and a run meets new ones at every step.
+    No pass is run twice: libraries prepare anew for every shape they have not met, and a run meets new ones
+    at every step.
     """
     some = [ordered[i] for i in dict.fromkeys(np.linspace(0, len(ordered) - 1, TIMED + 2).astype(int)[1:-1])]
     took, costs = 0.0, 0.0
@@ -130,7 +153,9 @@ def _step(job: TrainingSetup, one: Pass) -> float:
 def _scoring(job: TrainingSetup, split: Split, device_seconds: float) -> dict[str, Any]:
     """The largest forward pass of `evaluate`, in fp32."""
     costs = cost(split.seconds)
-    largest = max(plan_passes(split, device_seconds, job.runtime.device), key=lambda p: len(p) * costs[p].max())
+    largest = max(
+        plan_passes(split, device_seconds, job.runtime.device), key=lambda p: len(p) * costs[p].max()
+    )
     batch: Batch = collate(split, largest)
     job.model.eval()
     with peak_of(job.runtime.device) as peak, torch.inference_mode():
@@ -138,10 +163,13 @@ def _scoring(job: TrainingSetup, split: Split, device_seconds: float) -> dict[st
         job.model(batch.to(job.runtime.device))
         _settle(job.runtime.device)
         took = time.monotonic() - began
-    return {"scoring_bytes": peak.bytes, "scoring_seconds": took / (len(largest) * float(costs[largest].max()))}
+    return {
+        "scoring_bytes": peak.bytes,
+        "scoring_seconds": took / (len(largest) * float(costs[largest].max())),
+    }
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # memory and disk
 
 
@@ -159,13 +187,19 @@ def memory_used(device: torch.device) -> int:
 
 
 def memory_there(device: torch.device) -> int:
-    """Bytes that this process can have, those it has included: the GPU's that are free, or the machine's, within its control group."""
+    """Bytes that this process can have, those it has included: the GPU's that are free, or the machine's,
+    within its control group.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     told = Path("/proc/meminfo")
     if not told.exists():
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    free = next(int(line.split()[1]) * 1024 for line in told.read_text().splitlines() if line.startswith("MemAvailable"))
+    free = next(
+        int(line.split()[1]) * 1024
+        for line in told.read_text().splitlines()
+        if line.startswith("MemAvailable")
+    )
     limit, taken = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.exists() and taken.exists() and limit.read_text().strip().isdigit():
         free = min(free, int(limit.read_text()) - int(taken.read_text()))
@@ -178,7 +212,9 @@ class Peak:
 
 @contextmanager
 def peak_of(device: torch.device) -> Iterator[Peak]:
-    """The most memory in use at any time inside: the allocator's own count on a GPU, on a CPU a look every few milliseconds."""
+    """The most memory in use at any time inside: the allocator's own count on a GPU, on a CPU a look every
+    few milliseconds.
+    """
     peak, over = Peak(), threading.Event()
 
     def watch() -> None:
@@ -202,7 +238,9 @@ def peak_of(device: torch.device) -> Iterator[Peak]:
 
 
 def checkpoint_bytes(job: TrainingSetup, average: int) -> int:
-    """Bytes of a run folder's checkpoints at their most: best and last, one more while it is written, and those to be averaged."""
+    """Bytes of a run folder's checkpoints at their most: best and last, one more while it is written, and
+    those to be averaged.
+    """
     weights = 4 * sum(p.numel() for p in job.model.parameters())
     moments = 8 * sum(p.numel() for p in job.trained)
     smoothed = 4 * sum(p.numel() for p in job.trained) if job.ema else 0

@@ -1,8 +1,9 @@
 """Make a folder of a run that others can use: export run=FOLDER out=FOLDER export.onnx=true.
 
-The folder is one of transformers (weights, config, processor), with a model card made of the run's own files: data, training, scores
-with their intervals, protocol, command. export.onnx=true adds an ONNX file, which is compared with the model before it is kept;
-export.int8=true one in 8 bits, and what that costs on dev recordings. export.push=ORGANISATION/NAME sends it all to the hub.
+The folder is one of transformers (weights, config, processor), with a model card made of the run's own files:
+data, training, scores with their intervals, protocol, command. export.onnx=true adds an ONNX file, which is
+compared with the model before it is kept; export.int8=true one in 8 bits, and what that costs on dev
+recordings. export.push=ORGANISATION/NAME sends it all to the hub.
 """
 
 import os
@@ -38,10 +39,14 @@ ONNX, INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"
 
 
 def run(config: DictConfig) -> Path:
-    """Write the folder, and send it to the hub where that is asked for -> the folder. Raises UserError where that cannot be."""
+    """Write the folder, and send it to the hub where that is asked for -> the folder. Raises UserError where
+    that cannot be.
+    """
     out = _place(config)
     if (config.run or "").startswith(BUNDLE):
-        raise UserError(f"run={config.run} is torchaudio's; export takes a run's folder, or a checkpoint of transformers.")
+        raise UserError(
+            f"run={config.run} is torchaudio's; export takes a run's folder, or a checkpoint of transformers."
+        )
     if config.export.push:
         require_token(config.export.push)
     if config.export.onnx or config.export.int8:
@@ -57,13 +62,19 @@ def run(config: DictConfig) -> Path:
             told = _fill(config, checkpoint, out.name, Path(beside))
             files = _move(Path(beside), out)
     except OSError as why:
-        raise UserError(f"out={config.out} cannot be written ({why.strerror or why}); give another folder.") from why
+        raise UserError(
+            f"out={config.out} cannot be written ({why.strerror or why}); give another folder."
+        ) from why
     if config.export.push:
         message = f"Export of run {(told.get('run') or checkpoint)} by asr_exp"
         told["hub"] = push(out, files, config.export.push, config.export.private, message)
     print("Exported")
     for name, text in {"folder": config.out, **told}.items():
-        print(textwrap.fill(text, 80, initial_indent=f"  {name:<8}", subsequent_indent=" " * 10, break_long_words=False))
+        print(
+            textwrap.fill(
+                text, 80, initial_indent=f"  {name:<8}", subsequent_indent=" " * 10, break_long_words=False
+            )
+        )
     return out
 
 
@@ -75,7 +86,9 @@ def _place(config: DictConfig) -> Path:
     if out.exists() and not out.is_dir():
         raise UserError(f"out={config.out} is a file; give a folder.")
     if there - {".git", ".gitattributes"} and not _exported(out):
-        raise UserError(f"out={config.out} holds other things than a model that export wrote; give a new folder.")
+        raise UserError(
+            f"out={config.out} holds other things than a model that export wrote; give a new folder."
+        )
     if any((folder / "config.yaml").is_file() for folder in (out, *out.parents[:2])):
         raise UserError(f"out={config.out} is inside a run's folder; give one of its own.")
     return out
@@ -91,7 +104,9 @@ def _exported(folder: Path) -> bool:
 
 
 def _move(beside: Path, out: Path) -> list[str]:
-    """Put each file in its place -> their paths in the folder. Models of an export before go; what else is there (.git) stays."""
+    """Put each file in its place -> their paths in the folder. Models of an export before go; what else is
+    there (.git) stays.
+    """
     files = sorted(path.relative_to(beside).as_posix() for path in beside.rglob("*") if path.is_file())
     for pattern in ("*.safetensors*", "onnx/model*.onnx*"):
         for old in out.glob(pattern):
@@ -109,20 +124,35 @@ def _fill(config: DictConfig, checkpoint: str, name: str, folder: Path) -> dict[
     t, ours = config.tokenizer, Path(config.run).expanduser() if config.run else run_folder(config)
     tokenizer = read_tokenizer(checkpoint, config.model.revision, t.unit, t.inventory, t.score_inventory)
     revision = config.model.revision
-    network, extractor = load_backbone(checkpoint, len(tokenizer), tokenizer.blank, revision=revision, keep_head=True, attention="eager")
+    network, extractor = load_backbone(
+        checkpoint, len(tokenizer), tokenizer.blank, revision=revision, keep_head=True, attention="eager"
+    )
     network.save_pretrained(folder)
     transformers.Wav2Vec2Processor(extractor, tokenizer.as_transformers()).save_pretrained(folder)
     extractor.save_pretrained(folder)  # preprocessor_config.json, which other programs look for
     tokenizer.save(folder)  # the processor has written it without what transformers cannot save
     told = {"size": console.size(sum(path.stat().st_size for path in folder.iterdir()))}
-    onnx = _onnx(config, _Plain(network, extractor, tokenizer), folder) if config.export.onnx or config.export.int8 else {}
-    settings = load_run(ours) if is_run(ours) else config  # what it was trained with, whatever is laid over it now
+    onnx = (
+        _onnx(config, _Plain(network, extractor, tokenizer), folder)
+        if config.export.onnx or config.export.int8
+        else {}
+    )
+    # what it was trained with, whatever is laid over it now
+    settings = load_run(ours) if is_run(ours) else config
     result = read_result(ours) or _unfinished(settings, ours)
     facts = Facts(
-        (config.export.push or name).rpartition("/")[2], config.export.push or name, network.config.model_type,
-        sum(parameter.numel() for parameter in network.parameters()), extractor.sampling_rate, bool(extractor.return_attention_mask),
-        tokenizer.tokens, OmegaConf.to_container(settings, resolve=True), result, read_json(ours / "environment.json") or {},  # type: ignore[arg-type]
-        [one for path in sorted(ours.glob("evaluations/*")) if (one := read_result(path))], onnx,
+        (config.export.push or name).rpartition("/")[2],
+        config.export.push or name,
+        network.config.model_type,
+        sum(parameter.numel() for parameter in network.parameters()),
+        extractor.sampling_rate,
+        bool(extractor.return_attention_mask),
+        tokenizer.tokens,
+        OmegaConf.to_container(settings, resolve=True),  # type: ignore[arg-type]
+        result,
+        read_json(ours / "environment.json") or {},
+        [one for path in sorted(ours.glob("evaluations/*")) if (one := read_result(path))],
+        onnx,
     )
     (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
     if result:
@@ -131,13 +161,20 @@ def _fill(config: DictConfig, checkpoint: str, name: str, folder: Path) -> dict[
 
 
 def _unfinished(config: DictConfig, folder: Path) -> dict[str, Any] | None:
-    """What there is to say of a run that was killed before it could write its result.json; None where the folder is no run's."""
+    """What there is to say of a run that was killed before it could write its result.json; None where the
+    folder is no run's.
+    """
     if not is_run(folder):
         return None
-    return {"status": "without a result.json", "signature": signature(config), "seed": config.seed, "versions": {}}
+    return {
+        "status": "without a result.json",
+        "signature": signature(config),
+        "seed": config.seed,
+        "versions": {},
+    }
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # ONNX
 
 
@@ -152,11 +189,15 @@ class _Plain:
     def values(self, samples: np.ndarray) -> np.ndarray:
         """What the network takes, (1, samples) float32, of int16 samples."""
         scaled = samples.astype(np.float32) / 32768
-        return self.extractor(scaled, sampling_rate=self.extractor.sampling_rate, return_tensors="np").input_values
+        return self.extractor(
+            scaled, sampling_rate=self.extractor.sampling_rate, return_tensors="np"
+        ).input_values
 
     def text(self, logits: np.ndarray) -> str:
         """The transcript of (1, frames, vocabulary), by the best label of each frame."""
-        return self.tokenizer.scored(self.tokenizer.decode(torch.unique_consecutive(torch.from_numpy(logits[0].argmax(-1))).tolist()))
+        return self.tokenizer.scored(
+            self.tokenizer.decode(torch.unique_consecutive(torch.from_numpy(logits[0].argmax(-1))).tolist())
+        )
 
     @torch.inference_mode()
     def logits(self, values: np.ndarray) -> np.ndarray:
@@ -164,17 +205,27 @@ class _Plain:
 
 
 def _onnx(config: DictConfig, plain: _Plain, folder: Path) -> dict[str, str]:
-    """Write the ONNX files -> a sentence on each. Raises UserError where one does not say what the network says."""
+    """Write the ONNX files -> a sentence on each. Raises UserError where one does not say what the network
+    says.
+    """
     network = plain.network
     path, small = folder / ONNX, folder / INT8
     difference = write_onnx(network, path)
-    told = {ONNX: f"{_size(path)}, equal to the model: no logit is off by more than {difference:.1g} of the largest"}
+    told = {
+        ONNX: (
+            f"{_size(path)}, equal to the model: no logit is off by more than {difference:.1g} of the largest"
+        )
+    }
     clips = _dev_clips(config, plain) if config.export.clips else []
     if clips:
         told[ONNX] += f"; on dev, {_compared(path, plain, clips)}"
     if config.export.int8:
         write_int8(path, small)
-        cost = f"on dev, {_compared(small, plain, clips)}" if clips else "what that costs was not measured, for want of recordings"
+        cost = (
+            f"on dev, {_compared(small, plain, clips)}"
+            if clips
+            else "what that costs was not measured, for want of recordings"
+        )
         told[INT8] = f"{_size(small)}, matrices in 8 bits; {cost}"
     return told
 
@@ -193,12 +244,17 @@ def _dev_clips(config: DictConfig, plain: _Plain) -> list[tuple[np.ndarray, str]
     rate, scored = plain.extractor.sampling_rate, plain.tokenizer.scored
     clips = ((decode(one.audio, rate).samples, one.text) for one in split)
     longest = config.dataset.max_eval_seconds
-    return [(plain.values(samples), scored(plain.tokenizer.target(text))) for samples, text in clips
-            if samples is not None and 0.1 <= len(samples) / rate <= longest]
+    return [
+        (plain.values(samples), scored(plain.tokenizer.target(text)))
+        for samples, text in clips
+        if samples is not None and 0.1 <= len(samples) / rate <= longest
+    ]
 
 
 def _compared(path: Path, plain: _Plain, clips: list[tuple[np.ndarray, str]]) -> str:
-    """How far an ONNX file's logits are from the network's, how often its text is another, and the error rates of both."""
+    """How far an ONNX file's logits are from the network's, how often its text is another, and the error
+    rates of both.
+    """
     runs = session(path)
     changed = 0
     far = []
@@ -212,5 +268,8 @@ def _compared(path: Path, plain: _Plain, clips: list[tuple[np.ndarray, str]]) ->
         changed += texts["model"] != texts["file"]
         errors = {name: counts + word_errors(reference, texts[name]) for name, counts in errors.items()}
     rate = "PER" if plain.tokenizer.unit == "phone" else "WER"
-    return (f"logits are off by {np.mean(far) / largest:.1g} of the largest on average, {changed} of {console.counted(len(clips), 'text')} "
-            f"differ, {rate} {console.percent(errors['file'].rate)} (the model's: {console.percent(errors['model'].rate)})")
+    return (
+        f"logits are off by {np.mean(far) / largest:.1g} of the largest on average, {changed} of"
+        f" {console.counted(len(clips), 'text')} differ, {rate} {console.percent(errors['file'].rate)} (the"
+        f" model's: {console.percent(errors['model'].rate)})"
+    )

@@ -37,15 +37,20 @@ def require_onnx() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UserError(f'An ONNX file takes packages that are not installed ({error.name}); type: pip install "asr_exp[onnx]".') from error
+        raise UserError(
+            f"An ONNX file takes packages that are not installed ({error.name}); type: pip install"
+            ' "asr_exp[onnx]".'
+        ) from error
 
 
 def write_onnx(network: Any, path: Path) -> float:
-    """Write a transformers CTC network, `input_values` (batch, samples) -> `logits` (batch, frames, vocabulary), both dynamic -> the
-    largest difference to the network's own logits, as a share of the largest logit, over lengths that it was not traced with.
+    """Write a transformers CTC network, `input_values` (batch, samples) -> `logits` (batch, frames,
+    vocabulary), both dynamic -> the largest difference to the network's own logits, as a share of the largest
+    logit, over lengths that it was not traced with.
 
-    network: as transformers loads it (not a Recogniser's, whose forward is for batches without padding), without attention mask.
-    Raises UserError where the file does not say what the network says; then there is no file.
+    network: as transformers loads it (not a Recogniser's, whose forward is for batches without padding),
+    without attention mask. Raises UserError where the file does not say what the network says; then there is
+    no file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -59,15 +64,29 @@ def write_onnx(network: Any, path: Path) -> float:
         return difference
     for file in path.parent.glob(f"{path.name}*"):
         file.unlink()
-    raise UserError(f"{type(network).__name__} does not make an ONNX file that equals it: {reason.rstrip('.')}. Leave out export.onnx.")
+    raise UserError(
+        f"{type(network).__name__} does not make an ONNX file that equals it: {reason.rstrip('.')}. Leave out"
+        " export.onnx."
+    )
 
 
 def _trace(model: nn.Module, path: Path) -> None:
-    """By torch.export. What the older exporter wrote (dynamo=False, torch 2.12) had other logits than the model."""
+    """By torch.export. What the older exporter wrote (dynamo=False, torch 2.12) had other logits than the
+    model.
+    """
     example, axes = torch.randn(2, TRACED), {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    torch.onnx.export(model, (example,), str(path), input_names=["input_values"], output_names=["logits"], dynamo=True, verbose=False,
-                      dynamic_shapes={"input_values": axes}, external_data=size > ONE_FILE)  # fmt: skip
+    torch.onnx.export(
+        model,
+        (example,),
+        str(path),
+        input_names=["input_values"],
+        output_names=["logits"],
+        dynamo=True,
+        verbose=False,
+        dynamic_shapes={"input_values": axes},
+        external_data=size > ONE_FILE,
+    )
 
 
 @contextlib.contextmanager
@@ -87,7 +106,10 @@ def check_inputs() -> list[np.ndarray]:
     """Noise that comes and goes, (1 or 3, samples), of lengths the network was not traced with."""
     rng = np.random.default_rng(0)
     shapes = [*((1, length) for length in LENGTHS), (3, LENGTHS[1])]
-    return [(rng.standard_normal(shape) * np.sin(np.arange(shape[1]) / 1600)).astype(np.float32) for shape in shapes]
+    return [
+        (rng.standard_normal(shape) * np.sin(np.arange(shape[1]) / 1600)).astype(np.float32)
+        for shape in shapes
+    ]
 
 
 def session(path: Path) -> Any:
@@ -98,9 +120,11 @@ def session(path: Path) -> Any:
 
 
 def largest_difference(path: Path, network: Any, inputs: Sequence[np.ndarray]) -> float:
-    """How far the logits of an ONNX file are from the network's at the most, as a share of the largest of these.
+    """How far the logits of an ONNX file are from the network's at the most, as a share of the largest of
+    these.
 
-    inputs: (batch, samples) float32 each. Infinite where the shapes are not the same, or something is not a number.
+    inputs: (batch, samples) float32 each. Infinite where the shapes are not the same, or something is not a
+    number.
     """
     runs, worst = session(path), 0.0
     for values in inputs:
@@ -118,5 +142,11 @@ def write_int8(path: Path, to: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with _quiet():
-        quantize_dynamic(path, to, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8,
-                         use_external_data_format=path.with_name(path.name + ".data").exists())  # fmt: skip
+        quantize_dynamic(
+            path,
+            to,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=path.with_name(path.name + ".data").exists(),
+        )

@@ -9,7 +9,8 @@ from asr_exp.runtime.hub import XET, diagnose, offline_where_unreachable
 
 
 def require_token(repository: str) -> str:
-    """The user's token of the hub, once it is sure that `repository` can be the name of one (NAME, or ORGANISATION/NAME).
+    """The user's token of the hub, once it is sure that `repository` can be the name of one (NAME, or
+    ORGANISATION/NAME).
 
     Raises UserError where it cannot, and where there is no token.
     """
@@ -20,10 +21,15 @@ def require_token(repository: str) -> str:
     try:
         validate_repo_id(repository)
     except HFValidationError as why:
-        raise UserError(f"export.push={repository} cannot be a repository of the hub ({why}); give ORGANISATION/NAME.") from None
+        raise UserError(
+            f"export.push={repository} cannot be a repository of the hub ({why}); give ORGANISATION/NAME."
+        ) from None
     if token := get_token():
         return token
-    raise UserError(f"export.push={repository} needs a token of the hub that may write: type `hf auth login`, or set HF_TOKEN.")
+    raise UserError(
+        f"export.push={repository} needs a token of the hub that may write: type `hf auth login`, or set"
+        " HF_TOKEN."
+    )
 
 
 def push(folder: Path, files: Sequence[str], repository: str, private: bool, message: str) -> str:
@@ -41,10 +47,15 @@ def push(folder: Path, files: Sequence[str], repository: str, private: bool, mes
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
     try:
         made = api.create_repo(repository, private=private, exist_ok=True)
-        api.upload_folder(repo_id=made.repo_id, folder_path=folder, allow_patterns=list(files), commit_message=message)
+        api.upload_folder(
+            repo_id=made.repo_id, folder_path=folder, allow_patterns=list(files), commit_message=message
+        )
     except (HTTPError, OSError, RuntimeError) as why:  # RuntimeError: an upload that broke off
         reason = diagnose(why)[1] or " ".join(str(why).split())
         if isinstance(why, HfHubHTTPError) and why.response.status_code in (401, 403):
-            reason = f"the hub refuses ({why.response.status_code}): the token may not write there; give one with write access"
+            reason = (
+                f"the hub refuses ({why.response.status_code}): the token may not write there; give one with"
+                " write access"
+            )
         raise UserError(f"export.push={repository}: {reason}. {folder} is whole.") from why
     return str(made)

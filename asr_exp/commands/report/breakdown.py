@@ -1,4 +1,6 @@
-"""Which errors are made, and where: operations of an alignment, confusions, and rates of groups of utterances."""
+"""Which errors are made, and where: operations of an alignment, confusions, and rates of groups of
+utterances.
+"""
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -19,14 +21,20 @@ def units(text: str, unit: str) -> list[str]:
 
 
 def operations(reference: Sequence[Hashable], hypothesis: Sequence[Hashable]) -> str:
-    """A letter for each step of the alignment that `scoring.count_errors` counts: = S D I (equal, substitution, deletion, insertion)."""
+    """A letter for each step of the alignment that `scoring.count_errors` counts: = S D I (equal,
+    substitution, deletion, insertion).
+    """
     codes = Levenshtein.opcodes(reference, hypothesis)
-    return "".join(LETTERS[one.tag] * max(one.src_end - one.src_start, one.dest_end - one.dest_start) for one in codes)
+    return "".join(
+        LETTERS[one.tag] * max(one.src_end - one.src_start, one.dest_end - one.dest_start) for one in codes
+    )
 
 
 @dataclass
 class Confusions:
-    """How often a unit was said in place of another, left out, put in; `spoken`: how often each stands in the references."""
+    """How often a unit was said in place of another, left out, put in; `spoken`: how often each stands in the
+    references.
+    """
 
     substitutions: Counter[tuple[str, str]] = field(default_factory=Counter)
     deletions: Counter[str] = field(default_factory=Counter)
@@ -47,7 +55,7 @@ class Confusions:
             i, j = i + (step != "I"), j + (step != "D")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # groups of utterances
 
 
@@ -62,8 +70,13 @@ class GroupScore:
     intervals: list[tuple[float, float] | None]
 
 
-def grouped(names: Sequence[str], errors: np.ndarray, lengths: np.ndarray, clusters: Sequence[Hashable],
-            order: Sequence[str]) -> list[GroupScore]:
+def grouped(
+    names: Sequence[str],
+    errors: np.ndarray,
+    lengths: np.ndarray,
+    clusters: Sequence[Hashable],
+    order: Sequence[str],
+) -> list[GroupScore]:
     """The groups in the order given. names, lengths, clusters: (utterances,); errors: (runs, utterances).
 
     The intervals rest on the clusters of a group: speakers, or utterances where it is of one speaker.
@@ -74,23 +87,37 @@ def grouped(names: Sequence[str], errors: np.ndarray, lengths: np.ndarray, clust
     return [_group(name, rows[name], errors, lengths, clusters) for name in order if rows[name]]
 
 
-def _group(name: str, rows: list[int], errors: np.ndarray, lengths: np.ndarray, clusters: Sequence[Hashable]) -> GroupScore:
+def _group(
+    name: str, rows: list[int], errors: np.ndarray, lengths: np.ndarray, clusters: Sequence[Hashable]
+) -> GroupScore:
     keys: list[Hashable] = [clusters[row] for row in rows]
     keys = keys if len(set(keys)) > 1 else list(rows)
     number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     places = [number[key] for key in keys]
     long = np.bincount(places, weights=lengths[rows])
-    estimates = [clustered_rate(zip(np.bincount(places, weights=one[rows]), long, strict=True)) for one in errors]  # type: ignore[arg-type]
-    return GroupScore(name, len(rows), int(lengths[rows].sum()), [one.value if one else None for one in estimates],
-                 [one.interval if one else None for one in estimates])
+    estimates = [
+        clustered_rate(zip(np.bincount(places, weights=one[rows]), long, strict=True)) for one in errors
+    ]  # type: ignore[arg-type]
+    return GroupScore(
+        name,
+        len(rows),
+        int(lengths[rows].sum()),
+        [one.value if one else None for one in estimates],
+        [one.interval if one else None for one in estimates],
+    )
 
 
 def binned(values: np.ndarray, decimals: int) -> tuple[list[str], list[str]]:
-    """The bin of each value, and the bins in their order: about as many values in each, their edges rounded."""
+    """The bin of each value, and the bins in their order: about as many values in each, their edges
+    rounded.
+    """
     if not len(values):
         return [], []
     edges = np.unique(np.round(np.quantile(values, np.linspace(0, 1, MOST_GROUPS + 1)), decimals))
-    edges[0], edges[-1] = np.floor(values.min() * 10**decimals) / 10**decimals, np.ceil(values.max() * 10**decimals) / 10**decimals
+    edges[0], edges[-1] = (
+        np.floor(values.min() * 10**decimals) / 10**decimals,
+        np.ceil(values.max() * 10**decimals) / 10**decimals,
+    )
     places = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, max(0, len(edges) - 2))
     whole = decimals == 0
     names = []

@@ -1,9 +1,10 @@
-"""A run as one HTML page: curves, errors, utterances to hear and see, suspected label errors (report RUN; report A B for two).
+"""A run as one HTML page: curves, errors, utterances to hear and see, suspected label errors (report RUN;
+report A B for two).
 
-The page is FOLDER/report.html, or out=PAGE.html; it needs no network and nothing beside it. report.audio utterances carry
-their sound, spectrogram and emissions. format=png out=FOLDER writes pictures of the same for papers; with files=[a.wav],
-of the emissions and layer features of any checkpoint, run=CHECKPOINT, and recording; one that cannot be used does not stop
-the others, and the exit status is then 1.
+The page is FOLDER/report.html, or out=PAGE.html; it needs no network and nothing beside it. report.audio
+utterances carry their sound, spectrogram and emissions. format=png out=FOLDER writes pictures of the same for
+papers; with files=[a.wav], of the emissions and layer features of any checkpoint, run=CHECKPOINT, and
+recording; one that cannot be used does not stop the others, and the exit status is then 1.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,14 @@ from asr_exp.commands.report.contents import UtteranceTable, contents, unit_of
 from asr_exp.commands.report.figures import draw_files, draw_rows, draw_run
 from asr_exp.commands.report.page import html
 from asr_exp.commands.report.record import Record, read_record, training_losses
-from asr_exp.commands.report.sound import Details, analyse_rows, chosen_rows, read_split, split_suspects, train_suspects
+from asr_exp.commands.report.sound import (
+    Details,
+    analyse_rows,
+    chosen_rows,
+    read_split,
+    split_suspects,
+    train_suspects,
+)
 from asr_exp.core.console import counted
 from asr_exp.core.errors import UserError
 from asr_exp.core.exit_status import say
@@ -31,7 +39,9 @@ from asr_exp.scoring.significance import compare_rates
 
 
 def run(config: DictConfig) -> int:
-    """Write the page (or the pictures) of the runs that are named -> exit status. Raises UserError where there is nothing to show."""
+    """Write the page (or the pictures) of the runs that are named -> exit status. Raises UserError where
+    there is nothing to show.
+    """
     if config.format not in (None, "html", "png"):
         raise UserError(f"format={config.format}: report writes html (the default) or png.")
     with started(config.trainer.device, "fp32") as runtime:
@@ -48,7 +58,10 @@ def _configs(config: DictConfig) -> list[DictConfig]:
     first, second = config.a or config.run or str(run_folder(config)), config.b
     if not all(isinstance(one, str) for one in (first, second) if one is not None):
         raise UserError("report shows one run or two, each a folder: report RUN, or report A B.")
-    made = [config if config.run == first and is_run(first) else load_run(first), *([load_run(second)] if second else [])]
+    made = [
+        config if config.run == first and is_run(first) else load_run(first),
+        *([load_run(second)] if second else []),
+    ]
     for one, folder in zip(made, (first, second), strict=False):
         one.run = folder
     return made
@@ -67,11 +80,15 @@ def _records(config: DictConfig, configs: Sequence[DictConfig]) -> tuple[list[Re
 
 def _difference(found: Estimate, metric: str, basis: str) -> str:
     within = f" [{100 * found.interval[0]:+.2f} to {100 * found.interval[1]:+.2f}]" if found.interval else ""
-    chance = "" if found.p is None else f", p {'< 0.001' if found.p < 0.001 else f'= {found.p:.3f}'} over {basis} (t test)"
+    chance = (
+        ""
+        if found.p is None
+        else f", p {'< 0.001' if found.p < 0.001 else f'= {found.p:.3f}'} over {basis} (t test)"
+    )
     return f"{metric.upper()} of A less that of B: {100 * found.value:+.2f} points{within}{chance}."
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the page
 
 
@@ -81,7 +98,9 @@ def _page(config: DictConfig, configs: Sequence[DictConfig], runtime: Runtime) -
     if records[0].split != config.split:
         shown = f"what was said of {records[0].split}" if records[0].split else "the training so far"
         notes.append(f"{config.split} has not been scored yet: this is {shown}.")
-    utterances = UtteranceTable(records, unit_of(records, configs[0].tokenizer.unit)) if records[0].lines else None
+    utterances = (
+        UtteranceTable(records, unit_of(records, configs[0].tokenizer.unit)) if records[0].lines else None
+    )
     rows, count = _chosen(config, utterances), config.report.suspects
     closeups = Details([])
     heard = {}
@@ -90,11 +109,18 @@ def _page(config: DictConfig, configs: Sequence[DictConfig], runtime: Runtime) -
         try:
             closeups = Details([load_transcriber(one, runtime) for one in configs])
             if rows and utterances:
-                heard = analyse_rows(read_split(configs[0], str(records[0].split), closeups.transcribers[0]), utterances, rows, closeups)
+                heard = analyse_rows(
+                    read_split(configs[0], str(records[0].split), closeups.transcribers[0]),
+                    utterances,
+                    rows,
+                    closeups,
+                )
             if count and (found := training_losses(records[0].folder)):
                 split = read_split(configs[0], "train", closeups.transcribers[0])
                 suspected.append(train_suspects(records[0].folder, found, split, count, closeups))
-            notes += [f"The page is full: {closeups.left_out} utterances more would have been heard."] * bool(closeups.left_out)
+            notes += [f"The page is full: {closeups.left_out} utterances more would have been heard."] * bool(
+                closeups.left_out
+            )
         except UserError as why:
             if config.report.utterances:
                 raise
@@ -125,13 +151,15 @@ def _place(config: DictConfig, configs: Sequence[DictConfig]) -> Path:
     return out if config.out and out.suffix.lower() in (".html", ".htm") else out / name
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # pictures
 
 
 def _pictures(config: DictConfig, configs: Sequence[DictConfig], runtime: Runtime) -> int:
     records, _ = _records(config, configs)
-    utterances = UtteranceTable(records, unit_of(records, configs[0].tokenizer.unit)) if records[0].lines else None
+    utterances = (
+        UtteranceTable(records, unit_of(records, configs[0].tokenizer.unit)) if records[0].lines else None
+    )
     folder = Path(config.out or Path(configs[0].run) / "pictures").expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [draw_run(records, utterances, folder, config.report.width)]
@@ -147,7 +175,9 @@ def _pictures(config: DictConfig, configs: Sequence[DictConfig], runtime: Runtim
 def _of_files(config: DictConfig, runtime: Runtime) -> int:
     if config.format != "png":
         raise UserError("report files=... draws pictures of recordings: give format=png, and out=FOLDER.")
-    files, complaints = named_files(str(one) for one in (config.files if isinstance(config.files, ListConfig) else [config.files]))
+    files, complaints = named_files(
+        str(one) for one in (config.files if isinstance(config.files, ListConfig) else [config.files])
+    )
     for complaint in complaints:
         say("error: ", f"{complaint}.")
     folder = Path(config.out or ".").expanduser()

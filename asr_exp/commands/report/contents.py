@@ -16,12 +16,16 @@ from asr_exp.scoring.error_rates import ErrorCounts, Tally, unspaced
 MOST_ROWS = 100  # of a list of confusions
 MOST_SPEAKERS = 200
 
-LEGEND = ("Errors are the fewest edits that turn the reference into the hypothesis. Intervals are 95 %, from leaving out each speaker in "
-          "turn (each utterance where speakers are not known).")
+LEGEND = (
+    "Errors are the fewest edits that turn the reference into the hypothesis. Intervals are 95 %, from"
+    " leaving out each speaker in turn (each utterance where speakers are not known)."
+)
 
 
 def unit_of(records: Sequence[Record], unit: str) -> str:
-    """What errors are counted in: word, phone, or character where the references have no spaces. unit: the tokenizer's."""
+    """What errors are counted in: word, phone, or character where the references have no spaces. unit: the
+    tokenizer's.
+    """
     if unit == "phone":
         return "phone"
     return "character" if unspaced(line["reference"] for line in records[0].lines.values()) else "word"
@@ -52,7 +56,9 @@ class UtteranceTable:
         self.errors = np.array([[len(steps) - steps.count("=") for steps in side] for side in self.steps])
 
     def worst(self, count: int) -> list[int]:
-        """The rows with the most errors, of equals those with the shorter reference; three in four of the count, and others at random."""
+        """The rows with the most errors, of equals those with the shorter reference; three in four of the
+        count, and others at random.
+        """
         order = np.lexsort((self.lengths, -self.errors.max(axis=0)))
         first = order[: count - count // 4].tolist()
         others = order[len(first) :]
@@ -65,7 +71,11 @@ class UtteranceTable:
         pace = self.lengths / np.maximum(self.seconds, 1e-3)
         found = {
             "length": grouped(*self._named(binned(self.lengths, 0)[0]), clusters, binned(self.lengths, 0)[1]),
-            "rate": grouped(*self._named(binned(pace, 1)[0]), clusters, binned(pace, 1)[1]) if self.seconds.any() else [],
+            "rate": (
+                grouped(*self._named(binned(pace, 1)[0]), clusters, binned(pace, 1)[1])
+                if self.seconds.any()
+                else []
+            ),
             "speaker": [],
         }
         if len({*self.speakers} - {None}) > 1:
@@ -81,11 +91,20 @@ class UtteranceTable:
         """As the page's table takes them; the steps of an utterance without an error are left out."""
         steps = [["" if not errors else text for text, errors in zip(side, counts, strict=True)]
                  for side, counts in zip(self.steps, self.errors.tolist(), strict=True)]  # fmt: skip
-        return {"id": self.ids, "speaker": self.speakers, "seconds": self.seconds.round(3).tolist(), "reference": self.references,
-                "hypothesis": self.hypotheses, "steps": steps, "loss": self.losses}
+        return {
+            "id": self.ids,
+            "speaker": self.speakers,
+            "seconds": self.seconds.round(3).tolist(),
+            "reference": self.references,
+            "hypothesis": self.hypotheses,
+            "steps": steps,
+            "loss": self.losses,
+        }
 
     def confused(self) -> dict[str, Any]:
-        """The commonest substitutions, deletions and insertions: the words, the count of each run, of deletions how often it was said."""
+        """The commonest substitutions, deletions and insertions: the words, the count of each run, of
+        deletions how often it was said.
+        """
         found: dict[str, Any] = {}
         for name in ("substitutions", "deletions", "insertions"):
             counters = [getattr(one, name) for one in self.confusions]
@@ -103,16 +122,31 @@ def _finite(loss: float | None) -> float | None:
     return loss if loss is not None and math.isfinite(loss) else None
 
 
-def contents(records: Sequence[Record], utterances: UtteranceTable | None, comparison: str | None, heard: Mapping[int, int],
-             suspects: Sequence[dict[str, Any]], notes: Sequence[str]) -> dict[str, Any]:
+def contents(
+    records: Sequence[Record],
+    utterances: UtteranceTable | None,
+    comparison: str | None,
+    heard: Mapping[int, int],
+    suspects: Sequence[dict[str, Any]],
+    notes: Sequence[str],
+) -> dict[str, Any]:
     """What the page shows. heard: by row of the utterances, the number of its closeup."""
     return {
-        "version": asr_exp.__version__, "title": " against ".join(record.name for record in records), "legend": LEGEND,
-        "split": records[0].split, "unit": utterances.unit if utterances else "word",
-        "metric": {"phone": "PER", "word": "WER", "character": "CER"}[utterances.unit if utterances else "word"],
-        "runs": [_run(record) for record in records], "comparison": comparison, "notes": list(notes),
-        "utterances": utterances.columns() if utterances else None, "confusions": utterances.confused() if utterances else None,
-        "groups": utterances.groups() if utterances else None, "closeups": {str(row): number for row, number in heard.items()},
+        "version": asr_exp.__version__,
+        "title": " against ".join(record.name for record in records),
+        "legend": LEGEND,
+        "split": records[0].split,
+        "unit": utterances.unit if utterances else "word",
+        "metric": {"phone": "PER", "word": "WER", "character": "CER"}[
+            utterances.unit if utterances else "word"
+        ],
+        "runs": [_run(record) for record in records],
+        "comparison": comparison,
+        "notes": list(notes),
+        "utterances": utterances.columns() if utterances else None,
+        "confusions": utterances.confused() if utterances else None,
+        "groups": utterances.groups() if utterances else None,
+        "closeups": {str(row): number for row, number in heard.items()},
         "suspects": list(suspects),
     }
 
@@ -122,18 +156,31 @@ def _run(record: Record) -> dict[str, Any]:
     if result:
         facts += [str(result.get("status", "")), f"seed {result.get('seed')}"]
     if train := result.get("train"):
-        facts.append(f"{counted(train['steps'], 'step')}, {train['epochs']:g} epochs in {duration(train['wall_seconds'])}")
+        facts.append(
+            f"{counted(train['steps'], 'step')}, {train['epochs']:g} epochs in"
+            f" {duration(train['wall_seconds'])}"
+        )
     if best := result.get("best"):
-        facts.append(f"best at step {best['step']:,} (dev {best['metric'].upper()} {100 * best['value']:.2f} %)")
+        facts.append(
+            f"best at step {best['step']:,} (dev {best['metric'].upper()} {100 * best['value']:.2f} %)"
+        )
     if protocol := result.get("protocol"):
         facts.append(f"protocol {protocol.get('hash')}")
     files = {name: text for name in ("config.yaml", "result.json") if (text := record.file(name))}
-    return {"name": record.name, "folder": str(record.folder), "facts": facts, "curves": record.curves, "files": files,
-            "summary": summary(record)}
+    return {
+        "name": record.name,
+        "folder": str(record.folder),
+        "facts": facts,
+        "curves": record.curves,
+        "files": files,
+        "summary": summary(record),
+    }
 
 
 def summary(record: Record) -> dict[str, Any] | None:
-    """What result.json says of the split, or will say once the run has come to it; None without hypotheses."""
+    """What result.json says of the split, or will say once the run has come to it; None without
+    hypotheses.
+    """
     if not record.lines:
         return None
     if found := record.result.get("splits", {}).get(record.split):

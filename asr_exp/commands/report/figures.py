@@ -1,4 +1,5 @@
-"""Pictures for papers, PNG: curves, errors, groups; an utterance from near; what each layer makes of a recording.
+"""Pictures for papers, PNG: curves, errors, groups; an utterance from near; what each layer makes of a
+recording.
 
 matplotlib is the extra `report`.
 """
@@ -13,7 +14,14 @@ import numpy as np
 import torch
 
 from asr_exp.commands.report.contents import UtteranceTable
-from asr_exp.commands.report.detail import RANGE, Aligned, UtteranceAnalysis, analyse, shown_labels, spectrogram
+from asr_exp.commands.report.detail import (
+    RANGE,
+    Aligned,
+    UtteranceAnalysis,
+    analyse,
+    shown_labels,
+    spectrogram,
+)
 from asr_exp.commands.report.record import Record
 from asr_exp.core.errors import UserError
 from asr_exp.data.prepare import Split
@@ -31,8 +39,12 @@ FEWEST_BARS = 6
 MOST_LAYERS = 6
 
 
-def draw_run(records: Sequence[Record], utterances: UtteranceTable | None, folder: Path, width: int) -> Iterator[Path]:
-    """Write curves.png, errors.png and groups.png, as far as there is something to draw -> their paths. width: pixels."""
+def draw_run(
+    records: Sequence[Record], utterances: UtteranceTable | None, folder: Path, width: int
+) -> Iterator[Path]:
+    """Write curves.png, errors.png and groups.png, as far as there is something to draw -> their paths.
+    width: pixels.
+    """
     if any(record.curves for record in records):
         yield save(draw_curves(records), folder / "curves.png", width)
     if utterances:
@@ -40,8 +52,14 @@ def draw_run(records: Sequence[Record], utterances: UtteranceTable | None, folde
         yield save(draw_groups(utterances), folder / "groups.png", width)
 
 
-def draw_rows(utterances: UtteranceTable, rows: Sequence[int], split: Split, transcribers: Sequence[Transcriber], folder: Path,
-              width: int) -> Iterator[Path]:
+def draw_rows(
+    utterances: UtteranceTable,
+    rows: Sequence[int],
+    split: Split,
+    transcribers: Sequence[Transcriber],
+    folder: Path,
+    width: int,
+) -> Iterator[Path]:
     """Write ID.png of each of these utterances (ID-a.png and ID-b.png of two runs) -> their paths."""
     index = {id: number for number, id in enumerate(split.utterances.ids())}
     for row, name in zip(rows, file_names([utterances.ids[row] for row in rows]), strict=True):
@@ -55,10 +73,14 @@ def draw_rows(utterances: UtteranceTable, rows: Sequence[int], split: Split, tra
             yield save(draw_utterance(clip, transcriber.rate, heard), folder / f"{name}{mark}.png", width)
 
 
-def draw_files(transcriber: Transcriber, files: Sequence[str], folder: Path, width: int) -> Iterator[Path | UserError]:
-    """Of each recording NAME.png (waveform, spectrogram, emissions, transcript) and NAME-layers.png -> their paths.
+def draw_files(
+    transcriber: Transcriber, files: Sequence[str], folder: Path, width: int
+) -> Iterator[Path | UserError]:
+    """Of each recording NAME.png (waveform, spectrogram, emissions, transcript) and NAME-layers.png -> their
+    paths.
 
-    In the place of one that cannot be used, or is longer than what goes through the network in one piece, comes why.
+    In the place of one that cannot be used, or is longer than what goes through the network in one piece,
+    comes why.
     """
     for file, name in zip(files, file_names([Path(file).stem for file in files]), strict=True):
         try:
@@ -111,7 +133,7 @@ def _figure(height: float, rows: int = 1, columns: int = 1, **grid: Any) -> "tup
     return figure, axes
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # a run, or two
 
 
@@ -127,7 +149,15 @@ def draw_curves(records: Sequence[Record]) -> "Figure":
                     steps, values = np.array(curve).T
                     label = f"{'AB'[side]} {shown}" if len(records) > 1 else shown
                     mark = "." if len(curve) < 30 else None
-                    axes.plot(steps, factor * values, style, color=COLOURS[side], alpha=alpha, label=label, marker=mark)
+                    axes.plot(
+                        steps,
+                        factor * values,
+                        style,
+                        color=COLOURS[side],
+                        alpha=alpha,
+                        label=label,
+                        marker=mark,
+                    )
         axes.set_xlabel("step", fontsize=9)
         if axes.lines:
             axes.legend(frameon=False, fontsize=8)
@@ -160,8 +190,15 @@ def draw_groups(utterances: UtteranceTable) -> "Figure":
     for one, (name, rows) in zip(axes, found.items(), strict=True):
         rows = rows[:MOST_BARS]
         rates = 100 * np.array([[rate or 0.0 for rate in row["rates"]] for row in rows]).T
-        ends = [[np.nan if interval is None else 100 * interval[end] for row in rows for interval in [row["intervals"][side]]]
-                for side in range(len(rates)) for end in (0, 1)]  # fmt: skip
+        ends = [
+            [
+                np.nan if interval is None else 100 * interval[end]
+                for row in rows
+                for interval in [row["intervals"][side]]
+            ]
+            for side in range(len(rates))
+            for end in (0, 1)
+        ]
         spreads = np.abs(np.array(ends).reshape(len(rates), 2, len(rows)) - rates[:, None, :])
         _bars(one, [row["name"] for row in rows], rates, spreads)
         one.set_title(f"{metric} (%) by {titles[name]}", fontsize=9)
@@ -173,8 +210,15 @@ def _bars(axes: "Axes", names: Sequence[str], values: np.ndarray, spreads: np.nd
     thick = 0.8 / len(values)
     for side, one in enumerate(values):
         places = np.arange(len(names)) + (side - (len(values) - 1) / 2) * thick
-        axes.barh(places, one, thick * 0.9, color=COLOURS[side], label="AB"[side],
-                  xerr=None if spreads is None else spreads[side], error_kw={"elinewidth": 0.8, "ecolor": "#333"})
+        axes.barh(
+            places,
+            one,
+            thick * 0.9,
+            color=COLOURS[side],
+            label="AB"[side],
+            xerr=None if spreads is None else spreads[side],
+            error_kw={"elinewidth": 0.8, "ecolor": "#333"},
+        )
     axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)  # a dollar in a word is one
     axes.set_ylim(max(len(names), FEWEST_BARS) - 0.5, -0.5)
     axes.set_xlim(left=0, right=None if len(names) else 1)
@@ -182,12 +226,14 @@ def _bars(axes: "Axes", names: Sequence[str], values: np.ndarray, spreads: np.nd
         axes.locator_params(axis="x", integer=True)  # these are counts
     if not len(names):
         axes.set_xticks([])
-        axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center", va="center", fontsize=9, color="#555")
+        axes.text(
+            0.5, 0.5, "none", transform=axes.transAxes, ha="center", va="center", fontsize=9, color="#555"
+        )
     if len(values) > 1 and len(names):
         axes.legend(frameon=False, fontsize=8, loc="lower right")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # an utterance
 
 
@@ -203,13 +249,29 @@ def draw_utterance(clip: np.ndarray, rate: int, heard: UtteranceAnalysis) -> "Fi
     wave.plot(np.arange(len(clip)) / rate, clip / 32768.0, linewidth=0.4, color=COLOURS[0])
     wave.set_yticks([])
     picture, step = spectrogram(clip, rate)
-    mel.imshow(picture, origin="lower", aspect="auto", cmap="Blues", vmin=-RANGE, vmax=0,
-               extent=(-step / 2, picture.shape[1] * step, 0, len(picture)))
+    mel.imshow(
+        picture,
+        origin="lower",
+        aspect="auto",
+        cmap="Blues",
+        vmin=-RANGE,
+        vmax=0,
+        extent=(-step / 2, picture.shape[1] * step, 0, len(picture)),
+    )
     mel.set_ylabel("mel band", fontsize=8)
     shades = heard.posteriors[:, labels].T
-    emissions.imshow(shades, aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="nearest",
-                     extent=(0, len(heard.posteriors) * heard.frame, len(labels) - 0.5, -0.5))
-    emissions.set_yticks(range(len(labels)), [heard.tokens[label] for label in labels], fontsize=6.5, parse_math=False)
+    emissions.imshow(
+        shades,
+        aspect="auto",
+        cmap="Blues",
+        vmin=0,
+        vmax=1,
+        interpolation="nearest",
+        extent=(0, len(heard.posteriors) * heard.frame, len(labels) - 0.5, -0.5),
+    )
+    emissions.set_yticks(
+        range(len(labels)), [heard.tokens[label] for label in labels], fontsize=6.5, parse_math=False
+    )
     for one, (name, aligned) in zip(texts, lanes, strict=True):
         _lane(one, name, aligned)
     axes[-1, 0].set_xlabel("seconds", fontsize=9)
@@ -221,21 +283,41 @@ def _lane(axes: "Axes", name: str, aligned: Aligned) -> None:
     """Words above their labels, where they are said."""
     for word in aligned.words:
         axes.axvspan(word.start, word.end, 0.5, 1, facecolor="#e8edf5", edgecolor="#8aa4cc", linewidth=0.6)
-        axes.text((word.start + word.end) / 2, 0.75, word.text, ha="center", va="center", fontsize=8, clip_on=True, parse_math=False)
+        axes.text(
+            (word.start + word.end) / 2,
+            0.75,
+            word.text,
+            ha="center",
+            va="center",
+            fontsize=8,
+            clip_on=True,
+            parse_math=False,
+        )
     for label in aligned.labels:
-        axes.text((label.start + label.end) / 2, 0.25, label.text, ha="center", va="center", fontsize=6.5, clip_on=True, parse_math=False)
+        axes.text(
+            (label.start + label.end) / 2,
+            0.25,
+            label.text,
+            ha="center",
+            va="center",
+            fontsize=6.5,
+            clip_on=True,
+            parse_math=False,
+        )
     axes.set_ylim(0, 1)
     axes.set_yticks([0.5], [name], fontsize=8)
     axes.spines[["left", "bottom"]].set_visible(False)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # layers
 
 
 @torch.inference_mode()
 def layer_features(transcriber: Transcriber, clip: np.ndarray) -> list[np.ndarray]:
-    """What each layer of the encoder puts out for int16 audio, (frames, channels) each, from the first to the last."""
+    """What each layer of the encoder puts out for int16 audio, (frames, channels) each, from the first to the
+    last.
+    """
     found: list[np.ndarray] = []
 
     def keep(_: Any, __: Any, output: Any) -> None:
@@ -252,15 +334,24 @@ def layer_features(transcriber: Transcriber, clip: np.ndarray) -> list[np.ndarra
 
 
 def draw_layers(features: Sequence[np.ndarray], frame: float) -> "Figure":
-    """The channels of some layers over time, each channel to zero mean and unit variance; those of the largest variance on top."""
+    """The channels of some layers over time, each channel to zero mean and unit variance; those of the
+    largest variance on top.
+    """
     chosen = sorted({round(i) for i in np.linspace(0, len(features) - 1, min(MOST_LAYERS, len(features)))})
     figure, axes = _figure(1.35 * len(chosen) + 0.5, len(chosen), 1, sharex=True)
     for one, number in zip(axes[:, 0], chosen, strict=True):
         values = features[number]
         order = np.argsort(-values.var(axis=0), kind="stable")
         scaled = ((values - values.mean(axis=0)) / (values.std(axis=0) + 1e-6))[:, order].T
-        one.imshow(scaled, aspect="auto", cmap="RdBu_r", vmin=-2.5, vmax=2.5, interpolation="nearest",
-                   extent=(0, len(values) * frame, len(scaled), 0))
+        one.imshow(
+            scaled,
+            aspect="auto",
+            cmap="RdBu_r",
+            vmin=-2.5,
+            vmax=2.5,
+            interpolation="nearest",
+            extent=(0, len(values) * frame, len(scaled), 0),
+        )
         one.set_ylabel(f"layer {number + 1}\nchannel", fontsize=8)
     axes[-1, 0].set_xlabel("seconds", fontsize=9)
     return figure

@@ -20,8 +20,8 @@ Curve = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Record:
-    """A run. name: DATASET/MODEL/SIGNATURE; phones: whether its labels are phones; curves: by name, (step, value); split: the one whose
-    hypotheses `lines` are, by utterance id, None without any."""
+    """A run. name: DATASET/MODEL/SIGNATURE; phones: whether its labels are phones; curves: by name, (step,
+    value); split: the one whose hypotheses `lines` are, by utterance id, None without any."""
 
     folder: Path
     name: str
@@ -38,7 +38,8 @@ class Record:
 
 
 def read_record(config: DictConfig, split: str) -> Record:
-    """The run of a config whose `run` is its folder. One that has not come to the split (it trains still) shows what it said of dev.
+    """The run of a config whose `run` is its folder. One that has not come to the split (it trains still)
+    shows what it said of dev.
 
     Raises UserError where there is nothing to show yet.
     """
@@ -46,14 +47,20 @@ def read_record(config: DictConfig, split: str) -> Record:
     said = next((one for one in (split, "dev") if (folder / f"hypotheses.{one}.jsonl").is_file()), None)
     found = curves(folder / "metrics.jsonl")
     if said is None and not found:
-        raise UserError(f"{folder} has nothing to show yet: neither metrics.jsonl nor hypotheses.{split}.jsonl has a line.")
+        raise UserError(
+            f"{folder} has nothing to show yet: neither metrics.jsonl nor hypotheses.{split}.jsonl has a"
+            " line."
+        )
     lines = read_hypotheses(folder / f"hypotheses.{said}.jsonl") if said else {}
     name = f"{config.dataset.name}/{config.model.name}/{folder.resolve().name}"
-    return Record(folder, name, config.tokenizer.unit == "phone", read_result(folder) or {}, found, said, lines)
+    return Record(
+        folder, name, config.tokenizer.unit == "phone", read_result(folder) or {}, found, said, lines
+    )
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON Lines file that has steps; a line torn off at the end, of a run that is at work, is left out.
+    """The objects of a JSON Lines file that has steps; a line torn off at the end, of a run that is at work,
+    is left out.
 
     Raises UserError for another that is none.
     """
@@ -66,12 +73,17 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
                         if not isinstance(line["step"], int):
                             raise TypeError(f"step is {line['step']!r}")
                     except (ValueError, KeyError, TypeError) as why:
-                        raise UserError(f"Line {number} of {path} is no line of a run ({why!r}); mend it or move the file away.") from why
+                        raise UserError(
+                            f"Line {number} of {path} is no line of a run ({why!r}); mend it or move the file"
+                            " away."
+                        ) from why
                     yield line
 
 
 def curves(path: Path) -> dict[str, Curve]:
-    """The curves of a `metrics.jsonl`, of MOST_POINTS at most: where there are more, each is the mean of its neighbours."""
+    """The curves of a `metrics.jsonl`, of MOST_POINTS at most: where there are more, each is the mean of its
+    neighbours.
+    """
     found: dict[str, Curve] = {}
     for line in _lines(path):
         for name, value in line.items():
@@ -89,7 +101,9 @@ def thinned(curve: Curve, most: int = MOST_POINTS) -> Curve:
 
 @dataclass(frozen=True)
 class TrainingLosses:
-    """Losses of single utterances in the order of training: number of the utterance, step, loss; each (n,). No loss: left out."""
+    """Losses of single utterances in the order of training: number of the utterance, step, loss; each (n,).
+    No loss: left out.
+    """
 
     utterances: np.ndarray
     steps: np.ndarray

@@ -12,7 +12,9 @@ DEVIATION = 1.4826  # standard deviations of a normal distribution in a median a
 
 @dataclass(frozen=True)
 class Suspect:
-    """An utterance by its number. score: robust standard deviations above the usual; losses, usual: by epoch."""
+    """An utterance by its number. score: robust standard deviations above the usual; losses, usual:
+    by epoch.
+    """
 
     number: int
     score: float
@@ -21,9 +23,11 @@ class Suspect:
 
 
 def above_usual(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far losses lie above those of their neighbours, in robust standard deviations of the logarithm, and the usual loss; (n,) each.
+    """How far losses lie above those of their neighbours, in robust standard deviations of the logarithm, and
+    the usual loss; (n,) each.
 
-    Neighbours are the BLOCK losses, in the order given, that each stands among; the scale is the median absolute deviation.
+    Neighbours are the BLOCK losses, in the order given, that each stands among; the scale is the median
+    absolute deviation.
     """
     logs = np.log(np.maximum(losses, 1e-4))
     heights, usual = np.zeros(len(logs)), np.zeros(len(logs))
@@ -35,10 +39,12 @@ def above_usual(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def suspects(found: TrainingLosses, count: int) -> list[Suspect]:
-    """The utterances whose losses were the furthest above the usual, by their mean over the epochs, the most suspect first.
+    """The utterances whose losses were the furthest above the usual, by their mean over the epochs, the most
+    suspect first.
 
-    A mean and not the end: in time a network learns wrong transcripts by heart. A loss counts by the share by which the usual one has
-    fallen since its highest, since before anything is learned no transcript looks wrong.
+    A mean and not the end: in time a network learns wrong transcripts by heart. A loss counts by the share by
+    which the usual one has fallen since its highest, since before anything is learned no transcript looks
+    wrong.
     """
     heights, usual = above_usual(found.losses)
     weights = np.maximum(1 - usual / usual.max(), 1e-6)
@@ -48,4 +54,9 @@ def suspects(found: TrainingLosses, count: int) -> list[Suspect]:
     scores = np.where(total, summed / np.maximum(total, 1e-6), -np.inf)
     chosen = [int(i) for i in np.argsort(-scores, kind="stable")[:count] if total[i]]
     rows = {number: np.flatnonzero(found.utterances == number) for number in chosen}
-    return [Suspect(number, float(scores[number]), found.losses[rows[number]].tolist(), usual[rows[number]].tolist()) for number in chosen]
+    return [
+        Suspect(
+            number, float(scores[number]), found.losses[rows[number]].tolist(), usual[rows[number]].tolist()
+        )
+        for number in chosen
+    ]

@@ -1,4 +1,6 @@
-"""The application: OpenAI's way to transcribe, a simpler one, a WebSocket, a health check, metrics and the web page."""
+"""The application: OpenAI's way to transcribe, a simpler one, a WebSocket, a health check, metrics and the
+web page.
+"""
 
 import time
 from collections.abc import AsyncIterator
@@ -29,18 +31,29 @@ PAGE = Path(__file__).parent / "web"
 MEDIA = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 IN_MEMORY = 2**20  # bytes of a body; what is more is written to a temporary file, as for a form
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-                               "media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache",
-}  # fmt: skip
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
 
 
 def make_app(service: Service, token: str | None = None, local: bool = False) -> FastAPI:
-    """The ASGI application of a service. token: what requests must bear, but for the page and the health check; local: whether it
-    answers to the names of this machine alone."""
+    """The ASGI application of a service. token: what requests must bear, but for the page and the health
+    check; local: whether it answers to the names of this machine alone."""
     # FastAPI's pages of the API load from elsewhere.
     app = FastAPI(title="asr_exp", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.add_middleware(RequestLimits, limits=service.limits, token=token, metrics=service.metrics, headers=HEADERS, local=local)
+    app.add_middleware(
+        RequestLimits,
+        limits=service.limits,
+        token=token,
+        metrics=service.metrics,
+        headers=HEADERS,
+        local=local,
+    )
     _add_errors(app)
     _add_recognition(app, service)
     _add_rest(app, service, token)
@@ -57,11 +70,15 @@ def _add_recognition(app: FastAPI, service: Service) -> None:
         prompt: Annotated[str, Form(description="accepted and not looked at")] = "",
         temperature: Annotated[float, Form(description="accepted and not looked at")] = 0.0,
         response_format: Annotated[Literal["json", "text", "srt", "vtt", "verbose_json"], Form()] = "json",
-        granularities: Annotated[list[Literal["word", "segment"]], Form(alias="timestamp_granularities[]")] = ["segment"],  # noqa: B006
+        granularities: Annotated[
+            list[Literal["word", "segment"]], Form(alias="timestamp_granularities[]")
+        ] = ["segment"],  # noqa: B006
         stream: Annotated[bool, Form(description="only false: /v1/stream gives partial results")] = False,
     ) -> Response:
         if stream:
-            raise HTTPError(400, "Partial results come over the WebSocket /v1/stream; stream=true is not served.")
+            raise HTTPError(
+                400, "Partial results come over the WebSocket /v1/stream; stream=true is not served."
+            )
         said = await while_there(request, service.transcript(file.file.read))
         match response_format:
             case "text":
@@ -71,7 +88,9 @@ def _add_recognition(app: FastAPI, service: Service) -> None:
             case "vtt":
                 return PlainTextResponse(FORMATS["vtt"](said, ""), media_type="text/vtt")
             case "verbose_json":
-                return JSONResponse(answers.verbose(said, language or service.language or "und", granularities))
+                return JSONResponse(
+                    answers.verbose(said, language or service.language or "und", granularities)
+                )
         return JSONResponse({"text": said.text})
 
     @app.post("/predict", response_model=None)
@@ -89,8 +108,14 @@ def _add_recognition(app: FastAPI, service: Service) -> None:
                 said = await while_there(request, service.transcript(lambda: from_json(body)))
         else:
             sent = kind or "a body without a content type"
-            raise HTTPError(415, f'Send a form (multipart/form-data) with file=..., or application/json with {{"file": BASE64}}, not {sent}.')
-        return JSONResponse({"text": said.text, "words": answers.words(said), "seconds": round(said.seconds, 3)})
+            raise HTTPError(
+                415,
+                'Send a form (multipart/form-data) with file=..., or application/json with {"file":'
+                f" BASE64}}, not {sent}.",
+            )
+        return JSONResponse(
+            {"text": said.text, "words": answers.words(said), "seconds": round(said.seconds, 3)}
+        )
 
 
 def _add_rest(app: FastAPI, service: Service, token: str | None) -> None:
@@ -138,14 +163,19 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(StarletteError)
     async def refused(request: Request, error: HTTPException) -> Response:
         if error.status_code in (404, 405) and not isinstance(error, HTTPError):
-            error = HTTPException(error.status_code, f"{request.method} {request.url.path} is not served here.", error.headers)
+            error = HTTPException(
+                error.status_code, f"{request.method} {request.url.path} is not served here.", error.headers
+            )
         return error_response(error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         kind = request.headers.get("content-type", "").partition(";")[0].strip()
         if kind != "multipart/form-data":
-            message = f"Send a form (multipart/form-data) with file=..., not {kind or 'a body without a content type'}."
+            message = (
+                "Send a form (multipart/form-data) with file=..., not"
+                f" {kind or 'a body without a content type'}."
+            )
             return JSONResponse(error_body(415, message), 415)
         found = [f"{'.'.join(map(str, one['loc'][1:2]))}: {one['msg']}" for one in error.errors()]
         return JSONResponse(error_body(400, f"The form is not as it should be ({'; '.join(found)})."), 400)
@@ -156,7 +186,9 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return JSONResponse(error_body(500, "The server failed; this is not your fault. Its log says why."), 500)
+        return JSONResponse(
+            error_body(500, "The server failed; this is not your fault. Its log says why."), 500
+        )
 
 
 @asynccontextmanager

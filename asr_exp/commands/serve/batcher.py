@@ -1,5 +1,5 @@
-"""Recordings of many requests, recognised together: the short ones by one thread, the long ones by another, so that nobody waits for
-a lecture to end. The two take turns with the model, pass by pass."""
+"""Recordings of many requests, recognised together: the short ones by one thread, the long ones by another,
+so that nobody waits for a lecture to end. The two take turns with the model, pass by pass."""
 
 import asyncio
 import ctypes
@@ -32,34 +32,51 @@ class PendingRequest:
 
 
 class Batcher:
-    """Gathers what waits into batches of about `batch_seconds` of audio, in the order it came; the first of a batch waits `window`
-    seconds for company. transcribe: may be called by two threads. rate: of the clips, int16 mono. room: audio in seconds that may be
-    held at once, see `held`. long: seconds; recordings that are longer do not stand in the way of others."""
+    """Gathers what waits into batches of about `batch_seconds` of audio, in the order it came; the first of a
+    batch waits `window` seconds for company. transcribe: may be called by two threads. rate: of the clips,
+    int16 mono. room: audio in seconds that may be held at once, see `held`. long: seconds; recordings that
+    are longer do not stand in the way of others."""
 
-    def __init__(self, transcribe: Transcribe, rate: int, batch_seconds: float, window: float, room: float, metrics: Metrics,
-                 long: float = math.inf):
+    def __init__(
+        self,
+        transcribe: Transcribe,
+        rate: int,
+        batch_seconds: float,
+        window: float,
+        room: float,
+        metrics: Metrics,
+        long: float = math.inf,
+    ):
         self.transcribe = transcribe
         self.rate = rate
         self.batch_seconds = batch_seconds
         self.window = window
         self.room = room
         self.metrics, self.long = metrics, long
-        self._lanes: tuple[deque[PendingRequest], deque[PendingRequest]] = (deque(), deque())  # what waits: short, long
+        # what waits: short, long
+        self._lanes: tuple[deque[PendingRequest], deque[PendingRequest]] = (deque(), deque())
         self._change = threading.Condition()
         self._closing = False
         self._held: list[float] = []
         self._audio = self._busy = 0.0  # seconds of audio recognised, and the time that took
         self._working, self._since = 0, 0.0  # threads at work, and since when there has been one
-        self._threads = [threading.Thread(target=self._work, args=[lane], name="recogniser", daemon=True) for lane in self._lanes]
+        self._threads = [
+            threading.Thread(target=self._work, args=[lane], name="recogniser", daemon=True)
+            for lane in self._lanes
+        ]
         for thread in self._threads:
             thread.start()
 
     @contextmanager
     def held(self, seconds: float) -> Iterator[None]:
-        """Room for a recording while its request lasts. Raises Refused (503) where there is none; one alone always has it."""
+        """Room for a recording while its request lasts. Raises Refused (503) where there is none; one alone
+        always has it.
+        """
         with self._change:
             if self._held and sum(self._held) + seconds > self.room:
-                raise HTTPError(503, "The server holds as much audio as it may; try again shortly.", self.delay())
+                raise HTTPError(
+                    503, "The server holds as much audio as it may; try again shortly.", self.delay()
+                )
             self._held.append(seconds)
         try:
             yield
@@ -72,7 +89,8 @@ class Batcher:
         return float(np.clip(sum(self._held) * self._busy / self._audio if self._audio else 1.0, 1.0, 60.0))
 
     async def recognise(self, clip: Samples) -> Transcript:
-        """The transcript of a clip, int16. When the caller is cancelled before its turn has come, the clip is dropped.
+        """The transcript of a clip, int16. When the caller is cancelled before its turn has come, the clip is
+        dropped.
 
         Raises Refused (503) when the server is stopping, and whatever the model fails with on this clip.
         """
@@ -91,7 +109,9 @@ class Batcher:
                     self._taken_out(job)
 
     def close(self, patience: float = 1.0) -> None:
-        """Let the batches at hand be finished, drop the rest, and end the threads, within `patience` seconds."""
+        """Let the batches at hand be finished, drop the rest, and end the threads, within `patience`
+        seconds.
+        """
         with self._change:
             self._closing = True
             self._change.notify_all()
@@ -99,7 +119,8 @@ class Batcher:
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
 
-    # -- the threads ------------------------------------------------------------------------------------------------------
+    # -- the threads
+    # ------------------------------------------------------------------------------------------------------
 
     def _work(self, lane: deque[PendingRequest]) -> None:
         while jobs := self._gather(lane):
@@ -144,7 +165,9 @@ class Batcher:
                     return taken
 
     def _wait(self, due: Callable[[], bool]) -> None:
-        """Until there is a job, or the end. When none comes for a while, memory that is free goes back to the system."""
+        """Until there is a job, or the end. When none comes for a while, memory that is free goes back to the
+        system.
+        """
         with self._change:
             if self._change.wait_for(due, QUIET):
                 return
@@ -184,6 +207,8 @@ class Batcher:
 
 
 def _give_back() -> None:
-    """Have the C library return the memory it keeps; glibc does not by itself what lies below something in use."""
+    """Have the C library return the memory it keeps; glibc does not by itself what lies below something in
+    use.
+    """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -5,13 +5,19 @@ from dataclasses import dataclass
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse
 
-KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 503: "overloaded_error"}
+KINDS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    503: "overloaded_error",
+}
 
 
 @dataclass(frozen=True)
 class ServeLimits:
-    """max_bytes, max_seconds: of one recording. queue: requests under way at once, from their first byte to their answer;
-    queue_seconds: audio they hold decoded, all together. streams: WebSocket sessions at once. timeout: seconds of one request."""
+    """max_bytes, max_seconds: of one recording. queue: requests under way at once, from their first byte to
+    their answer; queue_seconds: audio they hold decoded, all together. streams: WebSocket sessions at once.
+    timeout: seconds of one request."""
 
     max_bytes: int
     max_seconds: float
@@ -22,7 +28,9 @@ class ServeLimits:
 
 
 class HTTPError(HTTPException):
-    """A request that is not served, and why: whole sentences for whoever sent it. retry_after: seconds, where asking again helps."""
+    """A request that is not served, and why: whole sentences for whoever sent it. retry_after: seconds, where
+    asking again helps.
+    """
 
     def __init__(self, status: int, message: str, retry_after: float | None = None):
         headers = None if retry_after is None else {"Retry-After": str(max(1, round(retry_after)))}

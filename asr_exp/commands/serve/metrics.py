@@ -12,15 +12,32 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self.requests = Counter("asr_exp_requests", "Requests answered.", ["path", "status"], registry=self.registry)
-        self.latency = Histogram("asr_exp_request_seconds", "From a request's head to the end of its answer.", ["path"],
-                                 buckets=LATENCIES, registry=self.registry)
-        self.under_way = Gauge("asr_exp_requests_under_way", "Recordings being sent, waiting or being recognised.", registry=self.registry)
-        self.vanished = Counter("asr_exp_clients_vanished", "Clients gone before their answer.", registry=self.registry)
+        self.requests = Counter(
+            "asr_exp_requests", "Requests answered.", ["path", "status"], registry=self.registry
+        )
+        self.latency = Histogram(
+            "asr_exp_request_seconds",
+            "From a request's head to the end of its answer.",
+            ["path"],
+            buckets=LATENCIES,
+            registry=self.registry,
+        )
+        self.under_way = Gauge(
+            "asr_exp_requests_under_way",
+            "Recordings being sent, waiting or being recognised.",
+            registry=self.registry,
+        )
+        self.vanished = Counter(
+            "asr_exp_clients_vanished", "Clients gone before their answer.", registry=self.registry
+        )
         self.audio = Counter("asr_exp_audio_seconds", "Audio recognised.", registry=self.registry)
         self.busy = Counter("asr_exp_busy_seconds", "Time the model was at work.", registry=self.registry)
-        self.batch = Histogram("asr_exp_batch_clips", "Recordings recognised together.", buckets=SIZES, registry=self.registry)
-        self.waiting = Gauge("asr_exp_waiting_seconds", "Audio that waits for the model.", registry=self.registry)
+        self.batch = Histogram(
+            "asr_exp_batch_clips", "Recordings recognised together.", buckets=SIZES, registry=self.registry
+        )
+        self.waiting = Gauge(
+            "asr_exp_waiting_seconds", "Audio that waits for the model.", registry=self.registry
+        )
         self.streams = Gauge("asr_exp_streams", "WebSocket sessions open.", registry=self.registry)
 
     def page(self) -> bytes:

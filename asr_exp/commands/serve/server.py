@@ -16,21 +16,28 @@ from asr_exp.commands.serve.middleware import IDLE
 from asr_exp.commands.serve.stream import FRAME_BYTES
 from asr_exp.core.errors import UserError
 
-LAST_WORDS = 4  # seconds for what is under way when the server is asked to stop; the batch at hand has one more
+# seconds for what is under way when the server is asked to stop; the batch at hand has one more
+LAST_WORDS = 4
 BACKLOG = 1024  # connections not yet taken
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket that has its address; nobody is let in yet. port: 0 for any that is free. Raises UserError where it cannot be had."""
+    """A socket that has its address; nobody is let in yet. port: 0 for any that is free. Raises UserError
+    where it cannot be had.
+    """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
         found = socket.socket(family, kind, protocol)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
     except OSError as why:
         reason = why.strerror or str(why)
         at = f"serve.host={host} serve.port={port}"
-        raise UserError(f"{at} cannot be had ({reason}); give another port, or serve.port=0 for any that is free.") from None
+        raise UserError(
+            f"{at} cannot be had ({reason}); give another port, or serve.port=0 for any that is free."
+        ) from None
     return found
 
 
@@ -46,23 +53,39 @@ def listen(at: socket.socket) -> None:
     try:
         at.listen(BACKLOG)
     except OSError as why:
-        raise UserError(f"{url(at)} is taken ({why.strerror}); give another serve.port, or serve.port=0 for any.") from None
+        raise UserError(
+            f"{url(at)} is taken ({why.strerror}); give another serve.port, or serve.port=0 for any."
+        ) from None
 
 
 def serve(app: FastAPI, at: socket.socket) -> tuple[int, int]:
-    """Answer until a signal comes, and what is under way then -> the signal, and how many had no answer in time."""
+    """Answer until a signal comes, and what is under way then -> the signal, and how many had no answer in
+    time.
+    """
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what senders do wrong is theirs to hear
-    server = Server(uvicorn.Config(
-        app, http=Http, loop="asyncio", lifespan="off", log_config=None, log_level="error", access_log=False, server_header=False,
-        backlog=BACKLOG, timeout_graceful_shutdown=LAST_WORDS, ws_max_size=FRAME_BYTES, proxy_headers=False,
-    ))  # fmt: skip
+    server = Server(
+        uvicorn.Config(
+            app,
+            http=Http,
+            loop="asyncio",
+            lifespan="off",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=LAST_WORDS,
+            ws_max_size=FRAME_BYTES,
+            proxy_headers=False,
+        )
+    )
     server.run(sockets=[at])
     return server.asked, server.cut
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which leaves at the first signal, at once at the second, and says which it was. asked: 0 for none; cut: requests that
-    had no answer."""
+    """uvicorn's, which leaves at the first signal, at once at the second, and says which it was. asked: 0 for
+    none; cut: requests that had no answer."""
 
     asked = cut = 0
 
@@ -72,7 +95,9 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             yield
         finally:

@@ -1,7 +1,8 @@
 """Speech as it is spoken, over a WebSocket: partial transcripts while it comes, the whole when it ends.
 
-What has been said in the last `WINDOW` seconds is recognised anew each time; what lies before is settled and stays. So memory
-and the time of a pass are bounded, and speech shorter than the window ends in the transcript that its file would get.
+What has been said in the last `WINDOW` seconds is recognised anew each time; what lies before is settled and
+stays. So memory and the time of a pass are bounded, and speech shorter than the window ends in the transcript
+that its file would get.
 """
 
 import array
@@ -32,7 +33,9 @@ FRAME_BYTES = 2**20  # of one message
 
 
 class Speech:
-    """What is heard of one speaker: samples of the window, and what was said before it. rate: of the 16-bit mono samples."""
+    """What is heard of one speaker: samples of the window, and what was said before it. rate: of the 16-bit
+    mono samples.
+    """
 
     def __init__(self, rate: int):
         self.rate = rate
@@ -61,10 +64,14 @@ class Speech:
         self.pcm += pcm
 
     def cut(self, spoken: list[Word]) -> float:
-        """Where to part the window, in seconds from its start: in the longest pause within its middle third."""
+        """Where to part the window, in seconds from its start: in the longest pause within its middle
+        third.
+        """
         first, last = self.held / 3, self.held * 2 / 3
         edges = [first, *(edge for word in spoken for edge in (word.start, word.end)), last]
-        pauses = [(max(left, first), min(right, last)) for left, right in zip(edges[::2], edges[1::2], strict=True)]
+        pauses = [
+            (max(left, first), min(right, last)) for left, right in zip(edges[::2], edges[1::2], strict=True)
+        ]
         left, right = max(pauses, key=lambda pause: pause[1] - pause[0])
         return (left + right) / 2 if right > left else self.held / 2
 
@@ -79,7 +86,12 @@ class Speech:
     def as_message(self, transcript: Transcript, final: bool) -> dict[str, Any]:
         """What is sent: all text so far, and its words with times since the beginning."""
         text = " ".join([*self.committed, transcript.text]).strip()
-        return {"text": text, "words": self.words + words(transcript, self.start), "seconds": round(self.seconds, 3), "final": final}
+        return {
+            "text": text,
+            "words": self.words + words(transcript, self.start),
+            "seconds": round(self.seconds, 3),
+            "final": final,
+        }
 
 
 class Listener:
@@ -91,8 +103,8 @@ class Listener:
         self.token = token
 
     async def run(self, rate: int) -> None:
-        """The session, from the message after the first to its last. Raises Refused for what is not served, WebSocketDisconnect when it is
-        left."""
+        """The session, from the message after the first to its last. Raises Refused for what is not served,
+        WebSocketDisconnect when it is left."""
         speech = self.speech = Speech(rate)
         task: asyncio.Task | None = None
         recognised, pace = 0.0, STEP
@@ -101,7 +113,8 @@ class Listener:
                 speech.add(pcm)
                 if speech.seconds > self.service.limits.max_seconds:
                     break
-                if task and (task.done() or speech.held > 2 * WINDOW):  # behind: let no more come in before this is done
+                # behind: let no more come in before this is done
+                if task and (task.done() or speech.held > 2 * WINDOW):
                     pace = max(STEP, await task)
                     task = None
                 if not task and speech.seconds - recognised >= pace:
@@ -118,19 +131,35 @@ class Listener:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
         if speech.seconds > self.service.limits.max_seconds:
-            raise HTTPError(413, f"The session has come to the {self.service.limits.max_seconds:g} s that this server takes.")
+            raise HTTPError(
+                413,
+                f"The session has come to the {self.service.limits.max_seconds:g} s that this server takes.",
+            )
 
     async def rate(self) -> int:
-        """The first message: {"rate": 16000}, with the token where one is asked for and no header bears it."""
+        """The first message: {"rate": 16000}, with the token where one is asked for and no header
+        bears it.
+        """
         try:
             first = json.loads((await self._message(FIRST)).get("text") or "")
             rate, given = int(first["rate"]), str(first.get("token") or "")
         except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
-            raise HTTPError(400, 'The first message is to be JSON text: {"rate": 16000}, the samples per second that follow.') from None
+            raise HTTPError(
+                400,
+                'The first message is to be JSON text: {"rate": 16000}, the samples per second that follow.',
+            ) from None
         if not self.token(self.socket, given):
-            raise HTTPError(401, "This server wants its token: send it in the header 'Authorization: Bearer TOKEN' or in the first message.")
+            raise HTTPError(
+                401,
+                "This server wants its token: send it in the header 'Authorization: Bearer TOKEN' or in the"
+                " first message.",
+            )
         if not RATES[0] <= rate <= RATES[1]:
-            raise HTTPError(400, f"A rate of {rate} is not one this server takes; send {RATES[0]} to {RATES[1]} samples per second.")
+            raise HTTPError(
+                400,
+                f"A rate of {rate} is not one this server takes; send {RATES[0]} to {RATES[1]} samples per"
+                " second.",
+            )
         return rate
 
     async def _next(self) -> bytes | None:
@@ -161,7 +190,9 @@ class Listener:
     async def _heard(self, seconds: float) -> Transcript:
         """What is said in the window's first seconds."""
         pcm, rate = bytes(self.speech.pcm[: 2 * round(seconds * self.speech.rate)]), self.service.rate
-        return await self.service.batcher.recognise(await self.service.aside(lambda: resampled(pcm, self.speech.rate, rate)))
+        return await self.service.batcher.recognise(
+            await self.service.aside(lambda: resampled(pcm, self.speech.rate, rate))
+        )
 
     async def _partial(self) -> float:
         """Tell what is heard so far -> the seconds that took."""
@@ -182,7 +213,9 @@ async def serve_stream(socket: WebSocket, service: Service, token: Any) -> None:
     """A WebSocket session, whatever happens. token: (connection, token given) -> whether it may go on."""
     known = token(socket, "")
     if not known and service.newcomers >= NEWCOMERS:
-        return await socket.send_denial_response(error_response(HTTPError(503, "Too many clients are beginning a session.", FIRST)))
+        return await socket.send_denial_response(
+            error_response(HTTPError(503, "Too many clients are beginning a session.", FIRST))
+        )
     listener, longest = Listener(socket, service, token), 2 * service.limits.max_seconds + QUIET
     try:
         service.newcomers += not known
@@ -210,7 +243,9 @@ async def serve_stream(socket: WebSocket, service: Service, token: Any) -> None:
 def _place(service: Service) -> Iterator[None]:
     """A place among the sessions that are open. Raises Refused (503) where all are taken."""
     if service.streams >= service.limits.streams:
-        raise HTTPError(503, f"The server has {service.streams} sessions open, as many as it takes; try again shortly.")
+        raise HTTPError(
+            503, f"The server has {service.streams} sessions open, as many as it takes; try again shortly."
+        )
     service.streams += 1
     service.metrics.streams.inc()
     try:

@@ -1,4 +1,6 @@
-"""Recordings as they were sent, to the samples a model takes. All of it is work for a thread other than the event loop's."""
+"""Recordings as they were sent, to the samples a model takes. All of it is work for a thread other than the
+event loop's.
+"""
 
 import base64
 import json
@@ -23,9 +25,12 @@ def from_json(body: BinaryIO) -> bytes:
     try:
         given: Any = json.load(body)
         text = given["file"]
-        text = "".join((text.rpartition(",")[2] if text.startswith("data:") else text).split())  # base64 may come in lines
+        # base64 may come in lines
+        text = "".join((text.rpartition(",")[2] if text.startswith("data:") else text).split())
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise HTTPError(400, 'The body is not JSON of the form {"file": "BASE64 OF AN AUDIO FILE"}.') from None
+        raise HTTPError(
+            400, 'The body is not JSON of the form {"file": "BASE64 OF AN AUDIO FILE"}.'
+        ) from None
     try:
         return base64.b64decode(text, validate=True)
     except ValueError:
@@ -40,12 +45,22 @@ def samples(audio: bytes, rate: int, limits: ServeLimits) -> Samples:
     if not audio:
         raise HTTPError(400, f"The file is empty; {READABLE}.")
     if len(audio) > limits.max_bytes:
-        raise HTTPError(413, f"The recording is larger than the {limits.max_bytes / 2**20:g} MB this server takes.")
+        raise HTTPError(
+            413, f"The recording is larger than the {limits.max_bytes / 2**20:g} MB this server takes."
+        )
     clip = read_clip(InMemory(audio), header_only=True, longest=math.inf)  # type: ignore[arg-type]
     if clip.seconds > limits.max_seconds:
-        raise HTTPError(413, f"The recording is {clip.seconds:.0f} s long, and this server takes {limits.max_seconds:g} s; cut it.")
+        raise HTTPError(
+            413,
+            f"The recording is {clip.seconds:.0f} s long, and this server takes {limits.max_seconds:g} s;"
+            " cut it.",
+        )
     if clip.frames * clip.channels > MOST_SAMPLES:
-        raise HTTPError(413, f"The recording has {clip.frames * clip.channels:,} samples, more than this server decodes; mix it down.")
+        raise HTTPError(
+            413,
+            f"The recording has {clip.frames * clip.channels:,} samples, more than this server decodes; mix"
+            " it down.",
+        )
     try:
         return read_recording(audio, rate, NAME, limits.max_seconds)
     except UserError as why:
@@ -56,4 +71,6 @@ def samples(audio: bytes, rate: int, limits: ServeLimits) -> Samples:
 def resampled(pcm: bytes, rate: int, wanted: int) -> np.ndarray:
     """16-bit mono samples at another rate, as `samples` gives them of a WAV file that holds them."""
     found = np.frombuffer(pcm, dtype=np.int16)
-    return found if rate == wanted else as_int16(soxr.resample(found.astype(np.float32) / 32768, rate, wanted))
+    return (
+        found if rate == wanted else as_int16(soxr.resample(found.astype(np.float32) / 32768, rate, wanted))
+    )

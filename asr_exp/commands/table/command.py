@@ -1,14 +1,16 @@
-"""Make a table of runs: published beside ours, with intervals, verdicts, protocols and the commands to reproduce them.
+"""Make a table of runs: published beside ours, with intervals, verdicts, protocols and the commands to
+reproduce them.
 
   python -m asr_exp table experiment=hf-timit dataset.root=/data/TIMIT seed=0,1
   python -m asr_exp table rows=model columns=dataset model=a,b dataset=x,y
   python -m asr_exp table rows=model columns=dataset \\
       experiment=hf-timit,hf-librispeech
 
-The settings are those the runs were started with, so each cell is found by its signature among the run folders; experiment=NAME is
-a folder of experiments, one a row. Cells that are missing, running, failed, stopped or stale are shown as what they are, with
-the reason; scores of different protocols are kept apart. Leaves table.md, table.csv, table.html and cells.csv (a line a run)
-in OUTPUT_ROOT/tables/NAME, and prints the Markdown. The keys may be given without their section: rows=model.
+The settings are those the runs were started with, so each cell is found by its signature among the run
+folders; experiment=NAME is a folder of experiments, one a row. Cells that are missing, running, failed,
+stopped or stale are shown as what they are, with the reason; scores of different protocols are kept apart.
+Leaves table.md, table.csv, table.html and cells.csv (a line a run) in OUTPUT_ROOT/tables/NAME, and prints the
+Markdown. The keys may be given without their section: rows=model.
 """
 
 import difflib
@@ -32,19 +34,33 @@ from asr_exp.core.errors import UserError
 from asr_exp.core.files import write_text
 
 OWN = [one.name for one in fields(Section)]
-# What a command in a page leaves out: it says where things are on one machine, or what cannot change the result.
-PLACES = ("dataset.root", "output_root", "cache_root", "tracking", "trainer.devices", "trainer.device", "trainer.workers")
+# What a command in a page leaves out: it says where things are on one machine, or what cannot change the
+# result.
+PLACES = (
+    "dataset.root",
+    "output_root",
+    "cache_root",
+    "tracking",
+    "trainer.devices",
+    "trainer.device",
+    "trainer.workers",
+)
 
 
 def run(overrides: Sequence[str], config_dir: str | None = None) -> int:
-    """Make the table that a command line asks for -> exit status: 1 where `check` finds another block than it should.
+    """Make the table that a command line asks for -> exit status: 1 where `check` finds another block than it
+    should.
 
     Raises UserError for settings that cannot be, files that cannot be read, and pages without a block.
     """
     own = [text for text in overrides if _own(text)]
     others = [text for text in overrides if not _own(text)]
-    options, output_root = _options(own, [text for text in others if text.startswith("output_root=")], config_dir)
-    asked = TableRequest.read(others, {name: options[name] for name in ("rows", "columns", "mean_over")}, config_dir)
+    options, output_root = _options(
+        own, [text for text in others if text.startswith("output_root=")], config_dir
+    )
+    asked = TableRequest.read(
+        others, {name: options[name] for name in ("rows", "columns", "mean_over")}, config_dir
+    )
     kept = KeptCells.read(Path(options.cells).expanduser()) if options.cells else None
     cells, configs = [], []
     for cell, config in asked.cells(_prepared):
@@ -57,10 +73,14 @@ def run(overrides: Sequence[str], config_dir: str | None = None) -> int:
     table = replace(arrange(name, cells, **layout), elsewhere=elsewhere)
     if options.into:
         portable = replace(arrange(name, [_portable(cell) for cell in cells], **layout), elsewhere=elsewhere)
-        status = _into(Path(options.into).expanduser(), portable, options.check, _remade(overrides, options.keep))
+        status = _into(
+            Path(options.into).expanduser(), portable, options.check, _remade(overrides, options.keep)
+        )
         if options.check:
             return status
-    _write(table, cells, Path(options.out).expanduser() if options.out else output_root / "tables" / table.name)
+    _write(
+        table, cells, Path(options.out).expanduser() if options.out else output_root / "tables" / table.name
+    )
     if options.keep:
         Path(options.keep).expanduser().parent.mkdir(parents=True, exist_ok=True)
         write_text(Path(options.keep).expanduser(), cells_csv(cells))
@@ -73,14 +93,18 @@ def _own(text: str) -> bool:
 
 
 def _options(own: Sequence[str], places: Sequence[str], config_dir: str | None) -> tuple[Any, Path]:
-    """The table's options, and the output root. Raises UserError for options that are wrong or contradict each other."""
+    """The table's options, and the output root. Raises UserError for options that are wrong or contradict
+    each other.
+    """
     config = compose([*(f"table.{text.removeprefix('table.')}" for text in own), *places], config_dir)
     validate(config)
     options = config.table
     if options.check and not options.into:
         raise UserError("check=true compares the block of a page; give the page, into=README.md.")
     if options.check and options.keep or options.cells and options.keep:
-        raise UserError(f"keep={options.keep} writes what the run folders say; drop it, or cells= and check=.")
+        raise UserError(
+            f"keep={options.keep} writes what the run folders say; drop it, or cells= and check=."
+        )
     return options, Path(config.output_root).expanduser()
 
 
@@ -96,13 +120,18 @@ def _prepared(config: DictConfig) -> DictConfig:
 def _write(table: ResultTable, cells: Sequence[TableCell], folder: Path) -> None:
     text = markdown(table)
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {"table.md": text, "table.csv": table_csv(table), "table.html": html(table), "cells.csv": cells_csv(cells)}
+    contents = {
+        "table.md": text,
+        "table.csv": table_csv(table),
+        "table.html": html(table),
+        "cells.csv": cells_csv(cells),
+    }
     for name, content in contents.items():
         write_text(folder / name, content)
     print(f"{text}\nWritten: {folder}/table.html, table.md, table.csv, cells.csv")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the block of a page
 
 
@@ -119,7 +148,9 @@ def _remade(overrides: Sequence[str], keep: str | None) -> str:
     """
     words = [text for text in overrides if not text.startswith((*PLACES, "check=", "keep=", "out="))]
     words += [f"cells={keep}"] if keep else []
-    words.sort(key=lambda text: OWN.index(text.partition("=")[0].removeprefix("table.")) if _own(text) else -1)
+    words.sort(
+        key=lambda text: OWN.index(text.partition("=")[0].removeprefix("table.")) if _own(text) else -1
+    )
     return " ".join(["python -m asr_exp table", *map(shlex.quote, words)])
 
 
@@ -135,9 +166,18 @@ def _into(page: Path, table: ResultTable, check: bool, command: str) -> int:
         print(f"{page}: the block {table.name} is up to date.")
         return 0
     if check:
-        lines = difflib.unified_diff(text[start:end].splitlines(), wanted.splitlines(), f"{page} as it is", "as it should be", lineterm="")
+        lines = difflib.unified_diff(
+            text[start:end].splitlines(),
+            wanted.splitlines(),
+            f"{page} as it is",
+            "as it should be",
+            lineterm="",
+        )
         print("\n".join(lines))
-        remedy = f"The block {table.name} of {page} is not what its data say; the same command without check=true writes it."
+        remedy = (
+            f"The block {table.name} of {page} is not what its data say; the same command without check=true"
+            " writes it."
+        )
         print(f"error: {remedy}", file=sys.stderr)
         return 1
     write_text(page, text[:start] + wanted + text[end:])

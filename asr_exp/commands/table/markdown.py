@@ -1,4 +1,5 @@
-"""A table as Markdown that reads well in a terminal too, as CSV, and as the block of a page that says which table it holds.
+"""A table as Markdown that reads well in a terminal too, as CSV, and as the block of a page that says which
+table it holds.
 
 Rates are shown in percent, with two digits; the CSV has them as fractions, to the last digit.
 """
@@ -16,15 +17,44 @@ from asr_exp.core.console import duration
 from asr_exp.core.errors import UserError
 
 WIDTH = 80  # of wrapped text, in characters
-PARTS = {"ids": "utterances", "hash": "its hash alone", "text": "the name of the text rules", "rules": "text rules"}  # of a protocol
+# of a protocol
+PARTS = {
+    "ids": "utterances",
+    "hash": "its hash alone",
+    "text": "the name of the text rules",
+    "rules": "text rules",
+}
 FIELDS = (
-    "row", "column", "status", "metric", "published", "ours", "ci95_low", "ci95_high", "runs", "runs_asked", "difference", "verdict",
-    "tolerance", "protocol", "protocol_hash", "protocol_parts", "coverage", "utterances", "published_split", "published_hardware",
-    "published_time", "source", "hardware", "seconds", "notes", "command",
-)  # fmt: skip
+    "row",
+    "column",
+    "status",
+    "metric",
+    "published",
+    "ours",
+    "ci95_low",
+    "ci95_high",
+    "runs",
+    "runs_asked",
+    "difference",
+    "verdict",
+    "tolerance",
+    "protocol",
+    "protocol_hash",
+    "protocol_parts",
+    "coverage",
+    "utterances",
+    "published_split",
+    "published_hardware",
+    "published_time",
+    "source",
+    "hardware",
+    "seconds",
+    "notes",
+    "command",
+)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # words
 
 
@@ -42,7 +72,11 @@ def ours(entry: Entry) -> str:
 
 def runs(entry: Entry) -> str:
     """'3', or '2 of 3' where not all are there."""
-    return f"{len(entry.scored)}" if len(entry.scored) == len(entry.cells) else f"{len(entry.scored)} of {len(entry.cells)}"
+    return (
+        f"{len(entry.scored)}"
+        if len(entry.scored) == len(entry.cells)
+        else f"{len(entry.scored)} of {len(entry.cells)}"
+    )
 
 
 def described(protocol: ScoringProtocol) -> str:
@@ -52,41 +86,64 @@ def described(protocol: ScoringProtocol) -> str:
     split = "+".join(map(str, splits)) if isinstance(splits, list | tuple) else str(splits)
     where = " ".join(str(word) for word in (p.get("dataset"), p.get("language"), split) if word)
     phones = f"{p['inventory']} phones" if p.get("inventory") else ""
-    parts = [p.get("name"), where, str(p.get("metric", "")).upper(), f"text {p.get('text')}", phones, p.get("decoder"),
-             f"padding {p.get('padding')}"]  # fmt: skip
-    return ", ".join(str(part) for part in parts if part) + f", coverage {100 * float(p.get('coverage', 1)):g} %"
+    parts = [
+        p.get("name"),
+        where,
+        str(p.get("metric", "")).upper(),
+        f"text {p.get('text')}",
+        phones,
+        p.get("decoder"),
+        f"padding {p.get('padding')}",
+    ]
+    return (
+        ", ".join(str(part) for part in parts if part) + f", coverage {100 * float(p.get('coverage', 1)):g} %"
+    )
 
 
 def heading(table: ResultTable, protocol: ScoringProtocol | None, material: str) -> tuple[str, str]:
-    """What a group of rows was measured by, and what keeps it from comparison with another ('' where nothing does)."""
+    """What a group of rows was measured by, and what keeps it from comparison with another ('' where nothing
+    does).
+    """
     if protocol is None:
         return f"Not measured yet: {material}", ""
     name = f"Protocol {protocol.letter}" if len(table.protocols) > 1 else "ScoringProtocol"
     first = next(one.letter for one in table.protocols if one.material == protocol.material)
-    apart = f"Not to be compared with {first}: it differs in {' and '.join(PARTS.get(part, part) for part in protocol.differs)}."
+    apart = (
+        f"Not to be compared with {first}: it differs in"
+        f" {' and '.join(PARTS.get(part, part) for part in protocol.differs)}."
+    )
     return f"{name} `{protocol.hash}`: {described(protocol)}", apart if protocol.differs else ""
 
 
 def legend(table: ResultTable) -> list[str]:
     """How the numbers were made, the sources of the published ones, and what the letters mean."""
-    said = ["Rates in %." + (" Scores may be compared under the same protocol alone." if len(table.protocols) > 1 else "")]
+    said = [
+        "Rates in %."
+        + (" Scores may be compared under the same protocol alone." if len(table.protocols) > 1 else "")
+    ]
     if any(entry.interval for entry in table.entries):
         said[0] += f" {INTERVALS}"
     if _tolerances(table):
-        said.append(f"{VERDICTS} Tolerance: {' or '.join(f'{100 * t:g}' for t in _tolerances(table))} %, absolute.")
+        said.append(
+            f"{VERDICTS} Tolerance: {' or '.join(f'{100 * t:g}' for t in _tolerances(table))} %, absolute."
+        )
     if any(entry.judged[0] == APART for entry in table.entries):
         said.append(f"`{APART}`: the published score was measured by another protocol.")
     if table.column_keys and not any(entry.published.value for entry in table.entries):
         said.append("No published score belongs to these runs.")
     if table.elsewhere:
-        said.append(f"Published for these models and datasets, by recipes of their own: {', '.join(table.elsewhere)}.")
+        said.append(
+            f"Published for these models and datasets, by recipes of their own: {', '.join(table.elsewhere)}."
+        )
     if sources := list(dict.fromkeys(e.published.source for e in table.entries if e.published.source)):
         said.append(f"Published: {', '.join(sources)}.")
     return said
 
 
 def _tolerances(table: ResultTable) -> list[float]:
-    return sorted({entry.published.tolerance for entry in table.entries if entry.judged[0] not in ("", APART)})
+    return sorted(
+        {entry.published.tolerance for entry in table.entries if entry.judged[0] not in ("", APART)}
+    )
 
 
 def commands(table: ResultTable) -> list[str]:
@@ -99,7 +156,8 @@ def commands(table: ResultTable) -> list[str]:
 def grid(table: ResultTable) -> tuple[list[str], list[tuple[str, list[list[Entry]]]]]:
     """A grid's column names, and its rows: name, and at each column the entries there (one at most).
 
-    A column (or a row, where the rows carry the protocol) whose runs were scored by several protocols is several columns.
+    A column (or a row, where the rows carry the protocol) whose runs were scored by several protocols is
+    several columns.
     """
     on_rows = table.letters_on == "rows"
     places: dict[str, dict[str, list[str]]] = {"row": {}, "column": {}}
@@ -120,7 +178,9 @@ def grid(table: ResultTable) -> tuple[list[str], list[tuple[str, list[list[Entry
     def named(place: tuple[str, str]) -> str:
         return f"{place[0]} ({place[1]})" if place[1] and len(table.protocols) > 1 else place[0]
 
-    return [named(column) for column in columns], [(named(row), [at(row, column) for column in columns]) for row in rows]
+    return [named(column) for column in columns], [
+        (named(row), [at(row, column) for column in columns]) for row in rows
+    ]
 
 
 def in_cell(entry: Entry) -> str:
@@ -143,7 +203,7 @@ def place_of(entry: Entry) -> str:
     return " / ".join(filter(None, (entry.row, entry.column)))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # Markdown
 
 
@@ -162,7 +222,11 @@ def _list_parts(table: ResultTable) -> list[str]:
     with_published = any(entry.published.value is not None for entry in table.entries)
     for protocol, material, entries in table.sections():
         parts.append("\n".join(_wrapped(text) for text in heading(table, protocol, material) if text))
-        header = [", ".join(table.row_keys) or "run", "ours", "seeds" if table.mean_over == ("seed",) else "runs"]
+        header = [
+            ", ".join(table.row_keys) or "run",
+            "ours",
+            "seeds" if table.mean_over == ("seed",) else "runs",
+        ]
         rows = [[entry.row, ours(entry), runs(entry)] for entry in entries]
         if with_published:
             header[1:1] = ["published"]
@@ -191,7 +255,11 @@ def _grid_parts(table: ResultTable) -> list[str]:
 
 
 def _notes(entries: Iterable[Entry]) -> str:
-    return "\n".join(_wrapped(_escaped(f"- {place_of(entry)}: {said}"), "  ") for entry in entries if (said := remarks(entry)))
+    return "\n".join(
+        _wrapped(_escaped(f"- {place_of(entry)}: {said}"), "  ")
+        for entry in entries
+        if (said := remarks(entry))
+    )
 
 
 def _machines(table: ResultTable) -> str:
@@ -200,7 +268,11 @@ def _machines(table: ResultTable) -> str:
     rows = list(map(list, dict.fromkeys(map(tuple, rows))))  # seeds under two protocols
     if not any(row[1] or row[2] for row in rows):
         rows = [row for row in rows if row[3] or row[4]]
-        return _aligned(["run", "hardware", "time"], [[row[0], *row[3:]] for row in rows], {"time"}) if rows else ""
+        return (
+            _aligned(["run", "hardware", "time"], [[row[0], *row[3:]] for row in rows], {"time"})
+            if rows
+            else ""
+        )
     return _aligned(["run", "published on", "in", "ours on", "in"], rows, {"in"})
 
 
@@ -209,10 +281,19 @@ def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]], right: set[st
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
-        padded = (text.rjust(w) if name in right else text.ljust(w) for text, w, name in zip(row, widths, header, strict=True))
+        padded = (
+            text.rjust(w) if name in right else text.ljust(w)
+            for text, w, name in zip(row, widths, header, strict=True)
+        )
         return f"| {' | '.join(padded)} |"
 
-    rule = "|" + "|".join("-" * (w + 1) + (":" if name in right else "-") for w, name in zip(widths, header, strict=True)) + "|"
+    rule = (
+        "|"
+        + "|".join(
+            "-" * (w + 1) + (":" if name in right else "-") for w, name in zip(widths, header, strict=True)
+        )
+        + "|"
+    )
     return "\n".join([line(cells[0]), rule, *map(line, cells[1:])])
 
 
@@ -232,10 +313,12 @@ def _folded(command: str) -> str:
 
 
 def _wrapped(text: str, indent: str = "") -> str:
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(
+        text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # CSV
 
 
@@ -248,17 +331,40 @@ def table_csv(table: ResultTable) -> str:
     for e in table.entries:
         low, high = e.interval or (None, None)
         protocol = letters.get(e.letter)
-        writer.writerow([
-            e.row, e.column, e.status, e.scores[0].metric if e.scores else "", e.published.value, e.mean, low, high, len(e.scored),
-            len(e.cells), e.difference, e.judged[0], e.published.tolerance, e.letter, protocol.hash if protocol else "",
-            described(protocol) if protocol else e.material, min((s.coverage for s in e.scores), default=None),
-            min((s.utterances for s in e.scores), default=None), e.published.split, e.published.hardware, e.published.time,
-            e.published.source, e.hardware, e.wall_seconds, "; ".join(e.notes), e.command,
-        ])  # fmt: skip
+        writer.writerow(
+            [
+                e.row,
+                e.column,
+                e.status,
+                e.scores[0].metric if e.scores else "",
+                e.published.value,
+                e.mean,
+                low,
+                high,
+                len(e.scored),
+                len(e.cells),
+                e.difference,
+                e.judged[0],
+                e.published.tolerance,
+                e.letter,
+                protocol.hash if protocol else "",
+                described(protocol) if protocol else e.material,
+                min((s.coverage for s in e.scores), default=None),
+                min((s.utterances for s in e.scores), default=None),
+                e.published.split,
+                e.published.hardware,
+                e.published.time,
+                e.published.source,
+                e.hardware,
+                e.wall_seconds,
+                "; ".join(e.notes),
+                e.command,
+            ]
+        )
     return out.getvalue()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the block of a page
 
 
@@ -267,10 +373,12 @@ def block_of(text: str, name: str, where: str) -> tuple[int, int]:
 
     Raises UserError where the page has not exactly one.
     """
-    found = list(re.finditer(rf"<!-- asr_exp table {re.escape(name)} -->\n(.*?)<!-- end -->", text, flags=re.DOTALL))
+    found = list(
+        re.finditer(rf"<!-- asr_exp table {re.escape(name)} -->\n(.*?)<!-- end -->", text, flags=re.DOTALL)
+    )
     if len(found) != 1 or "<!-- asr_exp table" in found[0][1]:
         raise UserError(
-            f"{where} has not one whole block for this table, as it must: a line <!-- asr_exp table {name} -->"
-            " where the table is to stand, and a line <!-- end --> below it."
+            f"{where} has not one whole block for this table, as it must: a line <!-- asr_exp table {name}"
+            " --> where the table is to stand, and a line <!-- end --> below it."
         )
     return found[0].span(1)

@@ -1,4 +1,6 @@
-"""Scores, the interval of their mean, and what it is beside a published one: pure functions. A rate is a fraction (0.21)."""
+"""Scores, the interval of their mean, and what it is beside a published one: pure functions. A rate is a
+fraction (0.21).
+"""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -7,17 +9,19 @@ from typing import Any
 
 from asr_exp.scoring.intervals import LEVEL, student_quantile, summed
 
-TOLERANCE = 0.01  # by how much a score may differ from the published one and be the same, where its recipe does not say
+# by how much a score may differ from the published one and be the same, where its recipe does not say
+TOLERANCE = 0.01
 ENOUGH = 0.99  # a score of less of the split than this is not set against a published one
 EDGE = 1e-9  # what a sum of decimal fractions may miss its value by
 INTERVALS = (
-    "95 % intervals are Student's: of one run, its own, from its speakers left out in turn; of several, from their mean variance over"
-    " speakers plus the variance between the runs over their number, with Satterthwaite's degrees of freedom."
+    "95 % intervals are Student's: of one run, its own, from its speakers left out in turn; of several, from"
+    " their mean variance over speakers plus the variance between the runs over their number, with"
+    " Satterthwaite's degrees of freedom."
 )
 VERDICTS = (
-    "Verdicts: `as published` within the tolerance; beyond it `better` or `worse` where the interval leaves out the published score,"
-    " else `cannot tell`; also `cannot tell` where the interval reaches further than twice the tolerance, less than 99 % of the split"
-    " is scored, or it is another split."
+    "Verdicts: `as published` within the tolerance; beyond it `better` or `worse` where the interval leaves"
+    " out the published score, else `cannot tell`; also `cannot tell` where the interval reaches further than"
+    " twice the tolerance, less than 99 % of the split is scored, or it is another split."
 )
 
 
@@ -54,22 +58,34 @@ class Score:
 
 
 def judge(scores: Sequence[Score], published: PublishedScore) -> tuple[str, str]:
-    """The verdict on the mean of `scores`, of one protocol, and why it is one that needs a word; both '' with nothing to compare."""
+    """The verdict on the mean of `scores`, of one protocol, and why it is one that needs a word; both '' with
+    nothing to compare.
+    """
     if not scores or published.value is None:
         return "", ""
     splits = scores[0].protocol.get("split") or []
     named = [str(one).lower() for one in (splits if isinstance(splits, list | tuple) else [splits])]
     if published.split and published.split.lower() not in named:
-        return "cannot tell", f"published on {published.split}, ours is on {' and '.join(named) or 'an unnamed split'}"
+        return (
+            "cannot tell",
+            f"published on {published.split}, ours is on {' and '.join(named) or 'an unnamed split'}",
+        )
     if (least := min(score.coverage for score in scores)) < ENOUGH:
         return "cannot tell", f"only {100 * least:.1f} % of the split is scored"
-    return verdict(statistics.fmean(score.value for score in scores), interval(scores), published.value, published.tolerance)
+    return verdict(
+        statistics.fmean(score.value for score in scores),
+        interval(scores),
+        published.value,
+        published.tolerance,
+    )
 
 
 def interval(scores: Sequence[Score]) -> tuple[float, float] | None:
-    """95 % interval of the mean of runs that differ by their seed, as `INTERVALS` says; None where there is nothing to tell it by.
+    """95 % interval of the mean of runs that differ by their seed, as `INTERVALS` says; None where there is
+    nothing to tell it by.
 
-    The runs share their speakers, so the variance over speakers does not shrink with their number, as that between seeds does.
+    The runs share their speakers, so the variance over speakers does not shrink with their number, as that
+    between seeds does.
     """
     if len(scores) < 2:
         return scores[0].ci95 if scores else None
@@ -82,11 +98,21 @@ def interval(scores: Sequence[Score]) -> tuple[float, float] | None:
     return summed(statistics.fmean(values), parts, least=0.0).interval
 
 
-def verdict(ours: float, within: tuple[float, float] | None, published: float, tolerance: float) -> tuple[str, str]:
-    """What our score is beside the published one, as `VERDICTS` says -> (the verdict, why it is `cannot tell`)."""
+def verdict(
+    ours: float, within: tuple[float, float] | None, published: float, tolerance: float
+) -> tuple[str, str]:
+    """What our score is beside the published one, as `VERDICTS` says -> (the verdict, why it is `cannot
+    tell`).
+    """
     reach = (within[1] - within[0]) / 2 if within else 0.0
     if reach > 2 * tolerance + EDGE:
-        return "cannot tell", f"the interval reaches {100 * reach:.2f} points either way, for a tolerance of {100 * tolerance:g}"
+        return (
+            "cannot tell",
+            (
+                f"the interval reaches {100 * reach:.2f} points either way, for a tolerance of"
+                f" {100 * tolerance:g}"
+            ),
+        )
     if abs(ours - published) <= tolerance + EDGE:
         return "as published", ""
     if within is None:

@@ -1,7 +1,8 @@
 """Prepare the data, train, score the best checkpoint on the test split and write the result.
 
-The same settings lead to the same run folder: a run that was stopped or killed goes on, a finished one says so. With model.head=keep
-trainer.max_steps=0 the checkpoint is scored as it is, and no more is read than the test split.
+The same settings lead to the same run folder: a run that was stopped or killed goes on, a finished one says
+so. With model.head=keep trainer.max_steps=0 the checkpoint is scored as it is, and no more is read than the
+test split.
 """
 
 import logging
@@ -60,14 +61,18 @@ def run(config: DictConfig) -> int:
     """Train the run that a config asks for -> exit status. Raises UserError and Stopped."""
     folder = run_folder(config)
     done = read_result(folder)
-    if done and done["status"] == "finished" and "test" in done["splits"]:  # `evaluate` may have scored dev alone of a checkpoint
+    # `evaluate` may have scored dev alone of a checkpoint
+    if done and done["status"] == "finished" and "test" in done["splits"]:
         if is_main():
             print(f"This run is finished (delete its folder to run it again): {folder}")
             print(console.headline("test", done["splits"]["test"]))
             if config.trainer.profile:
-                print("No step was run, so none was profiled; profile.txt there, if any, is from when it ran.")
+                print(
+                    "No step was run, so none was profiled; profile.txt there, if any, is from when it ran."
+                )
         return 0
-    check_checkpoint(**model_arguments(config))  # a checkpoint that cannot be had is better known before the data is read
+    # a checkpoint that cannot be had is better known before the data is read
+    check_checkpoint(**model_arguments(config))
     if config.trainer.devices > 1 and not under_torchrun():
         return launch(config.trainer.devices, "train", task_overrides())
     with run_session(config, folder) as runtime:
@@ -83,9 +88,16 @@ def _recorded(config: DictConfig, folder: Path, runtime: Runtime) -> None:
     log_to_file(folder / "train.log")
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolve(config))))
     write_text(folder / "environment.json", console.pretty_json(environment(runtime)))
-    base = {"signature": signature(config), "rehearsal": config.rehearsal, "seed": config.seed, "versions": versions()}
+    base = {
+        "signature": signature(config),
+        "rehearsal": config.rehearsal,
+        "seed": config.seed,
+        "versions": versions(),
+    }
     title = f"{config.dataset.name}/{config.model.name}"
-    tracker = make_tracker(**config.tracking, folder=folder, run_id=base["signature"], run_name=title, config=resolve(config))
+    tracker = make_tracker(
+        **config.tracking, folder=folder, run_id=base["signature"], run_name=title, config=resolve(config)
+    )
     failed = True
     result: dict[str, Any] = {}
     try:
@@ -101,7 +113,14 @@ def _recorded(config: DictConfig, folder: Path, runtime: Runtime) -> None:
             log.exception("The run failed")
         raise
     finally:
-        tracker.finish({f"test/{k}": v for k, v in result.get("splits", {}).get("test", {}).items() if isinstance(v, float)}, failed)
+        tracker.finish(
+            {
+                f"test/{k}": v
+                for k, v in result.get("splits", {}).get("test", {}).items()
+                if isinstance(v, float)
+            },
+            failed,
+        )
 
 
 def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker) -> dict[str, Any]:
@@ -110,19 +129,33 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
     tokenizer = build_tokenizer(config, data)
     check_vocabulary(config, data, tokenizer, ["dev", "test"], runtime.main, train=True)
     model = build_recogniser(config, tokenizer, runtime)
-    splits = {name: build_split(config, data, name, tokenizer, model, runtime.main, name == "train") for name in ("train", "dev", "test")}
+    splits = {
+        name: build_split(config, data, name, tokenizer, model, runtime.main, name == "train")
+        for name in ("train", "dev", "test")
+    }
     job = build_training(config, splits["train"], tokenizer, model, runtime, cache_folder(config))
     state = resume(folder, job)
     if runtime.main:
         _quarantine(folder, splits)
         announce(config, folder, data, splits, tokenizer, job)
     final = build_decoder(config, tokenizer, runtime, folder, data)
-    decoder = Greedy(tokenizer) if isinstance(final, Beam) else final  # beam search is for the final scores: dev is scored often
+    # beam search is for the final scores: dev is scored often
+    decoder = Greedy(tokenizer) if isinstance(final, Beam) else final
 
     def scored(split: Split, path: Path | None, step: int, examples: int) -> Evaluation:
         with whole(model):
-            found = evaluate(model, split, tokenizer, decoder, runtime, config.trainer.device_seconds, config.trainer.loss_reduction,
-                             path, max(examples, config.tracking.audio_examples), runtime.main)
+            found = evaluate(
+                model,
+                split,
+                tokenizer,
+                decoder,
+                runtime,
+                config.trainer.device_seconds,
+                config.trainer.loss_reduction,
+                path,
+                max(examples, config.tracking.audio_examples),
+                runtime.main,
+            )
         audible = config.tracking.audio_examples if split.name == "test" else 0  # once: sound is large
         tracker.table(f"{split.name}/hypotheses", table_rows(found.examples, split, audible), step)
         return found
@@ -131,14 +164,29 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
         found = scored(splits["dev"], folder / DEV_CANDIDATE, step, config.trainer.examples)
         if config.trainer.average > 1 and not state.averaged:
             keep_weights(folder, job, step, config.trainer.average)
-        log.info("step %d/%d  dev %s  loss %s", step, job.total, console.rates(found.summary), console.number(found.loss))
+        log.info(
+            "step %d/%d  dev %s  loss %s",
+            step,
+            job.total,
+            console.rates(found.summary),
+            console.number(found.loss),
+        )
         console.show_examples(found.examples, config.trainer.examples)
         return found
 
     kept = {"metrics.jsonl": state.lines, LOSSES: state.step}  # lines
-    metrics, losses = (MetricsFile(folder / name, lines) if runtime.main else None for name, lines in kept.items())
-    hooks = Hooks(on_dev, lambda state, best: save_checkpoint(folder, job, tokenizer, state, best), metrics, tracker,
-                  Profile(folder, config.trainer.profile if runtime.main else 0), _judge(config, runtime), losses)
+    metrics, losses = (
+        MetricsFile(folder / name, lines) if runtime.main else None for name, lines in kept.items()
+    )
+    hooks = Hooks(
+        on_dev,
+        lambda state, best: save_checkpoint(folder, job, tokenizer, state, best),
+        metrics,
+        tracker,
+        Profile(folder, config.trainer.profile if runtime.main else 0),
+        _judge(config, runtime),
+        losses,
+    )
     try:
         with splits["train"].filling():
             fit(job, state, hooks)
@@ -153,7 +201,10 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
     load_weights(folder / "checkpoints" / "best", model.network)
     _tune(config, folder, final, splits["dev"], model, runtime)
     decoder, again = final, ("dev", "test") if isinstance(final, Beam) else ("test",)
-    scores = {name: scored(splits[name], folder / f"hypotheses.{name}.jsonl", state.step, config.trainer.examples) for name in again}
+    scores = {
+        name: scored(splits[name], folder / f"hypotheses.{name}.jsonl", state.step, config.trainer.examples)
+        for name in again
+    }
     return {
         "protocol": build_protocol(config, data, splits["test"], final),
         "splits": {"dev": state.best["summary"], **{name: found.summary for name, found in scores.items()}},
@@ -162,7 +213,9 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
 
 
 def _score(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker) -> dict[str, Any]:
-    """Score the checkpoint as it is, by the test split alone -> what result.json says of it. On every rank."""
+    """Score the checkpoint as it is, by the test split alone -> what result.json says of it. On every
+    rank.
+    """
     source = FineTuned(config, runtime, config.model.checkpoint)
     data = read_split(config, "test", source, runtime)
     scoring = Scoring(config, folder, source, data, "test", runtime)
@@ -180,7 +233,9 @@ def _score(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
 
 
 def _conclude(config: DictConfig, folder: Path, job: TrainingSetup, state: State, hooks: Hooks) -> None:
-    """Score what no step has scored: the checkpoint as it is, where no step was asked for; the mean of the last evaluations' weights."""
+    """Score what no step has scored: the checkpoint as it is, where no step was asked for; the mean of the
+    last evaluations' weights.
+    """
     if not state.best:
         score(job, state, hooks)
         save(state, hooks)
@@ -192,25 +247,39 @@ def _conclude(config: DictConfig, folder: Path, job: TrainingSetup, state: State
         save(state, hooks)
 
 
-def _tune(config: DictConfig, folder: Path, decoder: Decoder, dev: Split, model: Recogniser, runtime: Runtime) -> None:
+def _tune(
+    config: DictConfig, folder: Path, decoder: Decoder, dev: Split, model: Recogniser, runtime: Runtime
+) -> None:
     """Give a beam search the weights that suit the best checkpoint, where that is asked for."""
     if not (isinstance(decoder, Beam) and config.decode.tune):
         return
     checkpoint = runtime.broadcast(checkpoint_hash(folder / "checkpoints" / "best") if runtime.main else None)
     with whole(model):
-        tune_on_dev(decoder, folder, checkpoint, lambda: dev, config.model.padding, config.trainer.device_seconds, runtime, model.eval)
+        tune_on_dev(
+            decoder,
+            folder,
+            checkpoint,
+            lambda: dev,
+            config.model.padding,
+            config.trainer.device_seconds,
+            runtime,
+            model.eval,
+        )
 
 
 def _effort(state: State, job: TrainingSetup) -> dict[str, Any]:
     train = {
-        "steps": state.step, "skipped_steps": state.skipped_steps, "epochs": round(state.step / job.plan.steps_per_epoch, 3),
-        "audio_seconds": round(state.audio_seconds, 2), "wall_seconds": round(state.wall_seconds, 2),
+        "steps": state.step,
+        "skipped_steps": state.skipped_steps,
+        "epochs": round(state.step / job.plan.steps_per_epoch, 3),
+        "audio_seconds": round(state.audio_seconds, 2),
+        "wall_seconds": round(state.wall_seconds, 2),
         "audio_seconds_per_second": round(state.audio_seconds / max(1e-9, state.wall_seconds), 2),
     }
     return {"best": {k: state.best[k] for k in ("step", "metric", "value")}, "train": train}
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # building and resuming
 
 
@@ -227,20 +296,37 @@ def _judge(config: DictConfig, runtime: Runtime) -> Callable[[int, float], str |
     return Pruner(s.storage, s.name, s.trial, s.prune, s.startup)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # what the user sees
 
 
 def _summary(folder: Path, result: dict[str, Any]) -> None:
     (folder / DEV_CANDIDATE).unlink(missing_ok=True)
     train, best = result["train"], result["best"]
-    console.page("Done", [
-        ("score", console.headline("test", result["splits"]["test"])),
-        *([("best", f"step {best['step']}: dev {best['metric'].upper()} {console.percent(best['value'])}"),
-           ("training", f"{train['steps']:,} steps in {console.clock(train['wall_seconds'])}, "
-                        f"{train['audio_seconds_per_second']:.0f} audio-s/s")] if best else []),
-        ("folder", str(folder)),
-        ("", "result.json  hypotheses.test.jsonl  checkpoints/best"),
-        ("next", "python -m asr_exp evaluate split=dev \\"),
-        ("", f"    {folder}"),
-    ])
+    console.page(
+        "Done",
+        [
+            ("score", console.headline("test", result["splits"]["test"])),
+            *(
+                [
+                    (
+                        "best",
+                        f"step {best['step']}: dev {best['metric'].upper()} {console.percent(best['value'])}",
+                    ),
+                    (
+                        "training",
+                        (
+                            f"{train['steps']:,} steps in {console.clock(train['wall_seconds'])}, "
+                            f"{train['audio_seconds_per_second']:.0f} audio-s/s"
+                        ),
+                    ),
+                ]
+                if best
+                else []
+            ),
+            ("folder", str(folder)),
+            ("", "result.json  hypotheses.test.jsonl  checkpoints/best"),
+            ("next", "python -m asr_exp evaluate split=dev \\"),
+            ("", f"    {folder}"),
+        ],
+    )

@@ -1,5 +1,14 @@
-"""Corpus readers: a corpus in its official layout in, `Utterance` rows out (metadata only, no audio is decoded here)."""
+"""Corpus readers: a corpus in its official layout in, `Utterance` rows out (metadata only, no audio is
+decoded here).
+"""
 
-from asr_exp.data.corpora.base import FileAudio, TableAudio, Utterance, Utterances, read_corpus, register_reader
+from asr_exp.data.corpora.base import (
+    FileAudio,
+    TableAudio,
+    Utterance,
+    Utterances,
+    read_corpus,
+    register_reader,
+)
 
 __all__ = ["FileAudio", "TableAudio", "Utterance", "Utterances", "read_corpus", "register_reader"]

@@ -24,21 +24,38 @@ class Rejected:
 
 
 class Corpus:
-    """The splits of a corpus. `subsets` names what each split was read from; it is part of a score's protocol."""
+    """The splits of a corpus. `subsets` names what each split was read from; it is part of a score's
+    protocol.
+    """
 
-    def __init__(self, splits: Mapping[str, Sequence[Utterance]], rejected: dict[str, list[Rejected]] | None = None,
-                 subsets: dict[str, list[str]] | None = None, source: str = "local"):
-        self.splits = {name: rows if isinstance(rows, Utterances) else Utterances(rows) for name, rows in splits.items()}
+    def __init__(
+        self,
+        splits: Mapping[str, Sequence[Utterance]],
+        rejected: dict[str, list[Rejected]] | None = None,
+        subsets: dict[str, list[str]] | None = None,
+        source: str = "local",
+    ):
+        self.splits = {
+            name: rows if isinstance(rows, Utterances) else Utterances(rows) for name, rows in splits.items()
+        }
         self.rejected = rejected or {name: [] for name in SPLITS}
         self.subsets, self.source = subsets or {}, source
 
 
 Reader = Callable[[Any, Path], Corpus]
 _READERS: Registry[Reader] = Registry("dataset.reader")
-# Built-in readers are imported when asked for, so that `datasets` and espeak stay out of runs that do not need them.
+# Built-in readers are imported when asked for, so that `datasets` and espeak stay out of runs that do not
+# need them.
 _BUILT_IN = {
-    "timit": "timit", "timit-phones": "timit", "librispeech": "librispeech", "common-voice": "common_voice", "mls": "mls",
-    "minds14": "minds14", "manifest": "manifest", "hub": "hub", "demo": "demo",
+    "timit": "timit",
+    "timit-phones": "timit",
+    "librispeech": "librispeech",
+    "common-voice": "common_voice",
+    "mls": "mls",
+    "minds14": "minds14",
+    "manifest": "manifest",
+    "hub": "hub",
+    "demo": "demo",
     "voices": "voices",
 }
 
@@ -49,7 +66,9 @@ def register_reader(name: str) -> Callable[[Reader], Reader]:
 
 
 def read_corpus(dataset: Any, cache: Path) -> Corpus:
-    """Read the corpus a `dataset` section names. Raises UserError for a wrong root, subset, column or an empty split."""
+    """Read the corpus a `dataset` section names. Raises UserError for a wrong root, subset, column or an
+    empty split.
+    """
     name = dataset.reader
     if name not in _READERS and name in _BUILT_IN:
         importlib.import_module(f"asr_exp.data.corpora.{_BUILT_IN[name]}")
@@ -69,11 +88,24 @@ def resolve_root(dataset: Any) -> Path | None:
         return None
     root = Path(os.path.expanduser(str(dataset.root)))
     if not root.is_dir():
-        raise UserError(f"dataset.root={dataset.root} is not a folder; give the folder of {dataset.name} in its official layout.")
+        raise UserError(
+            f"dataset.root={dataset.root} is not a folder; give the folder of {dataset.name} in its official"
+            " layout."
+        )
     return root.resolve()
 
 
 __all__ = [
-    "Corpus", "FileAudio", "Reader", "Rejected", "SPLITS", "TableAudio", "Utterance", "Utterances",
-    "as_list", "read_corpus", "register_reader", "resolve_root",
+    "Corpus",
+    "FileAudio",
+    "Reader",
+    "Rejected",
+    "SPLITS",
+    "TableAudio",
+    "Utterance",
+    "Utterances",
+    "as_list",
+    "read_corpus",
+    "register_reader",
+    "resolve_root",
 ]

@@ -1,11 +1,21 @@
-"""Common Voice as released: cv-corpus-*/LANGUAGE/{train,dev,test,validated,...}.tsv and clips/*.mp3; or a mirror on the hub."""
+"""Common Voice as released: cv-corpus-*/LANGUAGE/{train,dev,test,validated,...}.tsv and clips/*.mp3; or a
+mirror on the hub.
+"""
 
 import csv
 from pathlib import Path
 from typing import Any
 
 from asr_exp.core.errors import UserError, nearest
-from asr_exp.data.corpora.base import Corpus, FileAudio, Rejected, Utterance, Utterances, register_reader, resolve_root
+from asr_exp.data.corpora.base import (
+    Corpus,
+    FileAudio,
+    Rejected,
+    Utterance,
+    Utterances,
+    register_reader,
+    resolve_root,
+)
 from asr_exp.data.corpora.hub import Fields, read_split
 from asr_exp.data.corpora.splits import Rows, gather
 
@@ -24,15 +34,24 @@ def read_common_voice(dataset: Any, cache: Path) -> Corpus:
         raise UserError("Common Voice needs a language, as its releases write it: dataset.language=tr.")
 
     def read(subset: str, key: str) -> Rows:
-        return read_split(dataset.hub, dataset.hub.config or dataset.language, _HUB_SPLITS.get(subset, subset), _FIELDS, key)
+        return read_split(
+            dataset.hub, dataset.hub.config or dataset.language, _HUB_SPLITS.get(subset, subset), _FIELDS, key
+        )
 
     return gather(dataset, read, f"the hub's {dataset.hub.id}", source="hub")
 
 
 def _language_folder(root: Path, dataset: Any) -> Path:
-    """ROOT/LANGUAGE, ROOT/cv-corpus-*/LANGUAGE or ROOT itself. Raises UserError where the language is not there."""
+    """ROOT/LANGUAGE, ROOT/cv-corpus-*/LANGUAGE or ROOT itself. Raises UserError where the language is not
+    there.
+    """
     releases = [root, *sorted(root.glob("cv-corpus*"))]
-    languages = {p.name: p for release in reversed(releases) for p in sorted(release.iterdir()) if next(p.glob("*.tsv"), None)}
+    languages = {
+        p.name: p
+        for release in reversed(releases)
+        for p in sorted(release.iterdir())
+        if next(p.glob("*.tsv"), None)
+    }
     if dataset.language in languages:
         return languages[dataset.language]
     here = next(iter(sorted(root.glob("*.tsv"))), None)
@@ -41,10 +60,19 @@ def _language_folder(root: Path, dataset: Any) -> Path:
         if dataset.language == root.name or (dataset.language and _locale(here) == dataset.language):
             return root
     if not languages:
-        raise UserError(f"dataset.root={dataset.root} holds no Common Voice language; give the folder cv-corpus-*, "
-                        "which holds LANGUAGE/train.tsv and LANGUAGE/clips.")
-    asked = f"dataset.language={dataset.language} is not in {root}" if dataset.language else f"dataset.language is not given for {root}"
-    raise UserError(f"{asked}.{nearest(dataset.language or '', languages)} Languages there: {', '.join(sorted(languages))}.")
+        raise UserError(
+            f"dataset.root={dataset.root} holds no Common Voice language; give the folder cv-corpus-*, "
+            "which holds LANGUAGE/train.tsv and LANGUAGE/clips."
+        )
+    asked = (
+        f"dataset.language={dataset.language} is not in {root}"
+        if dataset.language
+        else f"dataset.language is not given for {root}"
+    )
+    raise UserError(
+        f"{asked}.{nearest(dataset.language or '', languages)} Languages there:"
+        f" {', '.join(sorted(languages))}."
+    )
 
 
 def _locale(tsv: Path) -> str | None:
@@ -57,7 +85,10 @@ def _read_tsv(folder: Path, subset: str, key: str) -> Rows:
     tsv = folder / f"{subset}.tsv"
     if not tsv.is_file():
         present = sorted(p.stem for p in folder.glob("*.tsv"))
-        raise UserError(f"{key}={subset}: there is no {subset}.tsv in {folder}.{nearest(subset, present)} There are: {', '.join(present)}.")
+        raise UserError(
+            f"{key}={subset}: there is no {subset}.tsv in {folder}.{nearest(subset, present)} There are:"
+            f" {', '.join(present)}."
+        )
     utterances = Utterances()
     rejected: list[Rejected] = []
     with tsv.open(encoding="utf-8-sig", newline="") as lines:
@@ -66,16 +97,29 @@ def _read_tsv(folder: Path, subset: str, key: str) -> Rows:
         header = {name: i for i, name in enumerate(next(rows, []))}
         for name in ("path", "sentence"):
             if name not in header:
-                raise UserError(f"{tsv} has no column {name!r}; it has: {', '.join(header) or 'none (it is empty)'}.")
+                raise UserError(
+                    f"{tsv} has no column {name!r}; it has: {', '.join(header) or 'none (it is empty)'}."
+                )
         path = header["path"]
         sentence = header["sentence"]
         speaker = header.get("client_id")
         for row in filter(None, rows):
             if len(row) <= max(path, sentence) or not row[path]:
-                rejected.append(Rejected(f"{tsv.name}:{rows.line_num}", str(tsv), f"line {rows.line_num} has too few fields or no path"))
+                rejected.append(
+                    Rejected(
+                        f"{tsv.name}:{rows.line_num}",
+                        str(tsv),
+                        f"line {rows.line_num} has too few fields or no path",
+                    )
+                )
                 continue
             clip = row[path] if Path(row[path]).suffix else f"{row[path]}.mp3"
-            utterances.append(Utterance(
-                Path(clip).stem, FileAudio(str(folder / "clips" / clip)), row[sentence],
-                row[speaker] if speaker is not None and len(row) > speaker else None))
+            utterances.append(
+                Utterance(
+                    Path(clip).stem,
+                    FileAudio(str(folder / "clips" / clip)),
+                    row[sentence],
+                    row[speaker] if speaker is not None and len(row) > speaker else None,
+                )
+            )
     return utterances, rejected

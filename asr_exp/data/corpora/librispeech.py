@@ -1,19 +1,33 @@
-"""LibriSpeech (OpenSLR 12): SUBSET/SPEAKER/CHAPTER/{SPEAKER-CHAPTER.trans.txt, SPEAKER-CHAPTER-NNNN.flac}; or the hub."""
+"""LibriSpeech (OpenSLR 12): SUBSET/SPEAKER/CHAPTER/{SPEAKER-CHAPTER.trans.txt, SPEAKER-CHAPTER-NNNN.flac}; or
+the hub.
+"""
 
 import os
 from pathlib import Path
 from typing import Any
 
 from asr_exp.core.errors import UserError, nearest
-from asr_exp.data.corpora.base import Corpus, FileAudio, Rejected, Utterance, Utterances, register_reader, resolve_root
+from asr_exp.data.corpora.base import (
+    Corpus,
+    FileAudio,
+    Rejected,
+    Utterance,
+    Utterances,
+    register_reader,
+    resolve_root,
+)
 from asr_exp.data.corpora.hub import Fields, read_split
 from asr_exp.data.corpora.splits import Rows, gather
 
 # subset -> configuration and split on the hub
 SUBSETS = {
-    "train-clean-100": ("clean", "train.100"), "train-clean-360": ("clean", "train.360"), "train-other-500": ("other", "train.500"),
-    "dev-clean": ("clean", "validation"), "dev-other": ("other", "validation"),
-    "test-clean": ("clean", "test"), "test-other": ("other", "test"),
+    "train-clean-100": ("clean", "train.100"),
+    "train-clean-360": ("clean", "train.360"),
+    "train-other-500": ("other", "train.500"),
+    "dev-clean": ("clean", "validation"),
+    "dev-other": ("other", "validation"),
+    "test-clean": ("clean", "test"),
+    "test-other": ("other", "test"),
 }
 _FIELDS = Fields(text="text", speaker="speaker_id", id="id")
 
@@ -23,7 +37,12 @@ def read_librispeech(dataset: Any, cache: Path) -> Corpus:
     """Subsets are named as OpenSLR names them; locally, any folder of the same layout is a subset."""
     root = resolve_root(dataset)
     if root is None:
-        return gather(dataset, lambda subset, key: _read_hub(dataset, subset, key), f"the hub's {dataset.hub.id}", source="hub")
+        return gather(
+            dataset,
+            lambda subset, key: _read_hub(dataset, subset, key),
+            f"the hub's {dataset.hub.id}",
+            source="hub",
+        )
     if not _present(root) and (root / "LibriSpeech").is_dir():
         root = root / "LibriSpeech"
     return gather(dataset, lambda subset, key: _read_local(root, subset, key), str(root))
@@ -31,7 +50,10 @@ def read_librispeech(dataset: Any, cache: Path) -> Corpus:
 
 def _read_hub(dataset: Any, subset: str, key: str) -> Rows:
     if subset not in SUBSETS:
-        raise UserError(f"{key}={subset} is not a subset of LibriSpeech.{nearest(subset, SUBSETS)} There are: {', '.join(SUBSETS)}.")
+        raise UserError(
+            f"{key}={subset} is not a subset of LibriSpeech.{nearest(subset, SUBSETS)} There are:"
+            f" {', '.join(SUBSETS)}."
+        )
     config, split = SUBSETS[subset]
     return read_split(dataset.hub, config, split, _FIELDS, key)
 
@@ -39,8 +61,10 @@ def _read_hub(dataset: Any, subset: str, key: str) -> Rows:
 def _read_local(root: Path, subset: str, key: str) -> Rows:
     if not (root / subset).is_dir():
         present = _present(root)
-        raise UserError(f"{key}={subset} is not in {root}.{nearest(subset, present)} "
-                        f"Subsets there: {', '.join(present) or 'none; give the folder that holds them as dataset.root'}.")
+        raise UserError(
+            f"{key}={subset} is not in {root}.{nearest(subset, present)} "
+            f"Subsets there: {', '.join(present) or 'none; give the folder that holds them as dataset.root'}."
+        )
     utterances = Utterances()
     rejected: list[Rejected] = []
     for place, _, names in sorted(os.walk(root / subset)):

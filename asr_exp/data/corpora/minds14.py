@@ -1,11 +1,21 @@
-"""MInDS-14 (8 kHz, one split, so a seeded one is made): the hub, its parquet files in a folder, or the original MInDS-14.zip unpacked."""
+"""MInDS-14 (8 kHz, one split, so a seeded one is made): the hub, its parquet files in a folder, or the
+original MInDS-14.zip unpacked.
+"""
 
 import csv
 from pathlib import Path
 from typing import Any
 
 from asr_exp.core.errors import UserError, nearest
-from asr_exp.data.corpora.base import Corpus, FileAudio, Rejected, Utterance, Utterances, register_reader, resolve_root
+from asr_exp.data.corpora.base import (
+    Corpus,
+    FileAudio,
+    Rejected,
+    Utterance,
+    Utterances,
+    register_reader,
+    resolve_root,
+)
 from asr_exp.data.corpora.hub import Fields, load_table, read_split, rows_of
 from asr_exp.data.corpora.splits import Rows, gather
 
@@ -19,6 +29,7 @@ def read_minds14(dataset: Any, cache: Path) -> Corpus:
     if not dataset.language:
         raise UserError("MInDS-14 needs a language, as the corpus writes it: dataset.language=en-US.")
     if root is None:
+
         def read(split: str, key: str) -> Rows:
             return read_split(dataset.hub, dataset.hub.config or dataset.language, split, _FIELDS, key)
 
@@ -35,20 +46,31 @@ def _load(files: list[str], split: str, key: str) -> Any:
 
 
 def _parquet_files(root: Path, language: str) -> list[str]:
-    """The parquet files of ROOT/LANGUAGE, or of ROOT itself. Raises UserError where the language is not there."""
+    """The parquet files of ROOT/LANGUAGE, or of ROOT itself. Raises UserError where the language is not
+    there.
+    """
     folder = root / language if (root / language).is_dir() else root
     files = sorted(str(p) for p in folder.glob("*.parquet"))
     if files and (folder != root or root.name == language or not next(root.glob("*/*.parquet"), None)):
         return files
-    there = sorted({p.parent.name for p in root.glob("*/*.parquet")} | {p.stem for p in root.glob("**/text/*.csv")})
+    there = sorted(
+        {p.parent.name for p in root.glob("*/*.parquet")} | {p.stem for p in root.glob("**/text/*.csv")}
+    )
     if not there:
-        raise UserError(f"dataset.root={root} holds neither LANGUAGE/*.parquet nor text/LANGUAGE.csv; "
-                        "give the folder of the hub's repository, or of MInDS-14.zip unpacked.")
-    raise UserError(f"dataset.language={language} is not in {root}.{nearest(language, there)} Languages there: {', '.join(there)}.")
+        raise UserError(
+            f"dataset.root={root} holds neither LANGUAGE/*.parquet nor text/LANGUAGE.csv; "
+            "give the folder of the hub's repository, or of MInDS-14.zip unpacked."
+        )
+    raise UserError(
+        f"dataset.language={language} is not in {root}.{nearest(language, there)} Languages there:"
+        f" {', '.join(there)}."
+    )
 
 
 def _read_csv(table: Path) -> Rows:
-    """text/LANGUAGE.csv: the file under audio/, its transcription, an English translation, the intent; with a header."""
+    """text/LANGUAGE.csv: the file under audio/, its transcription, an English translation, the intent; with a
+    header.
+    """
     utterances = Utterances()
     rejected: list[Rejected] = []
     with table.open(encoding="utf-8-sig", newline="") as lines:
@@ -59,5 +81,9 @@ def _read_csv(table: Path) -> Rows:
                 reason = f"line {rows.line_num} has too few fields or no path"
                 rejected.append(Rejected(f"{table.name}:{rows.line_num}", str(table), reason))
             else:
-                utterances.append(Utterance(Path(row[0]).stem, FileAudio(str(table.parent.parent / "audio" / row[0])), row[1]))
+                utterances.append(
+                    Utterance(
+                        Path(row[0]).stem, FileAudio(str(table.parent.parent / "audio" / row[0])), row[1]
+                    )
+                )
     return utterances, rejected

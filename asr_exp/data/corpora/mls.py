@@ -1,27 +1,47 @@
-"""Multilingual LibriSpeech (OpenSLR 94): mls_LANGUAGE/SPLIT/{transcripts.txt, audio/SPEAKER/BOOK/ID.flac|opus}; or the hub."""
+"""Multilingual LibriSpeech (OpenSLR 94): mls_LANGUAGE/SPLIT/{transcripts.txt,
+audio/SPEAKER/BOOK/ID.flac|opus}; or the hub.
+"""
 
 from pathlib import Path
 from typing import Any
 
 from asr_exp.core.errors import UserError, nearest
-from asr_exp.data.corpora.base import Corpus, FileAudio, Rejected, Utterance, Utterances, register_reader, resolve_root
+from asr_exp.data.corpora.base import (
+    Corpus,
+    FileAudio,
+    Rejected,
+    Utterance,
+    Utterances,
+    register_reader,
+    resolve_root,
+)
 from asr_exp.data.corpora.hub import Fields, read_split
 from asr_exp.data.corpora.splits import Rows, gather
 
 # limited supervision: subset -> the folders of handles it is made of
 LIMITED = {
-    "9hr": ("9hr",), "1hr": ("1hr/*",), "10hr": ("9hr", "1hr/*"), **{f"1hr/{i}": (f"1hr/{i}",) for i in range(6)},
+    "9hr": ("9hr",),
+    "1hr": ("1hr/*",),
+    "10hr": ("9hr", "1hr/*"),
+    **{f"1hr/{i}": (f"1hr/{i}",) for i in range(6)},
 }
 _LIMITED_FOLDER = Path("train", "limited_supervision")
 _HUB_SPLITS = {
-    "train": ("train",), "dev": ("dev",), "test": ("test",), "9hr": ("9_hours",), "1hr": ("1_hours",), "10hr": ("9_hours", "1_hours"),
+    "train": ("train",),
+    "dev": ("dev",),
+    "test": ("test",),
+    "9hr": ("9_hours",),
+    "1hr": ("1_hours",),
+    "10hr": ("9_hours", "1_hours"),
 }
 _FIELDS = Fields(text="transcript", speaker="speaker_id", id="id")
 
 
 @register_reader("mls")
 def read_mls(dataset: Any, cache: Path) -> Corpus:
-    """Subsets: train, dev, test, and of the limited supervision 9hr, 1hr, 1hr/0 ... 1hr/5 and 10hr (9hr and all of 1hr)."""
+    """Subsets: train, dev, test, and of the limited supervision 9hr, 1hr, 1hr/0 ... 1hr/5 and 10hr (9hr and
+    all of 1hr).
+    """
     root = resolve_root(dataset)
     if root is not None:
         folder = _language_folder(root, dataset)
@@ -31,16 +51,25 @@ def read_mls(dataset: Any, cache: Path) -> Corpus:
 
     def read(subset: str, key: str) -> Rows:
         if subset not in _HUB_SPLITS:
-            raise UserError(f"{key}={subset} is not a split of MLS on the hub.{nearest(subset, _HUB_SPLITS)} "
-                            f"There are: {', '.join(_HUB_SPLITS)}.")
-        parts = [read_split(dataset.hub, dataset.hub.config or dataset.language, split, _FIELDS, key) for split in _HUB_SPLITS[subset]]
-        return Utterances.join([utterances for utterances, _ in parts]), [r for _, rejected in parts for r in rejected]
+            raise UserError(
+                f"{key}={subset} is not a split of MLS on the hub.{nearest(subset, _HUB_SPLITS)} "
+                f"There are: {', '.join(_HUB_SPLITS)}."
+            )
+        parts = [
+            read_split(dataset.hub, dataset.hub.config or dataset.language, split, _FIELDS, key)
+            for split in _HUB_SPLITS[subset]
+        ]
+        return Utterances.join([utterances for utterances, _ in parts]), [
+            r for _, rejected in parts for r in rejected
+        ]
 
     return gather(dataset, read, f"the hub's {dataset.hub.id}", source="hub")
 
 
 def _language_folder(root: Path, dataset: Any) -> Path:
-    """ROOT/mls_LANGUAGE[_opus], or ROOT itself where it holds the splits. Raises UserError where the language is not there."""
+    """ROOT/mls_LANGUAGE[_opus], or ROOT itself where it holds the splits. Raises UserError where the language
+    is not there.
+    """
     there = {_language(p): p for p in sorted(root.glob("mls_*"), reverse=True) if p.is_dir()}
     if _holds_splits(root):
         there = {_language(root): root}
@@ -49,9 +78,18 @@ def _language_folder(root: Path, dataset: Any) -> Path:
     if dataset.language in there:
         return there[dataset.language]
     if not there:
-        raise UserError(f"dataset.root={dataset.root} is no MLS folder; give mls_LANGUAGE, which holds train/transcripts.txt.")
-    what = f"dataset.language={dataset.language} is not in {root}." if dataset.language else f"dataset.language is not given for {root}."
-    raise UserError(f"{what}{nearest(dataset.language or '', there)} Languages there: {', '.join(sorted(there))}.")
+        raise UserError(
+            f"dataset.root={dataset.root} is no MLS folder; give mls_LANGUAGE, which holds"
+            " train/transcripts.txt."
+        )
+    what = (
+        f"dataset.language={dataset.language} is not in {root}."
+        if dataset.language
+        else f"dataset.language is not given for {root}."
+    )
+    raise UserError(
+        f"{what}{nearest(dataset.language or '', there)} Languages there: {', '.join(sorted(there))}."
+    )
 
 
 def _language(folder: Path) -> str:
@@ -69,8 +107,10 @@ def _read_local(folder: Path, subset: str, key: str) -> Rows:
     for place in LIMITED[subset]:
         files = _handles(folder, place)
         if not files:
-            raise UserError(f"{key}={subset} needs {folder / _LIMITED_FOLDER / place / 'handles.txt'}, which is not there; "
-                            f"give {key}=[train] for all of it.")
+            raise UserError(
+                f"{key}={subset} needs {folder / _LIMITED_FOLDER / place / 'handles.txt'}, which is not"
+                f" there; give {key}=[train] for all of it."
+            )
         handles.update(*(file.read_text(encoding="utf-8").split() for file in files))
     return _read_split(folder, "train", key, handles)
 
@@ -82,9 +122,14 @@ def _handles(folder: Path, place: str) -> list[Path]:
 def _read_split(folder: Path, split: str, key: str, handles: set[str] | None) -> Rows:
     transcripts = folder / split / "transcripts.txt"
     if not transcripts.is_file():
-        limited = [name for name, places in LIMITED.items() if all(_handles(folder, place) for place in places)]
+        limited = [
+            name for name, places in LIMITED.items() if all(_handles(folder, place) for place in places)
+        ]
         present = [*sorted(p.parent.name for p in folder.glob("*/transcripts.txt")), *limited]
-        raise UserError(f"{key}={split}: there is no {transcripts}.{nearest(split, present)} Subsets there: {', '.join(present)}.")
+        raise UserError(
+            f"{key}={split}: there is no {transcripts}.{nearest(split, present)} Subsets there:"
+            f" {', '.join(present)}."
+        )
     endings = {}
     utterances = Utterances()
     rejected: list[Rejected] = []
@@ -98,7 +143,13 @@ def _read_split(folder: Path, split: str, key: str, handles: set[str] | None) ->
             if place not in endings:
                 endings[place] = ".opus" if next(place.glob("*.opus"), None) else ".flac"
             if text:
-                utterances.append(Utterance(name, FileAudio(f"{place}/{name}{endings[place]}"), text, speaker))
+                utterances.append(
+                    Utterance(name, FileAudio(f"{place}/{name}{endings[place]}"), text, speaker)
+                )
             else:
-                rejected.append(Rejected(name, f"{place}/{name}{endings[place]}", "transcripts.txt gives it no transcript"))
+                rejected.append(
+                    Rejected(
+                        name, f"{place}/{name}{endings[place]}", "transcripts.txt gives it no transcript"
+                    )
+                )
     return utterances, rejected

@@ -1,4 +1,6 @@
-"""Where the files of a pretrained checkpoint are: in a folder, in a run of ours, in this package, or in a repository of the hub."""
+"""Where the files of a pretrained checkpoint are: in a folder, in a run of ours, in this package, or in a
+repository of the hub.
+"""
 
 import functools
 import json
@@ -17,16 +19,25 @@ BUNDLE = "torchaudio:"  # of torchaudio.pipelines: see bundles.py
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 # What people keep in place of weights that transformers reads, by the end of the file's name.
 FOREIGN = {
-    "flax_model.msgpack": "weights of Flax", "tf_model.h5": "weights of TensorFlow", "adapter_model.safetensors": "a PEFT adapter",
-    "adapter_model.bin": "a PEFT adapter", "adapter_config.json": "a PEFT adapter", ".nemo": "a NeMo model", ".gguf": "GGUF weights",
-    ".onnx": "an ONNX model", ".ckpt": "a training checkpoint of Lightning", ".pt": "a checkpoint of fairseq or of a training script",
+    "flax_model.msgpack": "weights of Flax",
+    "tf_model.h5": "weights of TensorFlow",
+    "adapter_model.safetensors": "a PEFT adapter",
+    "adapter_model.bin": "a PEFT adapter",
+    "adapter_config.json": "a PEFT adapter",
+    ".nemo": "a NeMo model",
+    ".gguf": "GGUF weights",
+    ".onnx": "an ONNX model",
+    ".ckpt": "a training checkpoint of Lightning",
+    ".pt": "a checkpoint of fairseq or of a training script",
     ".pth": "a checkpoint of a training script",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """The files of one checkpoint. name: as the user gave it; repository, commit: on the hub, None of a local folder."""
+    """The files of one checkpoint. name: as the user gave it; repository, commit: on the hub, None of a local
+    folder.
+    """
 
     name: str
     folder: Path
@@ -34,20 +45,30 @@ class CheckpointSource:
     commit: str | None = None
 
     def file(self, name: str) -> Path | None:
-        """The path of a file, downloaded where it has to be; None where the checkpoint has no file of that name.
+        """The path of a file, downloaded where it has to be; None where the checkpoint has no file of that
+        name.
 
         Raises UserError for a file that git-lfs has not fetched, and where the hub does not give it.
         """
-        path = self.folder / name if self.repository is None else _download(self.name, self.repository, name, self.commit)
+        path = (
+            self.folder / name
+            if self.repository is None
+            else _download(self.name, self.repository, name, self.commit)
+        )
         if path is None or not path.is_file():
             return None
         with path.open("rb") as file:
             if file.read(len(LFS_POINTER)) == LFS_POINTER:
-                raise self.error(f"{path.name} is a pointer of git-lfs and not the file itself; run `git lfs pull` in {self.folder}")
+                raise self.error(
+                    f"{path.name} is a pointer of git-lfs and not the file itself; run `git lfs pull` in"
+                    f" {self.folder}"
+                )
         return path
 
     def json(self, name: str) -> dict[str, Any] | None:
-        """The content of a JSON file that holds an object; None where there is no such file. Raises UserError where it is none."""
+        """The content of a JSON file that holds an object; None where there is no such file. Raises UserError
+        where it is none.
+        """
         path = self.file(name)
         if path is None:
             return None
@@ -66,13 +87,16 @@ class CheckpointSource:
 
             with suppress(Exception):  # some ask in order to explain another error, which must not be hidden
                 return HfApi().list_repo_files(self.repository, revision=self.commit)
-        here = (path for pattern in ("*", "language_model/*") for path in self.folder.glob(pattern))  # not the whole tree: it may be large
+        # not the whole tree: it may be large
+        here = (path for pattern in ("*", "language_model/*") for path in self.folder.glob(pattern))
         return sorted(path.relative_to(self.folder).as_posix() for path in here if path.is_file())
 
     def lacks(self, what: str) -> UserError:
         """The error of a checkpoint without a file that it needs: it names what is there instead."""
         names = self.names()
-        foreign = {kind: name for name in reversed(names) for end, kind in FOREIGN.items() if name.endswith(end)}
+        foreign = {
+            kind: name for name in reversed(names) for end, kind in FOREIGN.items() if name.endswith(end)
+        }
         if foreign:
             held = " and ".join(f"{kind} ({name})" for kind, name in sorted(foreign.items()))
             there = f"it holds {held}, which transformers' PyTorch classes do not read"
@@ -85,46 +109,68 @@ class CheckpointSource:
 
 
 def find_checkpoint(name: str, revision: str | None = None) -> CheckpointSource:
-    """The files of a checkpoint: `builtin:NAME`, a folder, the folder of a run (its best checkpoint), or a hub id.
+    """The files of a checkpoint: `builtin:NAME`, a folder, the folder of a run (its best checkpoint), or a
+    hub id.
 
     Raises UserError for what is none of these, and where the hub does not give it.
     """
     if name.startswith("builtin:"):
         there = {f"builtin:{path.parent.name}": path.parent for path in BUILTIN.glob("*/model.safetensors")}
         if name not in there:
-            raise UserError(f"model.checkpoint={name} does not come with asr_exp; there is {', '.join(there)}.")
+            raise UserError(
+                f"model.checkpoint={name} does not come with asr_exp; there is {', '.join(there)}."
+            )
         return CheckpointSource(name, there[name])
     path = Path(name).expanduser()
     if path.is_dir():
         best = path / "checkpoints" / "best"
         if is_run(path) and not best.is_dir():
-            raise UserError(f"model.checkpoint={name} is a run without checkpoints/best yet; train it first, or give another checkpoint.")
+            raise UserError(
+                f"model.checkpoint={name} is a run without checkpoints/best yet; train it first, or give"
+                " another checkpoint."
+            )
         return CheckpointSource(name, best if is_run(path) else path)
     if path.is_file():
-        fairseq = " A fairseq checkpoint has to be converted first, or take its copy on the hub (facebook/wav2vec2-base ...)."
-        raise UserError(f"model.checkpoint={name} is a file; give the folder that save_pretrained wrote, or a hub id."
-                        + fairseq * (path.suffix == ".pt"))
+        fairseq = (
+            " A fairseq checkpoint has to be converted first, or take its copy on the hub"
+            " (facebook/wav2vec2-base ...)."
+        )
+        raise UserError(
+            f"model.checkpoint={name} is a file; give the folder that save_pretrained wrote, or a hub id."
+            + fairseq * (path.suffix == ".pt")
+        )
     if name.startswith(("/", ".", "~")):
-        raise UserError(f"model.checkpoint={name} is not a folder; give a folder made by save_pretrained, or a hub id.")
+        raise UserError(
+            f"model.checkpoint={name} is not a folder; give a folder made by save_pretrained, or a hub id."
+        )
     commit = _commit(name, revision)
     return CheckpointSource(name, commit[0], name, commit[1])
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the hub
 
 
 @functools.cache
 def _commit(repository: str, revision: str | None) -> tuple[Path, str]:
-    """The folder of the local cache that a repository's files go to, and the commit that its revision is now."""
+    """The folder of the local cache that a repository's files go to, and the commit that its revision
+    is now.
+    """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
     try:
         validate_repo_id(repository)
     except HFValidationError:
-        name = " It may be " + "/".join(repository.rstrip("/").split("/")[-2:]) + "." if "://" in repository else ""
-        raise UserError(f"model.checkpoint={repository} is neither a folder nor an id on the hub (OWNER/NAME); check it.{name}") from None
+        name = (
+            " It may be " + "/".join(repository.rstrip("/").split("/")[-2:]) + "."
+            if "://" in repository
+            else ""
+        )
+        raise UserError(
+            f"model.checkpoint={repository} is neither a folder nor an id on the hub (OWNER/NAME); check"
+            f" it.{name}"
+        ) from None
     hub.offline_where_unreachable()
     path = _download(repository, repository, "config.json", revision or "main")
     if path is None:
@@ -134,7 +180,9 @@ def _commit(repository: str, revision: str | None) -> tuple[Path, str]:
 
 
 def _download(name: str, repository: str, file: str, revision: str | None) -> Path | None:
-    """A file of the hub in the local cache; None where the repository has none of that name, as far as can be known offline."""
+    """A file of the hub in the local cache; None where the repository has none of that name, as far as can be
+    known offline.
+    """
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -147,7 +195,8 @@ def _download(name: str, repository: str, file: str, revision: str | None) -> Pa
     except Exception as why:
         if isinstance(why, EntryNotFoundError) and not isinstance(why, LocalEntryNotFoundError):
             return None
-        # Offline, what was fetched while there was a network is all there is. Where the commit is known, it is the file that is missing.
+        # Offline, what was fetched while there was a network is all there is. Where the commit is known, it
+        # is the file that is missing.
         if fixed and (constants.HF_HUB_OFFLINE or _is_missing(why)):
             return None
         raise _refused(name, why) from why
@@ -158,14 +207,23 @@ def _refused(name: str, why: Exception) -> Exception:
     if reason is None:
         return why
     if hub.unreachable(why):
-        return Unreachable(f"model.checkpoint={name} cannot be loaded: there is no folder of that name, {reason}.")
+        return Unreachable(
+            f"model.checkpoint={name} cannot be loaded: there is no folder of that name, {reason}."
+        )
     first = "there is no folder of that name, and " * _is_missing(why)
     return UserError(f"model.checkpoint={name} cannot be loaded: {first}{reason}.")
 
 
 def _is_missing(why: Exception) -> bool:
-    """Whether the hub answers that there is no such repository, or that there is no such thing without saying what."""
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    """Whether the hub answers that there is no such repository, or that there is no such thing without saying
+    what.
+    """
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     answer = next((one for one in hub.causes(why) if isinstance(one, HfHubHTTPError)), None)
     if answer is None or isinstance(answer, GatedRepoError | RevisionNotFoundError):

@@ -9,12 +9,15 @@ from asr_exp.data.tokenizer import PHONEMES, Conventions, Tokenizer
 from asr_exp.model.pretrained.source import CheckpointSource, find_checkpoint
 from asr_exp.model.pretrained.weights import head_size
 
-SENTENCE = ("<s>", "</s>")  # transformers adds them behind a vocabulary that has none; a CTC head has no output for them
+# transformers adds them behind a vocabulary that has none; a CTC head has no output for them
+SENTENCE = ("<s>", "</s>")
 
 
 @dataclass(frozen=True)
 class CheckpointVocabulary:
-    """tokens: one for each output of the head, None for one that the vocabulary does not name; space: "" where nothing parts words."""
+    """tokens: one for each output of the head, None for one that the vocabulary does not name; space: ""
+    where nothing parts words.
+    """
 
     tokens: list[str | None]
     blank: str
@@ -23,12 +26,17 @@ class CheckpointVocabulary:
     conventions: Conventions
 
 
-def read_tokenizer(checkpoint: str, revision: str | None = None, unit: str = "character", inventory: str | None = None,
-                   score_inventory: str | None = None) -> Tokenizer:
+def read_tokenizer(
+    checkpoint: str,
+    revision: str | None = None,
+    unit: str = "character",
+    inventory: str | None = None,
+    score_inventory: str | None = None,
+) -> Tokenizer:
     """The vocabulary of a fine-tuned CTC checkpoint (see `find_checkpoint`), as long as its head.
 
-    unit: of a checkpoint whose tokenizer does not say; a Wav2Vec2PhonemeCTCTokenizer is one of phones. Raises UserError where it has
-    none, or one that does not fit its head.
+    unit: of a checkpoint whose tokenizer does not say; a Wav2Vec2PhonemeCTCTokenizer is one of phones. Raises
+    UserError where it has none, or one that does not fit its head.
     """
     v = read_vocabulary(find_checkpoint(checkpoint, revision))
     unit = "phone" if v.conventions.phonemes else unit
@@ -50,28 +58,44 @@ def read_vocabulary(source: CheckpointSource) -> CheckpointVocabulary:
     unknown = _special(theirs, vocabulary, "unk_token", "<unk>", "[UNK]")
     ids = {**theirs.get_vocab(), **vocabulary}
     if ids.get(blank, outputs) >= outputs:
-        raise _unfit(source, f"its tokenizer's blank ({blank}) is not among the {outputs} outputs of its head")
+        raise _unfit(
+            source, f"its tokenizer's blank ({blank}) is not among the {outputs} outputs of its head"
+        )
     added = {*theirs.all_special_tokens, *SENTENCE, theirs.word_delimiter_token}
     beyond = {token: i for token, i in vocabulary.items() if i >= outputs and token not in added}
     if beyond:
         token, number = next(iter(beyond.items()))
-        raise _unfit(source, f"its vocab.json has {len(vocabulary)} tokens and its head {outputs} outputs ({token!r} would be number "
-                             f"{number}): they are not of one model, or not of one language")
-    names = {i: token for token, i in [*theirs.get_vocab().items(), *vocabulary.items()]}  # the vocabulary counts above what is added
+        raise _unfit(
+            source,
+            f"its vocab.json has {len(vocabulary)} tokens and its head {outputs} outputs ({token!r} would be"
+            f" number {number}): they are not of one model, or not of one language",
+        )
+    # the vocabulary counts above what is added
+    names = {i: token for token, i in [*theirs.get_vocab().items(), *vocabulary.items()]}
     if names[ids[blank]] != blank:
-        raise _unfit(source, f"its vocab.json gives the number {ids[blank]} to the blank ({blank}) and to {names[ids[blank]]!r}")
+        raise _unfit(
+            source,
+            f"its vocab.json gives the number {ids[blank]} to the blank ({blank}) and to"
+            f" {names[ids[blank]]!r}",
+        )
     tokens = [names.get(i) for i in range(outputs)]
     delimiter = theirs._word_delimiter_token  # its property makes "None" of None
     space = "" if delimiter is None or delimiter == blank else str(delimiter)
     if not phonemes and space not in tokens and " " in tokens:
         space = " "
     printed = "" if phonemes else getattr(theirs, "replace_word_delimiter_char", " ")
-    conventions = Conventions(bool(getattr(theirs, "do_lower_case", False)), printed if isinstance(printed, str) else " ",
-                              bool(theirs.clean_up_tokenization_spaces), phonemes)
+    conventions = Conventions(
+        bool(getattr(theirs, "do_lower_case", False)),
+        printed if isinstance(printed, str) else " ",
+        bool(theirs.clean_up_tokenization_spaces),
+        phonemes,
+    )
     return CheckpointVocabulary(tokens, blank, unknown, space, conventions)
 
 
-def _their_tokenizer(source: CheckpointSource, phonemes: bool, language: str | None) -> tuple[Any, dict[str, int]]:
+def _their_tokenizer(
+    source: CheckpointSource, phonemes: bool, language: str | None
+) -> tuple[Any, dict[str, int]]:
     """transformers' own tokenizer of a checkpoint, and its vocab.json. (AutoTokenizer knows none for SEW.)"""
     import transformers
 
@@ -82,8 +106,12 @@ def _their_tokenizer(source: CheckpointSource, phonemes: bool, language: str | N
         raise _unfit(source, "it has no vocabulary (vocab.json)")
     if any(isinstance(ids, dict) for ids in vocabulary.values()):
         if not isinstance(language, str) or language not in vocabulary:
-            raise _unfit(source, f"its vocab.json has a vocabulary for each of {len(vocabulary)} languages, and tokenizer_config.json "
-                                 f"names {'none of them' if language is None else language} (target_lang)")
+            raise _unfit(
+                source,
+                f"its vocab.json has a vocabulary for each of {len(vocabulary)} languages, and"
+                f" tokenizer_config.json names {'none of them' if language is None else language}"
+                " (target_lang)",
+            )
         vocabulary = vocabulary[language]
     if not all(isinstance(number, int) for number in vocabulary.values()):
         raise _unfit(source, "its vocab.json does not give each token a number")
@@ -91,7 +119,8 @@ def _their_tokenizer(source: CheckpointSource, phonemes: bool, language: str | N
         raise _unfit(source, "its vocab.json has half of a character (a lone surrogate) in it")
     try:
         kind = getattr(transformers, PHONEMES if phonemes else "Wav2Vec2CTCTokenizer")
-        options = {"do_phonemize": False} if phonemes else {}  # its own phonemizer is for writing labels, and may not be installed
+        # its own phonemizer is for writing labels, and may not be installed
+        options = {"do_phonemize": False} if phonemes else {}
         return kind.from_pretrained(source.folder, **options), vocabulary
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as why:
         if sentence := import_failure(why):
@@ -101,10 +130,19 @@ def _their_tokenizer(source: CheckpointSource, phonemes: bool, language: str | N
 
 
 def _special(theirs: Any, vocabulary: dict[str, int], role: str, *usual: str) -> str:
-    """The token of a role: the one that the files name, or, where the vocabulary lacks that, the usual one that it has."""
+    """The token of a role: the one that the files name, or, where the vocabulary lacks that, the usual one
+    that it has.
+    """
     named = getattr(theirs, role)
-    return str(named) if named in vocabulary else next((token for token in usual if token in vocabulary), str(named or usual[-1]))
+    return (
+        str(named)
+        if named in vocabulary
+        else next((token for token in usual if token in vocabulary), str(named or usual[-1]))
+    )
 
 
 def _unfit(source: CheckpointSource, reason: str) -> UserError:
-    return UserError(f"model.checkpoint={source.name} cannot keep its head: {reason}. Use model.head=new, or give another checkpoint.")
+    return UserError(
+        f"model.checkpoint={source.name} cannot keep its head: {reason}. Use model.head=new, or give another"
+        " checkpoint."
+    )

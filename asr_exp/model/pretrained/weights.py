@@ -14,15 +14,22 @@ from asr_exp.core.errors import UserError
 from asr_exp.model.pretrained.source import CheckpointSource
 
 # In the order in which they are looked for; an index names the files that the weights are spread over.
-FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 HEAD = "lm_head.weight"
 PARALLEL = "module."  # before every name, where torch's DataParallel has saved them
 
 
 def read_weights(source: CheckpointSource) -> dict[str, torch.Tensor]:
-    """Every tensor of a checkpoint by its name there, on the CPU, in the type that it is kept in; zip files and safetensors are mapped.
+    """Every tensor of a checkpoint by its name there, on the CPU, in the type that it is kept in; zip files
+    and safetensors are mapped.
 
-    Raises UserError for a checkpoint without weights, a file that is missing, damaged, or no plain weights, and for a pickle with code.
+    Raises UserError for a checkpoint without weights, a file that is missing, damaged, or no plain weights,
+    and for a pickle with code.
     """
     weights: dict[str, torch.Tensor] = {}
     for path in weight_files(source):
@@ -32,19 +39,28 @@ def read_weights(source: CheckpointSource) -> dict[str, torch.Tensor]:
 
 
 def weight_files(source: CheckpointSource) -> list[Path]:
-    """The files that hold a checkpoint's weights. Raises UserError where there are none, or where one that the index names is missing."""
+    """The files that hold a checkpoint's weights. Raises UserError where there are none, or where one that
+    the index names is missing.
+    """
     name, path = next(((name, path) for name in FILES if (path := source.file(name))), ("", None))
     if path is None:
         raise source.lacks("weights (model.safetensors or pytorch_model.bin)")
     if not name.endswith(".index.json"):
         return [path]
     places = (source.json(name) or {}).get("weight_map")
-    if not isinstance(places, dict) or not places or not all(isinstance(one, str) and Path(one).name == one for one in places.values()):
+    if (
+        not isinstance(places, dict)
+        or not places
+        or not all(isinstance(one, str) and Path(one).name == one for one in places.values())
+    ):
         raise source.error(f"{name} does not say which file holds which weight; download it again")
     found = {shard: source.file(shard) for shard in sorted(set(places.values()))}
     missing = [shard for shard, shard_path in found.items() if shard_path is None]
     if missing:
-        raise source.error(f"{len(missing)} of the {len(found)} files that {name} names are not there, such as {missing[0]}; download them")
+        raise source.error(
+            f"{len(missing)} of the {len(found)} files that {name} names are not there, such as {missing[0]};"
+            " download them"
+        )
     return [shard_path for shard_path in found.values() if shard_path]
 
 
@@ -66,7 +82,7 @@ def head_size(source: CheckpointSource) -> int | None:
     return None
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # files
 
 
@@ -94,39 +110,61 @@ def _read_safetensors(source: CheckpointSource, path: Path) -> dict[str, torch.T
 
 def _read_pickle(source: CheckpointSource, path: Path) -> dict[str, torch.Tensor]:
     try:
-        # mapped: a pass over 4 GB of weights that are copied into the network anyway needs no memory of its own
-        with warnings.catch_warnings(action="ignore"):  # of pickle protocols that it may not know: then it fails, or does not
+        # mapped: a pass over 4 GB of weights that are copied into the network anyway needs no memory of its
+        # own
+        # of pickle protocols that it may not know: then it fails, or does not
+        with warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as why:
         if found := sorted(set(_foreign_globals(path))):
             if fairseq := [one for one in found if one.startswith(("argparse.", "fairseq.", "omegaconf."))]:
-                raise source.error(f"{path.name} is a checkpoint of fairseq ({fairseq[0]}) and not of transformers; give its copy on the "
-                                   "hub, or convert it") from None
-            raise source.error(f"{path.name} is a pickle that holds more than weights ({found[0]}), which would run as code, so it is not "
-                               "opened; give a copy in safetensors") from None
+                raise source.error(
+                    f"{path.name} is a checkpoint of fairseq ({fairseq[0]}) and not of transformers; give its"
+                    " copy on the hub, or convert it"
+                ) from None
+            raise source.error(
+                f"{path.name} is a pickle that holds more than weights ({found[0]}), which would run as code,"
+                " so it is not opened; give a copy in safetensors"
+            ) from None
         raise _damaged(source, path, str(why)) from None
-    if not isinstance(content, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in content.items()):
-        held = ", ".join(map(str, list(content)[:4])) if isinstance(content, dict) else f"a {type(content).__name__}"
-        raise source.error(f"{path.name} holds {held}, as training scripts save their state, and not weights alone; "
-                           "give a folder that save_pretrained wrote")
+    if not isinstance(content, dict) or not all(
+        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in content.items()
+    ):
+        held = (
+            ", ".join(map(str, list(content)[:4]))
+            if isinstance(content, dict)
+            else f"a {type(content).__name__}"
+        )
+        raise source.error(
+            f"{path.name} holds {held}, as training scripts save their state, and not weights alone; "
+            "give a folder that save_pretrained wrote"
+        )
     return content
 
 
 def _damaged(source: CheckpointSource, path: Path, why: str) -> UserError:
     reason = " ".join(why.split())[:80].rstrip(". ")
-    return source.error(f"{path.name} is cut short or damaged ({path.stat().st_size:,} bytes{f': {reason}' * bool(reason)}); "
-                        "download it again")
+    return source.error(
+        f"{path.name} is cut short or damaged ({path.stat().st_size:,} bytes{f': {reason}' * bool(reason)}); "
+        "download it again"
+    )
 
 
 def _foreign_globals(path: Path) -> Iterator[str]:
-    """The names that a pickle, plain or in torch's zip file, would have Python call, less those that tensors are made of."""
+    """The names that a pickle, plain or in torch's zip file, would have Python call, less those that tensors
+    are made of.
+    """
     try:
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive, archive.open(next(n for n in archive.namelist() if n.endswith("data.pkl"))) as file:
+            with (
+                zipfile.ZipFile(path) as archive,
+                archive.open(next(n for n in archive.namelist() if n.endswith("data.pkl"))) as file,
+            ):
                 names = list(_globals(file))  # type: ignore[arg-type]
         else:
             with path.open("rb") as file:
-                names = [name for _ in range(4) for name in _globals(file)]  # torch's older format: four pickles, one after the other
+                # torch's older format: four pickles, one after the other
+                names = [name for _ in range(4) for name in _globals(file)]
     except (OSError, StopIteration, zipfile.BadZipFile):
         return
     for name in names:
@@ -149,9 +187,11 @@ def _globals(file: BinaryIO) -> Iterator[str]:
 
 
 def draw_mask_embedding(network: Any, missing: Iterable[str]) -> None:
-    """Draw the vector that stands for masked frames, uniform on 0..1, where a checkpoint has none; from torch's seed, which stays as it is.
+    """Draw the vector that stands for masked frames, uniform on 0..1, where a checkpoint has none; from
+    torch's seed, which stays as it is.
 
-    transformers 5.18 leaves it as the memory happened to be (all families but HuBERT), later ones draw it themselves.
+    transformers 5.18 leaves it as the memory happened to be (all families but HuBERT), later ones draw it
+    themselves.
     """
     for name in missing:
         if name.endswith("masked_spec_embed"):

@@ -1,4 +1,6 @@
-"""`check` against corpora with planted faults: each is found and named; a clean corpus passes without a word of warning."""
+"""`check` against corpora with planted faults: each is found and named; a clean corpus passes without a word
+of warning.
+"""
 
 import json
 import logging
@@ -65,9 +67,15 @@ class Corpus:
     def __init__(self, folder: Path):
         self.overrides = make_corpus(folder, train=30, rest=6)
         self.folder = folder
-        for split in ("train", "dev", "test"):  # voices and sentences of its own for each split, and no sentence twice
-            texts = {f"{split}{i}.wav": f"{a} {b} {'du'[i % 2]}{split[0]}" for i, (a, b) in enumerate(self._pairs(split))}
-            self.write(split, [(file, text, f"{split}-{i % 3}") for i, (file, text) in enumerate(texts.items())])
+        # voices and sentences of its own for each split, and no sentence twice
+        for split in ("train", "dev", "test"):
+            texts = {
+                f"{split}{i}.wav": f"{a} {b} {'du'[i % 2]}{split[0]}"
+                for i, (a, b) in enumerate(self._pairs(split))
+            }
+            self.write(
+                split, [(file, text, f"{split}-{i % 3}") for i, (file, text) in enumerate(texts.items())]
+            )
 
     @staticmethod
     def _pairs(split: str):
@@ -81,10 +89,21 @@ class Corpus:
     def rows(self, split: str) -> list[list[str]]:
         return [line.split(",") for line in (self.folder / f"{split}.csv").read_text().splitlines()[1:]]
 
-    def change(self, split: str, number: int, file: str | None = None, text: str | None = None, speaker: str | None = None) -> str:
+    def change(
+        self,
+        split: str,
+        number: int,
+        file: str | None = None,
+        text: str | None = None,
+        speaker: str | None = None,
+    ) -> str:
         """Give a row another file, text or speaker -> its file."""
         rows = self.rows(split)
-        rows[number] = [file or rows[number][0], rows[number][1] if text is None else text, speaker or rows[number][2]]
+        rows[number] = [
+            file or rows[number][0],
+            rows[number][1] if text is None else text,
+            speaker or rows[number][2],
+        ]
         self.write(split, rows)
         return rows[number][0]
 
@@ -101,7 +120,7 @@ def planted(tmp_path):
     return Corpus(tmp_path / "corpus")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # nothing wrong
 
 
@@ -110,17 +129,35 @@ def test_a_clean_corpus_passes_without_a_warning(planted, look):
     assert seen.status == 0, seen.text
     assert seen.said("FAIL") == seen.said("WARN") == [] and seen.path is None
     assert all(len(line) <= 80 for line in seen.text.splitlines()), max(seen.text.splitlines(), key=len)
-    for part in ("30 clips", "3 speakers", "WAV PCM_16 16 kHz mono 42", "42 of 42 clips", "0 FAIL, 0 WARN", "lengths of train", "####"):
+    for part in (
+        "30 clips",
+        "3 speakers",
+        "WAV PCM_16 16 kHz mono 42",
+        "42 of 42 clips",
+        "0 FAIL, 0 WARN",
+        "lengths of train",
+        "####",
+    ):
         assert part in seen.text
-    assert re.search(r"in a median pass, measured\n.*in the worst pass, measured\n.*worst pass of scoring", seen.text)
+    assert re.search(
+        r"in a median pass, measured\n.*in the worst pass, measured\n.*worst pass of scoring", seen.text
+    )
     assert re.search(r"[\d.]+ s a step, \d+ audio-s/s", seen.text) and "20: 6.7 epochs of 3" in seen.text
 
 
 @pytest.mark.parametrize("corpus", ["TIMIT", "LibriSpeech"])
 def test_real_recordings_have_no_broken_or_silent_files(corpus, look, shared_data):
     name = {"TIMIT": "timit", "LibriSpeech": "librispeech-100h"}[corpus]
-    seen = look(f"dataset={name}", "dataset.dev=null", "dataset.test=null", f"dataset.root={shared_data(corpus)}", *ONLY_DATA)
-    assert not {"missing", "unreadable", "truncated", "silent", "near-silent", "clipped", "too-much-text"} & {r["fault"] for r in seen.rows}
+    seen = look(
+        f"dataset={name}",
+        "dataset.dev=null",
+        "dataset.test=null",
+        f"dataset.root={shared_data(corpus)}",
+        *ONLY_DATA,
+    )
+    assert not {"missing", "unreadable", "truncated", "silent", "near-silent", "clipped", "too-much-text"} & {
+        r["fault"] for r in seen.rows
+    }
 
 
 def test_it_leaves_a_later_run_alone(planted, look, tmp_path):
@@ -142,7 +179,7 @@ def test_mended_faults_take_their_file_away(planted, look):
     assert seen.status == 0 and seen.path is None
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # recordings
 
 
@@ -159,8 +196,14 @@ def test_broken_files(planted, look):
     planted.change("train", 6, file="cut.flac")
     seen = look(*planted.overrides, *SMALL)
     assert seen.status == 1
-    expected = {"gone.wav": "missing", "train1.wav": "unreadable", "dev2.wav": "truncated", "train4.wav": "empty-audio",
-                "test5.wav": "unreadable", "cut.flac": "unreadable"}  # fmt: skip
+    expected = {
+        "gone.wav": "missing",
+        "train1.wav": "unreadable",
+        "dev2.wav": "truncated",
+        "train4.wav": "empty-audio",
+        "test5.wav": "unreadable",
+        "cut.flac": "unreadable",
+    }
     for id, fault in expected.items():
         assert ("FAIL", fault) in seen.faults(id)
         assert any(id in line for line in seen.said("FAIL"))
@@ -175,8 +218,15 @@ def cut(path: Path, share: float) -> str:
 
 @pytest.mark.parametrize("share", [0.97, 0.6])
 def test_compressed_files_cut_short_are_found_without_decoding_them(planted, look, share):
-    """By FLAC's last sample, the length that LAME writes into an MP3, and the mark on the last page of an Ogg stream."""
-    kinds = {"flac": ("FLAC", "PCM_16"), "mp3": ("MP3", "MPEG_LAYER_III"), "opus": ("OGG", "OPUS"), "vorbis.ogg": ("OGG", "VORBIS")}
+    """By FLAC's last sample, the length that LAME writes into an MP3, and the mark on the last page of an Ogg
+    stream.
+    """
+    kinds = {
+        "flac": ("FLAC", "PCM_16"),
+        "mp3": ("MP3", "MPEG_LAYER_III"),
+        "opus": ("OGG", "OPUS"),
+        "vorbis.ogg": ("OGG", "VORBIS"),
+    }
     rng = np.random.default_rng(0)
     long = np.concatenate([spoken(["ba", "di", "go", "lu", "me"], rng) for _ in range(8)])
     for number, (ending, (container, coding)) in enumerate(kinds.items()):
@@ -187,8 +237,11 @@ def test_compressed_files_cut_short_are_found_without_decoding_them(planted, loo
     seen = look(*planted.overrides, *ONLY_DATA, "check.audio=none")
     assert seen.status == 1
     assert {r["id"]: f"{r['level']} {r['fault']}" for r in seen.rows} == {
-        "cut.flac": "FAIL unreadable", "cut.mp3": "FAIL truncated", "cut.opus": "WARN no-end", "cut.vorbis.ogg": "WARN no-end",
-    }  # fmt: skip
+        "cut.flac": "FAIL unreadable",
+        "cut.mp3": "FAIL truncated",
+        "cut.opus": "WARN no-end",
+        "cut.vorbis.ogg": "WARN no-end",
+    }
 
 
 def test_what_is_heard(planted, look):
@@ -206,18 +259,27 @@ def test_what_is_heard(planted, look):
     seen = look(*planted.overrides, *ONLY_DATA)
     found = {f"train{i}.wav": seen.faults(f"train{i}.wav") for i in range(8)}
     assert found == {
-        "train0.wav": {("FAIL", "silent")}, "train1.wav": {("WARN", "near-silent")}, "train2.wav": {("WARN", "low-level")},
-        "train3.wav": {("WARN", "clipped")}, "train4.wav": {("WARN", "dc-offset")}, "train5.wav": {("WARN", "channels-cancel")},
-        "train6.wav": set(), "train7.wav": {("WARN", "dead-channel")},
-    }  # fmt: skip
-    share = float(re.search(r"([\d.]+) %", next(r["reason"] for r in seen.rows if r["fault"] == "clipped"))[1])
+        "train0.wav": {("FAIL", "silent")},
+        "train1.wav": {("WARN", "near-silent")},
+        "train2.wav": {("WARN", "low-level")},
+        "train3.wav": {("WARN", "clipped")},
+        "train4.wav": {("WARN", "dc-offset")},
+        "train5.wav": {("WARN", "channels-cancel")},
+        "train6.wav": set(),
+        "train7.wav": {("WARN", "dead-channel")},
+    }
+    share = float(
+        re.search(r"([\d.]+) %", next(r["reason"] for r in seen.rows if r["fault"] == "clipped"))[1]
+    )
     assert share == pytest.approx(100 * np.mean(np.abs(planted.samples("train3.wav")) >= 0.999), abs=0.01)
     unheard = look(*planted.overrides, *ONLY_DATA, "check.audio=none")
     assert unheard.status == 0 and "0 of 42 clips" in unheard.text
 
 
 def test_a_sample_finds_what_is_suspiciously_small(planted, look):
-    """Of 30 FLAC files 5 are drawn, and the silent ones, which take up no room, are among them whatever the seed."""
+    """Of 30 FLAC files 5 are drawn, and the silent ones, which take up no room, are among them whatever the
+    seed.
+    """
     for i, (file, *_) in enumerate(planted.rows("train")):
         samples = planted.samples(file)
         soundfile.write(planted.folder / f"t{i}.flac", samples * 0 if i in (11, 23) else samples, 16000)
@@ -261,13 +323,17 @@ def test_segments_of_one_file_are_no_copies(planted, look):
     rng = np.random.default_rng(0)
     planted.sound("long.wav", np.concatenate([spoken(["ba", "di"], rng) for _ in range(12)]))
     rows = [("long.wav", f"ba {'di ' * (i + 1)}".strip(), "s", i * 0.5, i * 0.5 + 0.5) for i in range(8)]
-    write_manifest(planted.folder / "train.csv", [*rows, ("long.wav", "ba", "s", 400, 401)], ("file", "text", "speaker", "start", "end"))
+    write_manifest(
+        planted.folder / "train.csv",
+        [*rows, ("long.wav", "ba", "s", 400, 401)],
+        ("file", "text", "speaker", "start", "end"),
+    )
     seen = look(*planted.overrides, *ONLY_DATA)
     assert not any(r["fault"].startswith("audio") for r in seen.rows)
     assert {r["id"] for r in seen.rows if r["fault"] == "segment"} == {"long.wav#9"}
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # transcripts
 
 
@@ -285,7 +351,9 @@ def test_transcripts_that_cannot_be(planted, look):
     assert seen.faults(emptied) == {("FAIL", "emptied-transcript")}
     assert ("FAIL", "labels-longer-than-frames") in seen.faults(endless)
     assert ("WARN", "labels-longer-than-frames") in seen.faults(scored)  # it is scored, and cannot be right
-    assert ("FAIL", "too-short") in seen.faults("train3.wav") and ("FAIL", "too-long") in seen.faults("train4.wav")
+    assert ("FAIL", "too-short") in seen.faults("train3.wav") and ("FAIL", "too-long") in seen.faults(
+        "train4.wav"
+    )
     reason = next(r["reason"] for r in seen.rows if r["fault"] == "labels-longer-than-frames")
     assert re.search(r"\d+ frames needed for 599 labels", reason)
 
@@ -309,14 +377,21 @@ def test_the_same_sentences_and_voices(planted, look):
     seen = look(*planted.overrides, *ONLY_DATA)
     assert all(("WARN", "duplicate-transcript") in seen.faults(f"train{i}.wav") for i in (1, 2, 3))
     assert "4 times" in re.sub(r"\s+", " ", seen.text)
-    assert ("WARN", "sentence-overlap") in seen.faults(shared) and "1 of 6 sentences of test" in " ".join(seen.said("WARN"))
+    assert ("WARN", "sentence-overlap") in seen.faults(shared) and "1 of 6 sentences of test" in " ".join(
+        seen.said("WARN")
+    )
     assert ("WARN", "speaker-overlap") in seen.faults(voice)
     assert seen.status == 0
 
 
 def test_many_speakers_of_one_sentence_are_how_corpora_are_made(planted, look):
-    planted.write("train", [(file, f"ba di go {i // 3}".translate(str.maketrans("0123456789", "abcdefghij")), f"v{i}")
-                            for i, (file, *_) in enumerate(planted.rows("train"))])  # fmt: skip
+    planted.write(
+        "train",
+        [
+            (file, f"ba di go {i // 3}".translate(str.maketrans("0123456789", "abcdefghij")), f"v{i}")
+            for i, (file, *_) in enumerate(planted.rows("train"))
+        ],
+    )
     seen = look(*planted.overrides, *ONLY_DATA)
     assert not any("Said again" in line for line in [*seen.said("WARN"), *seen.said("NOTE")])
 
@@ -328,7 +403,8 @@ def test_characters_against_the_vocabulary(planted, look):
     assert ("FAIL", "outside-vocabulary") in seen.faults(strange)
     (told,) = [line for line in seen.said("FAIL") if "vocabulary" in line]
     assert "'x' 2" in told and "'ñ' 1" in told and "'ú' 1" in told
-    assert any("'č' 1" in line for line in seen.said("NOTE")) and not seen.faults(rare)  # too small a corpus to hold it against it
+    # too small a corpus to hold it against it
+    assert any("'č' 1" in line for line in seen.said("NOTE")) and not seen.faults(rare)
 
 
 def test_a_vocabulary_of_the_other_case(planted, look, tmp_path):
@@ -336,7 +412,12 @@ def test_a_vocabulary_of_the_other_case(planted, look, tmp_path):
     (tmp_path / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(tokens)}))
     seen = look(*planted.overrides, *ONLY_DATA, f"tokenizer.vocabulary={tmp_path}/vocab.json")
     assert seen.status == 1 and any("text=upper" in line for line in seen.said("FAIL"))
-    assert look(*planted.overrides, *ONLY_DATA, f"tokenizer.vocabulary={tmp_path}/vocab.json", "text=upper").status == 0
+    assert (
+        look(
+            *planted.overrides, *ONLY_DATA, f"tokenizer.vocabulary={tmp_path}/vocab.json", "text=upper"
+        ).status
+        == 0
+    )
 
 
 def test_text_that_does_not_fit_its_audio(planted, look):
@@ -346,10 +427,12 @@ def test_text_that_does_not_fit_its_audio(planted, look):
     hurried = planted.change("train", 1, text=("badigolume" * 30)[: len(long) * 40 // 16000])
     slow = planted.change("train", 0, text="ba")
     seen = look(*planted.overrides, *ONLY_DATA)
-    assert ("WARN", "too-much-text") in seen.faults(hurried) and ("WARN", "too-little-text") in seen.faults(slow)
+    assert ("WARN", "too-much-text") in seen.faults(hurried) and ("WARN", "too-little-text") in seen.faults(
+        slow
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # text rules
 
 
@@ -361,11 +444,18 @@ def test_what_rules_do_to_words():
     text = ["Don’t you, don't they?", "It's 1984; well-known 'quotes' 50 %", "café"]
     found = told(text, "hf_compat")
     assert found["rules-delete-apostrophes"].startswith("Your rules delete apostrophes: 2 words change (")
-    assert "don't -> dont" in found["rules-delete-apostrophes"] and "Don’t" not in found["rules-delete-apostrophes"]  # it keeps that one
+    # it keeps that one
+    assert (
+        "don't -> dont" in found["rules-delete-apostrophes"]
+        and "Don’t" not in found["rules-delete-apostrophes"]
+    )
     assert "1984; -> (nothing)" in found["rules-delete-digits"]
     assert "well-known -> wellknown" in found["rules-delete-joints"]
     assert "rules-delete-letters" not in found
-    assert set(told(text, "nfc", "lower", "remove_punctuation", "collapse_whitespace")) == {"rules-delete-signs", "digits"}
+    assert set(told(text, "nfc", "lower", "remove_punctuation", "collapse_whitespace")) == {
+        "rules-delete-signs",
+        "digits",
+    }
     assert "café -> cafe" in told(text, "strip_accents")["rules-delete-letters"]
     assert told(["Don't stop.", "Well, «yes»"], "lower", "remove_punctuation") == {}
 
@@ -376,10 +466,13 @@ def test_capitals_of_turkish_are_no_loss():
 
 
 def test_counts_are_of_words_as_often_as_they_come():
-    assert "1,204 words change (don't -> dont)" in told(["don't"] * 1204, {"apostrophes": "remove"})["rules-delete-apostrophes"]
+    assert (
+        "1,204 words change (don't -> dont)"
+        in told(["don't"] * 1204, {"apostrophes": "remove"})["rules-delete-apostrophes"]
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the model and the machine
 
 
@@ -387,7 +480,9 @@ def test_without_the_hub_the_data_is_looked_at_all_the_same(planted, look):
     planted.change("train", 0, file="gone.wav")
     seen = look(*planted.overrides, "model=wav2vec2-base", *QUIET)
     assert ("FAIL", "missing") in seen.faults("gone.wav")
-    assert any("model part was skipped" in line and "HF_HUB_OFFLINE is set" in line for line in seen.said("WARN"))
+    assert any(
+        "model part was skipped" in line and "HF_HUB_OFFLINE is set" in line for line in seen.said("WARN")
+    )
     planted.change("train", 0, file="train0.wav")
     assert look(*planted.overrides, "model=wav2vec2-base", *QUIET).status == 0
     seen = look(*planted.overrides, "model=hf", f"model.checkpoint={planted.folder}/nothing-here", *QUIET)
@@ -421,7 +516,12 @@ def test_no_room_on_the_disk(planted, look, monkeypatch):
 
 def test_the_plan_is_the_one_that_is_trained(planted, look, tmp_path):
     """Steps, passes and lengths come from headers; the run's own come from decoded audio."""
-    lengths = ["trainer.max_steps=null", "trainer.max_epochs=2", "trainer.batch_seconds=4", "trainer.device_seconds=2"]
+    lengths = [
+        "trainer.max_steps=null",
+        "trainer.max_epochs=2",
+        "trainer.batch_seconds=4",
+        "trainer.device_seconds=2",
+    ]
     overrides = [*planted.overrides, *SMALL[:-4], *QUIET, *lengths]
     planted.change("train", 2, text="ba di go lu me " * 40)
     seen = look(*overrides)
@@ -436,5 +536,7 @@ def test_histogram_bins_are_round_and_hold_everything():
     values = [0.1, 0.4, 1.9, 2.0, 15.2, 15.9]
     lines = histogram(values, "s")
     assert [line.split("-")[0].strip() for line in lines] == ["0", "2", "4", "6", "8", "10", "12", "14"]
-    assert sum(int(line.split()[-1]) for line in lines) == len(values) and all(len(line) <= 80 for line in lines)
+    assert sum(int(line.split()[-1]) for line in lines) == len(values) and all(
+        len(line) <= 80 for line in lines
+    )
     assert histogram([], "s") == []

@@ -1,4 +1,6 @@
-"""`export.push`: the hub's own client against a server that answers as the hub does, and keeps what it is sent."""
+"""`export.push`: the hub's own client against a server that answers as the hub does, and keeps what it is
+sent.
+"""
 
 import base64
 import hashlib
@@ -17,7 +19,9 @@ TOKEN = "hf_of_the_stand_in"
 
 
 class StandIn(ThreadingHTTPServer):
-    """The part of the hub that an upload talks to: repositories, LFS, commits. https://huggingface.co/docs/hub/api"""
+    """The part of the hub that an upload talks to: repositories, LFS, commits.
+    https://huggingface.co/docs/hub/api
+    """
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Answers)
@@ -44,7 +48,9 @@ class _Answers(BaseHTTPRequestHandler):
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self.server.refused.append(self.path)
             return self._say(401, {"error": "Invalid username or password."})
-        repository = "/".join(self.path.removeprefix("/api/models").removesuffix(".git/info/lfs/objects/batch").split("/")[1:3])
+        repository = "/".join(
+            self.path.removeprefix("/api/models").removesuffix(".git/info/lfs/objects/batch").split("/")[1:3]
+        )
         if self.path == "/api/validate-yaml":
             return self._say(200, {"errors": [], "warnings": []})
         if self.path == "/api/repos/create":
@@ -53,11 +59,16 @@ class _Answers(BaseHTTPRequestHandler):
             return self._say(404, {"error": "Repository not found"})
         if self.path.endswith("/preupload/main"):
             modes = {one["path"]: self._mode(one["path"]) for one in json.loads(body)["files"]}
-            files = [{"path": path, "uploadMode": mode, "shouldIgnore": False} for path, mode in modes.items()]
+            files = [
+                {"path": path, "uploadMode": mode, "shouldIgnore": False} for path, mode in modes.items()
+            ]
             return self._say(200, {"files": files})
         if self.path.endswith(".git/info/lfs/objects/batch"):
             asked = json.loads(body)["objects"]
-            there = [{**one, "actions": {"upload": {"href": f"{self.server.url}/store/{one['oid']}"}}} for one in asked]
+            there = [
+                {**one, "actions": {"upload": {"href": f"{self.server.url}/store/{one['oid']}"}}}
+                for one in asked
+            ]
             return self._say(200, {"transfer": "basic", "objects": there})
         if self.path.endswith("/commit/main"):
             return self._commit(repository, [json.loads(line) for line in body.splitlines()])
@@ -78,11 +89,15 @@ class _Answers(BaseHTTPRequestHandler):
 
     def _create(self, asked):
         if asked["organization"] == "others":
-            return self._say(403, {"error": "You don't have the rights to create a model under this namespace"})
+            return self._say(
+                403, {"error": "You don't have the rights to create a model under this namespace"}
+            )
         name = f"{asked['organization']}/{asked['name']}"
         status = 409 if name in self.server.repositories else 200
         self.server.repositories.setdefault(name, {})
-        self.server.private.setdefault(name, asked.get("visibility") == "private" or asked.get("private") is True)
+        self.server.private.setdefault(
+            name, asked.get("visibility") == "private" or asked.get("private") is True
+        )
         return self._say(status, {"url": f"{self.server.url}/{name}", "name": name})
 
     def _commit(self, repository, lines):
@@ -113,7 +128,11 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    for name, value in (("HF_HUB_OFFLINE", False), ("HF_HUB_DISABLE_XET", True), ("HF_TOKEN_PATH", str(tmp_path / "no-token"))):
+    for name, value in (
+        ("HF_HUB_OFFLINE", False),
+        ("HF_HUB_DISABLE_XET", True),
+        ("HF_TOKEN_PATH", str(tmp_path / "no-token")),
+    ):
         monkeypatch.setattr(huggingface_hub.constants, name, value)
     hub.offline_where_unreachable.cache_clear()
     with StandIn() as standing:
@@ -135,13 +154,29 @@ def trained(tmp_path_factory):
 
 def test_a_folder_is_sent_as_it_is(server, trained, tmp_path, capsys):
     for private in ("true", "false"):  # the second time there is the repository already
-        call("export", f"run={trained}", "out=out", "export.push=lab/tones", f"export.private={private}", *QUIET, cwd=tmp_path)
+        call(
+            "export",
+            f"run={trained}",
+            "out=out",
+            "export.push=lab/tones",
+            f"export.private={private}",
+            *QUIET,
+            cwd=tmp_path,
+        )
         (tmp_path / "out/notes.txt").write_text("not for everyone")
     assert f"{server.url}/lab/tones" in capsys.readouterr().out
-    here = {path.relative_to(tmp_path / "out").as_posix(): path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    here = {
+        path.relative_to(tmp_path / "out").as_posix(): path.read_bytes()
+        for path in (tmp_path / "out").rglob("*")
+        if path.is_file()
+    }
     del here["notes.txt"]
     assert server.repositories == {"lab/tones": here} and server.private == {"lab/tones": True}
-    assert trained.name in server.messages[0] and 'model="lab/tones"' in here["README.md"].decode() and not server.refused
+    assert (
+        trained.name in server.messages[0]
+        and 'model="lab/tones"' in here["README.md"].decode()
+        and not server.refused
+    )
 
 
 def test_a_token_that_may_not_write(server, trained, tmp_path, capsys, monkeypatch):

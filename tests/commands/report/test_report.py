@@ -1,4 +1,6 @@
-"""`report`: what the page and the pictures say, against jiwer and values worked out by hand; escaping; suspected label errors."""
+"""`report`: what the page and the pictures say, against jiwer and values worked out by hand; escaping;
+suspected label errors.
+"""
 
 import csv
 import itertools
@@ -41,7 +43,9 @@ def sentences(count: int, seed: int = 0) -> list[tuple[str, str]]:
     pairs = []
     for _ in range(count):
         reference = draw.choices(words, k=draw.randint(1, 9))
-        hypothesis = [draw.choice(words) if draw.random() < 0.1 else word for word in reference if draw.random() > 0.05]
+        hypothesis = [
+            draw.choice(words) if draw.random() < 0.1 else word for word in reference if draw.random() > 0.05
+        ]
         hypothesis += [draw.choice(words)] * (draw.random() < 0.1)
         pairs.append((" ".join(reference), " ".join(hypothesis)))
     return pairs
@@ -54,7 +58,7 @@ def asked(capsys, *arguments, status=0):
     return err if status else out
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the data
 
 
@@ -67,25 +71,40 @@ def test_the_confusions_are_those_that_jiwer_aligns():
         steps = operations(r, h)
         found.add(r, h, steps)
         counts = count_errors(r, h)
-        assert (steps.count("S"), steps.count("D"), steps.count("I")) == (counts.substitutions, counts.deletions, counts.insertions)
-        assert steps.count("=") + steps.count("S") + steps.count("D") == len(r) and len(steps) - steps.count("D") == len(h)
+        assert (steps.count("S"), steps.count("D"), steps.count("I")) == (
+            counts.substitutions,
+            counts.deletions,
+            counts.insertions,
+        )
+        assert steps.count("=") + steps.count("S") + steps.count("D") == len(r) and len(steps) - steps.count(
+            "D"
+        ) == len(h)
         for chunk in jiwer.process_words(reference, hypothesis).alignments[0]:
-            said, heard = r[chunk.ref_start_idx : chunk.ref_end_idx], h[chunk.hyp_start_idx : chunk.hyp_end_idx]
+            said, heard = (
+                r[chunk.ref_start_idx : chunk.ref_end_idx],
+                h[chunk.hyp_start_idx : chunk.hyp_end_idx],
+            )
             if chunk.type == "substitute":
                 theirs[0].update(zip(said, heard, strict=True))
             theirs[1].update(said if chunk.type == "delete" else [])
             theirs[2].update(heard if chunk.type == "insert" else [])
-    assert [found.substitutions, found.deletions, found.insertions] == theirs and min(one.total() for one in theirs) > 10
+    assert [found.substitutions, found.deletions, found.insertions] == theirs and min(
+        one.total() for one in theirs
+    ) > 10
 
 
 def test_groups_by_hand():
     errors, lengths = np.array([[1, 0, 2, 1]]), np.array([4, 4, 4, 8])
     one, two = grouped(["x", "x", "y", "y"], errors, lengths, ["a", "b", "a", "b"], ["x", "y"])
-    assert (one.name, one.utterances, one.units, one.rates) == ("x", 2, 8, [1 / 8]) and two.rates == [pytest.approx(3 / 12)]
+    assert (one.name, one.utterances, one.units, one.rates) == ("x", 2, 8, [1 / 8]) and two.rates == [
+        pytest.approx(3 / 12)
+    ]
     low, high = one.intervals[0]
     assert low == 0 and high > 1  # two clusters say next to nothing
     names, order = binned(np.array([1, 2, 2, 3, 10]), 0)
-    assert [order.index(name) for name in names] == sorted(order.index(name) for name in names) and names[-1].endswith("10")
+    assert [order.index(name) for name in names] == sorted(order.index(name) for name in names) and names[
+        -1
+    ].endswith("10")
     assert binned(np.full(9, 2.0), 1) == (["2.0"] * 9, ["2.0"])
 
 
@@ -98,7 +117,9 @@ def test_curves_are_thinned_to_means():
 def test_the_page_of_a_run(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pairs = sentences(60)
-    write_run(tmp_path / "r", pairs, steps=2500, losses=[0.1 + 0.01 * (i % 7) + 5 * (i == 9) for i in range(60)])
+    write_run(
+        tmp_path / "r", pairs, steps=2500, losses=[0.1 + 0.01 * (i % 7) + 5 * (i == 9) for i in range(60)]
+    )
     out = asked(capsys, "r")
     page = tmp_path / "r/report.html"
     assert "Not every utterance can be heard" in out and str(Path("r/report.html")) in out
@@ -108,8 +129,14 @@ def test_the_page_of_a_run(tmp_path, capsys, monkeypatch):
     assert [data["confusions"][key]["totals"] for key in ("substitutions", "deletions", "insertions")] == [
         [total.substitutions], [total.deletions], [total.insertions]]  # fmt: skip
     steps = "".join(data["utterances"]["steps"][0])
-    assert [steps.count(letter) for letter in "SDI"] == [total.substitutions, total.deletions, total.insertions]
-    assert len(data["runs"][0]["curves"]["train/loss"]) == 1000 and data["runs"][0]["curves"]["dev/wer"] == [[2500, 0.2]]
+    assert [steps.count(letter) for letter in "SDI"] == [
+        total.substitutions,
+        total.deletions,
+        total.insertions,
+    ]
+    assert len(data["runs"][0]["curves"]["train/loss"]) == 1000 and data["runs"][0]["curves"]["dev/wer"] == [
+        [2500, 0.2]
+    ]
     assert "train/grad_norm" not in data["runs"][0]["curves"]
     assert sum(row["utterances"] for row in data["groups"]["length"]) == 60
     assert {row["name"] for row in data["groups"]["speaker"]} == {"s0", "s1", "s2"}
@@ -167,7 +194,9 @@ def test_mistakes_are_told_in_a_sentence(tmp_path, capsys, monkeypatch, argument
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/config.yaml").write_text((tmp_path / "r/config.yaml").read_text())
     write_run(tmp_path / "torn", sentences(5))
-    (tmp_path / "torn/metrics.jsonl").write_text('{"step": 1, "train/loss": 1}\n{"step": 2, "trai\n{"step": 3}\n')
+    (tmp_path / "torn/metrics.jsonl").write_text(
+        '{"step": 1, "train/loss": 1}\n{"step": 2, "trai\n{"step": 3}\n'
+    )
     assert words in asked(capsys, *arguments, status=2)
 
 
@@ -184,14 +213,19 @@ def test_odd_numbers_and_letters_are_no_hindrance(tmp_path, capsys, monkeypatch)
     assert [step for step, _ in data["runs"][0]["curves"]["train/loss"]] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("odd", [{"counts": {}}, {"reference": None}, {"hypothesis": 3}, {"seconds": "1"}, {"loss": "low"}, {"id": []}])
+@pytest.mark.parametrize(
+    "odd",
+    [{"counts": {}}, {"reference": None}, {"hypothesis": 3}, {"seconds": "1"}, {"loss": "low"}, {"id": []}],
+)
 def test_a_line_of_another_kind_is_told(tmp_path, capsys, monkeypatch, odd):
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "r", sentences(3))
     first, *others = (tmp_path / "r/hypotheses.test.jsonl").read_text().splitlines()
     changed = json.dumps({**json.loads(first), **odd})
     (tmp_path / "r/hypotheses.test.jsonl").write_text("\n".join([changed, *others, ""]))
-    assert "Line 1 of r/hypotheses.test.jsonl is no line of hypotheses" in asked(capsys, "r", "report.audio=0", status=2)
+    assert "Line 1 of r/hypotheses.test.jsonl is no line of hypotheses" in asked(
+        capsys, "r", "report.audio=0", status=2
+    )
 
 
 def test_a_run_without_a_score_says_nothing_of_utterances(tmp_path, capsys, monkeypatch):
@@ -203,7 +237,9 @@ def test_a_run_without_a_score_says_nothing_of_utterances(tmp_path, capsys, monk
 
 def test_the_page_parts_words_as_python_does():
     said = re.search(r'const SPACE = "(.+?)"', (HERE / "page.js").read_text())[1].replace("\\\\", "\\")
-    assert [chr(n) for n in range(0x10000) if re.fullmatch(said, chr(n))] == [chr(n) for n in range(0x10000) if not chr(n).split()]
+    assert [chr(n) for n in range(0x10000) if re.fullmatch(said, chr(n))] == [
+        chr(n) for n in range(0x10000) if not chr(n).split()
+    ]
 
 
 def test_a_run_at_work_shows_what_it_has(tmp_path, capsys, monkeypatch):
@@ -219,7 +255,7 @@ def test_a_run_at_work_shows_what_it_has(tmp_path, capsys, monkeypatch):
     assert data["runs"][0]["summary"]["wer"] == pytest.approx(jiwer.wer(*map(list, zip(*pairs, strict=True))))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # sound
 
 
@@ -227,7 +263,8 @@ def test_spectrogram_peaks_and_flac_of_a_tone(tone, tmp_path):
     clip = (tone(1.0, hertz=1000.0) * 32767).astype(np.int16)
     picture, step = spectrogram(clip, 16000)
     assert picture.shape == (64, 101) and step == 0.01 and picture.max() == 0 and picture.min() >= -70
-    mel = 2595 * np.log10(1 + 1000 / 700) / (2595 * np.log10(1 + 8000 / 700)) * 65 - 1  # the band with 1 kHz in its middle
+    # the band with 1 kHz in its middle
+    mel = 2595 * np.log10(1 + 1000 / 700) / (2595 * np.log10(1 + 8000 / 700)) * 65 - 1
     assert abs(picture[:, 50].argmax() - mel) < 1
     low, high = peaks(clip)
     assert high.max() == round(clip.max() / 32768 * 127) and low.min() == round(clip.min() / 32768 * 127)
@@ -235,12 +272,16 @@ def test_spectrogram_peaks_and_flac_of_a_tone(tone, tmp_path):
     assert np.array_equal(soundfile.read(tmp_path / "a.flac", dtype="int16")[0], clip)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # suspected label errors
 
 
-def synthetic(epochs: int, memorised: float, utterances: int = 1000, wrong: int = 50, seed: int = 0) -> tuple[TrainingLosses, set[int]]:
-    """Losses that fall epoch by epoch, those of wrong transcripts slower, down to `memorised` times the others'."""
+def synthetic(
+    epochs: int, memorised: float, utterances: int = 1000, wrong: int = 50, seed: int = 0
+) -> tuple[TrainingLosses, set[int]]:
+    """Losses that fall epoch by epoch, those of wrong transcripts slower, down to `memorised` times the
+    others'.
+    """
     rng = np.random.default_rng(seed)
     bad = set(rng.choice(utterances, wrong, replace=False).tolist())
     hard = np.exp(0.2 * rng.standard_normal(utterances))
@@ -249,7 +290,9 @@ def synthetic(epochs: int, memorised: float, utterances: int = 1000, wrong: int 
         for place, number in enumerate(rng.permutation(utterances)):
             fallen = 4 * np.exp(-0.8 * (epoch + place / utterances))
             factor = max(memorised, 8.0 * np.exp(-0.3 * epoch)) if int(number) in bad and epoch else 1.0
-            rows.append((int(number), len(rows), fallen * hard[number] * factor * np.exp(0.2 * rng.standard_normal())))
+            rows.append(
+                (int(number), len(rows), fallen * hard[number] * factor * np.exp(0.2 * rng.standard_normal()))
+            )
     return TrainingLosses(*map(np.array, zip(*rows, strict=True))), bad
 
 
@@ -259,24 +302,37 @@ def test_planted_errors_rank_on_top_of_synthetic_losses(memorised):
     found, bad = synthetic(8, memorised)
     ranked = [one.number for one in suspects(found, 50)]
     assert set(ranked[:20]) <= bad and len(bad & set(ranked)) >= 45
-    assert len(suspects(found, 3)) == 3 and all(len(one.losses) == 8 == len(one.usual) for one in suspects(found, 3))
+    assert len(suspects(found, 3)) == 3 and all(
+        len(one.losses) == 8 == len(one.usual) for one in suspects(found, 3)
+    )
 
 
 @pytest.mark.slow
 def test_the_loss_of_every_utterance_is_kept(tmp_path, cache):
-    overrides = ["trainer.max_epochs=2", "trainer.max_steps=null", "trainer.batch_seconds=8", "trainer.log_every=3"]
+    overrides = [
+        "trainer.max_epochs=2",
+        "trainer.max_steps=null",
+        "trainer.batch_seconds=8",
+        "trainer.log_every=3",
+    ]
     folder = run(*make_corpus(tmp_path / "corpus"), *SMALL, *QUIET, *overrides, cwd=tmp_path)
     kept = lines(folder / "losses.train.jsonl")
     curve = {line["step"]: line for line in lines(folder / "metrics.jsonl") if "train/loss" in line}
     assert [line["step"] for line in kept] == sorted(curve)
     for line in kept:
-        assert np.mean([loss or 0.0 for loss in line["losses"]]) == pytest.approx(curve[line["step"]]["train/loss"], rel=1e-3)
-    assert Counter(number for line in kept for number in line["utterances"]) == Counter({number: 2 for number in range(20)})
+        assert np.mean([loss or 0.0 for loss in line["losses"]]) == pytest.approx(
+            curve[line["step"]]["train/loss"], rel=1e-3
+        )
+    assert Counter(number for line in kept for number in line["utterances"]) == Counter(
+        {number: 2 for number in range(20)}
+    )
 
 
 @pytest.mark.slow
 def test_planted_wrong_transcripts_rank_on_top_of_a_trained_run(tmp_path, cache, capsys):
-    """Transcripts swapped between 16 of 240 utterances: the report of five epochs names them, without having been told of them."""
+    """Transcripts swapped between 16 of 240 utterances: the report of five epochs names them, without having
+    been told of them.
+    """
     pytest.importorskip("espeakng_loader", reason="the demo extra is not installed")
     place = demo.spoken(demo.splits({"train": 240, "dev": 10, "test": 10}, 0), tmp_path / "spoken", 0)
     with (place / "train.csv").open(newline="") as file:
@@ -290,14 +346,27 @@ def test_planted_wrong_transcripts_rank_on_top_of_a_trained_run(tmp_path, cache,
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    data = ["dataset=csv", "dataset.language=en", *(f"dataset.{split}={place / split}.csv" for split in ("train", "dev", "test"))]
-    folder = run(*data, "model=tiny", *QUIET, "trainer.max_epochs=5", "trainer.max_steps=null", "trainer.eval_every=250", cwd=tmp_path)
+    data = [
+        "dataset=csv",
+        "dataset.language=en",
+        *(f"dataset.{split}={place / split}.csv" for split in ("train", "dev", "test")),
+    ]
+    folder = run(
+        *data,
+        "model=tiny",
+        *QUIET,
+        "trainer.max_epochs=5",
+        "trainer.max_steps=null",
+        "trainer.eval_every=250",
+        cwd=tmp_path,
+    )
     asked(capsys, folder, f"report.suspects={len(planted)}", "report.audio=0")
     listed = [row["id"] for row in data_of(folder / "report.html")["suspects"][0]["rows"]]
-    assert len(planted) == 16 and set(listed[:8]) <= planted and len(planted & set(listed)) >= 13  # "on" for "off" is not much of an error
+    # "on" for "off" is not much of an error
+    assert len(planted) == 16 and set(listed[:8]) <= planted and len(planted & set(listed)) >= 13
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # of a trained run
 
 
@@ -326,8 +395,12 @@ def test_dollars_in_words_are_no_mathematics(tmp_path, capsys, monkeypatch):
     write_run(tmp_path / "r", [("$\\frac$ ba", "$_$ ba"), ("ba $_$", "ba")], speakers=("$\\left$", "$_$"))
     asked(capsys, "r", "format=png", "out=pictures")
     spoken = Aligned([Word("$_$", 0.0, 0.1, 1.0)], [Word("$\\frac$", 0.0, 0.1, 1.0)])
-    heard = UtteranceAnalysis(np.full((10, 3), 1 / 3, np.float32), 0.02, ["$_$", "$\\left$", "∅"], 2, [0] * 10, None, spoken)
-    assert size(save(draw_utterance(np.ones(3200, np.int16), 16000, heard), tmp_path / "a.png", 400))[0] == 400
+    heard = UtteranceAnalysis(
+        np.full((10, 3), 1 / 3, np.float32), 0.02, ["$_$", "$\\left$", "∅"], 2, [0] * 10, None, spoken
+    )
+    assert (
+        size(save(draw_utterance(np.ones(3200, np.int16), 16000, heard), tmp_path / "a.png", 400))[0] == 400
+    )
 
 
 def test_counts_are_drawn_as_counts(tmp_path):
@@ -351,7 +424,18 @@ def trained(tmp_path_factory):
     corpus = make_corpus(place / "corpus")
     with (place / "corpus/test.csv").open() as file:
         first = next(csv.DictReader(file))
-    return run(*corpus, *SMALL, *QUIET, "trainer.max_steps=6", "trainer.eval_every=3", "trainer.batch_seconds=12", cwd=place), first
+    return (
+        run(
+            *corpus,
+            *SMALL,
+            *QUIET,
+            "trainer.max_steps=6",
+            "trainer.eval_every=3",
+            "trainer.batch_seconds=12",
+            cwd=place,
+        ),
+        first,
+    )
 
 
 @pytest.mark.slow
@@ -364,8 +448,16 @@ def test_a_trained_run_can_be_heard(trained, tmp_path, capsys):
     start = text.index('id="closeup-0">') + len('id="closeup-0">')
     one = json.loads(text[start : text.index("</script>", start)])
     heard = one["heard"][0]
-    assert heard["reference"]["words"] and heard["frames"] == pytest.approx(one["seconds"] / heard["frame"], abs=3)
-    asked(capsys, folder, f"out={tmp_path / 'page.html'}", f"report.utterances=[{first['file']}]", "report.suspects=0")
+    assert heard["reference"]["words"] and heard["frames"] == pytest.approx(
+        one["seconds"] / heard["frame"], abs=3
+    )
+    asked(
+        capsys,
+        folder,
+        f"out={tmp_path / 'page.html'}",
+        f"report.utterances=[{first['file']}]",
+        "report.suspects=0",
+    )
     assert list(data_of(tmp_path / "page.html")["closeups"]) == ["0"]
 
 
@@ -376,12 +468,23 @@ def test_pictures_of_an_utterance_and_of_a_file(trained, tmp_path, capsys):
     asked(capsys, folder, "format=png", f"out={tmp_path}", f"report.utterances=[{first['file']}]")
     assert size(tmp_path / first["file"].replace(".wav", ".wav.png"))[0] == 1600
     wave = folder.parents[3] / "corpus" / first["file"]
-    asked(capsys, f"run={folder}/checkpoints/best", f"files=[{wave}]", "format=png", f"out={tmp_path}", "report.width=700")
+    asked(
+        capsys,
+        f"run={folder}/checkpoints/best",
+        f"files=[{wave}]",
+        "format=png",
+        f"out={tmp_path}",
+        "report.width=700",
+    )
     assert size(tmp_path / f"{wave.stem}.png")[0] == size(tmp_path / f"{wave.stem}-layers.png")[0] == 700
     (tmp_path / "twin").mkdir()
     for name, content in ((wave.name, wave.read_bytes()), ("bad.wav", b"no sound")):
         (tmp_path / "twin" / name).write_bytes(content)
     files = f"files=[{tmp_path}/twin/bad.wav,{tmp_path}/gone.wav,{wave},{tmp_path}/twin/{wave.name}]"
-    told = asked(capsys, f"run={folder}/checkpoints/best", files, "format=png", f"out={tmp_path / 'both'}", status=1)
+    told = asked(
+        capsys, f"run={folder}/checkpoints/best", files, "format=png", f"out={tmp_path / 'both'}", status=1
+    )
     assert "bad.wav" in told and "gone.wav" in told and "2 recordings could not be drawn" in told
-    assert {path.name for path in (tmp_path / "both").iterdir()} == {f"{wave.stem}{end}.png" for end in ("", "-layers", "-2", "-2-layers")}
+    assert {path.name for path in (tmp_path / "both").iterdir()} == {
+        f"{wave.stem}{end}.png" for end in ("", "-layers", "-2", "-2-layers")
+    }

@@ -1,4 +1,6 @@
-"""The report in a real browser: no error, no page that scrolls sideways, sound that plays, a large run that opens at once."""
+"""The report in a real browser: no error, no page that scrolls sideways, sound that plays, a large run that
+opens at once.
+"""
 
 import json
 import shutil
@@ -19,9 +21,16 @@ from asr_exp.commands.report.page import html
 from asr_exp.commands.report.record import read_record
 from asr_exp.runs.folder import load_run
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed, so no browser can be driven")
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")]
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed, so no browser can be driven"
+)
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
+]
 WIDTHS = [1280, 390]
 
 
@@ -36,13 +45,18 @@ def browser() -> Iterator:
 
 @pytest.fixture
 def opened(browser):
-    """opened(path, width) -> the page, offline; at the end of the test there must have been no error on its console."""
+    """opened(path, width) -> the page, offline; at the end of the test there must have been no error on its
+    console.
+    """
     pages, errors = [], []
 
     def go(path: Path, width: int = 1280):
         page = browser.new_page(viewport={"width": width, "height": 900})
         page.context.set_offline(True)
-        page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
+        page.on(
+            "console",
+            lambda message: errors.append(message.text) if message.type in ("error", "warning") else None,
+        )
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(path.resolve().as_uri())
         pages.append(page)
@@ -70,7 +84,10 @@ def trained(tmp_path_factory):
 def test_a_run_can_be_read_and_heard(trained, opened, capsys, tmp_path, width):
     asked(capsys, trained, f"out={tmp_path / 'page.html'}", "report.audio=3", "report.suspects=3")
     page = opened(tmp_path / "page.html", width)
-    assert page.locator("#utterances .list > li").count() == 5 and page.locator("#suspects .list > li").count() == 3
+    assert (
+        page.locator("#utterances .list > li").count() == 5
+        and page.locator("#suspects .list > li").count() == 3
+    )
     for button in page.locator("button[aria-expanded]").all():
         button.click()
     page.wait_for_timeout(300)
@@ -80,7 +97,12 @@ def test_a_run_can_be_read_and_heard(trained, opened, capsys, tmp_path, width):
     sound.evaluate("one => one.play()")
     page.wait_for_function("one => one.currentTime > 0.05", arg=sound.element_handle())
     drawn = page.locator("#utterances .closeup .inner canvas").first
-    assert drawn.evaluate("one => new Set(one.getContext('2d').getImageData(0, 0, one.width, one.height).data).size") > 20
+    assert (
+        drawn.evaluate(
+            "one => new Set(one.getContext('2d').getImageData(0, 0, one.width, one.height).data).size"
+        )
+        > 20
+    )
     stage = page.locator("#utterances .closeup .inner").first
     stage.focus()
     page.keyboard.press("Home")
@@ -91,7 +113,9 @@ def test_a_run_can_be_read_and_heard(trained, opened, capsys, tmp_path, width):
 @pytest.mark.parametrize("width", WIDTHS)
 def test_what_is_said_is_shown_as_it_is(opened, capsys, tmp_path, width):
     long = "a" * 300
-    write_run(tmp_path / "r", [(EVIL, "fine"), (f"{long} fine", EVIL), ("", "x"), ("x", "")], speakers=(EVIL, long))
+    write_run(
+        tmp_path / "r", [(EVIL, "fine"), (f"{long} fine", EVIL), ("", "x"), ("x", "")], speakers=(EVIL, long)
+    )
     asked(capsys, tmp_path / "r", "report.audio=0")
     page = opened(tmp_path / "r/report.html", width)
     assert sideways(page) <= 0 and page.locator("img").count() == 0
@@ -126,7 +150,13 @@ def substitutions(reference: str, hypothesis: str) -> set[tuple[str, str]]:
     found = set()
     for one in jiwer.process_words(reference, hypothesis).alignments[0]:
         if one.type == "substitute":
-            found |= set(zip(r[one.ref_start_idx : one.ref_end_idx], h[one.hyp_start_idx : one.hyp_end_idx], strict=True))
+            found |= set(
+                zip(
+                    r[one.ref_start_idx : one.ref_end_idx],
+                    h[one.hyp_start_idx : one.hyp_end_idx],
+                    strict=True,
+                )
+            )
     return found
 
 
@@ -155,11 +185,19 @@ def test_filter_search_and_order(opened, capsys, tmp_path):
 
 
 def test_ten_thousand_utterances_open_at_once(opened, capsys, tmp_path):
-    """With as much sound as a page may carry; measured is what the browser takes from asking for the page to its being drawn."""
+    """With as much sound as a page may carry; measured is what the browser takes from asking for the page to
+    its being drawn.
+    """
     draw = np.random.default_rng(0)
     pairs = [(" ".join(f"w{n}" for n in draw.integers(0, 3000, 18)),) * 2 for _ in range(10_000)]
     pairs = [(r, r.replace("w1", "v1", 1)) for r, _ in pairs]
-    write_run(tmp_path / "r", pairs, speakers=[f"s{i}" for i in range(250)], losses=draw.random(10_000).round(3).tolist(), steps=20_000)
+    write_run(
+        tmp_path / "r",
+        pairs,
+        speakers=[f"s{i}" for i in range(250)],
+        losses=draw.random(10_000).round(3).tolist(),
+        steps=20_000,
+    )
     config = load_run(tmp_path / "r")
     config.run = str(tmp_path / "r")
     record = read_record(config, "test")
@@ -176,7 +214,8 @@ def test_ten_thousand_utterances_open_at_once(opened, capsys, tmp_path):
     page.locator("#foot p").wait_for()
     taken = time.monotonic() - began
     print(json.dumps({"megabytes": round(megabytes, 1), "seconds": round(taken, 2)}))
-    assert taken < 15  # 3 s are asked for; a machine that does other things besides is not what is measured here
+    # 3 s are asked for; a machine that does other things besides is not what is measured here
+    assert taken < 15
     began = time.monotonic()
     page.get_by_label("Search").fill("w2999")
     page.wait_for_timeout(200)

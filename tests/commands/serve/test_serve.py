@@ -47,7 +47,10 @@ def clips(model):
 
 @pytest.fixture(scope="module")
 def address(model, tmp_path_factory):
-    with server(f"run={model}", "serve.max_megabytes=2", cwd=tmp_path_factory.mktemp("server")) as (address, _):
+    with server(f"run={model}", "serve.max_megabytes=2", cwd=tmp_path_factory.mktemp("server")) as (
+        address,
+        _,
+    ):
         yield address
 
 
@@ -59,7 +62,12 @@ def test_the_openai_client(address, clips):
     assert create(model="any", file=("a.wav", audio)).text == said.text
     assert create(model="any", file=("a.wav", audio), response_format="text").strip() == said.text
     assert "-->" in create(model="any", file=("a.wav", audio), response_format="srt")
-    whole = create(model="any", file=("a.wav", audio), response_format="verbose_json", timestamp_granularities=["word", "segment"])
+    whole = create(
+        model="any",
+        file=("a.wav", audio),
+        response_format="verbose_json",
+        timestamp_granularities=["word", "segment"],
+    )
     assert [(w.word, w.start, w.end) for w in whole.words] == [(w.text, w.start, w.end) for w in said.words]
     assert whole.segments[0].start == said.words[0].start and whole.duration == pytest.approx(said.seconds)
     with pytest.raises(openai.BadRequestError, match="cannot be read as audio"):
@@ -77,29 +85,46 @@ def test_curl(address, clips, tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"file": base64.b64encode(audio).decode()}))
 
     def curl(*words):
-        done = subprocess.run(["curl", "-sS", "-w", "\n%{http_code}", *words], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+        done = subprocess.run(
+            ["curl", "-sS", "-w", "\n%{http_code}", *words],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=60,
+        )
         assert done.returncode == 0, done.stderr
         body, _, status = done.stdout.rpartition("\n")
         return int(status), body
 
-    assert curl("-F", "file=@a.wav", "-F", "response_format=text", f"{address}/v1/audio/transcriptions") == (200, said.text + "\n")
+    assert curl("-F", "file=@a.wav", "-F", "response_format=text", f"{address}/v1/audio/transcriptions") == (
+        200,
+        said.text + "\n",
+    )
     for words in (["-F", "file=@a.wav"], ["--json", "@a.json"]):
         status, body = curl(*words, f"{address}/predict")
         assert (status, json.loads(body)["text"]) == (200, said.text)
-    for words in ([], ["-H", "Expect:"], ["-H", "Transfer-Encoding: chunked"], ["-H", "Transfer-Encoding: chunked", "-H", "Expect:"]):
+    for words in (
+        [],
+        ["-H", "Expect:"],
+        ["-H", "Transfer-Encoding: chunked"],
+        ["-H", "Transfer-Encoding: chunked", "-H", "Expect:"],
+    ):
         status, body = curl("-F", "file=@large", *words, f"{address}/v1/audio/transcriptions")
         assert status == 413 and "2 MB" in body, words
     assert curl("--data-binary", "@a.wav", f"{address}/v1/audio/transcriptions")[0] == 415
     assert curl(f"{address}/healthz")[0] == 200
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # a crowd
 
 
 def raw(address, data, hold=0.0):
     """Send bytes and leave, at once or after a while."""
-    with contextlib.suppress(OSError), socket.create_connection((urlsplit(address).hostname, urlsplit(address).port), 10) as held:
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection((urlsplit(address).hostname, urlsplit(address).port), 10) as held,
+    ):
         held.sendall(data)
         if hold:
             held.settimeout(hold)
@@ -130,11 +155,23 @@ def posted(address, audio):
 
 
 def crowd(address, clips):
-    """200 clients at once: 130 that ask properly, the rest hang, send garbage or vanish -> the answers of the proper ones."""
+    """200 clients at once: 130 that ask properly, the rest hang, send garbage or vanish -> the answers of the
+    proper ones.
+    """
     random.seed(0)
-    garbage = [b"\x16\x03\x01\x02\0" + os.urandom(300), b"GET /\r\n\r\n\r\n", b"POST /predict HTTP/1.1\r\nContent-Length: x\r\n\r\n",
-               b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\n{{{{"]
-    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n"
+    garbage = [
+        b"\x16\x03\x01\x02\0" + os.urandom(300),
+        b"GET /\r\n\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        (
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length:"
+            b" 4\r\n\r\n{{{{"
+        ),
+    ]
+    head = (
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data;"
+        b" boundary=b\r\nContent-Length: %d\r\n\r\n"
+    )
     part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
     tail = b"\r\n--b--\r\n"
 
@@ -144,8 +181,10 @@ def crowd(address, clips):
 
     bad = [lambda i=i: raw(address, garbage[i % 4], 5) for i in range(20)]
     bad += [lambda i=i: raw(address, whole(clips[i][0])) for i in range(20)]  # vanishes when all is sent
-    bad += [lambda i=i: raw(address, whole(clips[i][0])[: 300 + 999 * i], (i % 2) * 15) for i in range(10)]  # in the middle; or hangs there
-    bad += [lambda i=i: raw(address, [b"", b"POST /pre"][i % 2], 15) for i in range(10)]  # never come to the point
+    # in the middle; or hangs there
+    bad += [lambda i=i: raw(address, whole(clips[i][0])[: 300 + 999 * i], (i % 2) * 15) for i in range(10)]
+    # never come to the point
+    bad += [lambda i=i: raw(address, [b"", b"POST /pre"][i % 2], 15) for i in range(10)]
     bad += [lambda i=i: vanishing(address, clips[i][0][44:], i % 3) for i in range(10)]
     good = [lambda i=i: posted(address, clips[i % len(clips)][0]) for i in range(130)]
     with ThreadPoolExecutor(200) as threads:
@@ -172,18 +211,23 @@ def test_a_crowd(model, clips, tmp_path):
         for _ in range(2):
             answers = crowd(address, clips)
             assert [one.status_code for one in answers] == [200] * 130
-            assert [one.json()["text"] for one in answers] == [clips[i % len(clips)][1].text for i in range(130)]
+            assert [one.json()["text"] for one in answers] == [
+                clips[i % len(clips)][1].text for i in range(130)
+            ]
             wait_for(lambda: metric("asr_exp_requests_under_way") == 0, 20)
             time.sleep(2)  # idle, it gives back what it does not need
             memory.append(resident(process))
         wait_for(lambda: len(os.listdir(f"/proc/{process.pid}/fd")) < 40, 20)
-        assert metric("asr_exp_waiting_seconds") == pytest.approx(0, abs=1e-6) and metric("asr_exp_clients_vanished_total") > 0
+        assert (
+            metric("asr_exp_waiting_seconds") == pytest.approx(0, abs=1e-6)
+            and metric("asr_exp_clients_vanished_total") > 0
+        )
         assert max(memory) - memory[0] < 60, memory
         assert metric("asr_exp_batch_clips_sum") / metric("asr_exp_batch_clips_count") > 1.5
     assert "Traceback" not in (tmp_path / "server.txt").read_text()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the end
 
 
@@ -206,7 +250,10 @@ def test_a_signal_waits_for_what_is_under_way(model, clips, tmp_path, number):
 
 def test_a_hanging_client_does_not_keep_it(model, tmp_path):
     with server(f"run={model}", cwd=tmp_path) as (address, process):
-        head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+        head = (
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length:"
+            b" 1000\r\n\r\n{"
+        )
         hanging = threading.Thread(target=raw, args=(address, head, 30))
         hanging.start()
         time.sleep(0.5)
@@ -219,17 +266,27 @@ def test_a_hanging_client_does_not_keep_it(model, tmp_path):
 
 
 def test_mistakes_of_whoever_starts_it(model, address, tmp_path):
-    taken = one_sentence(cli("serve", f"run={model}", f"serve.port={urlsplit(address).port}", cwd=tmp_path, status=2))
+    taken = one_sentence(
+        cli("serve", f"run={model}", f"serve.port={urlsplit(address).port}", cwd=tmp_path, status=2)
+    )
     assert "serve.port" in taken and "in use" in taken
     assert "nowhere" in one_sentence(cli("serve", "run=./nowhere", "serve.port=0", cwd=tmp_path, status=2))
-    assert "serve.token" in one_sentence(cli("serve", f"run={model}", "serve.token=''", cwd=tmp_path, status=2))
-    assert "serve.token" in one_sentence(cli("serve", f"run={model}", "serve.token='café'", cwd=tmp_path, status=2))
-    unset = one_sentence(cli("serve", f"run={model}", "serve.token=${oc.env:NO_SUCH_WORD}", cwd=tmp_path, status=2))
+    assert "serve.token" in one_sentence(
+        cli("serve", f"run={model}", "serve.token=''", cwd=tmp_path, status=2)
+    )
+    assert "serve.token" in one_sentence(
+        cli("serve", f"run={model}", "serve.token='café'", cwd=tmp_path, status=2)
+    )
+    unset = one_sentence(
+        cli("serve", f"run={model}", "serve.token=${oc.env:NO_SUCH_WORD}", cwd=tmp_path, status=2)
+    )
     assert "NO_SUCH_WORD" in unset
-    assert "serve.queue" in one_sentence(cli("serve", f"run={model}", "serve.queue=0", cwd=tmp_path, status=2))
+    assert "serve.queue" in one_sentence(
+        cli("serve", f"run={model}", "serve.queue=0", cwd=tmp_path, status=2)
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # a browser
 
 
@@ -241,8 +298,14 @@ def browser(tmp_path_factory):
         pytest.skip("there is no Chromium on the PATH")
     voice = tmp_path_factory.mktemp("voice") / "x.wav"
     voice.write_bytes(encoded(recording(8, seed=5, rate=48000), 48000))
-    flags = ["--no-sandbox", "--disable-gpu", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
-             f"--use-file-for-fake-audio-capture={voice}", "--autoplay-policy=no-user-gesture-required"]
+    flags = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-audio-capture={voice}",
+        "--autoplay-policy=no-user-gesture-required",
+    ]
     with playwright.sync_playwright() as play:
         found = play.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield found
@@ -256,7 +319,10 @@ def opened(browser, address, **options):
     page = context.new_page()
     complaints = []
     asked = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+    page.on(
+        "console",
+        lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None,
+    )
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(address)
@@ -267,10 +333,12 @@ def opened(browser, address, **options):
 
 
 KEPT = """async () => { const answer = await fetch(document.querySelector('#audio').src);
-    const letters = Array.from(new Uint8Array(await answer.arrayBuffer()), (byte) => String.fromCharCode(byte));
+    const bytes = new Uint8Array(await answer.arrayBuffer());
+    const letters = Array.from(bytes, (byte) => String.fromCharCode(byte));
     return btoa(letters.join('')); }"""
 SHADES = """() => { const canvas = document.querySelector('#wave'), pen = canvas.getContext('2d');
-    return new Set(new Uint32Array(pen.getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size; }"""
+    const shades = pen.getImageData(0, 0, canvas.width, canvas.height).data.buffer;
+    return new Set(new Uint32Array(shades)).size; }"""
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
@@ -286,7 +354,9 @@ def test_a_file_in_the_page(browser, address, clips, tmp_path, width, scheme):
         assert page.evaluate(SHADES) > 20  # waveform, words, bands
         word = said.words[len(said.words) // 2]
         page.click(f"#text button:nth-of-type({len(said.words) // 2 + 1})")
-        wait_for(lambda: page.evaluate("document.querySelector('#audio').currentTime") >= word.start - 0.05, 10)
+        wait_for(
+            lambda: page.evaluate("document.querySelector('#audio').currentTime") >= word.start - 0.05, 10
+        )
     (tmp_path / "b.txt").write_text("no audio " * 100)
     with browser.new_context().new_page() as page:
         page.goto(address)
@@ -299,8 +369,11 @@ def test_the_microphone_in_the_page(browser, address):
     """What is seen at the end is what the server says of the recording that the page has kept."""
     with opened(browser, address, bypass_csp=True) as page:  # so that the test may read the recording
         page.click("#record")
-        page.wait_for_function("document.querySelector('#text').innerText.length > 3 && wave_seconds() > 2".replace(
-            "wave_seconds()", "parseInt(document.querySelector('#clock').innerText.split(':')[1])"))
+        page.wait_for_function(
+            "document.querySelector('#text').innerText.length > 3 && wave_seconds() > 2".replace(
+                "wave_seconds()", "parseInt(document.querySelector('#clock').innerText.split(':')[1])"
+            )
+        )
         assert page.get_attribute("#text", "data-final") == "false"  # while it is spoken
         page.click("#record")
         page.wait_for_selector("#text[data-final=true]")
@@ -311,7 +384,10 @@ def test_the_microphone_in_the_page(browser, address):
 
 def test_the_page_asks_for_the_token(browser, model, clips, tmp_path):
     (tmp_path / "a.wav").write_bytes(clips[4][0])
-    with server(f"run={model}", "serve.token=sesame", cwd=tmp_path) as (address, _), browser.new_context() as context:
+    with (
+        server(f"run={model}", "serve.token=sesame", cwd=tmp_path) as (address, _),
+        browser.new_context() as context,
+    ):
         page = context.new_page()
         page.goto(address)
         page.wait_for_selector("#token:not([hidden])")

@@ -1,4 +1,6 @@
-"""The server's application in this process: the forms of an answer, refusals, limits, batches, streams, the page."""
+"""The server's application in this process: the forms of an answer, refusals, limits, batches, streams, the
+page.
+"""
 
 import asyncio
 import base64
@@ -36,7 +38,9 @@ from asr_exp.inference.transcriber import Transcript
 from asr_exp.runtime.distributed import started
 
 LIMITS = ServeLimits(max_bytes=2**20, max_seconds=60, queue=100, queue_seconds=600, streams=2, timeout=20)
-SAID = Transcript("so it is", [Word("so", 0.1, 0.3, 0.9), Word("it", 0.4, 0.5, 0.8), Word("is", 3.0, 3.25, 0.5)], 4.0)
+SAID = Transcript(
+    "so it is", [Word("so", 0.1, 0.3, 0.9), Word("it", 0.4, 0.5, 0.8), Word("is", 3.0, 3.25, 0.5)], 4.0
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +56,14 @@ def client():
     """client(transcribe, limits..., token=...) -> a client of an application that uses this to transcribe."""
     services = []
 
-    def make(transcribe=lambda clips: [SAID] * len(clips), rate=16000, token=None, window=0.01, local=False, **limits) -> TestClient:
+    def make(
+        transcribe=lambda clips: [SAID] * len(clips),
+        rate=16000,
+        token=None,
+        window=0.01,
+        local=False,
+        **limits,
+    ) -> TestClient:
         services.append(Service(transcribe, rate, "mine", None, replace(LIMITS, **limits), window=window))
         made = TestClient(make_app(services[-1], token, local), raise_server_exceptions=False)
         made.service = services[-1]
@@ -71,12 +82,16 @@ def refused(answer, status, *words):
     """That an answer is this refusal, in OpenAI's form and in a sentence."""
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"} and error["message"][0].isupper() and error["message"].endswith(".")
+    assert (
+        set(error) == {"message", "type", "param", "code"}
+        and error["message"][0].isupper()
+        and error["message"].endswith(".")
+    )
     assert [word for word in words if word not in error["message"]] == [], error["message"]
     return answer
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # answers
 
 
@@ -86,14 +101,30 @@ def test_the_forms_of_an_answer(client):
     assert post(here, audio, response_format="text").text == "so it is\n"
     srt, vtt = (post(here, audio, response_format=name) for name in ("srt", "vtt"))
     assert srt.text.startswith("1\n00:00:00,100 --> 00:00:") and "\n\n2\n00:00:03,000 --> " in srt.text
-    assert vtt.text.startswith("WEBVTT\n\n00:00:00.100 --> ") and vtt.headers["content-type"].startswith("text/vtt")
+    assert vtt.text.startswith("WEBVTT\n\n00:00:00.100 --> ") and vtt.headers["content-type"].startswith(
+        "text/vtt"
+    )
     whole = post(here, audio, response_format="verbose_json", language="en").json()
-    assert (whole["text"], whole["language"], whole["duration"], "words" in whole) == ("so it is", "en", 4.0, False)
-    assert [(s["id"], s["start"], s["text"]) for s in whole["segments"]] == [(0, 0.1, "so it"), (1, 3.0, "is")]
+    assert (whole["text"], whole["language"], whole["duration"], "words" in whole) == (
+        "so it is",
+        "en",
+        4.0,
+        False,
+    )
+    assert [(s["id"], s["start"], s["text"]) for s in whole["segments"]] == [
+        (0, 0.1, "so it"),
+        (1, 3.0, "is"),
+    ]
     words = post(here, audio, response_format="verbose_json", **{"timestamp_granularities[]": "word"}).json()
-    assert [(w["word"], w["start"], w["end"]) for w in words["words"]] == [("so", 0.1, 0.3), ("it", 0.4, 0.5), ("is", 3.0, 3.25)]
+    assert [(w["word"], w["start"], w["end"]) for w in words["words"]] == [
+        ("so", 0.1, 0.3),
+        ("it", 0.4, 0.5),
+        ("is", 3.0, 3.25),
+    ]
     assert "segments" not in words
-    both = post(here, audio, response_format="verbose_json", **{"timestamp_granularities[]": ["word", "segment"]}).json()
+    both = post(
+        here, audio, response_format="verbose_json", **{"timestamp_granularities[]": ["word", "segment"]}
+    ).json()
     assert {"words", "segments"} <= set(both)
 
 
@@ -112,8 +143,12 @@ def test_every_way_to_send_a_recording_gives_what_transcribe_gives(client, trans
     inline = here.post("/predict", json={"file": "data:audio/wav;base64," + base64.b64encode(audio).decode()})
     in_lines = here.post("/predict", json={"file": base64.encodebytes(audio).decode()})
     assert form == plain.json() == inline.json() == in_lines.json()
-    assert form["text"] == expected.text == post(here, audio).json()["text"] and form["seconds"] == pytest.approx(2, abs=0.1)
-    assert [(w["word"], w["start"], w["end"]) for w in form["words"]] == [(w.text, w.start, w.end) for w in expected.words]
+    assert form["text"] == expected.text == post(here, audio).json()["text"] and form[
+        "seconds"
+    ] == pytest.approx(2, abs=0.1)
+    assert [(w["word"], w["start"], w["end"]) for w in form["words"]] == [
+        (w.text, w.start, w.end) for w in expected.words
+    ]
 
 
 def test_what_is_recognised_together_is_what_is_said_alone(client, transcriber):
@@ -124,11 +159,13 @@ def test_what_is_recognised_together_is_what_is_said_alone(client, transcriber):
     with ThreadPoolExecutor(len(clips)) as threads:
         found = list(threads.map(lambda clip: post(here, encoded(clip), "/predict").json(), clips))
     assert [one["text"] for one in found] == [one.text for one in alone]
-    assert [[w["start"] for w in one["words"]] for one in found] == [[w.start for w in one.words] for one in alone]
+    assert [[w["start"] for w in one["words"]] for one in found] == [
+        [w.start for w in one.words] for one in alone
+    ]
     assert here.service.metrics.registry.get_sample_value("asr_exp_batch_clips_count") < len(clips) / 3
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # refusals
 
 
@@ -140,14 +177,33 @@ def test_what_is_no_recording(client):
     refused(post(here, encoded(recording(1), format="FLAC", subtype=None)[:3000]), 400)
     refused(post(here, encoded(recording(0))), 400, "no audio")
     refused(here.post("/v1/audio/transcriptions", data={"model": "x"}, files={"other": b"1"}), 400, "file")
-    refused(here.post("/v1/audio/transcriptions", json={"file": "x"}), 415, "multipart/form-data", "application/json")
+    refused(
+        here.post("/v1/audio/transcriptions", json={"file": "x"}),
+        415,
+        "multipart/form-data",
+        "application/json",
+    )
     refused(here.post("/v1/audio/transcriptions", content=b"x"), 415)
-    refused(here.post("/v1/audio/transcriptions", content=b"x", headers={"content-type": "multipart/form-data"}), 400)
-    refused(here.post("/v1/audio/transcriptions", content=b"junk", headers={"content-type": "multipart/form-data; boundary=a"}), 400)
+    refused(
+        here.post("/v1/audio/transcriptions", content=b"x", headers={"content-type": "multipart/form-data"}),
+        400,
+    )
+    refused(
+        here.post(
+            "/v1/audio/transcriptions",
+            content=b"junk",
+            headers={"content-type": "multipart/form-data; boundary=a"},
+        ),
+        400,
+    )
     refused(post(here, audio, response_format="xml"), 400, "response_format", "verbose_json")
     refused(post(here, audio, stream="true"), 400, "/v1/stream")
     for body in (b"", b"{", b"[]", b"3", b"{}", b'{"file": 3}', b'{"file": null}', b"[" * 100_000):
-        refused(here.post("/predict", content=body, headers={"content-type": "application/json"}), 400, '{"file": "BASE64')
+        refused(
+            here.post("/predict", content=body, headers={"content-type": "application/json"}),
+            400,
+            '{"file": "BASE64',
+        )
     refused(here.post("/predict", json={"file": "%%"}), 400, "base64")
     refused(here.post("/predict", files={"other": b"1"}), 400, "'file'")
     refused(here.post("/predict", content=b'{"file": ""}'), 415, "application/json")
@@ -167,7 +223,11 @@ def test_what_is_too_large(client):
             yield b"0" * 10_000
 
     refused(post(here, large), 413, "1 MB")
-    chunked = here.post("/v1/audio/transcriptions", content=parts(), headers={"content-type": "multipart/form-data; boundary=b"})
+    chunked = here.post(
+        "/v1/audio/transcriptions",
+        content=parts(),
+        headers={"content-type": "multipart/form-data; boundary=b"},
+    )
     refused(chunked, 413, "1 MB")
     refused(here.post("/predict", json={"file": base64.b64encode(large).decode()}), 413)
     just = b"0" * (2**20 - 100)  # is let in, and found to be no audio
@@ -189,11 +249,28 @@ def test_what_is_too_long(client, monkeypatch):
 
 def test_a_token(client):
     here, audio = client(token="sesame"), encoded(recording(1))
-    for headers in ({}, {"Authorization": "Bearer open"}, {"Authorization": "sesame"}, {"Authorization": "Bearer "}):
+    for headers in (
+        {},
+        {"Authorization": "Bearer open"},
+        {"Authorization": "sesame"},
+        {"Authorization": "Bearer "},
+    ):
         refused(here.post("/predict", files={"file": audio}, headers=headers), 401, "Authorization: Bearer")
-        assert here.get("/metrics", headers=headers).status_code == here.get("/v1/models", headers=headers).status_code == 401
-    assert here.get("/healthz").status_code == here.get("/").status_code == here.get("/page/page.js").status_code == 200
-    assert here.post("/predict", files={"file": audio}, headers={"Authorization": "Bearer sesame"}).status_code == 200
+        assert (
+            here.get("/metrics", headers=headers).status_code
+            == here.get("/v1/models", headers=headers).status_code
+            == 401
+        )
+    assert (
+        here.get("/healthz").status_code
+        == here.get("/").status_code
+        == here.get("/page/page.js").status_code
+        == 200
+    )
+    assert (
+        here.post("/predict", files={"file": audio}, headers={"Authorization": "Bearer sesame"}).status_code
+        == 200
+    )
 
 
 def test_a_full_queue(client):
@@ -247,8 +324,16 @@ def test_a_slow_sender(client, monkeypatch):
     here, sent = client(), []
 
     async def hanging():
-        scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "http_version": "1.1", "scheme": "http",
-                 "headers": [(b"content-type", b"application/json"), (b"content-length", b"100")], "server": ("x", 1)}
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/predict",
+            "query_string": b"",
+            "http_version": "1.1",
+            "scheme": "http",
+            "headers": [(b"content-type", b"application/json"), (b"content-length", b"100")],
+            "server": ("x", 1),
+        }
         first = [{"type": "http.request", "body": b"{", "more_body": True}]
 
         async def receive():
@@ -273,7 +358,11 @@ def test_a_model_that_fails(client):
 
     here = client(transcribe, window=0.3)
     with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(lambda seconds: post(here, encoded(recording(seconds))).status_code, [0.5, 1.5, 0.7, 0.9]))
+        found = list(
+            threads.map(
+                lambda seconds: post(here, encoded(recording(seconds))).status_code, [0.5, 1.5, 0.7, 0.9]
+            )
+        )
     assert found == [200, 500, 200, 200]  # one clip that it cannot take is no one else's harm
     refused(post(here, encoded(recording(2))), 500)
 
@@ -285,7 +374,7 @@ def wait_until(true, seconds=10):
         time.sleep(0.01)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the batcher
 
 
@@ -353,14 +442,16 @@ def test_short_recordings_do_not_wait_for_long_ones():
         for _ in range(3):
             assert await asyncio.wait_for(batcher.recognise(np.zeros(60, np.int16)), 5) == SAID
         assert not any(task.done() for task in long)
-        assert metrics.registry.get_sample_value("asr_exp_waiting_seconds") == 61  # one is at work, one waits for it
+        # one is at work, one waits for it
+        assert metrics.registry.get_sample_value("asr_exp_waiting_seconds") == 61
         gate.set()
         assert await asyncio.gather(*long) == [SAID, SAID]
         batcher.close()
 
     began = time.monotonic()
     asyncio.run(run())
-    assert metrics.registry.get_sample_value("asr_exp_busy_seconds_total") <= time.monotonic() - began  # counted once
+    # counted once
+    assert metrics.registry.get_sample_value("asr_exp_busy_seconds_total") <= time.monotonic() - began
     assert metrics.registry.get_sample_value("asr_exp_audio_seconds_total") == 3 * 60 + 2 * 61
 
 
@@ -384,7 +475,7 @@ def test_a_server_that_stops_tells_those_who_wait():
     assert first == SAID and [one.status_code for one in rest] == [503, 503]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # streams
 
 
@@ -428,7 +519,11 @@ def test_a_long_stream_keeps_little_and_loses_nothing(client, monkeypatch):
         return [numbered(clip[::10], len(clip) / 100) for clip in clips]
 
     def numbered(some, seconds):
-        return Transcript(" ".join(map(str, some)), [Word(str(n), 0.1 * i, 0.1 * i + 0.05, 1.0) for i, n in enumerate(some)], seconds)
+        return Transcript(
+            " ".join(map(str, some)),
+            [Word(str(n), 0.1 * i, 0.1 * i + 0.05, 1.0) for i, n in enumerate(some)],
+            seconds,
+        )
 
     here = client(transcribe, rate=100)
     monkeypatch.setattr(stream, "RATES", (10, 1000))
@@ -445,12 +540,23 @@ def test_a_long_stream_keeps_little_and_loses_nothing(client, monkeypatch):
     assert np.diff(said).max() <= 20
 
 
-@pytest.mark.parametrize(("first", "then", "words"), [
-    ("no", None, "rate"), ("{}", None, "rate"), ("[]", None, "rate"), ('{"rate": 3}', None, "4000"), (b"\0\0", None, "rate"),
-    ('{"rate": 1e999}', None, "rate"), ("[" * 100_000, None, "rate"), ('{"rate": 16000}', "[" * 100_000, '{"end": true}'),
-    ('{"rate": 16000}', b"\0", "odd"), ('{"rate": 16000}', "what", '{"end": true}'), ('{"rate": 16000}', "[1]", '{"end": true}'),
-    ('{"rate": 16000}', '"bend"', '{"end": true}'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("first", "then", "words"),
+    [
+        ("no", None, "rate"),
+        ("{}", None, "rate"),
+        ("[]", None, "rate"),
+        ('{"rate": 3}', None, "4000"),
+        (b"\0\0", None, "rate"),
+        ('{"rate": 1e999}', None, "rate"),
+        ("[" * 100_000, None, "rate"),
+        ('{"rate": 16000}', "[" * 100_000, '{"end": true}'),
+        ('{"rate": 16000}', b"\0", "odd"),
+        ('{"rate": 16000}', "what", '{"end": true}'),
+        ('{"rate": 16000}', "[1]", '{"end": true}'),
+        ('{"rate": 16000}', '"bend"', '{"end": true}'),
+    ],
+)
 def test_a_stream_of_something_else(client, first, then, words):
     here = client()
     with here.websocket_connect("/v1/stream") as socket:
@@ -485,7 +591,9 @@ def test_the_limits_of_streams(client):
         wait_until(lambda: here.service.streams == 2)
         with here.websocket_connect("/v1/stream") as third:
             third.send_json({"rate": 16000, "token": "sesame"})
-            assert "2 sessions" in third.receive_json()["error"]["message"] and third.receive()["code"] == 1013
+            assert (
+                "2 sessions" in third.receive_json()["error"]["message"] and third.receive()["code"] == 1013
+            )
     wait_until(lambda: here.service.streams == 0)
 
 
@@ -530,9 +638,17 @@ def test_a_session_is_not_held_by_saying_nothing(client, monkeypatch):
 
 def test_pages_of_other_sites_are_not_served(client):
     here, audio = client(), encoded(recording(1))
-    foreign = [{"Origin": "http://elsewhere"}, {"Origin": "null"}, {"Origin": "http://[::1"}, {"Sec-Fetch-Site": "cross-site"}]
+    foreign = [
+        {"Origin": "http://elsewhere"},
+        {"Origin": "null"},
+        {"Origin": "http://[::1"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ]
     for headers in foreign:
-        with pytest.raises(WebSocketDenialResponse) as told, here.websocket_connect("/v1/stream", headers=headers):
+        with (
+            pytest.raises(WebSocketDenialResponse) as told,
+            here.websocket_connect("/v1/stream", headers=headers),
+        ):
             pass
         refused(told.value, 403, "another site")
         refused(here.post("/predict", files={"file": audio}, headers=headers), 403, "another site")
@@ -548,33 +664,49 @@ def test_another_name_that_leads_to_this_machine(client):
     here = client(local=True)
     for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", ""):
         refused(here.get("/healthz", headers={"Host": host}), 421, "localhost")
-        with pytest.raises(WebSocketDenialResponse), here.websocket_connect("/v1/stream", headers={"Host": host}):
+        with (
+            pytest.raises(WebSocketDenialResponse),
+            here.websocket_connect("/v1/stream", headers={"Host": host}),
+        ):
             pass
     for host in ("127.0.0.1", "127.0.0.1:8000", "localhost:80", "LocalHost", "[::1]", "[::1]:8000"):
         assert here.get("/healthz", headers={"Host": host}).status_code == 200
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the rest
 
 
 def test_health_models_and_metrics(client):
     here = client()
-    assert here.get("/healthz").json() == {"status": "ok", "model": "mine", "token": False, "limits": {"megabytes": 1.0, "seconds": 60}}
+    assert here.get("/healthz").json() == {
+        "status": "ok",
+        "model": "mine",
+        "token": False,
+        "limits": {"megabytes": 1.0, "seconds": 60},
+    }
     assert here.get("/v1/models").json()["data"][0]["id"] == "mine"
-    assert here.get("/v1/models/mine").json()["id"] == "mine" and refused(here.get("/v1/models/o/ther"), 404, "o/ther")
+    assert here.get("/v1/models/mine").json()["id"] == "mine" and refused(
+        here.get("/v1/models/o/ther"), 404, "o/ther"
+    )
     post(here, encoded(recording(2)))
     post(here, b"x")
     post(here, b"0" * (2**20 + 2**17), "/predict")
     here.get("/nowhere/else")
     here.get("/")
-    counted = {(s.name, *sorted(s.labels.values())): s.value
-               for family in text_string_to_metric_families(here.get("/metrics").text) for s in family.samples}
+    counted = {
+        (s.name, *sorted(s.labels.values())): s.value
+        for family in text_string_to_metric_families(here.get("/metrics").text)
+        for s in family.samples
+    }
     assert counted["asr_exp_requests_total", "/v1/audio/transcriptions", "200"] == 1
     assert counted["asr_exp_requests_total", "/v1/audio/transcriptions", "400"] == 1
-    assert counted["asr_exp_requests_total", "/predict", "413"] == 1  # refused before it is known where it leads
+    # refused before it is known where it leads
+    assert counted["asr_exp_requests_total", "/predict", "413"] == 1
     assert counted["asr_exp_requests_total", "404", "other"] == 1  # one name for all that is not there
-    assert counted["asr_exp_requests_total", "/", "200"] == 1 and counted["asr_exp_clients_vanished_total",] == 0
+    assert (
+        counted["asr_exp_requests_total", "/", "200"] == 1 and counted["asr_exp_clients_vanished_total",] == 0
+    )
     assert counted["asr_exp_audio_seconds_total",] == 2 and counted["asr_exp_waiting_seconds",] == 0
     assert here.head("/").status_code == here.head("/healthz").status_code == 200
 
@@ -582,7 +714,10 @@ def test_health_models_and_metrics(client):
 def test_the_page_needs_no_other_address(client):
     here = client()
     page = here.get("/")
-    assert page.headers["content-type"].startswith("text/html") and "default-src 'none'" in page.headers["content-security-policy"]
+    assert (
+        page.headers["content-type"].startswith("text/html")
+        and "default-src 'none'" in page.headers["content-security-policy"]
+    )
     named = set(re.findall(r'(?:src|href)="([^"]+)"', page.text))
     assert {"page/page.js", "page/page.css"} <= named
     for path in [*named, *(f"page/{file.name}" for file in PAGE.iterdir())]:
@@ -606,5 +741,7 @@ def test_an_address_that_is_taken():
 def test_the_page_is_packed():
     import tomllib
 
-    data = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    data = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "package-data"
+    ]
     assert data["asr_exp.commands.serve"] == ["page/*"]

@@ -28,7 +28,7 @@ def somewhere(tmp_path, monkeypatch):
     return tmp_path
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # what has become of a cell
 
 
@@ -36,20 +36,43 @@ def test_a_table_of_experiments_has_all_its_rows(capsys, somewhere):
     write_experiments(somewhere / "conf")
     write_run([*BASE, "seed=0"], 0.22, [0.21, 0.23])
     out, rows = table(capsys, "experiment=hf-mini", ROOT, "seed=0")
-    assert [r["row"] for r in rows] == ["base", "distil", "large", "sew"] and [r["status"] for r in rows] == ["finished"] + 3 * ["missing"]
+    assert [r["row"] for r in rows] == ["base", "distil", "large", "sew"] and [r["status"] for r in rows] == [
+        "finished"
+    ] + 3 * ["missing"]
     one = row(rows, "base")
     assert (float(one["ours"]), float(one["ci95_low"]), float(one["ci95_high"])) == (0.22, 0.21, 0.23)
-    assert (one["published"], one["published_hardware"], one["published_time"]) == ("0.2151", "1 TITAN RTX", "32 min")
+    assert (one["published"], one["published_hardware"], one["published_time"]) == (
+        "0.2151",
+        "1 TITAN RTX",
+        "32 min",
+    )
     assert (one["hardware"], one["seconds"], one["coverage"]) == ("2 x NVIDIA H200", "1900.0", "1.0")
     assert float(one["difference"]) == pytest.approx(0.0049) and one["verdict"] == "as published"
-    assert one["command"] == f"python -m asr_exp experiment=hf-mini/base {ROOT} seed=0" in out.replace(" \\\n    ", " ")
-    assert "22.00 [21.00, 23.00]" in out and "+0.49" in out and "31.7 min" in out and "inferred: schedule.warmup_steps" in out
+    assert (
+        one["command"]
+        == f"python -m asr_exp experiment=hf-mini/base {ROOT} seed=0"
+        in out.replace(" \\\n    ", " ")
+    )
+    assert (
+        "22.00 [21.00, 23.00]" in out
+        and "+0.49" in out
+        and "31.7 min" in out
+        and "inferred: schedule.warmup_steps" in out
+    )
     assert one["protocol_hash"] in out
 
 
 def test_cells_have_the_signatures_of_their_runs(capsys):
-    table(capsys, "experiment=hf-mini", ROOT, "seed=0,1", "optimizer.lr=1e-4,0.001", "trainer.patience=null,3", "text=hf_compat,standard",
-          "rows=[experiment,optimizer.lr,trainer.patience,text]")
+    table(
+        capsys,
+        "experiment=hf-mini",
+        ROOT,
+        "seed=0,1",
+        "optimizer.lr=1e-4,0.001",
+        "trainer.patience=null,3",
+        "text=hf_compat,standard",
+        "rows=[experiment,optimizer.lr,trainer.patience,text]",
+    )
     cells = list(csv.DictReader(io.StringIO(Path("outputs/tables/hf-mini/cells.csv").read_text())))
     assert len(cells) == 2 * 2**4 == len({cell["signature"] for cell in cells})
     for cell in cells[::9]:
@@ -64,7 +87,11 @@ def test_failed_and_stopped_cells_say_why(capsys):
     assert "seed 0 failed (OutOfMemoryError: CUDA out of | memory <b>)" in rows[0]["notes"]
     assert "seed 1 stopped (at step 300)" in rows[0]["notes"] and "seed 3 missing" in rows[0]["notes"]
     assert (rows[0]["runs"], rows[0]["runs_asked"], rows[0]["ours"]) == ("1", "4", "0.21")
-    assert "1 of 4" in out and "\\| memory &lt;b>" in out and "<b>" not in Path("outputs/tables/hf-mini-base/table.html").read_text()
+    assert (
+        "1 of 4" in out
+        and "\\| memory &lt;b>" in out
+        and "<b>" not in Path("outputs/tables/hf-mini-base/table.html").read_text()
+    )
 
 
 def hold(path, held, leave):
@@ -108,16 +135,24 @@ def test_a_run_without_a_word(capsys):
     assert rows[0]["status"] == "stale" and "cannot be read" in rows[0]["notes"]
 
 
-@pytest.mark.parametrize(("spoil", "words"), [
-    (lambda f: edit(f, signature="0123456789"), "signature 0123456789"),
-    (lambda f: edit(f, versions={"asr_exp": "7.2.0"}), "made by asr_exp 7.2.0"),
-    (lambda f: (f / "config.yaml").write_text((f / "config.yaml").read_text().replace("seed: 0", "seed: 5")), "config.yaml has the"),
-    (lambda f: (f / "config.yaml").unlink(), "config.yaml is gone"),
-    (lambda f: (f / "config.yaml").write_text("gone: 3\n"), "does not fit this version"),
-    (lambda f: edit(f, splits={"test": {"wer": None, "per": 0.3}}), "no WER of the test split"),
-    (lambda f: edit(f, protocol={}), "by which protocol"),
-    (lambda f: f.rename(f.with_name("aaaaaaaaaa")), "aaaaaaaaaa asked for the same"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda f: edit(f, signature="0123456789"), "signature 0123456789"),
+        (lambda f: edit(f, versions={"asr_exp": "7.2.0"}), "made by asr_exp 7.2.0"),
+        (
+            lambda f: (f / "config.yaml").write_text(
+                (f / "config.yaml").read_text().replace("seed: 0", "seed: 5")
+            ),
+            "config.yaml has the",
+        ),
+        (lambda f: (f / "config.yaml").unlink(), "config.yaml is gone"),
+        (lambda f: (f / "config.yaml").write_text("gone: 3\n"), "does not fit this version"),
+        (lambda f: edit(f, splits={"test": {"wer": None, "per": 0.3}}), "no WER of the test split"),
+        (lambda f: edit(f, protocol={}), "by which protocol"),
+        (lambda f: f.rename(f.with_name("aaaaaaaaaa")), "aaaaaaaaaa asked for the same"),
+    ],
+)
 def test_a_stale_cell_says_what_does_not_fit(capsys, spoil, words):
     spoil(write_run([*BASE, "seed=0"]))
     _, rows = table(capsys, "experiment=hf-mini/base", ROOT, "seed=0")
@@ -128,12 +163,17 @@ def test_a_rehearsal_is_none_of_the_runs_scores(capsys):
     edit(write_run([*BASE, "seed=0"], 0.2151), rehearsal=True)
     write_run([*BASE, "seed=1"], 0.2151)
     _, rows = table(capsys, "experiment=hf-mini/base", ROOT, "seed=0")
-    assert (rows[0]["status"], rows[0]["ours"], rows[0]["verdict"], rows[0]["difference"]) == ("rehearsal", "", "", "")
+    assert (rows[0]["status"], rows[0]["ours"], rows[0]["verdict"], rows[0]["difference"]) == (
+        "rehearsal",
+        "",
+        "",
+        "",
+    )
     _, rows = table(capsys, "experiment=hf-mini/base", ROOT, "seed=0,1")
     assert (rows[0]["runs"], rows[0]["notes"]) == ("1", "seed 0 rehearsal")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # protocols
 
 
@@ -147,22 +187,33 @@ def test_scores_of_other_protocols_stand_apart(capsys):
     assert len({r["protocol_hash"] for r in rows if r["protocol"]}) == 3
     assert "seed 1 is under protocol B, and not in this mean" in row(rows, "base", protocol="A")["notes"]
     assert out.count("Not to be compared with A: it differs in") == 2
-    assert [[line[0] for line in lines[1:] if line[2].endswith("]")] for lines in grids(out)[:3]] == [["base"], ["base"], ["sew"]]
+    assert [[line[0] for line in lines[1:] if line[2].endswith("]")] for lines in grids(out)[:3]] == [
+        ["base"],
+        ["base"],
+        ["sew"],
+    ]
 
 
 def test_a_protocol_whose_hash_was_edited_equals_no_other(capsys):
     write_run([*BASE, "seed=0"], 0.20)
     folder = write_run(["experiment=hf-mini/sew", ROOT, "seed=0"], 0.30)
-    edit(folder, protocol=json.loads((folder / "result.json").read_text())["protocol"] | {"hash": "feedfeedfeed"})
+    edit(
+        folder,
+        protocol=json.loads((folder / "result.json").read_text())["protocol"] | {"hash": "feedfeedfeed"},
+    )
     out, rows = table(capsys, "experiment=hf-mini", ROOT, "seed=0")
-    assert row(rows, "base")["protocol"] != row(rows, "sew")["protocol"] and "differs in its hash alone" in out
+    assert (
+        row(rows, "base")["protocol"] != row(rows, "sew")["protocol"] and "differs in its hash alone" in out
+    )
 
 
 @pytest.mark.parametrize(("inventory", "split", "verdict", "words"), [
     ("espeak", "test", "not comparable", "its inventory is cpc, ours espeak"),
     ("cpc", "CPC test", "as published", None), ("cpc", "test", "cannot tell", "published on CPC test"),
 ])  # fmt: skip
-def test_phones_of_another_inventory_are_not_set_against_published_ones(capsys, inventory, split, verdict, words):
+def test_phones_of_another_inventory_are_not_set_against_published_ones(
+    capsys, inventory, split, verdict, words
+):
     row_, places = "experiment=hf-common-voice-phones/it", "dataset.root=/corpora/cv"
     of_protocol = {"inventory": inventory, "split": [split], "metric": "per"}
     folder = write_run([row_, places], of_protocol=of_protocol)
@@ -170,12 +221,14 @@ def test_phones_of_another_inventory_are_not_set_against_published_ones(capsys, 
     edit(folder, splits={"test": scores | {"per": 0.077, "wer": None}})
     out, rows = table(capsys, row_, places)
     assert (rows[0]["published"], rows[0]["ours"], rows[0]["verdict"]) == ("0.077", "0.077", verdict)
-    assert (rows[0]["difference"] == "") == (verdict == "not comparable") and (words is None or words in rows[0]["notes"])
+    assert (rows[0]["difference"] == "") == (verdict == "not comparable") and (
+        words is None or words in rows[0]["notes"]
+    )
     assert ("measured by another protocol" in out) == (verdict == "not comparable")
     assert "Tolerance" in out or verdict == "not comparable"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # grids
 
 
@@ -191,13 +244,33 @@ def test_a_grid_parts_a_column_by_protocol(capsys):
     header, *body = grids(out)[0]
     assert header == ["model", "timit (A)", "librispeech-100h (B)", "librispeech-100h (C)"]
     shown = [[cell.split(" [")[0] for cell in line] for line in body]
-    assert shown == [["tiny", "50.00", "25.00", ""], ["distilhubert", "40.00", "", "20.00"], ["hubert-base", "missing", "missing", ""]]
+    assert shown == [
+        ["tiny", "50.00", "25.00", ""],
+        ["distilhubert", "40.00", "", "20.00"],
+        ["hubert-base", "missing", "missing", ""],
+    ]
     said = " ".join(out.split())
-    assert "Not to be compared with B: it differs in utterances." in said and row(rows, "tiny", "timit")["protocol"] == "A"
-    assert "No published score belongs to these runs." in said and "experiment=hf-timit/distilhubert (67.76 on test)" in said
+    assert (
+        "Not to be compared with B: it differs in utterances." in said
+        and row(rows, "tiny", "timit")["protocol"] == "A"
+    )
+    assert (
+        "No published score belongs to these runs." in said
+        and "experiment=hf-timit/distilhubert (67.76 on test)" in said
+    )
     # Turned around, the rows carry the corpora.
-    out, _ = table(capsys, *[a.replace("rows=model", "rows=dataset").replace("columns=dataset", "columns=model") for a in arguments])
-    assert [line[0] for line in grids(out)[0][1:]] == ["timit (A)", "librispeech-100h (B)", "librispeech-100h (C)"]
+    out, _ = table(
+        capsys,
+        *[
+            a.replace("rows=model", "rows=dataset").replace("columns=dataset", "columns=model")
+            for a in arguments
+        ],
+    )
+    assert [line[0] for line in grids(out)[0][1:]] == [
+        "timit (A)",
+        "librispeech-100h (B)",
+        "librispeech-100h (C)",
+    ]
 
 
 def test_a_grid_of_experiments_shows_what_is_published(capsys):
@@ -213,15 +286,24 @@ def test_a_grid_of_experiments_shows_what_is_published(capsys):
     assert "published 21.51" in Path("outputs/tables/hf-mini/table.html").read_text()
     # Two experiments of one place are told apart, not averaged.
     _, rows = table(capsys, *grid[:3], "experiment=hf-mini/base,hf-timit/wav2vec2-base", ROOT)
-    assert [r["row"] for r in rows] == ["wav2vec2-base, hf-mini/base", "wav2vec2-base, hf-timit/wav2vec2-base"]
+    assert [r["row"] for r in rows] == [
+        "wav2vec2-base, hf-mini/base",
+        "wav2vec2-base, hf-timit/wav2vec2-base",
+    ]
 
 
 def test_runs_are_averaged_over_what_is_asked(capsys):
     for seed in (0, 1):
         for split_seed in (3, 4):
-            write_run([f"seed={seed}", f"dataset.split_seed={split_seed}"], 0.2 + seed / 10 + split_seed / 100)
+            write_run(
+                [f"seed={seed}", f"dataset.split_seed={split_seed}"], 0.2 + seed / 10 + split_seed / 100
+            )
     several = ["seed=0,1", "dataset.split_seed=3,4"]
-    means = {"mean_over=[seed,dataset.split_seed]": [0.285], "mean_over=dataset.split_seed": [0.235, 0.335], "mean_over=seed": [0.28, 0.29]}
+    means = {
+        "mean_over=[seed,dataset.split_seed]": [0.285],
+        "mean_over=dataset.split_seed": [0.235, 0.335],
+        "mean_over=seed": [0.28, 0.29],
+    }
     for mean_over, expected in (means | {"mean_over=null": [0.23, 0.24, 0.33, 0.34]}).items():
         _, rows = table(capsys, *several, mean_over)
         assert [float(r["ours"]) for r in rows] == pytest.approx(expected), mean_over
@@ -237,7 +319,7 @@ def test_keys_that_are_neither_row_nor_column_nor_mean_make_rows(capsys):
     assert [r["row"] for r in rows] == ["demo/tiny"]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # what is asked
 
 
@@ -259,34 +341,65 @@ def test_a_row_that_cannot_be_does_not_take_the_others_with_it(capsys, somewhere
     write_run([*BASE, "seed=0"])
     (somewhere / "conf/experiment/hf-mini/sew.yaml").write_text("# @package _global_\ntrainer: {lrr: 3}\n")
     _, rows = table(capsys, "experiment=hf-mini", ROOT, "seed=-1,0")
-    assert row(rows, "base")["status"] == "finished" and "seed -1 failed (seed=-1 is too small" in row(rows, "base")["notes"]
-    assert row(rows, "sew")["status"] == "failed" and "sew.yaml: trainer.lrr is not a key" in row(rows, "sew")["notes"]
+    assert (
+        row(rows, "base")["status"] == "finished"
+        and "seed -1 failed (seed=-1 is too small" in row(rows, "base")["notes"]
+    )
+    assert (
+        row(rows, "sew")["status"] == "failed"
+        and "sew.yaml: trainer.lrr is not a key" in row(rows, "sew")["notes"]
+    )
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["experiment=hf-mni"], ["hf-mni"]),
-    (["rows=modle", "model=tiny,hf"], ["rows=modle", "'model'"]),
-    (["rows=model", "columns=model", "model=tiny,hf"], ["model cannot be in two"]), (["mean_over=optimizer.lr"], ["optimizer.lr=a,b"]),
-    (["check=true"], ["into="]), (["cells=nowhere.csv"], ["nowhere.csv"]), (["into=nowhere.md"], ["nowhere.md"]),
-    (["trainer.lrr=1,2"], ["trainer.lrr is not a key"]), (["split=dev"], ["split=dev"]), (["table.nme=x"], ["table.nme", "'table.name'"]),
-    (["optimizer.lr=interval(1,2)"], ["list of values"]), (["hydra.sweeper.params.seed=1,2"], ["-m seed=0,1"]),
-    (["trainer.max_steps=-3,-2"], ["trainer.max_steps=-3", "at least 0"]), (["keep=a", "cells=b"], ["keep=a"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["experiment=hf-mni"], ["hf-mni"]),
+        (["rows=modle", "model=tiny,hf"], ["rows=modle", "'model'"]),
+        (["rows=model", "columns=model", "model=tiny,hf"], ["model cannot be in two"]),
+        (["mean_over=optimizer.lr"], ["optimizer.lr=a,b"]),
+        (["check=true"], ["into="]),
+        (["cells=nowhere.csv"], ["nowhere.csv"]),
+        (["into=nowhere.md"], ["nowhere.md"]),
+        (["trainer.lrr=1,2"], ["trainer.lrr is not a key"]),
+        (["split=dev"], ["split=dev"]),
+        (["table.nme=x"], ["table.nme", "'table.name'"]),
+        (["optimizer.lr=interval(1,2)"], ["list of values"]),
+        (["hydra.sweeper.params.seed=1,2"], ["-m seed=0,1"]),
+        (["trainer.max_steps=-3,-2"], ["trainer.max_steps=-3", "at least 0"]),
+        (["keep=a", "cells=b"], ["keep=a"]),
+    ],
+)
 def test_what_cannot_be_a_table(capsys, arguments, words):
     assert main(["table", *arguments]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("error: ") and [word for word in words if word not in err] == [] and not Path("outputs").exists()
+    assert (
+        err.startswith("error: ")
+        and [word for word in words if word not in err] == []
+        and not Path("outputs").exists()
+    )
 
 
 def test_a_recipe_knows_no_places_and_no_defaults():
     plain = ["experiment=hf-mini/base", "seed=1"]
-    assert recipe(compose([*plain, ROOT])) == recipe(compose(plain)) == recipe(compose([*plain, "output_root=x", "dataset.source=local"]))
+    assert (
+        recipe(compose([*plain, ROOT]))
+        == recipe(compose(plain))
+        == recipe(compose([*plain, "output_root=x", "dataset.source=local"]))
+    )
     others = ["optimizer.lr=0.5", "seed=2", "model.padding=hf_compat", "dataset.test=[core-test]"]
     assert len({recipe(compose([*plain, *([] if one.startswith("seed") else [one])])) for one in others}) == 4
 
 
 def test_it_is_quick_and_loads_no_torch(somewhere):
     write_run([*BASE, "seed=0"])
-    code = "import sys; from asr_exp.cli.main import main; main(sys.argv[1:]); print({'torch', 'transformers'} & {*sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code, "table", "experiment=hf-mini", ROOT, "seed=0,1,2"], capture_output=True, text=True)
+    code = (
+        "import sys; from asr_exp.cli.main import main; main(sys.argv[1:]); print({'torch', 'transformers'} &"
+        " {*sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "table", "experiment=hf-mini", ROOT, "seed=0,1,2"],
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.splitlines()[-1] == "set()", done.stderr

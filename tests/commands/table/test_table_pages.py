@@ -31,7 +31,9 @@ class Page(HTMLParser):
         self.fetched = []
 
     def handle_starttag(self, tag, attrs):
-        self.fetched += [value for name, value in attrs if name in ("src", "href", "data", "action")] + [tag] * (tag in ("script", "link"))
+        self.fetched += [value for name, value in attrs if name in ("src", "href", "data", "action")] + [
+            tag
+        ] * (tag in ("script", "link"))
         if tag not in ("meta", "br"):
             self.open.append(tag)
 
@@ -45,10 +47,14 @@ class Page(HTMLParser):
         self.texts.append(data)
 
 
-@pytest.mark.parametrize("layout", [[], ["rows=experiment", "columns=text", "text=hf_compat,standard"], ["columns=dataset"]])
+@pytest.mark.parametrize(
+    "layout", [[], ["rows=experiment", "columns=text", "text=hf_compat,standard"], ["columns=dataset"]]
+)
 def test_the_page_is_whole_and_alone(capsys, somewhere, layout):
     path = somewhere / "conf/experiment/hf-mini/sew.yaml"
-    path.write_text(path.read_text().replace("https://example.org/models", "'<script>alert(1)</script> & \"so\"'"))
+    path.write_text(
+        path.read_text().replace("https://example.org/models", "'<script>alert(1)</script> & \"so\"'")
+    )
     write_run([*BASE, "seed=0"], 0.2)
     write_run(["experiment=hf-mini/sew", ROOT, "seed=0"], status="failed", reason="</td><script>")
     table(capsys, "experiment=hf-mini", ROOT, "seed=0", *layout)
@@ -59,12 +65,21 @@ def test_the_page_is_whole_and_alone(capsys, somewhere, layout):
     assert page.open == [] and page.fetched == [] and "url(" not in text and "@import" not in text
     assert "http" not in text and "example.org/models" in text and "prefers-color-scheme: dark" in text
     said = " ".join(page.texts)
-    assert "hf-mini" in said and "20.00" in said and "21.51" in said and "</td><script>" in said and "<script>alert(1)</script>" in said
+    assert (
+        "hf-mini" in said
+        and "20.00" in said
+        and "21.51" in said
+        and "</td><script>" in said
+        and "<script>alert(1)</script>" in said
+    )
 
 
 def test_what_is_written_fits_a_terminal_and_its_commands_a_shell(capsys):
     words = ["optimizer.lr=0.001,0.002", "tracking.tags=[first,second]"]
-    words += [f"{key}=false" for key in ("trainer.gradient_checkpointing", "trainer.shortest_first", "model.freeze_front_end")]
+    words += [
+        f"{key}=false"
+        for key in ("trainer.gradient_checkpointing", "trainer.shortest_first", "model.freeze_front_end")
+    ]
     out, rows = table(capsys, *words, "seed=0", "name=rates")
     (block,) = re.findall(r"```bash\n(.*?)```", out, flags=re.DOTALL)
     assert max(map(len, out.splitlines())) <= 80
@@ -79,11 +94,14 @@ def test_csv_reads_back(capsys):
     assert float(cells[0]["value"]) == 1 / 3 and json.loads(cells[0]["protocol"])["dataset"] == "timit"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # tables that are kept
 
 
-PAGE = "# Mine\n\n<!-- asr_exp table hf-mini -->\n<!-- end -->\n\nafter\n<!-- asr_exp table other -->\nleft alone\n<!-- end -->\n"
+PAGE = (
+    "# Mine\n\n<!-- asr_exp table hf-mini -->\n<!-- end -->\n\nafter\n<!-- asr_exp table other -->\nleft"
+    " alone\n<!-- end -->\n"
+)
 AGAIN = ["table", "experiment=hf-mini", "seed=0,1", "cells=sweeps/tables/hf-mini.csv", "into=README.md"]
 
 
@@ -103,9 +121,12 @@ def page(somewhere, capsys):
 
 def test_a_block_of_a_page_is_written_and_checked(capsys, page):
     text = page.read_text()
-    assert text.startswith("# Mine\n\n<!-- asr_exp table hf-mini -->\n") and text.endswith(PAGE[PAGE.index("<!-- end -->") :])
+    assert text.startswith("# Mine\n\n<!-- asr_exp table hf-mini -->\n") and text.endswith(
+        PAGE[PAGE.index("<!-- end -->") :]
+    )
     assert "20.50" in text and "dataset.root=FOLDER" in text and "/corpora" not in text
-    assert f"`{' '.join(['python -m asr_exp', *AGAIN])}`" in text  # what the block says of itself is what makes it
+    # what the block says of itself is what makes it
+    assert f"`{' '.join(['python -m asr_exp', *AGAIN])}`" in text
     assert main([*AGAIN, "check=true"]) == 0 and main(AGAIN) == 0 and page.read_text() == text
     page.write_text(text.replace("20.50", "19.50"))
     capsys.readouterr()
@@ -121,16 +142,29 @@ def test_kept_cells_of_another_recipe_are_stale(capsys, somewhere, page):
     path = somewhere / "conf/experiment/hf-mini/base.yaml"
     path.write_text(path.read_text() + "optimizer: {lr: 0.5}\n")
     _, rows = table(capsys, "experiment=hf-mini", "seed=0,9", "cells=sweeps/tables/hf-mini.csv")
-    assert "seed 0 stale (its recipe is not that of hf-mini.csv" in row(rows, "base")["notes"] and row(rows, "base")["ours"] == ""
+    assert (
+        "seed 0 stale (its recipe is not that of hf-mini.csv" in row(rows, "base")["notes"]
+        and row(rows, "base")["ours"] == ""
+    )
     assert "seed 9 missing (not in hf-mini.csv)" in row(rows, "base")["notes"]
 
 
-@pytest.mark.parametrize("text", ["", "<!-- asr_exp table hf-mini -->\nno end", PAGE + PAGE,
-                                  "<!-- asr_exp table hf-mini -->\n<!-- asr_exp table b -->\n<!-- end -->"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<!-- asr_exp table hf-mini -->\nno end",
+        PAGE + PAGE,
+        "<!-- asr_exp table hf-mini -->\n<!-- asr_exp table b -->\n<!-- end -->",
+    ],
+)
 def test_a_page_without_one_block(capsys, somewhere, text):
     (somewhere / "page.md").write_text(text)
     assert main(["table", "experiment=hf-mini", "into=page.md"]) == 2
-    assert "<!-- asr_exp table hf-mini -->" in capsys.readouterr().err and (somewhere / "page.md").read_text() == text
+    assert (
+        "<!-- asr_exp table hf-mini -->" in capsys.readouterr().err
+        and (somewhere / "page.md").read_text() == text
+    )
 
 
 BLOCK = re.compile(r"^<!-- asr_exp table (\S+) -->\n(.*?)^<!-- end -->", flags=re.DOTALL | re.MULTILINE)
@@ -140,13 +174,28 @@ def disagreements(root: Path) -> list[str]:
     """Where the tables in README.md are not what sweeps/tables/*.csv say. To be called in `root`."""
     found, used = [], set()
     for name, block in BLOCK.findall((root / "README.md").read_text()):
-        commands = [shlex.split(words) for words in re.findall(r"^Made by `python -m asr_exp (.*)`\.$", block, flags=re.MULTILINE)]
-        kept = [word.removeprefix("cells=") for words in commands for word in words if word.startswith("cells=")]
+        commands = [
+            shlex.split(words)
+            for words in re.findall(r"^Made by `python -m asr_exp (.*)`\.$", block, flags=re.MULTILINE)
+        ]
+        kept = [
+            word.removeprefix("cells=") for words in commands for word in words if word.startswith("cells=")
+        ]
         used |= {Path(path).name for path in kept}
-        if block.strip() and not (len(commands) == len(kept) == 1 and Path(kept[0]).parent == Path("sweeps/tables")):
+        if block.strip() and not (
+            len(commands) == len(kept) == 1 and Path(kept[0]).parent == Path("sweeps/tables")
+        ):
             found.append(f"{name} is not made from sweeps/tables")
-        found += [f"{name} is not what {kept[0]} says" for words in commands if kept and main([*words, "check=true"]) != 0]
-    return found + [f"no table is made of {path.name}" for path in (root / "sweeps/tables").glob("*.csv") if path.name not in used]
+        found += [
+            f"{name} is not what {kept[0]} says"
+            for words in commands
+            if kept and main([*words, "check=true"]) != 0
+        ]
+    return found + [
+        f"no table is made of {path.name}"
+        for path in (root / "sweeps/tables").glob("*.csv")
+        if path.name not in used
+    ]
 
 
 def test_our_own_tables_are_what_their_data_say(monkeypatch):
@@ -166,4 +215,7 @@ def test_tables_that_disagree_with_their_data_are_found(somewhere, page):
     kept.write_text(kept.read_text().replace(",0.2,", ",0.1,"))
     assert disagreements(somewhere) == ["hf-mini is not what sweeps/tables/hf-mini.csv says"]
     page.write_text(text.replace("Made by", "Typed by"))
-    assert disagreements(somewhere) == ["hf-mini is not made from sweeps/tables", "no table is made of hf-mini.csv"]
+    assert disagreements(somewhere) == [
+        "hf-mini is not made from sweeps/tables",
+        "no table is made of hf-mini.csv",
+    ]

@@ -12,33 +12,51 @@ def score(value, ci95=None, degrees=None, coverage=1.0, split=("test",)):
 
 
 def test_the_mean_of_seeds_and_its_interval():
-    # By hand: the variance of the mean over seeds is ((1/75)^2 + (1/300)^2 + (1/60)^2) / 2 / 3 = 7.7778e-5, with 2 degrees of freedom;
-    # that over 3 speakers is made the same, with 2, where Student's 97.5 % quantile is 4.30265. Together they have 4, where it is 2.77645.
+    # By hand: the variance of the mean over seeds is ((1/75)^2 + (1/300)^2 + (1/60)^2) / 2 / 3 = 7.7778e-5,
+    # with 2 degrees of freedom; that over 3 speakers is made the same, with 2, where Student's 97.5 %
+    # quantile is 4.30265. Together they have 4, where it is 2.77645.
     variance = 7.7777777e-5
     half = 4.30265 * math.sqrt(variance)
     reach = 2.77645 * math.sqrt(2 * variance)
-    assert interval([score(rate, (rate - half, rate + half), 2) for rate in (0.20, 0.21, 0.23)]) == pytest.approx(
-        (0.64 / 3 - reach, 0.64 / 3 + reach), rel=1e-4)  # fmt: skip
+    assert interval(
+        [score(rate, (rate - half, rate + half), 2) for rate in (0.20, 0.21, 0.23)]
+    ) == pytest.approx((0.64 / 3 - reach, 0.64 / 3 + reach), rel=1e-4)
 
 
 def test_intervals_of_what_there_is():
-    assert interval([]) is None and interval([score(0.2)]) is None and interval([score(0.2, (0.1, 0.4))]) == (0.1, 0.4)
+    assert (
+        interval([]) is None
+        and interval([score(0.2)]) is None
+        and interval([score(0.2, (0.1, 0.4))]) == (0.1, 0.4)
+    )
     low, high = interval([score(0.20), score(0.22)])  # of seeds alone: 0.01 * t(1) = 0.01 * 12.706
     assert (high - low) / 2 == pytest.approx(0.12706, rel=1e-3)
     low, high = interval([score(0.2, (0.19, 0.21), 999)] * 2)  # the same to the last digit: speakers alone
     assert (low, high) == pytest.approx((0.19, 0.21))
-    low, high = interval([score(0.02, (0.0, 0.2), 3)] * 2 + [score(0.02)])  # cut off at 0, and with a run that has none
+    # cut off at 0, and with a run that has none
+    low, high = interval([score(0.02, (0.0, 0.2), 3)] * 2 + [score(0.02)])
     assert (low, high) == pytest.approx((0.0, 0.2))
     assert interval([score(0.2), score(0.2)]) is None
 
 
-@pytest.mark.parametrize(("ours", "within", "word"), [
-    (0.200, (0.19, 0.21), "as published"), (0.210, (0.205, 0.215), "as published"), (0.190, (0.185, 0.195), "as published"),
-    (0.2101, (0.2051, 0.2151), "worse"), (0.1899, (0.185, 0.195), "better"),
-    (0.215, (0.199, 0.231), "cannot tell"), (0.215, (0.200, 0.230), "cannot tell"), (0.185, (0.169, 0.201), "cannot tell"),
-    (0.200, (0.17, 0.23), "cannot tell"), (0.200, (0.18, 0.22), "as published"), (0.1, (0.05, 0.15), "cannot tell"),
-    (0.205, None, "as published"), (0.25, None, "cannot tell"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("ours", "within", "word"),
+    [
+        (0.200, (0.19, 0.21), "as published"),
+        (0.210, (0.205, 0.215), "as published"),
+        (0.190, (0.185, 0.195), "as published"),
+        (0.2101, (0.2051, 0.2151), "worse"),
+        (0.1899, (0.185, 0.195), "better"),
+        (0.215, (0.199, 0.231), "cannot tell"),
+        (0.215, (0.200, 0.230), "cannot tell"),
+        (0.185, (0.169, 0.201), "cannot tell"),
+        (0.200, (0.17, 0.23), "cannot tell"),
+        (0.200, (0.18, 0.22), "as published"),
+        (0.1, (0.05, 0.15), "cannot tell"),
+        (0.205, None, "as published"),
+        (0.25, None, "cannot tell"),
+    ],
+)
 def test_verdicts_at_the_edges_of_the_tolerance(ours, within, word):
     found, why = verdict(ours, within, 0.2, 0.01)
     assert found == word and bool(why) == (word == "cannot tell")

@@ -1,4 +1,6 @@
-"""The hub's code path, against local folders of parquet files with the hub's columns, through the same `load_dataset` call."""
+"""The hub's code path, against local folders of parquet files with the hub's columns, through the same
+`load_dataset` call.
+"""
 
 import importlib.util
 import io
@@ -36,29 +38,56 @@ def test_librispeech_of_the_hub(tmp_path):
     root = make_repository(
         tmp_path / "ls",
         files,
-        lambda i: {"file": f"/x/{i}.flac", "text": f"WORD {i}", "speaker_id": 7 + i % 2, "chapter_id": 1, "id": f"7-1-{i:04d}"},
+        lambda i: {
+            "file": f"/x/{i}.flac",
+            "text": f"WORD {i}",
+            "speaker_id": 7 + i % 2,
+            "chapter_id": 1,
+            "id": f"7-1-{i:04d}",
+        },
     )
     corpus = read("librispeech-100h", tmp_path, hub__id=root, train=["train-clean-100", "train-other-500"])
-    assert corpus.source == "hub" and {s: len(r) for s, r in corpus.splits.items()} == {"train": 20, "dev": 10, "test": 10}
+    assert corpus.source == "hub" and {s: len(r) for s, r in corpus.splits.items()} == {
+        "train": 20,
+        "dev": 10,
+        "test": 10,
+    }
     first, last = corpus.splits["train"][0], corpus.splits["train"][-1]
-    assert (first.id, first.text, first.speaker) == ("7-1-0000", "WORD 0", "7") and (last.id, last.speaker) == ("7-1-0039", "8")
+    assert (first.id, first.text, first.speaker) == ("7-1-0000", "WORD 0", "7") and (
+        last.id,
+        last.speaker,
+    ) == ("7-1-0039", "8")
     assert isinstance(last.audio, TableAudio) and audio_bytes(last) == b"RIFF39"
     assert len({u.audio.identity() for rows in corpus.splits.values() for u in rows}) == 40
-    with pytest.raises(UserError, match="dataset.dev=dev-clear is not a subset of LibriSpeech. Did you mean 'dev-clean'"):
+    with pytest.raises(
+        UserError, match="dataset.dev=dev-clear is not a subset of LibriSpeech. Did you mean 'dev-clean'"
+    ):
         read("librispeech-100h", tmp_path, hub__id=root, dev=["dev-clear"])
 
 
 def test_common_voice_of_the_hub(tmp_path):
     files = {"tr": {s: [f"audio/tr/{s}.parquet"] for s in ("train", "validation", "test")}}
     root = make_repository(
-        tmp_path / "cv", files, lambda i: {"client_id": f"c{i}", "path": f"common_voice_tr_{i}.mp3", "sentence": f"Söz {i}" if i else None}
+        tmp_path / "cv",
+        files,
+        lambda i: {
+            "client_id": f"c{i}",
+            "path": f"common_voice_tr_{i}.mp3",
+            "sentence": f"Söz {i}" if i else None,
+        },
     )
     corpus = read("common-voice", tmp_path, hub__id=root, language="tr")
     assert [u.id for u in corpus.splits["dev"]] == [f"common_voice_tr_{i}" for i in range(10, 20)]
     assert (corpus.splits["dev"][0].text, corpus.splits["dev"][0].speaker) == ("Söz 10", "c10")
-    assert [(r.id, r.reason) for r in corpus.rejected["train"]] == [("common_voice_tr_0", "it has no sentence")]
+    assert [(r.id, r.reason) for r in corpus.rejected["train"]] == [
+        ("common_voice_tr_0", "it has no sentence")
+    ]
     with pytest.raises(
-        UserError, match=r"cannot give what dataset.hub.config \(or dataset.language\) names \(xx, train\).*Available: \['tr'\]"
+        UserError,
+        match=(
+            r"cannot give what dataset.hub.config \(or dataset.language\) names \(xx, train\).*Available:"
+            r" \['tr'\]"
+        ),
     ):
         read("common-voice", tmp_path, hub__id=root, language="xx")
     with pytest.raises(UserError, match="cannot give what dataset.train names.*invalid"):
@@ -67,9 +96,15 @@ def test_common_voice_of_the_hub(tmp_path):
 
 def test_mls_of_the_hub(tmp_path):
     files = {"german": {s: [f"german/{s}.parquet"] for s in ("dev", "test", "train", "9_hours", "1_hours")}}
-    root = make_repository(tmp_path / "mls", files, lambda i: {"transcript": f"wort {i}", "speaker_id": "12", "id": f"12_1_{i:06d}"})
+    root = make_repository(
+        tmp_path / "mls",
+        files,
+        lambda i: {"transcript": f"wort {i}", "speaker_id": "12", "id": f"12_1_{i:06d}"},
+    )
     corpus = read("mls", tmp_path, hub__id=root, language="german", train=["10hr"])
-    assert [u.text for u in corpus.splits["train"]] == [f"wort {i}" for i in range(30, 50)] and corpus.subsets["train"] == ["10hr"]
+    assert [u.text for u in corpus.splits["train"]] == [
+        f"wort {i}" for i in range(30, 50)
+    ] and corpus.subsets["train"] == ["10hr"]
     with pytest.raises(UserError, match="dataset.train=1hr/0 is not a split of MLS on the hub"):
         read("mls", tmp_path, hub__id=root, language="german", train=["1hr/0"])
 
@@ -84,9 +119,14 @@ def minds_row(i):
     }
 
 
-@pytest.mark.parametrize("settings", [lambda root: {"hub__id": root}, lambda root: {"root": root}, lambda root: {"root": f"{root}/en-US"}])
+@pytest.mark.parametrize(
+    "settings",
+    [lambda root: {"hub__id": root}, lambda root: {"root": root}, lambda root: {"root": f"{root}/en-US"}],
+)
 def test_minds14_of_the_hub_and_its_files(tmp_path, settings):
-    root = make_repository(tmp_path / "minds", {"en-US": {"train": ["en-US/train-00000-of-00001.parquet"]}}, minds_row, count=50)
+    root = make_repository(
+        tmp_path / "minds", {"en-US": {"train": ["en-US/train-00000-of-00001.parquet"]}}, minds_row, count=50
+    )
     corpus = read("minds14", tmp_path, **settings(root))
     assert {s: len(r) for s, r in corpus.splits.items()} == {"train": 40, "dev": 5, "test": 5}
     rows = sorted((u for r in corpus.splits.values() for u in r), key=lambda u: u.id)
@@ -127,7 +167,10 @@ def test_any_dataset_with_slices_columns_and_names_from_the_audio(tmp_path):
     for settings, message in (
         (
             {"columns__text": "word"},
-            "no column 'word' in split train. Did you mean 'words'.*Columns there: audio, words, who.*dataset.columns.text",
+            (
+                "no column 'word' in split train. Did you mean 'words'.*Columns there: audio, words,"
+                " who.*dataset.columns.text"
+            ),
         ),
         ({"columns__audio": "sound"}, "no column 'sound'.*dataset.columns.audio"),
         ({"train": ["trian"]}, "what dataset.train names"),
@@ -140,11 +183,21 @@ def test_a_folder_of_audio_files_is_read_by_its_table(tmp_path):
     """`datasets` reads such folders with torchcodec and FFmpeg only; their metadata.csv is a manifest."""
     for i in range(12):
         (tmp_path / f"{i}.wav").write_bytes(b"RIFF")
-    (tmp_path / "metadata.csv").write_text("file_name,transcription\n" + "".join(f"{i}.wav,ciao {i}\n" for i in range(12)))
+    (tmp_path / "metadata.csv").write_text(
+        "file_name,transcription\n" + "".join(f"{i}.wav,ciao {i}\n" for i in range(12))
+    )
     if importlib.util.find_spec("torchcodec") is None:
-        with pytest.raises(UserError, match="dataset=csv dataset.train=FOLDER/metadata.csv dataset.columns.file=file_name"):
+        with pytest.raises(
+            UserError, match="dataset=csv dataset.train=FOLDER/metadata.csv dataset.columns.file=file_name"
+        ):
             read("hub", tmp_path, root=str(tmp_path), columns__text="transcription")
-    corpus = read("csv", tmp_path, train=str(tmp_path / "metadata.csv"), columns__file="file_name", columns__text="transcription")
+    corpus = read(
+        "csv",
+        tmp_path,
+        train=str(tmp_path / "metadata.csv"),
+        columns__file="file_name",
+        columns__text="transcription",
+    )
     assert corpus.splits["train"][0].audio.path == str(tmp_path / "0.wav")
 
 
@@ -161,13 +214,18 @@ def test_audio_by_path_opens(tmp_path):
 
 
 def test_no_network_is_one_sentence(tmp_path):
-    expected = "nobody/nothing cannot be loaded: it is not in the local cache, and HF_HUB_OFFLINE is set.*dataset.root=FOLDER"
+    expected = (
+        "nobody/nothing cannot be loaded: it is not in the local cache, and HF_HUB_OFFLINE is"
+        " set.*dataset.root=FOLDER"
+    )
     with pytest.raises(UserError, match=expected):
         read_corpus(section("hub", hub__id="nobody/nothing"), tmp_path)
 
 
 def test_the_cache_alone_where_the_hub_is_out_of_reach(monkeypatch):
-    """Known at once from a connection that is refused; not where there is one, and not behind a proxy, which is asked instead."""
+    """Known at once from a connection that is refused; not where there is one, and not behind a proxy, which
+    is asked instead.
+    """
     offline = hub.offline_where_unreachable.__wrapped__
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:

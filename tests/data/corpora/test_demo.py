@@ -22,7 +22,9 @@ def small(monkeypatch):
 
 def test_sentences_are_short_and_words_few():
     sentences = demo.sentences()
-    assert len(sentences) == len(set(sentences)) and all(2 <= len(s.split()) <= demo.MOST_WORDS for s in sentences)
+    assert len(sentences) == len(set(sentences)) and all(
+        2 <= len(s.split()) <= demo.MOST_WORDS for s in sentences
+    )
     assert len({word for s in sentences for word in s.split()}) < 60
     assert re.fullmatch("[a-z ]+", "".join(sentences))
 
@@ -33,14 +35,19 @@ def test_splits_share_no_sentence_no_voice_and_no_variant():
     for what in (lambda line: line.text, lambda line: line.voice, lambda line: line.voice.split("+")[1]):
         seen = [{what(line) for line in rows} for rows in lines.values()]
         assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
-    assert {w for line in lines["test"] for w in line.text.split()} <= {w for line in lines["train"] for w in line.text.split()}
+    assert {w for line in lines["test"] for w in line.text.split()} <= {
+        w for line in lines["train"] for w in line.text.split()
+    }
     assert demo.splits(demo.SIZES, 0) == lines != demo.splits(demo.SIZES, 1)
 
 
 def test_it_is_spoken_once_and_the_same_by_every_process(small, tmp_path):
     corpus = read("demo", tmp_path / "here")
     first = corpus.splits["test"][0]
-    assert (first.id, {s: len(r) for s, r in corpus.splits.items()}) == ("test-00000", {"train": 12, "dev": 3, "test": 4})
+    assert (first.id, {s: len(r) for s, r in corpus.splits.items()}) == (
+        "test-00000",
+        {"train": 12, "dev": 3, "test": 4},
+    )
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "here").rglob("*.wav")}
     for row in corpus.splits["train"]:
         samples, rate = soundfile.read(row.audio.path)
@@ -49,9 +56,16 @@ def test_it_is_spoken_once_and_the_same_by_every_process(small, tmp_path):
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "here").rglob("*.wav")} == times
     # New processes: espeak-ng's noises go on from what a process has had it say before.
     with multiprocessing.get_context("spawn").Pool(2, maxtasksperchild=1) as pool:
-        found = pool.map(_read_there, [(str(tmp_path / place), demo.SIZES) for place in ("there", "there", "elsewhere")], chunksize=1)
+        found = pool.map(
+            _read_there,
+            [(str(tmp_path / place), demo.SIZES) for place in ("there", "there", "elsewhere")],
+            chunksize=1,
+        )
     assert all(ids == [u.id for u in corpus.splits["train"]] for ids in found)
-    there, elsewhere = ({p.name: p.read_bytes() for p in (tmp_path / place).rglob("*.wav")} for place in ("there", "elsewhere"))
+    there, elsewhere = (
+        {p.name: p.read_bytes() for p in (tmp_path / place).rglob("*.wav")}
+        for place in ("there", "elsewhere")
+    )
     assert len(there) == 19 and there == elsewhere
     assert not list((tmp_path / "there").rglob("*.new"))
 
@@ -78,7 +92,9 @@ def test_the_synthesiser_refuses_what_espeak_passes_over():
             synthesiser.say("hello", voice)
     with pytest.raises(ValueError, match="pitch 200"):
         synthesiser.say("hello", "en-us", pitch=200)
-    assert set(demo.VOICES["train"]) and all(len(synthesiser.say("go", voice)[0]) for voices in demo.VOICES.values() for voice in voices)
+    assert set(demo.VOICES["train"]) and all(
+        len(synthesiser.say("go", voice)[0]) for voices in demo.VOICES.values() for voice in voices
+    )
 
 
 def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch):

@@ -1,4 +1,6 @@
-"""Readers of official layouts: against the files of ../shared/data read in another way, and against corpora written here."""
+"""Readers of official layouts: against the files of ../shared/data read in another way, and against corpora
+written here.
+"""
 
 import csv
 import logging
@@ -12,7 +14,7 @@ from corpus_section import read, shared
 from asr_exp.core.errors import UserError
 from asr_exp.data.corpora import timit
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # TIMIT
 
 
@@ -30,7 +32,9 @@ def make_timit(root, speakers, case=str.upper, sentences=("SA1", "SX10", "SI20")
 
 
 def whole(extra=()):
-    """A corpus small in sentences but whole in speakers: those of the core test, of dev, and one more in TEST."""
+    """A corpus small in sentences but whole in speakers: those of the core test, of dev, and one more in
+    TEST.
+    """
     return {
         "TRAIN/DR1": ["FCJF0", "MDAC0"],
         "TEST/DR2": sorted(timit.CORE_TEST),
@@ -79,7 +83,9 @@ def test_timit_broken_utterances_are_rejected_and_converted_audio_is_found(tmp_p
 
 
 def test_timit_sample(tmp_path, caplog):
-    """The sample holds none of the dev speakers: dev is two training speakers, and that is said and part of the protocol."""
+    """The sample holds none of the dev speakers: dev is two training speakers, and that is said and part of
+    the protocol.
+    """
     root = shared("TIMIT")
     with caplog.at_level(logging.WARNING):
         corpus = read("timit", tmp_path, root=str(root))
@@ -90,22 +96,33 @@ def test_timit_sample(tmp_path, caplog):
     }
     assert {u.id: u.text for rows in corpus.splits.values() for u in rows} == texts
     speakers = {s: {u.speaker for u in rows} for s, rows in corpus.splits.items()}
-    assert speakers["test"] == {"FBCG1", "MBCG0"} and len(speakers["dev"]) == 2 and len(speakers["train"]) == 12
+    assert (
+        speakers["test"] == {"FBCG1", "MBCG0"} and len(speakers["dev"]) == 2 and len(speakers["train"]) == 12
+    )
     assert not speakers["dev"] & speakers["train"]
-    assert corpus.subsets == {"train": ["train[less dev]"], "dev": ["train[2 of 14 speakers, seed 0]"], "test": ["test"]}
+    assert corpus.subsets == {
+        "train": ["train[less dev]"],
+        "dev": ["train[2 of 14 speakers, seed 0]"],
+        "test": ["test"],
+    }
     assert [r.getMessage() for r in caplog.records] == [
         "There is no dev split: it is 2 of the 14 speakers of train (16 utterances, dataset.split_seed=0)"
     ]
     again = read("timit-phones", tmp_path, root=str(root.parent), test=["test"])
     assert [u.id for u in again.splits["dev"]] == [u.id for u in corpus.splits["dev"]]
     phones = root / "TEST/DR8/FBCG1/SI982.PHN"
-    assert next(u.text for u in again.splits["test"] if u.id == "FBCG1_SI982") == " ".join(re.findall(r"\S+$", phones.read_text(), re.M))
+    assert next(u.text for u in again.splits["test"] if u.id == "FBCG1_SI982") == " ".join(
+        re.findall(r"\S+$", phones.read_text(), re.M)
+    )
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"test": ["core-test"]}, r"dataset.test=core-test: none of its 24 speakers.*give dataset.test=\[test\]"),
+        (
+            {"test": ["core-test"]},
+            r"dataset.test=core-test: none of its 24 speakers.*give dataset.test=\[test\]",
+        ),
         ({"dev": ["dev-set"]}, "dataset.dev=dev-set is not a subset of TIMIT. Did you mean 'dev'"),
         ({"root": "/no/such"}, "dataset.root=/no/such is not a folder"),
         ({"root": None}, "TIMIT is not on the hub; give dataset.root"),
@@ -125,7 +142,7 @@ def test_timit_with_a_half_missing_or_elsewhere(tmp_path):
         read("timit", tmp_path, root=str(tmp_path))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # LibriSpeech
 
 
@@ -133,7 +150,11 @@ def test_librispeech_sample(tmp_path):
     root = shared("LibriSpeech")
     corpus = read("librispeech-100h", tmp_path, root=str(root), dev=["test-clean"])
     for split, subset in (("train", "train-clean-100"), ("test", "test-clean")):
-        wanted = dict(re.findall(r"^(\S+) (.+)$", "\n".join(p.read_text() for p in root.glob(f"{subset}/*/*/*.txt")), re.M))
+        wanted = dict(
+            re.findall(
+                r"^(\S+) (.+)$", "\n".join(p.read_text() for p in root.glob(f"{subset}/*/*/*.txt")), re.M
+            )
+        )
         rows = corpus.splits[split]
         assert {u.id: u.text for u in rows} == wanted and [u.id for u in rows] == sorted(wanted)
         assert sorted(u.audio.path for u in rows) == sorted(map(str, root.glob(f"{subset}/**/*.flac")))
@@ -147,19 +168,25 @@ def test_librispeech_errors_and_rows_without_transcript(tmp_path):
     chapter.mkdir(parents=True)
     (chapter / "1-2.trans.txt").write_text("1-2-0000 HELLO THERE\n1-2-0001\n\n1-2-0002 BYE\n")
     (chapter / "1-2-0002.wav").write_bytes(b"")
-    corpus = read("librispeech-100h", tmp_path, root=str(tmp_path), dev=["train-clean-100"], test=["train-clean-100"])
+    corpus = read(
+        "librispeech-100h", tmp_path, root=str(tmp_path), dev=["train-clean-100"], test=["train-clean-100"]
+    )
     assert [(u.id, u.text, Path(u.audio.path).name) for u in corpus.splits["train"]] == [
         ("1-2-0000", "HELLO THERE", "1-2-0000.flac"),
         ("1-2-0002", "BYE", "1-2-0002.wav"),
     ]
     assert [r.id for r in corpus.rejected["train"]] == ["1-2-0001"]
     with pytest.raises(
-        UserError, match="dataset.train=train-clean-10 is not in .*Did you mean 'train-clean-100'.*Subsets there: train-clean-100"
+        UserError,
+        match=(
+            "dataset.train=train-clean-10 is not in .*Did you mean 'train-clean-100'.*Subsets there:"
+            " train-clean-100"
+        ),
     ):
         read("librispeech-100h", tmp_path, root=str(tmp_path), train=["train-clean-10"])
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # Common Voice
 
 
@@ -178,7 +205,9 @@ def test_common_voice_sample(tmp_path, language):
 
 @pytest.fixture
 def voice(tmp_path):
-    """A language of a release whose columns stand in another order and whose paths lack the ending; with quotation marks."""
+    """A language of a release whose columns stand in another order and whose paths lack the ending; with
+    quotation marks.
+    """
     folder = tmp_path / "cv-corpus-1" / "fy-NL"
     (folder / "clips").mkdir(parents=True)
     (folder / "validated.tsv").write_text(
@@ -190,7 +219,15 @@ def voice(tmp_path):
 
 
 def test_common_voice_of_other_releases(voice):
-    corpus = read("common-voice", voice, root=str(voice), language="fy-NL", train=["validated"], dev=["validated"], test="validated")
+    corpus = read(
+        "common-voice",
+        voice,
+        root=str(voice),
+        language="fy-NL",
+        train=["validated"],
+        dev=["validated"],
+        test="validated",
+    )
     folder = voice / "cv-corpus-1" / "fy-NL"
     assert [(u.id, u.text, u.speaker, u.audio.path) for u in corpus.splits["test"]] == [
         ("clip_1", '"Hoi, sei er', "a", f"{folder}/clips/clip_1.mp3"),
@@ -213,7 +250,10 @@ def test_common_voice_folder_of_another_name_is_known_by_its_locale(voice):
     [
         ({"language": "fy"}, "dataset.language=fy is not in .*Did you mean 'fy-NL'.*Languages there: fy-NL"),
         ({"language": None}, "Languages there: fy-NL"),
-        ({"language": "fy-NL", "train": ["trian"]}, "dataset.train=trian: there is no trian.tsv in .*There are: validated"),
+        (
+            {"language": "fy-NL", "train": ["trian"]},
+            "dataset.train=trian: there is no trian.tsv in .*There are: validated",
+        ),
     ],
 )
 def test_common_voice_errors(voice, settings, message):
@@ -230,7 +270,7 @@ def test_common_voice_without_its_columns_or_languages(voice):
         read("common-voice", voice, root=str(voice / "empty"), language="fy-NL")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # MLS
 
 
@@ -238,19 +278,27 @@ def test_mls_sample(tmp_path):
     root = shared("mls_german")
     corpus = read("mls", tmp_path, root=str(root), language="german")
     for split, rows in corpus.splits.items():
-        assert [f"{u.id}\t{u.text}" for u in rows] == (root / split / "transcripts.txt").read_text(encoding="utf-8").strip().split("\n")
+        assert [f"{u.id}\t{u.text}" for u in rows] == (root / split / "transcripts.txt").read_text(
+            encoding="utf-8"
+        ).strip().split("\n")
         assert sorted(u.audio.path for u in rows) == sorted(map(str, root.glob(f"{split}/audio/*/*/*.flac")))
     limited = read("mls", tmp_path, root=str(root.parent), language="german", train=["10hr"])
     handles = " ".join(p.read_text() for p in root.glob("train/limited_supervision/**/handles.txt")).split()
-    assert {u.id for u in limited.splits["train"]} == set(handles) and len(handles) == len(limited.splits["train"]) == 50
-    assert len(read("mls", tmp_path, root=str(root), language="german", train=["1hr/0"]).splits["train"]) == 10
+    assert {u.id for u in limited.splits["train"]} == set(handles) and len(handles) == len(
+        limited.splits["train"]
+    ) == 50
+    assert (
+        len(read("mls", tmp_path, root=str(root), language="german", train=["1hr/0"]).splits["train"]) == 10
+    )
 
 
 def test_mls_opus_and_limited_supervision(tmp_path):
     root = tmp_path / "mls_polish_opus"
     for split in ("train", "dev", "test"):
         (root / split / "audio" / "7" / "8").mkdir(parents=True)
-        (root / split / "transcripts.txt").write_text("".join(f"7_8_{i:06d}\ttekst {i}\n" for i in range(4)) + "7_8_000009\n")
+        (root / split / "transcripts.txt").write_text(
+            "".join(f"7_8_{i:06d}\ttekst {i}\n" for i in range(4)) + "7_8_000009\n"
+        )
         (root / split / "audio/7/8/7_8_000000.opus").write_bytes(b"")
     for part, names in (("9hr", (0, 1)), ("1hr/0", (2,)), ("1hr/5", (3,))):
         folder = root / "train" / "limited_supervision" / part
@@ -258,18 +306,25 @@ def test_mls_opus_and_limited_supervision(tmp_path):
         (folder / "handles.txt").write_text("".join(f"7_8_{i:06d}\n" for i in names))
     for subset, count in (("train", 4), ("9hr", 2), ("1hr", 2), ("1hr/5", 1), ("10hr", 4)):
         rows = read("mls", tmp_path, root=str(tmp_path), language="polish", train=[subset]).splits["train"]
-        assert len(rows) == count and all(u.audio.path.endswith(f"audio/7/8/{u.id}.opus") and u.speaker == "7" for u in rows)
-    assert [r.id for r in read("mls", tmp_path, root=str(root), language="polish").rejected["dev"]] == ["7_8_000009"]
+        assert len(rows) == count and all(
+            u.audio.path.endswith(f"audio/7/8/{u.id}.opus") and u.speaker == "7" for u in rows
+        )
+    assert [r.id for r in read("mls", tmp_path, root=str(root), language="polish").rejected["dev"]] == [
+        "7_8_000009"
+    ]
     for settings, message in (
         ({"language": "german"}, "dataset.language=german is not in .*Languages there: polish"),
         ({"language": "polish", "train": ["1hr/3"]}, "dataset.train=1hr/3 needs .*handles.txt"),
-        ({"language": "polish", "train": ["9h"]}, "Did you mean '9hr'.*Subsets there: dev, test, train, 9hr, 1hr, 10hr, 1hr/0, 1hr/5.$"),
+        (
+            {"language": "polish", "train": ["9h"]},
+            "Did you mean '9hr'.*Subsets there: dev, test, train, 9hr, 1hr, 10hr, 1hr/0, 1hr/5.$",
+        ),
     ):
         with pytest.raises(UserError, match=message):
             read("mls", tmp_path, root=str(tmp_path), **settings)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # MInDS-14, unpacked from its zip
 
 

@@ -35,9 +35,13 @@ def test_every_format_gives_the_same_rows(tmp_path, ending, encoding):
     if ending == "csv":
         write(path, ROWS, encoding=encoding)
     else:
-        path.write_text(json.dumps(ROWS) if ending == "json" else "\n".join(map(json.dumps, ROWS)), encoding=encoding)
+        path.write_text(
+            json.dumps(ROWS) if ending == "json" else "\n".join(map(json.dumps, ROWS)), encoding=encoding
+        )
     rows = read(ending, tmp_path, **same(str(path))).splits["train"]
-    assert [(u.id, u.text, u.audio.path) for u in rows] == [(r["file"], r["text"], str(tmp_path / r["file"])) for r in ROWS]
+    assert [(u.id, u.text, u.audio.path) for u in rows] == [
+        (r["file"], r["text"], str(tmp_path / r["file"])) for r in ROWS
+    ]
 
 
 def test_json_under_a_key_json_lines_under_the_wrong_ending_and_other_delimiters(tmp_path):
@@ -51,9 +55,15 @@ def test_json_under_a_key_json_lines_under_the_wrong_ending_and_other_delimiters
 
 
 def test_tab_separated_with_stray_quotes_crlf_and_quoted_cells(tmp_path):
-    (tmp_path / "a.tsv").write_bytes(b'file\ttext\r\na.wav\t"Stray, he said\r\n"b.wav"\t"all ""of"" it"\r\nc.wav\tend"\r\n')
+    (tmp_path / "a.tsv").write_bytes(
+        b'file\ttext\r\na.wav\t"Stray, he said\r\n"b.wav"\t"all ""of"" it"\r\nc.wav\tend"\r\n'
+    )
     rows = read("tsv", tmp_path, **same(str(tmp_path / "a.tsv"))).splits["train"]
-    assert [(u.id, u.text) for u in rows] == [("a.wav", '"Stray, he said'), ("b.wav", 'all "of" it'), ("c.wav", 'end"')]
+    assert [(u.id, u.text) for u in rows] == [
+        ("a.wav", '"Stray, he said'),
+        ("b.wav", 'all "of" it'),
+        ("c.wav", 'end"'),
+    ]
 
 
 def test_columns_segments_speakers_and_repeats(tmp_path):
@@ -63,7 +73,13 @@ def test_columns_segments_speakers_and_repeats(tmp_path):
         {"wav": "~/c.flac", "words": 3, "who": "", "from": None},
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    columns = {"columns__file": "wav", "columns__text": "words", "columns__speaker": "who", "columns__start": "from", "columns__end": "to"}
+    columns = {
+        "columns__file": "wav",
+        "columns__text": "words",
+        "columns__speaker": "who",
+        "columns__start": "from",
+        "columns__end": "to",
+    }
     first, second, third = read("jsonl", tmp_path, **same(str(tmp_path / "a.jsonl")), **columns).splits["dev"]
     assert (first.id, first.text, first.speaker, first.audio.path, first.audio.start, first.audio.end) == (
         "/a/b.flac",
@@ -75,7 +91,9 @@ def test_columns_segments_speakers_and_repeats(tmp_path):
     )
     assert (second.id, second.speaker, second.audio.start, second.audio.end) == ("/a/b.flac#2", None, 2, None)
     assert third.text == "3" and "~" not in third.audio.path and third.audio.start is None
-    named = read("jsonl", tmp_path, **same(str(tmp_path / "a.jsonl")), **columns, columns__id="words").splits["dev"]
+    named = read("jsonl", tmp_path, **same(str(tmp_path / "a.jsonl")), **columns, columns__id="words").splits[
+        "dev"
+    ]
     assert [u.id for u in named] == ["x", "y", "3"]
 
 
@@ -86,7 +104,7 @@ def test_sample_reads_as_the_csv_module_reads_it(tmp_path):
         assert [{"file": u.id, "text": u.text} for u in rows] == list(csv.DictReader(file))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # splits
 
 
@@ -118,11 +136,20 @@ def test_few_speakers_are_still_dealt_whole(tmp_path):
 
 def test_speakers_heard_in_training_are_told_of(tmp_path, caplog):
     anna = {"text": "a", "speaker": "anna"}
-    read("csv", tmp_path, **{name: write(tmp_path / f"{name}.csv", [{"file": f"{name}.wav", **anna}]) for name in ("train", "dev", "test")})
+    read(
+        "csv",
+        tmp_path,
+        **{
+            name: write(tmp_path / f"{name}.csv", [{"file": f"{name}.wav", **anna}])
+            for name in ("train", "dev", "test")
+        },
+    )
     assert "1 of the 1 speakers of test are also in train" in caplog.text
 
 
-@pytest.mark.parametrize("speaker", [lambda i: "one", lambda i: "", lambda i: "most" if i < 90 else f"s{i % 2}"])
+@pytest.mark.parametrize(
+    "speaker", [lambda i: "one", lambda i: "", lambda i: "most" if i < 90 else f"s{i % 2}"]
+)
 def test_one_manifest_is_split_by_utterance_where_speakers_are_few(tmp_path, speaker):
     rows = [{"file": f"{i:03d}.wav", "text": "a", "speaker": speaker(i)} for i in range(100)]
     corpus = read("csv", tmp_path, train=write(tmp_path / "all.csv", rows), dev_fraction=0.2)
@@ -145,14 +172,27 @@ def test_several_manifests_make_a_split(tmp_path):
 
 
 def test_a_split_column_splits_one_manifest(tmp_path):
-    rows = [{**row, "split": ("train", "train", "Validation", "test", "other")[i % 5]} for i, row in enumerate(ROWS)]
+    rows = [
+        {**row, "split": ("train", "train", "Validation", "test", "other")[i % 5]}
+        for i, row in enumerate(ROWS)
+    ]
     path = write(tmp_path / "all.csv", rows)
     for settings in ({"train": path}, same(path)):
         corpus = read("csv", tmp_path, **settings)
         assert {split: len(r) for split, r in corpus.splits.items()} == {"train": 8, "dev": 4, "test": 4}
-        assert len(corpus.rejected["train"]) == 4 and "'other' is not train, dev or test" in corpus.rejected["train"][0].reason
+        assert (
+            len(corpus.rejected["train"]) == 4
+            and "'other' is not train, dev or test" in corpus.rejected["train"][0].reason
+        )
     assert len(read("csv", tmp_path, train=path, columns__split=None).splits["train"]) == 16
-    assert len(read("csv", tmp_path, train=path, dev=write(tmp_path / "b.csv", ROWS[:2]), test=path).splits["train"]) == 20
+    assert (
+        len(
+            read("csv", tmp_path, train=path, dev=write(tmp_path / "b.csv", ROWS[:2]), test=path).splits[
+                "train"
+            ]
+        )
+        == 20
+    )
 
 
 def test_overlap_between_splits_is_said(tmp_path, caplog):
@@ -161,13 +201,13 @@ def test_overlap_between_splits_is_said(tmp_path, caplog):
     assert "20 of the 20 utterances of test are also in train" in caplog.text
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # broken rows and broken files
 
 
 def test_broken_rows_are_rejected_with_their_line(tmp_path):
     (tmp_path / "a.csv").write_text(
-        'file,text,start,end\na.wav,fine,,\nb.wav\n,no path,,\nc.wav,backwards,2,1\nd.wav,soon,soon,\n\n'
+        "file,text,start,end\na.wav,fine,,\nb.wav\n,no path,,\nc.wav,backwards,2,1\nd.wav,soon,soon,\n\n"
         'e.wav,one, two,3,4\nf.wav,"unclosed,,\ng.wav,"after, it",,\nh.wav,nan,nan,\ni.wav,"two\nlines",0,1\n'
         'j.wav,last,-1,\nk.wav,"open to the end,,\n'
     )
@@ -192,7 +232,8 @@ def test_broken_rows_are_rejected_with_their_line(tmp_path):
 
 def test_broken_json_rows_are_rejected(tmp_path):
     (tmp_path / "a.jsonl").write_text(
-        '{"file": "a", "text": "x"}\n{"file": \n[1]\n{"file": "b"}\n{"file": {}, "text": "x"}\n{"file": "c", "text": null}\n'
+        '{"file": "a", "text": "x"}\n{"file": \n[1]\n{"file": "b"}\n{"file": {}, "text": "x"}\n{"file": "c",'
+        ' "text": null}\n'
     )
     corpus = read("jsonl", tmp_path, **same(str(tmp_path / "a.jsonl")))
     assert [u.id for u in corpus.splits["test"]] == ["a"]
@@ -205,8 +246,11 @@ def test_broken_json_rows_are_rejected(tmp_path):
         (
             "nocol.csv",
             b"path,sentence\na.wav,hello\n",
-            "nocol.csv has no column 'file' and no column 'text'; its columns: path, sentence. "
-            "Name what holds the audio's path and the transcript: dataset.columns.file=COLUMN dataset.columns.text=COLUMN.",
+            (
+                "nocol.csv has no column 'file' and no column 'text'; its columns: path, sentence. Name what"
+                " holds the audio's path and the transcript: dataset.columns.file=COLUMN"
+                " dataset.columns.text=COLUMN."
+            ),
         ),
         (
             "notext.csv",
@@ -221,14 +265,21 @@ def test_broken_json_rows_are_rejected(tmp_path):
         ("sound.csv", b"RIFF\x00\x00", "sound.csv is not UTF-8 text; a manifest is CSV"),
         ("empty.json", b" ", "empty.json is empty"),
         ("latin.csv", "file,text\na.wav,\u00e9t\u00e9\n".encode("latin-1"), "latin.csv is not UTF-8"),
-        ("twice.csv", b"file,text,other,other,text\na.wav,a,x,y,b\n", "twice.csv has 2 columns 'text'; rename those that are not meant."),
+        (
+            "twice.csv",
+            b"file,text,other,other,text\na.wav,a,x,y,b\n",
+            "twice.csv has 2 columns 'text'; rename those that are not meant.",
+        ),
         ("list.json", b"[]", "list.json has no row of an utterance, only '\\[\\]'"),
         ("half.json", b'[{"file": "a",', "half.json is not valid JSON: line 1"),
         ("text.json", b'"a"', "text.json holds no list of objects"),
         (
             "all.csv",
             b"file,text\n,a\n,b\n",
-            "dataset.train=.*all.csv has no utterances.*2 rows cannot be used; the first, all.csv:2: row 2: it has no file",
+            (
+                "dataset.train=.*all.csv has no utterances.*2 rows cannot be used; the first, all.csv:2: row"
+                " 2: it has no file"
+            ),
         ),
     ],
 )
@@ -256,13 +307,20 @@ def test_settings_that_cannot_be(tmp_path, settings, message):
 
 
 def test_too_few_rows_to_split(tmp_path):
-    with pytest.raises(UserError, match="too few to carve dev and test out of it. Give dataset.dev=... and dataset.test=..."):
+    with pytest.raises(
+        UserError, match="too few to carve dev and test out of it. Give dataset.dev=... and dataset.test=..."
+    ):
         read("csv", tmp_path, train=write(tmp_path / "a.csv", ROWS[:2]))
 
 
 def test_too_few_rows_that_can_be_used(tmp_path):
     (tmp_path / "a.csv").write_text("file,text\na.wav,a\nb.wav,b\n,c\n")
-    with pytest.raises(UserError, match="2 utterances, too few to carve dev and test out of it. 1 row cannot be used; the first, a.csv:4"):
+    with pytest.raises(
+        UserError,
+        match=(
+            "2 utterances, too few to carve dev and test out of it. 1 row cannot be used; the first, a.csv:4"
+        ),
+    ):
         read("csv", tmp_path, train=str(tmp_path / "a.csv"))
 
 

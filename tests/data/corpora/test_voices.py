@@ -1,4 +1,6 @@
-"""The corpus the backbone of model=tiny is trained on: who speaks, what is said, what a room and a telephone do to it."""
+"""The corpus the backbone of model=tiny is trained on: who speaks, what is said, what a room and a telephone
+do to it.
+"""
 
 import numpy as np
 import pytest
@@ -45,7 +47,11 @@ def test_the_transcripts_are_phones_or_letters(small, tmp_path):
     letters = read("voices", tmp_path, columns__text="text").splits
     assert {split: len(rows) for split, rows in phones.items()} == {"train": 12, "dev": 3, "test": 4}
     said = {row.id: row.text for rows in letters.values() for row in rows}
-    assert said and not any(map(str.isdigit, "".join(said.values()))) and set(said) < {row.id for rows in phones.values() for row in rows}
+    assert (
+        said
+        and not any(map(str.isdigit, "".join(said.values())))
+        and set(said) < {row.id for rows in phones.values() for row in rows}
+    )
     assert all(row.text != said.get(row.id) and row.speaker for rows in phones.values() for row in rows)
 
 
@@ -54,22 +60,31 @@ def test_recordings_under_the_root_are_heard_in_training_alone(small, tmp_path):
     synthetic_corpora.write("common-voice", "tr", tmp_path / "data" / "cv-corpus-17")
     alone = read("voices", tmp_path / "cache", columns__text="phones").splits
     both = read("voices", tmp_path / "cache", columns__text="phones", root=str(tmp_path / "data")).splits
-    assert both["dev"] == alone["dev"] and both["test"] == alone["test"] and both["train"][:12] == alone["train"]
+    assert (
+        both["dev"] == alone["dev"] and both["test"] == alone["test"] and both["train"][:12] == alone["train"]
+    )
     more = both["train"][12:]
     folders = {"train-clean-100", "dev-clean", "test-clean", "clips"}
-    assert {folder for row in more for folder in folders if folder in row.audio.path} == {"train-clean-100", "clips"}
+    assert {folder for row in more for folder in folders if folder in row.audio.path} == {
+        "train-clean-100",
+        "clips",
+    }
     assert len({row.audio.path for row in more}) * voices.REPEATS == len(more)
-    assert any("ʃ" in row.text for row in more) and not any(map(str.isupper, "".join(row.text for row in more)))
+    assert any("ʃ" in row.text for row in more) and not any(
+        map(str.isupper, "".join(row.text for row in more))
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # the channel
 
 
 def test_a_recording_is_a_function_of_its_generator(tone):
     clean = (tone(1.0, 22050) * 20000).astype(np.int16)
     one, same, other = (recorded(clean, 22050, np.random.default_rng(seed)) for seed in (1, 1, 2))
-    assert one.dtype == np.int16 and np.array_equal(one, same) and not np.array_equal(one[:9000], other[:9000])
+    assert (
+        one.dtype == np.int16 and np.array_equal(one, same) and not np.array_equal(one[:9000], other[:9000])
+    )
     for made in (one, other):
         assert 0.85 * RATE < len(made) < 1.8 * RATE and 1000 < np.abs(made).max() < 32767
 

@@ -1,4 +1,6 @@
-"""Checkpoints of the hub, from a stand-in of it: what is fetched, what is not, and the same id without a network."""
+"""Checkpoints of the hub, from a stand-in of it: what is fetched, what is not, and the same id without a
+network.
+"""
 
 import hub_server
 import pytest
@@ -21,7 +23,9 @@ ID = "lab/reader"
 @pytest.fixture
 def model(tmp_path):
     """A fine-tuned checkpoint as most are on the hub: a pickle, and weights of other libraries beside it."""
-    folder = checkpoint(tmp_path / "model", FIRST + UPPER, files={"tokenizer_config.json": {"do_lower_case": True}})
+    folder = checkpoint(
+        tmp_path / "model", FIRST + UPPER, files={"tokenizer_config.json": {"do_lower_case": True}}
+    )
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     torch.save(weights, folder / "pytorch_model.bin")
@@ -36,12 +40,15 @@ def heard(name, tmp_path, capsys, tone, *keys):
     return capsys.readouterr().out
 
 
-def test_an_id_is_what_its_folder_is_and_stays_so_without_the_hub(hub, model, tmp_path, capsys, tone, monkeypatch):
+def test_an_id_is_what_its_folder_is_and_stays_so_without_the_hub(
+    hub, model, tmp_path, capsys, tone, monkeypatch
+):
     hub.add_model(ID, model)
     text = heard(ID, tmp_path, capsys, tone)
     assert text == heard(model, tmp_path, capsys, tone) and text.strip()
     assert set(hub.fetched(ID)) == {"config.json", "tokenizer_config.json", "vocab.json", "pytorch_model.bin"}
-    assert not [path for method, path in hub.requests if method == "POST" or "discussions" in path]  # nobody is asked to convert it
+    # nobody is asked to convert it
+    assert not [path for method, path in hub.requests if method == "POST" or "discussions" in path]
     hub_server.go_offline(monkeypatch)
     checkpoint_source._commit.cache_clear()
     asked = len(hub.requests)
@@ -89,8 +96,14 @@ def test_safetensors_shards_and_a_revision(hub, model, tmp_path):
     (other / "model.safetensors.index.json").write_text(f'{{"weight_map": {places}}}'.replace("'", '"'))
     hub.add_model(ID, model)
     hub.add_model(ID, other, revision="v2")
-    first, second = (load_backbone(ID, 0, 0, keep_head=True, revision=revision)[0].state_dict() for revision in (None, "v2"))
-    assert all(torch.equal(first[name], weights[name]) and torch.equal(second[name], -weights[name]) for name in weights)
+    first, second = (
+        load_backbone(ID, 0, 0, keep_head=True, revision=revision)[0].state_dict()
+        for revision in (None, "v2")
+    )
+    assert all(
+        torch.equal(first[name], weights[name]) and torch.equal(second[name], -weights[name])
+        for name in weights
+    )
     assert read_tokenizer(ID, "v2").tokens == FIRST + UPPER
 
 
@@ -103,23 +116,43 @@ def test_a_repository_without_weights_says_what_it_has(hub, model, there):
     if there.endswith(".pt"):
         (model / "config.json").unlink()
     hub.add_model(ID, model)
-    with pytest.raises(UserError, match=rf"model.checkpoint={ID} cannot be loaded: it has no (weights|config.json).*\({there}\)"):
+    with pytest.raises(
+        UserError,
+        match=rf"model.checkpoint={ID} cannot be loaded: it has no (weights|config.json).*\({there}\)",
+    ):
         load_backbone(ID, 5, 0)
 
 
 def test_what_can_be_no_id():
-    with pytest.raises(UserError, match="model.checkpoint=models/of/mine is neither a folder nor an id on the hub"):
+    with pytest.raises(
+        UserError, match="model.checkpoint=models/of/mine is neither a folder nor an id on the hub"
+    ):
         load_backbone("models/of/mine", 5, 0)
 
 
 REFUSALS = {
     "gated": ({"status": 403, "code": "GatedRepo"}, "accept them, and type `hf auth login`"),
-    "gated, nobody logged in": ({"status": 401, "code": "GatedRepo"}, "accept them, and type `hf auth login`"),
-    "missing": ({"status": 401, "code": "RepoNotFound"}, "there is no folder of that name, and it is not on the hub, or it is private"),
-    "missing, without a word": ({"status": 404}, "there is no folder of that name, and it is not on the hub, or it is private"),
-    "refused": ({"status": 403}, "the hub refuses (403): it is private, or given to those alone who accept its terms"),
+    "gated, nobody logged in": (
+        {"status": 401, "code": "GatedRepo"},
+        "accept them, and type `hf auth login`",
+    ),
+    "missing": (
+        {"status": 401, "code": "RepoNotFound"},
+        "there is no folder of that name, and it is not on the hub, or it is private",
+    ),
+    "missing, without a word": (
+        {"status": 404},
+        "there is no folder of that name, and it is not on the hub, or it is private",
+    ),
+    "refused": (
+        {"status": 403},
+        "the hub refuses (403): it is private, or given to those alone who accept its terms",
+    ),
     "no such revision": ({"status": 404, "code": "RevisionNotFound"}, "it has no such revision"),
-    "too often": ({"status": 429, "headers": {"Retry-After": "7"}}, "the hub asks to wait (429); try again in 7 s"),
+    "too often": (
+        {"status": 429, "headers": {"Retry-After": "7"}},
+        "the hub asks to wait (429); try again in 7 s",
+    ),
     "overloaded": ({"status": 503}, "the hub answers 503"),
 }
 
@@ -148,7 +181,10 @@ def test_a_file_that_is_not_there_is_not_missed(hub, hurried, model, answer):
 def test_a_download_that_does_not_come_to_its_end_is_made_again(hub, hurried, model, trouble):
     hub.add_model(ID, model)
     getattr(hub, trouble)(ID, "pytorch_model.bin")
-    with pytest.raises(UserError, match=f"model.checkpoint={ID} cannot be loaded: the transfer broke off, or nothing more came"):
+    with pytest.raises(
+        UserError,
+        match=f"model.checkpoint={ID} cannot be loaded: the transfer broke off, or nothing more came",
+    ):
         load_backbone(ID, 5, 0)
     hub.heal(ID)
     assert load_backbone(ID, 5, 0)

@@ -1,4 +1,6 @@
-"""Pretrained checkpoints in the shapes in which the world has them: what loads gives every tensor, what cannot says why in a sentence."""
+"""Pretrained checkpoints in the shapes in which the world has them: what loads gives every tensor, what
+cannot says why in a sentence.
+"""
 
 import json
 import os
@@ -23,21 +25,28 @@ KINDS = [*FAMILIES, ("wav2vec2-conformer", "layer")]
 
 @pytest.fixture(scope="session")
 def original(tmp_path_factory):
-    """original(kind, norm, **settings) -> (the folder of a fine-tuned network as save_pretrained leaves it, its weights)."""
+    """original(kind, norm, **settings) -> (the folder of a fine-tuned network as save_pretrained leaves it,
+    its weights).
+    """
     made = {}
 
     def make(kind="wav2vec2", norm="group", **more):
         key = (kind, norm, repr(more))
         if key not in made:
             torch.manual_seed(len(made))
-            config = transformers.AutoConfig.for_model(kind, **settings(kind, norm, vocab_size=OUTPUTS, **more))
+            config = transformers.AutoConfig.for_model(
+                kind, **settings(kind, norm, vocab_size=OUTPUTS, **more)
+            )
             network = transformers.AutoModelForCTC.from_config(config)
             with torch.no_grad():
                 for parameter in network.parameters():
                     parameter.add_(0.1 * torch.randn_like(parameter))
             folder = tmp_path_factory.mktemp(kind)
             network.save_pretrained(folder)
-            made[key] = folder, {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+            made[key] = (
+                folder,
+                {name: tensor.detach().clone() for name, tensor in network.state_dict().items()},
+            )
         return made[key]
 
     return make
@@ -53,7 +62,11 @@ def rewrite(folder: Path, change, name="pytorch_model.bin", **how):
     """Put what `change` makes of the weights in a file of another kind, in place of model.safetensors."""
     weights = change(load_file(folder / "model.safetensors"))
     (folder / "model.safetensors").unlink()
-    save_file(weights, folder / name) if name.endswith("safetensors") else torch.save(weights, folder / name, **how)
+    (
+        save_file(weights, folder / name)
+        if name.endswith("safetensors")
+        else torch.save(weights, folder / name, **how)
+    )
 
 
 def configure(folder: Path, **changes):
@@ -77,17 +90,25 @@ def refusal(folder, **how):
     with pytest.raises(UserError) as caught:
         load_backbone(str(folder), OUTPUTS, OUTPUTS - 1, **how)
     told = str(caught.value)
-    assert "\n" not in told and told.endswith((".", "?")) and "weights_only=False" not in told and "`weights_only`" not in told
+    assert (
+        "\n" not in told
+        and told.endswith((".", "?"))
+        and "weights_only=False" not in told
+        and "`weights_only`" not in told
+    )
     return told
 
 
 def old_names(weights):
     """As they were before torch 2: weight_g and weight_v."""
     told = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
-    return {next((name.replace(new, old) for new, old in told.items() if new in name), name): w for name, w in weights.items()}
+    return {
+        next((name.replace(new, old) for new, old in told.items() if new in name), name): w
+        for name, w in weights.items()
+    }
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # what must load
 
 
@@ -96,7 +117,9 @@ SHAPES = {
     "safetensors in old names": lambda folder: rewrite(folder, old_names, "model.safetensors"),
     "zip": lambda folder: rewrite(folder, dict),
     "zip in old names": lambda folder: rewrite(folder, old_names),
-    "of DataParallel": lambda folder: rewrite(folder, lambda weights: {f"module.{name}": w for name, w in weights.items()}),
+    "of DataParallel": lambda folder: rewrite(
+        folder, lambda weights: {f"module.{name}": w for name, w in weights.items()}
+    ),
     "legacy": lambda folder: rewrite(folder, old_names, _use_new_zipfile_serialization=False),
 }
 
@@ -111,7 +134,8 @@ def test_every_family_loads_every_tensor(original, tmp_path, kind, norm, shape):
     head = {"lm_head.weight", "lm_head.bias"}
     found = loaded(folder)
     same(found, wanted, but=head)
-    assert not any(torch.equal(found[name], wanted[name]) for name in head)  # new, though as large as the old one
+    # new, though as large as the old one
+    assert not any(torch.equal(found[name], wanted[name]) for name in head)
 
 
 @pytest.mark.parametrize("position", ["relative", "rotary"])
@@ -144,7 +168,10 @@ def test_shards(original, folder, ending):
     (folder / index).write_text(json.dumps({"metadata": {}, "weight_map": places}))
     same(loaded(folder, keep_head=True), original()[1])
     (folder / f"{stem}-00002-of-00003.{ending}").unlink()
-    assert f"1 of the 3 files that {index} names are not there, such as {stem}-00002-of-00003.{ending}" in refusal(folder)
+    assert (
+        f"1 of the 3 files that {index} names are not there, such as {stem}-00002-of-00003.{ending}"
+        in refusal(folder)
+    )
 
 
 def test_safetensors_are_preferred_where_both_are_there(original, folder):
@@ -156,13 +183,25 @@ def test_safetensors_are_preferred_where_both_are_there(original, folder):
 def test_the_head_of_pretraining_and_other_extras_are_left_alone(original, folder, prefix):
     def pretrained(weights):
         inner = {k if prefix else k.removeprefix("wav2vec2."): w for k, w in weights.items()}
-        extras = {"quantizer.codevectors": torch.zeros(1, 4, 2), "project_q.weight": torch.zeros(3, 3), "project_hid.bias": torch.zeros(3),
-                  "classifier.weight": torch.zeros(2, 3)}  # fmt: skip
-        return {k: w for k, w in inner.items() if not k.startswith("lm_head") and k != "wav2vec2.masked_spec_embed"} | extras
+        extras = {
+            "quantizer.codevectors": torch.zeros(1, 4, 2),
+            "project_q.weight": torch.zeros(3, 3),
+            "project_hid.bias": torch.zeros(3),
+            "classifier.weight": torch.zeros(2, 3),
+        }
+        return {
+            k: w
+            for k, w in inner.items()
+            if not k.startswith("lm_head") and k != "wav2vec2.masked_spec_embed"
+        } | extras
 
     rewrite(folder, pretrained)
     wanted = original()[1]
-    same(loaded(folder), wanted, but=[name for name in wanted if name.startswith("lm_head") or name.endswith("masked_spec_embed")])
+    same(
+        loaded(folder),
+        wanted,
+        but=[name for name in wanted if name.startswith("lm_head") or name.endswith("masked_spec_embed")],
+    )
     assert "or one without a CTC head (model.head=new)?" in refusal(folder, keep_head=True)
 
 
@@ -185,9 +224,18 @@ def test_a_mask_embedding_that_is_not_there_is_drawn_whatever_transformers_makes
 def test_retired_keys_and_a_null_vocabulary_in_the_config(original, tmp_path, kind, norm):
     source, wanted = original(kind, norm)
     folder = Path(shutil.copytree(source, tmp_path / "model"))
-    configure(folder, vocab_size=None, gradient_checkpointing=True, feat_extract_dropout=0.0, freeze_feat_extract_train=True,
-              apply_spec_augment=True, mask_channel_prob=0.1, no_mask_channel_overlap=False, transformers_version="4.5.0.dev0",
-              architectures=["Wav2Vec2ForPreTraining"])  # fmt: skip
+    configure(
+        folder,
+        vocab_size=None,
+        gradient_checkpointing=True,
+        feat_extract_dropout=0.0,
+        freeze_feat_extract_train=True,
+        apply_spec_augment=True,
+        mask_channel_prob=0.1,
+        no_mask_channel_overlap=False,
+        transformers_version="4.5.0.dev0",
+        architectures=["Wav2Vec2ForPreTraining"],
+    )
     network, _ = load_backbone(str(folder), 0, 0, keep_head=True)
     same(network.state_dict(), wanted)
     assert network.config.vocab_size == OUTPUTS
@@ -195,31 +243,54 @@ def test_retired_keys_and_a_null_vocabulary_in_the_config(original, tmp_path, ki
     same(loaded(folder), wanted, but=("lm_head.weight", "lm_head.bias"))
 
 
-@pytest.mark.parametrize(("kind", "norm"), [("wav2vec2", "group"), ("wav2vec2", "layer"), ("data2vec-audio", "layer"), ("sew", "group")])
+@pytest.mark.parametrize(
+    ("kind", "norm"),
+    [("wav2vec2", "group"), ("wav2vec2", "layer"), ("data2vec-audio", "layer"), ("sew", "group")],
+)
 def test_without_preprocessor_config_the_front_end_says_whether_there_is_a_mask(original, kind, norm):
     source, _ = original(kind, norm)
     for extractor in (load_backbone(str(source), OUTPUTS, 0)[1], read_outline(source)[1]):
-        assert extractor.return_attention_mask == (norm == "layer") and extractor.do_normalize and extractor.sampling_rate == 16000
+        assert (
+            extractor.return_attention_mask == (norm == "layer")
+            and extractor.do_normalize
+            and extractor.sampling_rate == 16000
+        )
 
 
 def test_the_feature_extractor_in_the_older_and_the_newer_file(folder):
     for name, content in {
-        "preprocessor_config.json": {"do_normalize": False, "feature_size": 1, "sampling_rate": 8000, "return_attention_mask": True},
-        "processor_config.json": {"processor_class": "Wav2Vec2Processor", "feature_extractor": {
-            "do_normalize": False, "feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 8000,
-            "return_attention_mask": True}},
-    }.items():  # fmt: skip
+        "preprocessor_config.json": {
+            "do_normalize": False,
+            "feature_size": 1,
+            "sampling_rate": 8000,
+            "return_attention_mask": True,
+        },
+        "processor_config.json": {
+            "processor_class": "Wav2Vec2Processor",
+            "feature_extractor": {
+                "do_normalize": False,
+                "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+                "sampling_rate": 8000,
+                "return_attention_mask": True,
+            },
+        },
+    }.items():
         (folder / name).write_text(json.dumps(content))
         extractor = load_backbone(str(folder), OUTPUTS, 0)[1]
-        assert (extractor.do_normalize, extractor.sampling_rate, extractor.return_attention_mask) == (False, 8000, True)
+        assert (extractor.do_normalize, extractor.sampling_rate, extractor.return_attention_mask) == (
+            False,
+            8000,
+            True,
+        )
         (folder / name).unlink()
-    (folder / "processor_config.json").write_text('{"processor_class": "Wav2Vec2Processor"}')  # as it was once
+    # as it was once
+    (folder / "processor_config.json").write_text('{"processor_class": "Wav2Vec2Processor"}')
     assert load_backbone(str(folder), OUTPUTS, 0)[1].sampling_rate == 16000
     (folder / "preprocessor_config.json").write_text('{"do_norm')
     assert "preprocessor_config.json is not a JSON object" in refusal(folder)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # what must be refused
 
 
@@ -242,47 +313,136 @@ def without_weights(folder, *others):
 
 
 def pointer(folder, name="model.safetensors"):
-    (folder / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n")
+    (folder / name).write_text(
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n"
+    )
 
 
 REFUSED = {
-    "no weights": (without_weights, "it has no weights (model.safetensors or pytorch_model.bin); it holds config.json"),
-    "flax": (lambda f: without_weights(f, "flax_model.msgpack"), "it holds weights of Flax (flax_model.msgpack), which"),
-    "tensorflow": (lambda f: without_weights(f, "tf_model.h5"), "it holds weights of TensorFlow (tf_model.h5), which"),
-    "peft": (lambda f: without_weights(f, "adapter_config.json", "adapter_model.safetensors"), "a PEFT adapter (adapter_"),
-    "git-lfs": (pointer, "model.safetensors is a pointer of git-lfs and not the file itself; run `git lfs pull` in"),
+    "no weights": (
+        without_weights,
+        "it has no weights (model.safetensors or pytorch_model.bin); it holds config.json",
+    ),
+    "flax": (
+        lambda f: without_weights(f, "flax_model.msgpack"),
+        "it holds weights of Flax (flax_model.msgpack), which",
+    ),
+    "tensorflow": (
+        lambda f: without_weights(f, "tf_model.h5"),
+        "it holds weights of TensorFlow (tf_model.h5), which",
+    ),
+    "peft": (
+        lambda f: without_weights(f, "adapter_config.json", "adapter_model.safetensors"),
+        "a PEFT adapter (adapter_",
+    ),
+    "git-lfs": (
+        pointer,
+        "model.safetensors is a pointer of git-lfs and not the file itself; run `git lfs pull` in",
+    ),
     "git-lfs config": (lambda f: pointer(f, "config.json"), "config.json is a pointer of git-lfs"),
-    "cut safetensors": (lambda f: cut(f, "model.safetensors", 0.6), "model.safetensors is cut short or damaged ("),
-    "cut header": (lambda f: cut(f, "model.safetensors", 0.001), "model.safetensors is cut short or damaged ("),
-    "empty safetensors": (lambda f: cut(f, "model.safetensors", 0), "model.safetensors is cut short or damaged (0 bytes"),
-    "a page": (lambda f: (f / "model.safetensors").write_text("<html>404</html>"), "model.safetensors is cut short or damaged ("),
-    "cut zip": (lambda f: (rewrite(f, dict), cut(f, "pytorch_model.bin", 0.6)), "pytorch_model.bin is cut short or damaged ("),
-    "stub of zip": (lambda f: (rewrite(f, dict), cut(f, "pytorch_model.bin", 0.01)), "pytorch_model.bin is cut short or damaged ("),
-    "cut legacy": (lambda f: (rewrite(f, dict, _use_new_zipfile_serialization=False), cut(f, "pytorch_model.bin", 0.6)),
-                   "is cut short or damaged ("),
-    "empty pickle": (lambda f: (rewrite(f, dict), cut(f, "pytorch_model.bin", 0)), "pytorch_model.bin is cut short or damaged (0 bytes"),
-    "code": (lambda f: rewrite(f, lambda w: w | {"x": Code()}), "holds more than weights (posix.mkdir), which would run as code"),
-    "legacy code": (lambda f: rewrite(f, lambda w: w | {"x": Code()}, _use_new_zipfile_serialization=False), "than weights (posix.mkdir)"),
-    "plain code": (lambda f: (without_weights(f), (f / "pytorch_model.bin").write_bytes(pickle.dumps({"x": Code()}))), "(posix.mkdir)"),
-    "state_dict": (lambda f: rewrite(f, lambda w: {"state_dict": w, "epoch": 3}), "holds state_dict, epoch, as training scripts save"),
+    "cut safetensors": (
+        lambda f: cut(f, "model.safetensors", 0.6),
+        "model.safetensors is cut short or damaged (",
+    ),
+    "cut header": (
+        lambda f: cut(f, "model.safetensors", 0.001),
+        "model.safetensors is cut short or damaged (",
+    ),
+    "empty safetensors": (
+        lambda f: cut(f, "model.safetensors", 0),
+        "model.safetensors is cut short or damaged (0 bytes",
+    ),
+    "a page": (
+        lambda f: (f / "model.safetensors").write_text("<html>404</html>"),
+        "model.safetensors is cut short or damaged (",
+    ),
+    "cut zip": (
+        lambda f: (rewrite(f, dict), cut(f, "pytorch_model.bin", 0.6)),
+        "pytorch_model.bin is cut short or damaged (",
+    ),
+    "stub of zip": (
+        lambda f: (rewrite(f, dict), cut(f, "pytorch_model.bin", 0.01)),
+        "pytorch_model.bin is cut short or damaged (",
+    ),
+    "cut legacy": (
+        lambda f: (rewrite(f, dict, _use_new_zipfile_serialization=False), cut(f, "pytorch_model.bin", 0.6)),
+        "is cut short or damaged (",
+    ),
+    "empty pickle": (
+        lambda f: (rewrite(f, dict), cut(f, "pytorch_model.bin", 0)),
+        "pytorch_model.bin is cut short or damaged (0 bytes",
+    ),
+    "code": (
+        lambda f: rewrite(f, lambda w: w | {"x": Code()}),
+        "holds more than weights (posix.mkdir), which would run as code",
+    ),
+    "legacy code": (
+        lambda f: rewrite(f, lambda w: w | {"x": Code()}, _use_new_zipfile_serialization=False),
+        "than weights (posix.mkdir)",
+    ),
+    "plain code": (
+        lambda f: (without_weights(f), (f / "pytorch_model.bin").write_bytes(pickle.dumps({"x": Code()}))),
+        "(posix.mkdir)",
+    ),
+    "state_dict": (
+        lambda f: rewrite(f, lambda w: {"state_dict": w, "epoch": 3}),
+        "holds state_dict, epoch, as training scripts save",
+    ),
     "a list": (lambda f: rewrite(f, lambda w: list(w.values())), "holds a list, as training scripts"),
-    "fairseq weights": (lambda f: rewrite(f, lambda w: {"args": Namespace(arch="wav2vec2"), "model": w}), "of fairseq (argparse.Names"),
-    "fairseq alone": (lambda f: (rewrite(f, lambda w: {"model": w}, "wav2vec_small.pt"), (f / "config.json").unlink()),
-                      "it has no config.json; it holds a checkpoint of fairseq or of a training script (wav2vec_small.pt)"),
-    "not finite": (lambda f: rewrite(f, lambda w: {k: v * float("nan") for k, v in w.items()}), "its weights hold what is no number"),
+    "fairseq weights": (
+        lambda f: rewrite(f, lambda w: {"args": Namespace(arch="wav2vec2"), "model": w}),
+        "of fairseq (argparse.Names",
+    ),
+    "fairseq alone": (
+        lambda f: (rewrite(f, lambda w: {"model": w}, "wav2vec_small.pt"), (f / "config.json").unlink()),
+        "it has no config.json; it holds a checkpoint of fairseq or of a training script (wav2vec_small.pt)",
+    ),
+    "not finite": (
+        lambda f: rewrite(f, lambda w: {k: v * float("nan") for k, v in w.items()}),
+        "its weights hold what is no number",
+    ),
     "numbered": (lambda f: rewrite(f, lambda w: {3: torch.zeros(1)}), "holds 3, as training scripts save"),
-    "quantised": (lambda f: configure(f, quantization_config={"load_in_8bit": True}), "its weights are quantised (quantization_config)"),
-    "no rate": (lambda f: (f / "preprocessor_config.json").write_text('{"sampling_rate": 0}'), "has the sampling_rate 0, which"),
-    "an index that leaves the folder": (lambda f: ((f / "model.safetensors").unlink(), (f / "model.safetensors.index.json").write_text(
-        '{"weight_map": {"a": "../b.safetensors"}}')), "does not say which file holds which weight"),
-    "no config": (lambda f: (f / "config.json").unlink(), "it has no config.json; it holds model.safetensors"),
-    "broken config": (lambda f: cut(f, "config.json", 0.5), "config.json is not a JSON object; download it again"),
+    "quantised": (
+        lambda f: configure(f, quantization_config={"load_in_8bit": True}),
+        "its weights are quantised (quantization_config)",
+    ),
+    "no rate": (
+        lambda f: (f / "preprocessor_config.json").write_text('{"sampling_rate": 0}'),
+        "has the sampling_rate 0, which",
+    ),
+    "an index that leaves the folder": (
+        lambda f: (
+            (f / "model.safetensors").unlink(),
+            (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../b.safetensors"}}'),
+        ),
+        "does not say which file holds which weight",
+    ),
+    "no config": (
+        lambda f: (f / "config.json").unlink(),
+        "it has no config.json; it holds model.safetensors",
+    ),
+    "broken config": (
+        lambda f: cut(f, "config.json", 0.5),
+        "config.json is not a JSON object; download it again",
+    ),
     "no model_type": (lambda f: configure(f, model_type=...), "its config.json has no model_type"),
-    "unknown model_type": (lambda f: configure(f, model_type="hubert2"), "does not know. Did you mean 'hubert'?"),
-    "a value of the wrong kind": (lambda f: configure(f, hidden_size="large"), "its config.json is not one of a wav2vec2 ("),
-    "adapter": (lambda f: configure(f, add_adapter=True), "shortens its output; add +model.config.add_adapter=false"),
-    "another size": (lambda f: configure(f, hidden_size=48, num_attention_heads=4), "weights of Wav2Vec2ForCTC, such as "),
-}  # fmt: skip
+    "unknown model_type": (
+        lambda f: configure(f, model_type="hubert2"),
+        "does not know. Did you mean 'hubert'?",
+    ),
+    "a value of the wrong kind": (
+        lambda f: configure(f, hidden_size="large"),
+        "its config.json is not one of a wav2vec2 (",
+    ),
+    "adapter": (
+        lambda f: configure(f, add_adapter=True),
+        "shortens its output; add +model.config.add_adapter=false",
+    ),
+    "another size": (
+        lambda f: configure(f, hidden_size=48, num_attention_heads=4),
+        "weights of Wav2Vec2ForCTC, such as ",
+    ),
+}
 
 
 @pytest.mark.parametrize("shape", REFUSED)
@@ -297,14 +457,18 @@ def test_what_cannot_be_loaded_is_named(folder, shape, tmp_path, monkeypatch):
 
 def test_the_advice_for_an_adapter_works_and_keeps_no_head_that_was_trained_on_it(original, folder):
     configure(folder, add_adapter=True)
-    same(loaded(folder, settings={"add_adapter": False}), original()[1], but=("lm_head.weight", "lm_head.bias"))
+    same(
+        loaded(folder, settings={"add_adapter": False}), original()[1], but=("lm_head.weight", "lm_head.bias")
+    )
     told = refusal(folder, settings={"add_adapter": False}, keep_head=True)
     assert "which cannot be used. Train a new head without the adapter: model.head=new" in told
 
 
 def test_a_file_and_a_folder_that_is_not_there(tmp_path):
     torch.save({}, tmp_path / "wav2vec_small.pt")
-    assert "is a file; give the folder that save_pretrained wrote, or a hub id. A fairseq" in refusal(tmp_path / "wav2vec_small.pt")
+    assert "is a file; give the folder that save_pretrained wrote, or a hub id. A fairseq" in refusal(
+        tmp_path / "wav2vec_small.pt"
+    )
     assert "is not a folder" in refusal(tmp_path / "none")
     (tmp_path / "empty").mkdir()
     assert "it has no config.json; it is empty" in refusal(tmp_path / "empty")

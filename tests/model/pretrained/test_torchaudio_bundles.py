@@ -1,4 +1,6 @@
-"""Recognisers of torchaudio.pipelines: the network of transformers that their weights are put in computes what torchaudio's own does."""
+"""Recognisers of torchaudio.pipelines: the network of transformers that their weights are put in computes
+what torchaudio's own does.
+"""
 
 import numpy as np
 import pytest
@@ -20,18 +22,31 @@ from asr_exp.model.recogniser import Recogniser
 
 LABELS = ("|", "E", "T", "A", "O", "N", "'", "Z")
 SIZES = {
-    "extractor_mode": "group_norm", "extractor_conv_layer_config": [(32, 10, 5)] + [(32, 3, 2)] * 4 + [(32, 2, 2)] * 2,
-    "extractor_conv_bias": False, "encoder_embed_dim": 32, "encoder_projection_dropout": 0.1, "encoder_pos_conv_kernel": 16,
-    "encoder_pos_conv_groups": 2, "encoder_num_layers": 2, "encoder_num_heads": 2, "encoder_attention_dropout": 0.1,
-    "encoder_ff_interm_features": 64, "encoder_ff_interm_dropout": 0.1, "encoder_dropout": 0.1, "encoder_layer_norm_first": False,
-    "encoder_layer_drop": 0.1, "aux_num_out": 1 + len(LABELS),
-}  # fmt: skip
+    "extractor_mode": "group_norm",
+    "extractor_conv_layer_config": [(32, 10, 5)] + [(32, 3, 2)] * 4 + [(32, 2, 2)] * 2,
+    "extractor_conv_bias": False,
+    "encoder_embed_dim": 32,
+    "encoder_projection_dropout": 0.1,
+    "encoder_pos_conv_kernel": 16,
+    "encoder_pos_conv_groups": 2,
+    "encoder_num_layers": 2,
+    "encoder_num_heads": 2,
+    "encoder_attention_dropout": 0.1,
+    "encoder_ff_interm_features": 64,
+    "encoder_ff_interm_dropout": 0.1,
+    "encoder_dropout": 0.1,
+    "encoder_layer_norm_first": False,
+    "encoder_layer_drop": 0.1,
+    "aux_num_out": 1 + len(LABELS),
+}
 LARGE = {"extractor_mode": "layer_norm", "extractor_conv_bias": True, "encoder_layer_norm_first": True}
 
 
 @pytest.fixture(params=["base", "large"])
 def bundle(request, tmp_path, monkeypatch):
-    """A bundle of small sizes, its weights where torch.hub keeps them: with the three outputs more that fairseq's have."""
+    """A bundle of small sizes, its weights where torch.hub keeps them: with the three outputs more that
+    fairseq's have.
+    """
     large = request.param == "large"
     sizes = SIZES | (LARGE if large else {})
     torch.manual_seed(0)
@@ -61,8 +76,14 @@ def test_the_same_logits(bundle):
     theirs = bundle.get_model()
     clip = noise(1.7)
     want, _ = theirs(torch.from_numpy(clip / np.float32(32768))[None])
-    got = model(Batch(np.zeros(1, int), torch.from_numpy(clip)[None], [len(clip)], torch.empty(0), [0])).logits
-    assert got.shape == want.shape and (got - want).abs().max() < 1e-4 * want.abs().max() and want.std(1).max() > 0.1
+    got = model(
+        Batch(np.zeros(1, int), torch.from_numpy(clip)[None], [len(clip)], torch.empty(0), [0])
+    ).logits
+    assert (
+        got.shape == want.shape
+        and (got - want).abs().max() < 1e-4 * want.abs().max()
+        and want.std(1).max() > 0.1
+    )
 
 
 def test_a_hyphen_is_no_blank():
@@ -105,7 +126,10 @@ def test_what_cannot_be_had(tmp_path, monkeypatch):
     monkeypatch.setattr(bundles, "SERVER", "http://127.0.0.1:9")
     for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
-    with pytest.raises(UserError, match="cannot be reached from here. Put its file at .*wav2vec2_fairseq_base_ls960_asr_ls960.pth"):
+    with pytest.raises(
+        UserError,
+        match="cannot be reached from here. Put its file at .*wav2vec2_fairseq_base_ls960_asr_ls960.pth",
+    ):
         load_backbone("torchaudio:WAV2VEC2_ASR_BASE_960H", 29, 0, keep_head=True)
 
 
@@ -124,10 +148,20 @@ def test_a_file_that_holds_other_weights(bundle, tmp_path, content):
 @pytest.mark.parametrize("bundle", ["base"], indirect=True)
 @torch.inference_mode()
 def test_evaluate_a_bundle(bundle, tmp_path):
-    """Its run folder transcribes as it does; a hyphen, which is the name of its blank, is no character that it can emit."""
+    """Its run folder transcribes as it does; a hyphen, which is the name of its blank, is no character that
+    it can emit.
+    """
     soundfile.write(tmp_path / "a.wav", noise(3), 16000)
     (tmp_path / "test.csv").write_text("file,text\na.wav,TEA-TEN\n")
-    call("evaluate", "run=torchaudio:SMALL", "dataset=csv", "dataset.test=test.csv", "text=none", "trainer.device=cpu", cwd=tmp_path)
+    call(
+        "evaluate",
+        "run=torchaudio:SMALL",
+        "dataset=csv",
+        "dataset.test=test.csv",
+        "text=none",
+        "trainer.device=cpu",
+        cwd=tmp_path,
+    )
     (folder,) = {path.parent for path in tmp_path.glob("outputs/csv/hf/*/config.yaml")}
     emission, _ = bundle.get_model()(torch.from_numpy(noise(3) / np.float32(32768))[None])
     path = torch.unique_consecutive(emission[0].argmax(-1)).tolist()

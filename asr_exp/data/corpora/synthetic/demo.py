@@ -1,4 +1,6 @@
-"""The demo corpus: commands to a small house robot, spoken by espeak-ng's voices, made once and kept in the cache."""
+"""The demo corpus: commands to a small house robot, spoken by espeak-ng's voices, made once and kept in the
+cache.
+"""
 
 import random
 from itertools import product
@@ -11,9 +13,22 @@ from asr_exp.data.corpora.synthetic.speech import Line, read_spoken, spoken
 ROOMS = ("kitchen", "garden", "bedroom")
 # Each template is a sequence of slots; "" is a slot left out. 35 words, sentences of 2 to 6 words.
 TEMPLATES: tuple[tuple[tuple[str, ...], ...], ...] = (
-    (("", "robot", "please"), ("turn",), ("on", "off"), ("the",), ("", *ROOMS), ("light", "lamp", "fan", "radio")),
+    (
+        ("", "robot", "please"),
+        ("turn",),
+        ("on", "off"),
+        ("the",),
+        ("", *ROOMS),
+        ("light", "lamp", "fan", "radio"),
+    ),
     (("", "robot", "please"), ("open", "close"), ("the",), ("", *ROOMS), ("door", "window")),
-    (("", "robot", "please"), ("bring", "find"), ("my", "the"), ("red", "blue", "green"), ("cup", "book", "hat")),
+    (
+        ("", "robot", "please"),
+        ("bring", "find"),
+        ("my", "the"),
+        ("red", "blue", "green"),
+        ("cup", "book", "hat"),
+    ),
     (("", "robot", "please"), ("make", "bring"), ("some",), ("tea", "coffee", "soup")),
     (("", "robot", "please"), ("play",), ("some",), ("music",)),
     (("", "robot", "please"), ("stop",), ("the",), ("music", "radio", "fan")),
@@ -22,10 +37,32 @@ TEMPLATES: tuple[tuple[tuple[str, ...], ...], ...] = (
 )
 MOST_WORDS = 6
 
-ACCENTS = ("en-us", "en", "en-gb-scotland", "en-us-nyc")  # "en" is British English; this espeak-ng has no voice named en-gb
-VARIANTS = ("m1", "m2", "m3", "m5", "m6", "m8", "f1", "Andrea", "belinda", "Annie", "Andy", "Gene", "Jacky", "Lee", "Mario", "Michael",
-            "linda", "steph", "adam", "max")
-# No split uses a variant that another one uses, nor one with breath (f2, f3, f5), which no seed makes the same twice.
+# "en" is British English; this espeak-ng has no voice named en-gb
+ACCENTS = ("en-us", "en", "en-gb-scotland", "en-us-nyc")
+VARIANTS = (
+    "m1",
+    "m2",
+    "m3",
+    "m5",
+    "m6",
+    "m8",
+    "f1",
+    "Andrea",
+    "belinda",
+    "Annie",
+    "Andy",
+    "Gene",
+    "Jacky",
+    "Lee",
+    "Mario",
+    "Michael",
+    "linda",
+    "steph",
+    "adam",
+    "max",
+)
+# No split uses a variant that another one uses, nor one with breath (f2, f3, f5), which no seed makes the
+# same twice.
 VOICES = {
     "train": tuple(f"{accent}+{variant}" for accent, variant in product(ACCENTS, VARIANTS)),
     "dev": ("en-us+m7", "en+anika"),
@@ -37,7 +74,9 @@ RATES, PITCHES = (140, 220), (30, 70)  # words a minute; espeak's scale of 0 to 
 
 @register_reader("demo")
 def read_demo(dataset: Any, cache: Path) -> Corpus:
-    """About two hours of speech: train, dev and test share no sentence and no voice. Raises UserError without the demo extra."""
+    """About two hours of speech: train, dev and test share no sentence and no voice. Raises UserError without
+    the demo extra.
+    """
     return read_spoken(dataset, spoken(splits(SIZES, dataset.split_seed), cache / "demo", dataset.split_seed))
 
 
@@ -53,9 +92,14 @@ def splits(sizes: dict[str, int], seed: int) -> dict[str, list[Line]]:
     texts = sentences()
     draw.shuffle(texts)
     held = len(texts) // 8
-    pools = {"dev": texts[:held], "test": texts[held:2 * held], "train": texts[2 * held:]}
+    pools = {"dev": texts[:held], "test": texts[held : 2 * held], "train": texts[2 * held :]}
 
     def line(split: str) -> Line:
-        return Line(draw.choice(pools[split]), draw.choice(VOICES[split]), draw.randint(*RATES), draw.randint(*PITCHES))
+        return Line(
+            draw.choice(pools[split]),
+            draw.choice(VOICES[split]),
+            draw.randint(*RATES),
+            draw.randint(*PITCHES),
+        )
 
     return {split: [line(split) for _ in range(count)] for split, count in sizes.items()}

@@ -1,4 +1,6 @@
-"""Corpora that espeak-ng speaks: lines of text to a folder of WAV files with a manifest a split, made once and kept in the cache."""
+"""Corpora that espeak-ng speaks: lines of text to a folder of WAV files with a manifest a split, made once
+and kept in the cache.
+"""
 
 import csv
 import hashlib
@@ -21,7 +23,9 @@ Effect = Callable[[np.ndarray, int, int], tuple[np.ndarray, int]]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A text, how it is to be said (words a minute, pitch from 0 to 100), and its phones where they are wanted."""
+    """A text, how it is to be said (words a minute, pitch from 0 to 100), and its phones where they are
+    wanted.
+    """
 
     text: str
     voice: str
@@ -31,26 +35,41 @@ class Line:
 
 
 def read_spoken(dataset: Any, folder: Path) -> Corpus:
-    """The corpus that `spoken` has left in a folder, transcribed by its column `dataset.columns.text`: text or phones.
+    """The corpus that `spoken` has left in a folder, transcribed by its column `dataset.columns.text`: text
+    or phones.
 
     Raises UserError for a subset that is no split.
     """
 
     def read(split: str, key: str) -> Rows:
         if split not in SPLITS:
-            raise UserError(f"{key}={split} is not a split of {dataset.name}.{nearest(split, SPLITS)} There are: {', '.join(SPLITS)}.")
+            raise UserError(
+                f"{key}={split} is not a split of {dataset.name}.{nearest(split, SPLITS)} There are:"
+                f" {', '.join(SPLITS)}."
+            )
         with (folder / f"{split}.csv").open(encoding="utf-8", newline="") as rows:
-            return Utterances(Utterance(Path(row["file"]).stem, FileAudio(str(folder / row["file"])), row[dataset.columns.text],
-                                        row["speaker"]) for row in csv.DictReader(rows)), []
+            return (
+                Utterances(
+                    Utterance(
+                        Path(row["file"]).stem,
+                        FileAudio(str(folder / row["file"])),
+                        row[dataset.columns.text],
+                        row["speaker"],
+                    )
+                    for row in csv.DictReader(rows)
+                ),
+                [],
+            )
 
     return gather(dataset, read, str(folder))
 
 
 def spoken(lines: dict[str, list[Line]], cache: Path, seed: int, effect: Effect | None = None) -> Path:
-    """The folder that holds each split's lines as WAV files and a manifest; made by one process, waited for by the others.
+    """The folder that holds each split's lines as WAV files and a manifest; made by one process, waited for
+    by the others.
 
-    `effect(samples, rate, number)` gives int16 samples and their rate: what becomes of the number-th line of all on its way
-    to the microphone. Raises UserError without the demo extra.
+    `effect(samples, rate, number)` gives int16 samples and their rate: what becomes of the number-th line of
+    all on its way to the microphone. Raises UserError without the demo extra.
     """
     from filelock import FileLock
 
@@ -75,7 +94,9 @@ def _speak(lines: dict[str, list[Line]], folder: Path, seed: int, effect: Effect
 
     synthesiser = Synthesiser(seed)
     total = sum(map(len, lines.values()))
-    with tqdm(total=total, desc="espeak-ng speaks", unit="clip", disable=None, leave=False, dynamic_ncols=True) as bar:
+    with tqdm(
+        total=total, desc="espeak-ng speaks", unit="clip", disable=None, leave=False, dynamic_ncols=True
+    ) as bar:
         for split, split_lines in lines.items():
             (folder / split).mkdir(parents=True)
             with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as manifest:
@@ -86,7 +107,8 @@ def _speak(lines: dict[str, list[Line]], folder: Path, seed: int, effect: Effect
                     samples, rate = synthesiser.say(line.text, line.voice, line.rate, line.pitch)
                     if effect:
                         samples, rate = effect(samples, rate, bar.n)
-                    with wave.open(str(folder / file), "wb") as wav:  # a tenth of soundfile's time on small files
+                    # a tenth of soundfile's time on small files
+                    with wave.open(str(folder / file), "wb") as wav:
                         wav.setparams((1, 2, rate, len(samples), "NONE", ""))
                         wav.writeframes(samples.tobytes())
                     rows.writerow((file, line.text, line.phones, line.voice))

@@ -1,4 +1,6 @@
-"""Many synthetic voices saying a bit of everything, labelled with phones: what the backbone of model=tiny is trained on."""
+"""Many synthetic voices saying a bit of everything, labelled with phones: what the backbone of model=tiny is
+trained on.
+"""
 
 import random
 from collections.abc import Iterable
@@ -9,7 +11,14 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from asr_exp.data.corpora.base import Corpus, Utterance, Utterances, read_corpus, register_reader, resolve_root
+from asr_exp.data.corpora.base import (
+    Corpus,
+    Utterance,
+    Utterances,
+    read_corpus,
+    register_reader,
+    resolve_root,
+)
 from asr_exp.data.corpora.splits import unique_ids
 from asr_exp.data.corpora.synthetic.channel import recorded
 from asr_exp.data.corpora.synthetic.demo import sentences as demo_sentences
@@ -19,93 +28,247 @@ from asr_exp.data.espeak import Phonemiser
 SIZES = {"train": 20000, "dev": 120, "test": 120}
 RATES, PITCHES = (110, 250), (15, 85)  # words a minute; espeak's scale of 0 to 100
 # espeak-ng's name of a voice -> its name of the language's phones, and how often it speaks.
-ENGLISH = {"en-us": "en-us", "en": "en-gb", "en-gb-scotland": "en-gb-scotland", "en-us-nyc": "en-us-nyc", "en-gb-x-rp": "en-gb-x-rp",
-           "en-029": "en-029"}
-OTHERS = {"fr": "fr-fr", **{name: name for name in ("de", "it", "tr", "sv", "es", "nl", "pl", "pt", "fi", "hu", "id")}}
+ENGLISH = {
+    "en-us": "en-us",
+    "en": "en-gb",
+    "en-gb-scotland": "en-gb-scotland",
+    "en-us-nyc": "en-us-nyc",
+    "en-gb-x-rp": "en-gb-x-rp",
+    "en-029": "en-029",
+}
+OTHERS = {
+    "fr": "fr-fr",
+    **{name: name for name in ("de", "it", "tr", "sv", "es", "nl", "pl", "pt", "fi", "hu", "id")},
+}
 SHARE_OF_ENGLISH = 0.6
 # None of the demo's dev and test variants (m4, m7, f4, anika), none with breath or a whisper.
 VARIANTS = {
-    "train": ("m1", "m2", "m3", "m5", "m6", "m8", "f1", "Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Diogo", "Gene", "Gene2",
-              "Henrique", "Hugo", "Jacky", "Lee", "Marco", "Mario", "Michael", "Mike", "Nguyen", "Reed", "RicishayMax", "RicishayMax2",
-              "adam", "antonio", "aunty", "belinda", "benjamin", "boris", "caleb", "david", "ed", "edward", "edward2", "grandma", "grandpa",
-              "gustave", "ian", "iven", "iven2", "iven3", "john", "kaukovalta", "klatt", "klatt2", "klatt3", "klatt4", "linda", "marcelo",
-              "max", "michel", "miguel", "mike2", "norbert", "pablo", "paul", "pedro", "rob", "robert", "sandro", "steph", "steph2",
-              "steph3", "victor"),
+    "train": (
+        "m1",
+        "m2",
+        "m3",
+        "m5",
+        "m6",
+        "m8",
+        "f1",
+        "Alex",
+        "Alicia",
+        "Andrea",
+        "Andy",
+        "Annie",
+        "Denis",
+        "Diogo",
+        "Gene",
+        "Gene2",
+        "Henrique",
+        "Hugo",
+        "Jacky",
+        "Lee",
+        "Marco",
+        "Mario",
+        "Michael",
+        "Mike",
+        "Nguyen",
+        "Reed",
+        "RicishayMax",
+        "RicishayMax2",
+        "adam",
+        "antonio",
+        "aunty",
+        "belinda",
+        "benjamin",
+        "boris",
+        "caleb",
+        "david",
+        "ed",
+        "edward",
+        "edward2",
+        "grandma",
+        "grandpa",
+        "gustave",
+        "ian",
+        "iven",
+        "iven2",
+        "iven3",
+        "john",
+        "kaukovalta",
+        "klatt",
+        "klatt2",
+        "klatt3",
+        "klatt4",
+        "linda",
+        "marcelo",
+        "max",
+        "michel",
+        "miguel",
+        "mike2",
+        "norbert",
+        "pablo",
+        "paul",
+        "pedro",
+        "rob",
+        "robert",
+        "sandro",
+        "steph",
+        "steph2",
+        "steph3",
+        "victor",
+    ),
     "dev": ("zac", "quincy"),
     "test": ("travis", "shelby"),
 }
-# Real speech under a free licence that may stand under dataset.root: folder, reader, language, subset. CC BY, CC0.
+# Real speech under a free licence that may stand under dataset.root: folder, reader, language, subset. CC BY,
+# CC0.
 RECORDINGS = (
-    ("LibriSpeech", "librispeech", "en", "train-clean-100"), ("cv-corpus-*/tr", "common-voice", "tr", "train"),
-    ("cv-corpus-*/it", "common-voice", "it", "train"), ("cv-corpus-*/sv-SE", "common-voice", "sv-SE", "train"),
+    ("LibriSpeech", "librispeech", "en", "train-clean-100"),
+    ("cv-corpus-*/tr", "common-voice", "tr", "train"),
+    ("cv-corpus-*/it", "common-voice", "it", "train"),
+    ("cv-corpus-*/sv-SE", "common-voice", "sv-SE", "train"),
     ("mls_german", "mls", "german", "train"),
 )
 REPEATS = 4  # of each recording, so that it counts among so many synthetic clips
-ONSETS = ("", "b", "bl", "br", "d", "dr", "f", "fl", "fr", "g", "gl", "gr", "h", "j", "k", "kl", "kr", "l", "m", "n", "p", "pl", "pr", "r",
-          "s", "sk", "sl", "sm", "sn", "sp", "st", "str", "sw", "t", "tr", "v", "w", "y", "z", "sh", "ch", "th")
+ONSETS = (
+    "",
+    "b",
+    "bl",
+    "br",
+    "d",
+    "dr",
+    "f",
+    "fl",
+    "fr",
+    "g",
+    "gl",
+    "gr",
+    "h",
+    "j",
+    "k",
+    "kl",
+    "kr",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pl",
+    "pr",
+    "r",
+    "s",
+    "sk",
+    "sl",
+    "sm",
+    "sn",
+    "sp",
+    "st",
+    "str",
+    "sw",
+    "t",
+    "tr",
+    "v",
+    "w",
+    "y",
+    "z",
+    "sh",
+    "ch",
+    "th",
+)
 VOWELS = ("a", "e", "i", "o", "u", "ai", "ee", "oo", "ou", "ea", "ar", "er", "or")
-CODAS = ("", "", "", "b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "x", "z", "sh", "ch", "th", "nd", "nt",
-         "ng", "st", "ld", "rt", "mp")
+CODAS = (
+    "",
+    "",
+    "",
+    "b",
+    "d",
+    "f",
+    "g",
+    "k",
+    "l",
+    "m",
+    "n",
+    "p",
+    "r",
+    "s",
+    "t",
+    "v",
+    "x",
+    "z",
+    "sh",
+    "ch",
+    "th",
+    "nd",
+    "nt",
+    "ng",
+    "st",
+    "ld",
+    "rt",
+    "mp",
+)
 # Common words by subject; the order has no meaning.
 WORDS = """
-the a an and or but if so because while although unless until of in on at by for from with without into onto over under above below
-between behind beside against through during before after since about around across along among toward near beyond within upon
-I you he she it we they me him her us them my your his its our their mine yours ours theirs myself yourself himself herself this that
-these those who whom whose which what when where why how here there everywhere nowhere somewhere now then soon later already always
-never often sometimes rarely usually again once twice almost nearly quite very rather too also only even still just perhaps maybe
-zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty
-thirty forty fifty sixty seventy eighty ninety hundred thousand million first second third fourth fifth half quarter double dozen
-monday tuesday wednesday thursday friday saturday sunday january february march april may june july august september october november
-december spring summer autumn winter morning noon afternoon evening night midnight today tomorrow yesterday week weekend month year century
-red blue green yellow orange purple pink brown black white grey golden silver dark bright pale square round
-mother father sister brother daughter son uncle aunt cousin nephew grandmother grandfather husband wife child children baby boy girl man
-woman people friend neighbour guest stranger teacher student doctor nurse lawyer farmer baker butcher driver pilot sailor soldier artist
-engineer judge mayor king queen prince captain
-head face eye ear nose mouth tooth teeth tongue lip chin cheek neck shoulder arm elbow wrist hand finger thumb chest back stomach hip leg
-knee ankle foot feet toe skin bone blood heart brain breath voice
-house flat kitchen bedroom bathroom cellar attic garage garden balcony roof wall floor ceiling door window stairs chimney lamp light
-candle table chair sofa shelf cupboard drawer mirror carpet curtain pillow blanket towel soap bucket broom ladder hammer nail screw saw
-needle thread scissors knife fork spoon plate bowl cup glass bottle kettle oven fridge
-bread butter cheese milk cream yoghurt egg bacon sausage chicken beef fish soup salad rice noodle potato tomato carrot onion garlic
-pepper salt sugar honey jam apple pear banana cherry lemon grape melon peach plum strawberry nut cake biscuit chocolate coffee tea juice
-water beer wine breakfast lunch dinner supper
-dog cat horse cow pig sheep goat donkey rabbit mouse rat fox wolf bear deer lion tiger elephant monkey bird duck goose hen eagle owl crow
-snake frog turtle shark whale spider bee ant butterfly
-sun moon star sky cloud rain snow ice frost fog storm thunder lightning wind breeze weather heat cold river lake sea ocean beach island
-mountain hill valley forest wood field meadow desert cave stone rock sand mud dust grass flower rose leaf branch root tree bush seed
-city town village street road avenue lane bridge tunnel corner square market shop bakery bank school library museum theatre cinema church
-hospital station airport harbour office factory hotel restaurant castle tower prison park zoo farm mill
-car bus lorry train tram bicycle motorbike aeroplane helicopter boat ship ferry rocket engine wheel brake petrol ticket passport luggage
-journey map border customs traffic signal
-computer keyboard screen printer camera battery charger telephone radio television video network server software password message email
-letter parcel stamp newspaper magazine book page paper pencil pen ink picture photograph drum guitar piano violin trumpet music song dance
-game ball chess puzzle prize winner
-money coin price tax rent wage debt loan profit budget invoice contract meeting project plan report question answer problem reason
-result mistake success failure law rule crime police court war peace army flag election president minister government country nation
-world earth history science language grammar word sentence number sum shape circle triangle line point side edge middle beginning end
-go come walk run jump climb swim fly fall sit stand lie sleep wake dream eat drink cook bake boil fry taste smell touch feel hear listen
-look watch see speak talk say tell ask reply shout whisper sing laugh cry smile think know learn teach read write draw paint count add
-subtract multiply divide measure weigh buy sell pay lend borrow give take bring carry send receive keep lose find search hide show open
-close lock push pull lift drop throw catch hit kick cut break tear mend build destroy clean wash dry sweep cover fill pour mix turn stop
-start begin finish wait hurry follow lead drive ride sail visit arrive leave return meet marry help thank promise forget remember believe
-hope wish want need like love hate fear choose decide agree refuse allow forbid try fail win fight save protect travel grow change become
-remain happen seem belong depend
-big small large tiny huge tall short long wide narrow thick thin deep shallow high low heavy loose tight hot warm cool wet soft hard
-smooth rough sharp blunt sweet sour bitter fresh rotten new old young ancient modern early late quick slow fast loud quiet noisy silent
-clear dirty empty full rich poor cheap expensive easy difficult simple strange normal famous useful broken safe dangerous brave shy
-clever stupid wise lazy busy tired hungry thirsty happy sad angry proud jealous honest polite rude kind cruel gentle healthy sick alive
-dead free equal different similar possible certain sure true false right wrong good better best bad worse worst
-please sorry hello goodbye welcome yes no okay thanks press hold star hash pound key extension mailbox operator option menu caller
-account balance record delete forward
+the a an and or but if so because while although unless until of in on at by for from with without into onto
+over under above below between behind beside against through during before after since about around across
+along among toward near beyond within upon I you he she it we they me him her us them my your his its our
+their mine yours ours theirs myself yourself himself herself this that these those who whom whose which what
+when where why how here there everywhere nowhere somewhere now then soon later already always never often
+sometimes rarely usually again once twice almost nearly quite very rather too also only even still just
+perhaps maybe zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
+sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand
+million first second third fourth fifth half quarter double dozen monday tuesday wednesday thursday friday
+saturday sunday january february march april may june july august september october november december spring
+summer autumn winter morning noon afternoon evening night midnight today tomorrow yesterday week weekend
+month year century red blue green yellow orange purple pink brown black white grey golden silver dark bright
+pale square round mother father sister brother daughter son uncle aunt cousin nephew grandmother grandfather
+husband wife child children baby boy girl man woman people friend neighbour guest stranger teacher student
+doctor nurse lawyer farmer baker butcher driver pilot sailor soldier artist engineer judge mayor king queen
+prince captain head face eye ear nose mouth tooth teeth tongue lip chin cheek neck shoulder arm elbow wrist
+hand finger thumb chest back stomach hip leg knee ankle foot feet toe skin bone blood heart brain breath
+voice house flat kitchen bedroom bathroom cellar attic garage garden balcony roof wall floor ceiling door
+window stairs chimney lamp light candle table chair sofa shelf cupboard drawer mirror carpet curtain pillow
+blanket towel soap bucket broom ladder hammer nail screw saw needle thread scissors knife fork spoon plate
+bowl cup glass bottle kettle oven fridge bread butter cheese milk cream yoghurt egg bacon sausage chicken
+beef fish soup salad rice noodle potato tomato carrot onion garlic pepper salt sugar honey jam apple pear
+banana cherry lemon grape melon peach plum strawberry nut cake biscuit chocolate coffee tea juice water beer
+wine breakfast lunch dinner supper dog cat horse cow pig sheep goat donkey rabbit mouse rat fox wolf bear
+deer lion tiger elephant monkey bird duck goose hen eagle owl crow snake frog turtle shark whale spider bee
+ant butterfly sun moon star sky cloud rain snow ice frost fog storm thunder lightning wind breeze weather
+heat cold river lake sea ocean beach island mountain hill valley forest wood field meadow desert cave stone
+rock sand mud dust grass flower rose leaf branch root tree bush seed city town village street road avenue
+lane bridge tunnel corner square market shop bakery bank school library museum theatre cinema church
+hospital station airport harbour office factory hotel restaurant castle tower prison park zoo farm mill car
+bus lorry train tram bicycle motorbike aeroplane helicopter boat ship ferry rocket engine wheel brake petrol
+ticket passport luggage journey map border customs traffic signal computer keyboard screen printer camera
+battery charger telephone radio television video network server software password message email letter
+parcel stamp newspaper magazine book page paper pencil pen ink picture photograph drum guitar piano violin
+trumpet music song dance game ball chess puzzle prize winner money coin price tax rent wage debt loan profit
+budget invoice contract meeting project plan report question answer problem reason result mistake success
+failure law rule crime police court war peace army flag election president minister government country
+nation world earth history science language grammar word sentence number sum shape circle triangle line
+point side edge middle beginning end go come walk run jump climb swim fly fall sit stand lie sleep wake
+dream eat drink cook bake boil fry taste smell touch feel hear listen look watch see speak talk say tell ask
+reply shout whisper sing laugh cry smile think know learn teach read write draw paint count add subtract
+multiply divide measure weigh buy sell pay lend borrow give take bring carry send receive keep lose find
+search hide show open close lock push pull lift drop throw catch hit kick cut break tear mend build destroy
+clean wash dry sweep cover fill pour mix turn stop start begin finish wait hurry follow lead drive ride sail
+visit arrive leave return meet marry help thank promise forget remember believe hope wish want need like
+love hate fear choose decide agree refuse allow forbid try fail win fight save protect travel grow change
+become remain happen seem belong depend big small large tiny huge tall short long wide narrow thick thin
+deep shallow high low heavy loose tight hot warm cool wet soft hard smooth rough sharp blunt sweet sour
+bitter fresh rotten new old young ancient modern early late quick slow fast loud quiet noisy silent clear
+dirty empty full rich poor cheap expensive easy difficult simple strange normal famous useful broken safe
+dangerous brave shy clever stupid wise lazy busy tired hungry thirsty happy sad angry proud jealous honest
+polite rude kind cruel gentle healthy sick alive dead free equal different similar possible certain sure
+true false right wrong good better best bad worse worst please sorry hello goodbye welcome yes no okay
+thanks press hold star hash pound key extension mailbox operator option menu caller account balance record
+delete forward
 """.split()  # noqa: SIM905
 
 
 @register_reader("voices")
 def read_voices(dataset: Any, cache: Path) -> Corpus:
-    """About 12 hours: sentences of common words, numbers, letters and made-up words, in English and twelve other languages' voices.
+    """About 12 hours: sentences of common words, numbers, letters and made-up words, in English and twelve
+    other languages' voices.
 
-    Train, dev and test share no voice; none says a sentence of the demo. Where `dataset.root` holds real corpora, training hears
-    them too (see RECORDINGS). Raises UserError without the demo extra.
+    Train, dev and test share no voice; none says a sentence of the demo. Where `dataset.root` holds real
+    corpora, training hears them too (see RECORDINGS). Raises UserError without the demo extra.
     """
     lines = labelled(splits(SIZES, dataset.split_seed))
 
@@ -114,10 +277,14 @@ def read_voices(dataset: Any, cache: Path) -> Corpus:
 
     corpus = read_spoken(dataset, spoken(lines, cache / "voices", dataset.split_seed, effect))
     if dataset.columns.text == "text":  # how a number is written says nothing of how a language says it
-        corpus.splits = {split: Utterances(row for row in rows if not any(map(str.isdigit, row.text)))
-                         for split, rows in corpus.splits.items()}
+        corpus.splits = {
+            split: Utterances(row for row in rows if not any(map(str.isdigit, row.text)))
+            for split, rows in corpus.splits.items()
+        }
     if (root := resolve_root(dataset)) and "train" in corpus.splits:
-        corpus.splits["train"] = unique_ids(Utterances([*corpus.splits["train"], *recordings(dataset, root, cache)]))
+        corpus.splits["train"] = unique_ids(
+            Utterances([*corpus.splits["train"], *recordings(dataset, root, cache)])
+        )
     return corpus
 
 
@@ -129,13 +296,17 @@ def splits(sizes: dict[str, int], seed: int) -> dict[str, list[Line]]:
         accent = draw.choice(list(ENGLISH if draw.random() < SHARE_OF_ENGLISH else OTHERS))
         while (text := sentence(draw, accent in ENGLISH)) in taken:
             pass
-        return Line(text, f"{accent}+{draw.choice(VARIANTS[split])}", draw.randint(*RATES), draw.randint(*PITCHES))
+        return Line(
+            text, f"{accent}+{draw.choice(VARIANTS[split])}", draw.randint(*RATES), draw.randint(*PITCHES)
+        )
 
     return {split: [line(split) for _ in range(count)] for split, count in sizes.items()}
 
 
 def sentence(draw: random.Random, english: bool) -> str:
-    """One to nine words, drawn without grammar: common words, numbers, letters, made-up words; in other languages mostly the last."""
+    """One to nine words, drawn without grammar: common words, numbers, letters, made-up words; in other
+    languages mostly the last.
+    """
     words = []
     for _ in range(draw.choice((1, 1, 2, 2, 3, 4, 5, 6, 7, 9))):
         kind = draw.random()
@@ -146,7 +317,12 @@ def sentence(draw: random.Random, english: bool) -> str:
         elif kind < (0.83 if english else 0.33):
             words.append(draw.choice("BCDEFGHJKLMNOPQRSTUVWXYZ"))
         else:
-            words.append("".join(draw.choice(ONSETS) + draw.choice(VOWELS) + draw.choice(CODAS) for _ in range(draw.randint(1, 3))))
+            words.append(
+                "".join(
+                    draw.choice(ONSETS) + draw.choice(VOWELS) + draw.choice(CODAS)
+                    for _ in range(draw.randint(1, 3))
+                )
+            )
     return " ".join(words)
 
 
@@ -154,19 +330,33 @@ def labelled(lines: dict[str, list[Line]]) -> dict[str, list[Line]]:
     """The lines with the phones that their voices' languages make of their texts."""
     phones: dict[str, dict[str, str]] = {}
     for accent, language in (ENGLISH | OTHERS).items():
-        texts = sorted({line.text for rows in lines.values() for line in rows if line.voice.partition("+")[0] == accent})
+        texts = sorted(
+            {line.text for rows in lines.values() for line in rows if line.voice.partition("+")[0] == accent}
+        )
         phones[accent] = dict(zip(texts, Phonemiser(language).many(texts), strict=True))
-    return {split: [replace(line, phones=phones[line.voice.partition("+")[0]][line.text]) for line in rows]
-            for split, rows in lines.items()}
+    return {
+        split: [replace(line, phones=phones[line.voice.partition("+")[0]][line.text]) for line in rows]
+        for split, rows in lines.items()
+    }
 
 
 def recordings(dataset: Any, root: Path, cache: Path) -> list[Utterance]:
-    """The training utterances of the corpora under `root`, each `REPEATS` times; with espeak-ng's phones where they are asked for."""
+    """The training utterances of the corpora under `root`, each `REPEATS` times; with espeak-ng's phones
+    where they are asked for.
+    """
     found: list[Utterance] = []
     for pattern, reader, language, subset in RECORDINGS:
         for folder in sorted(root.glob(pattern)):
-            section = OmegaConf.merge(dataset, {"reader": reader, "root": str(folder), "language": language, "train": [subset],
-                                                "only": "train"})
+            section = OmegaConf.merge(
+                dataset,
+                {
+                    "reader": reader,
+                    "root": str(folder),
+                    "language": language,
+                    "train": [subset],
+                    "only": "train",
+                },
+            )
             rows: Iterable[Utterance] = read_corpus(section, cache).splits["train"]
             if dataset.columns.text == "phones":
                 phones = Phonemiser(language).many([row.text.lower() for row in rows])
