@@ -3,9 +3,11 @@ early.
 """
 
 import ast
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -125,6 +127,30 @@ def test_files_and_functions_are_short(path):
         node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
     assert {node.name: n for node in functions if (n := (node.end_lineno or 0) - node.lineno + 1) > 60} == {}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_line_assigns_three_things(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
+            assert not any(isinstance(target, ast.Tuple) and len(target.elts) > 2 for target in node.targets)
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_file(tmp_path):
+    shutil.copytree(
+        ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns(".git", "outputs", "*.egg-info", "build")
+    )
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, "."]
+    subprocess.run(build, cwd=tmp_path / "copy", check=True, timeout=300)
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("asr_exp/")}
+    ours = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "asr_exp").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert packed == ours | {f"asr_exp/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
 
 
 def test_every_dependency_has_a_floor_that_ci_tries():

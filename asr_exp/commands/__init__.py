@@ -1,3 +1,1 @@
-"""The commands, a file or a folder each, with a `run(config)`; none imports another; may import all
-but cli.
-"""
+"""The commands, one file or folder each; none imports another; may import everything but cli."""

@@ -1,3 +1,1 @@
-"""The network from waveforms to emissions: loading, speed, the loss; may import runs, data and what
-they may.
-"""
+"""The network from waveforms to emissions, and its loss; may import runs, data and what they may."""

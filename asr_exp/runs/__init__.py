@@ -1,3 +1,1 @@
-"""Run folders: signature, results, environment, runs to compare; may import config, runtime and what they
-may.
-"""
+"""Run folders: signature, results, environment; may import config, runtime and what they may."""

@@ -1,3 +1,1 @@
-"""Sweeps: ranges of overrides, the record of the cells, the search with Optuna; may import runs, data and
-what they may.
-"""
+"""Sweeps: ranges, cells, the search with Optuna; may import runs, data and what they may."""

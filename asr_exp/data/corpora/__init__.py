@@ -1,6 +1,4 @@
-"""Corpus readers: a corpus in its official layout in, `Utterance` rows out (metadata only, no audio is
-decoded here).
-"""
+"""Corpus readers: a corpus in its official layout in, `Utterance` rows out; no audio is decoded here."""
 
 from asr_exp.data.corpora.base import (
     FileAudio,
