@@ -124,7 +124,7 @@ def test_memory_is_that_of_this_process():
 
 
 @pytest.fixture
-def max_micro_batches(monkeypatch, tmp_path):
+def rounds(monkeypatch, tmp_path):
     """rounds(speeds) -> what `measure` makes of a row while the machine has these speeds, one for each arm;
     and the arms that ran.
     """

@@ -9,56 +9,12 @@ import time
 
 import numpy as np
 import pytest
-from test_significance import invented
+from invented_runs import HELD, invented, write_run
 
 from asr_exp.cli.main import main
 from asr_exp.runs.results import protocol, write_result
-from asr_exp.scoring.error_rates import Tally, character_errors, word_errors
+from asr_exp.scoring.error_rates import word_errors
 from asr_exp.scoring.significance import compare_rates
-
-HELD = {
-    "dataset": "demo",
-    "language": "en",
-    "split": ["test"],
-    "ids": "1f",
-    "coverage": 1.0,
-    "text": "standard",
-    "rules": ["lower"],
-    "metric": "wer",
-    "inventory": None,
-    "decoder": "greedy",
-    "padding": "exact",
-}
-
-
-def write_run(folder, references, hypotheses, speakers=None, seed=42, split="test", **held):
-    """A finished run as train leaves it, less what compare does not read."""
-    parts, tally = {**HELD, **held}, Tally(phones=held.get("metric") == "per")
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"hypotheses.{split}.jsonl").open("w", encoding="utf-8") as file:
-        for number, (reference, hypothesis) in enumerate(zip(references, hypotheses, strict=True)):
-            words, characters = word_errors(reference, hypothesis), character_errors(reference, hypothesis)
-            speaker = speakers[number % len(speakers)] if speakers else None
-            tally.add(words, characters, speaker)
-            line = {
-                "id": f"utt-{number:03d}",
-                "reference": reference,
-                "hypothesis": hypothesis,
-                "counts": {**vars(words), "characters": vars(characters)},
-                "speaker": speaker,
-                "seconds": 1.0,
-            }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    write_result(
-        folder,
-        {
-            "status": "finished",
-            "seed": seed,
-            "protocol": protocol(**parts),
-            "splits": {split: tally.summary()},
-        },
-    )
-    return str(folder)
 
 
 @pytest.fixture

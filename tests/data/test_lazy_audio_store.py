@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 from harness import QUIET, SMALL, fork, killed_at, lines, make_corpus, result, run_folder
-from test_store import WRITTEN, cut, directly, forbid, rows, sphere, write
+from test_audio_store import WRITTEN, cut, directly, forbid, rows, sphere, write
 
 from asr_exp.data import audio_store as store_module
 from asr_exp.data.audio import Clip, read_clip

@@ -3,11 +3,11 @@ that come of it.
 """
 
 import json
-import re
 
 import numpy as np
 import pytest
 import torch
+from textgrids import intervals
 
 from asr_exp.commands.align.timit import TimitTimes, beside, distances, pairs, read_times
 from asr_exp.commands.align.transcript import align_transcript, make_transcript
@@ -200,20 +200,6 @@ def test_words_made_phones_by_a_rule_stay_words(monkeypatch):
 
 
 WORDS = [Word("she", 0.1, 0.3, 0.9), Word('"had"', 0.3, 0.5, 0.5), Word("y\u00e9", 0.62, 0.9, 1.0)]
-
-
-def intervals(text: str, tier: str) -> list[tuple[float, float, str]]:
-    """The intervals of a tier of a TextGrid, read the way Praat reads it: the numbers and quoted texts, in
-    their order.
-    """
-    (body,) = re.findall(rf'name = "{tier}"(.*?)(?=item \[|\Z)', text, flags=re.DOTALL)
-    tokens = re.findall(r'=\s*("(?:[^"]|"")*"|[-\d.]+)', body)
-    start, end, count, *rest = tokens
-    found = [
-        (float(a), float(b), c[1:-1].replace('""', '"')) for a, b, c in zip(*[iter(rest)] * 3, strict=True)
-    ]
-    assert len(found) == int(count) and float(start) == found[0][0] and float(end) == found[-1][1]
-    return found
 
 
 def test_a_textgrid_covers_the_recording():

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tables
-from test_compare import write_run
+from invented_runs import write_run
 
 from asr_exp.cli.main import main
 from asr_exp.scoring.error_rates import clustered_rate

@@ -7,6 +7,7 @@ import random
 
 import numpy as np
 import pytest
+from invented_runs import invented
 
 from asr_exp.scoring.error_rates import count_errors, error_places
 from asr_exp.scoring.intervals import student_quantile
@@ -282,28 +283,6 @@ def transcribed(references, a, b):
         if state != "b":
             found.append(counts)
     return found
-
-
-def invented(seed, count=60, rates=(0.08, 0.12)):
-    """References in which no word comes twice, so that there is one best alignment, and two hypotheses of
-    each.
-    """
-    rng = random.Random(seed)
-    references, sides = [], ([], [])
-    for number in range(count):
-        reference = [f"w{number}x{i}" for i in range(rng.randint(3, 14))]
-        references.append(" ".join(reference))
-        for side, rate in zip(sides, rates, strict=True):
-            said = []
-            for i, word in enumerate(reference):
-                luck = rng.random()
-                said += (
-                    [f"sub{rng.randint(0, 9)}"] if luck < rate * 0.5 else [] if luck < rate * 0.8 else [word]
-                )
-                if rng.random() < rate * 0.2 and i < len(reference) - 1:
-                    said.append(f"ins{rng.randint(0, 9)}")
-            side.append(" ".join(said))
-    return references, *sides
 
 
 @pytest.mark.parametrize(

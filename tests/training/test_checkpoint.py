@@ -217,7 +217,7 @@ def test_files_are_on_the_disk_before_the_folder_has_its_name(tmp_path, monkeypa
 
 HOLD = """
 import pathlib, sys, time
-from asr_exp.training.checkpoint import locked
+from asr_exp.core.files import locked
 with locked(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

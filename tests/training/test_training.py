@@ -22,6 +22,7 @@ from asr_exp.model.recogniser import Emissions
 from asr_exp.runtime.distributed import Runtime
 from asr_exp.training import checkpoint
 from asr_exp.training import loop as training
+from asr_exp.training.setup import TrainingSetup
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny.json"
 STILL = ["augment=none"]
@@ -39,7 +40,7 @@ ALONE = Runtime(0, 0, 1, torch.device("cpu"), "fp32")
 def job(corpus):
     """job(overrides) -> the parts of a run's loop, as `train` builds them."""
 
-    def make(*overrides: str, model: list[str] = SMALL) -> training.Job:
+    def make(*overrides: str, model: list[str] = SMALL) -> TrainingSetup:
         config = compose(latest([*corpus, *model, *STEPS, *QUIET, *overrides]))
         data = build_data(config)
         tokenizer = build_tokenizer(config, data)
@@ -51,19 +52,19 @@ def job(corpus):
     return make
 
 
-def steps(job: training.Job, *numbers: int) -> list[dict]:
+def steps(job: TrainingSetup, *numbers: int) -> list[dict]:
     return [training.train_step(job, n, training._batches(job, n)) for n in numbers]
 
 
-def weights(job: training.Job) -> dict[str, torch.Tensor]:
+def weights(job: TrainingSetup) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in job.model.network.named_parameters()}
 
 
-def moved(job: training.Job, before: dict[str, torch.Tensor]) -> set[str]:
+def moved(job: TrainingSetup, before: dict[str, torch.Tensor]) -> set[str]:
     return {name for name, p in job.model.network.named_parameters() if not torch.equal(p, before[name])}
 
 
-def gradients(job: training.Job, step: int, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
+def gradients(job: TrainingSetup, step: int, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
     """The gradient that a step hands to the optimizer."""
     found: list[torch.Tensor] = []
     with monkeypatch.context() as patch:

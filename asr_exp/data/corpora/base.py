@@ -55,8 +55,8 @@ _BUILT_IN = {
     "minds14": "minds14",
     "manifest": "manifest",
     "hub": "hub",
-    "demo": "demo",
-    "voices": "voices",
+    "demo": "synthetic.demo",
+    "voices": "synthetic.voices",
 }
 
 

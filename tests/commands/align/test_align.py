@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from harness import QUIET, TWO_STEPS, call, make_corpus, run, spoken
-from test_alignment import intervals
+from textgrids import intervals
 
 
 @pytest.fixture

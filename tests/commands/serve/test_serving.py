@@ -744,4 +744,4 @@ def test_the_page_is_packed():
     data = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["tool"]["setuptools"][
         "package-data"
     ]
-    assert data["asr_exp.commands.serve"] == ["page/*"]
+    assert data["asr_exp.commands.serve"] == ["web/*"]
