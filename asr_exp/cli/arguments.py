@@ -87,15 +87,14 @@ def _named(words: list[str], command: str) -> list[str]:
 
 
 def hydra_parser() -> ArgumentParser:
-    from hydra._internal.utils import get_args_parser
+    """Hydra's flags, in a parser that raises UserError where argparse would print its usage and exit."""
+    from asr_exp.config.hydra_internals import argument_parser
 
     class Parser(ArgumentParser):
         def error(self, message: str) -> NoReturn:
             raise UserError(f"{message[0].upper()}{message[1:]}. See --help and --hydra-help for the flags.")
 
-    parser = get_args_parser()
-    parser.__class__ = Parser
-    return parser
+    return Parser(add_help=False, parents=[argument_parser()])
 
 
 def is_bare(word: str) -> bool:
@@ -117,6 +116,6 @@ def _is_recording(word: str) -> bool:
 
 def _literal(word: str) -> str:
     """A word as a value that Hydra and OmegaConf take for the text that it is."""
-    from hydra.core.override_parser.types import Quote, QuotedString
+    from asr_exp.config.overrides import quoted
 
-    return QuotedString(re.sub(r"(\\*)\$\{", r"\1\1\\${", word), Quote.single).with_quotes()
+    return quoted(re.sub(r"(\\*)\$\{", r"\1\1\\${", word))

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from asr_exp.config.groups import OPTIONAL_GROUPS, Choices, tables
+from asr_exp.config.hydra_internals import parse_override
 from asr_exp.config.messages import unknown_key
 from asr_exp.config.schema import Config, key_field
 from asr_exp.core.errors import nearest
@@ -76,8 +77,8 @@ def readable(text: str) -> str:
         or set(grammar) & set(value)
     ):
         return text
-    quoted = re.sub(r"[^,\[\]]+", lambda piece: _quoted(piece[0]), value)
-    return f"{name}={quoted}" if parsed(f"{name}={quoted}") else text
+    mended = re.sub(r"[^,\[\]]+", lambda piece: _quoted(piece[0]), value)
+    return f"{name}={mended}" if parsed(f"{name}={mended}") else text
 
 
 def _types(one: Field | None) -> set[Any]:
@@ -94,16 +95,23 @@ def _as_whole(number: re.Match) -> str:
 
 
 def _quoted(piece: str) -> str:
-    return piece if parsed(f"a={piece}") else "'" + piece.strip().replace("'", "\\'") + "'"
+    return piece if parsed(f"a={piece}") else quoted(piece.strip())
+
+
+def quoted(text: str) -> str:
+    """A text in single quotes, which Hydra's grammar reads as just that text.
+
+    A backslash stands for itself there, unless quotes follow it.
+    """
+    return "'" + re.sub(r"(\\+)(?='|\Z)", r"\1\1", text).replace("'", "\\'") + "'"
 
 
 def parsed(text: str) -> "Override | None":
     """An override as Hydra reads it, or None for bad grammar."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     try:
-        return OverridesParser.create().parse_override(text)
+        return parse_override(text)
     except HydraException:
         return None
 

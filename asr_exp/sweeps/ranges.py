@@ -11,6 +11,7 @@ from decimal import Decimal
 from types import UnionType
 from typing import Any, get_args
 
+from asr_exp.config.hydra_internals import parse_override
 from asr_exp.config.schema import key_field
 from asr_exp.config.validation import bound_problems
 from asr_exp.core.errors import UserError
@@ -64,13 +65,10 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[Range]]:
 
     Raises UserError for a range that cannot be drawn from.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    parser = OverridesParser.create()
     fixed = []
     ranges = []
     for text in overrides:
-        override = parser.parse_override(text)
+        override = parse_override(text)
         if override.is_sweep_override():
             ranges.append(_range(text, override))
         else:

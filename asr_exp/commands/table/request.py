@@ -14,6 +14,7 @@ from asr_exp.commands.table.cells import impossible_cell, requested_cell
 from asr_exp.commands.table.rows import TableCell
 from asr_exp.config.compose import compose, expand_sweep, validate
 from asr_exp.config.groups import choices, conf_folders, expanded
+from asr_exp.config.hydra_internals import parse_override
 from asr_exp.config.schema import key_field
 from asr_exp.core.errors import UserError, nearest
 
@@ -93,7 +94,7 @@ class TableRequest:
                 config = config.copy()
                 for name, value in asked:
                     if name in plain:
-                        OmegaConf.update(config, name, _parsed(f"{name}={value}").value())
+                        OmegaConf.update(config, name, parse_override(f"{name}={value}").value())
                 validate(config)
                 config = prepared(config)
             except UserError as error:
@@ -142,17 +143,11 @@ def _told(config: DictConfig, name: str) -> str:
     return str(value.get("name") if isinstance(value, DictConfig) else value)
 
 
-def _parsed(text: str) -> Any:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    return OverridesParser.create().parse_override(text)
-
-
 def _values(text: str) -> tuple[str, list[str]]:
     """'seed=0,1' -> ('seed', ['0', '1']), in Hydra's syntax. Raises UserError for a range that has no list of
     values.
     """
-    override, (name, _, value) = _parsed(text), text.partition("=")
+    override, (name, _, value) = parse_override(text), text.partition("=")
     if not override.is_sweep_override():
         return name, [value]
     if not override.is_discrete_sweep():
