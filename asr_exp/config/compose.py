@@ -18,7 +18,8 @@ from yaml import YAMLError
 from asr_exp.config.groups import choices, conf_folders, expanded
 from asr_exp.config.hydra_internals import JOB_NAME, VERSION_BASE, parse_override, store_schema
 from asr_exp.config.messages import composition_problem
-from asr_exp.config.overrides import override_problems, quoted, to_hydra_overrides
+from asr_exp.config.override_problems import override_problems
+from asr_exp.config.overrides import quoted, to_hydra_overrides
 from asr_exp.config.validation import problems
 from asr_exp.core.errors import UserError
 
