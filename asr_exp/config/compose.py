@@ -20,7 +20,7 @@ from asr_exp.config.hydra_internals import JOB_NAME, VERSION_BASE, parse_overrid
 from asr_exp.config.messages import composition_problem
 from asr_exp.config.override_problems import override_problems
 from asr_exp.config.overrides import quoted, to_hydra_overrides
-from asr_exp.config.validation import problems
+from asr_exp.config.validation import config_problems
 from asr_exp.core.errors import UserError
 
 _composing = threading.Lock()
@@ -30,19 +30,14 @@ _composing = threading.Lock()
 
 
 def check_overrides(overrides: Sequence[str], folders: Sequence[Path], multirun: bool = False) -> list[str]:
-    """The overrides as Hydra wants them.
-
-    Raises UserError with everything that is wrong with them.
-    """
-    if found := override_problems(overrides, choices(folders), multirun):
-        raise UserError("\n".join(found))
+    """The overrides as Hydra needs them. Raises UserError with everything that is wrong with them."""
+    if problems := override_problems(overrides, choices(folders), multirun):
+        raise UserError("\n".join(problems))
     return to_hydra_overrides(overrides)
 
 
 def translate_error(error: Exception, folders: Sequence[Path]) -> UserError | None:
-    """What Hydra objects to while composing, in a user's words; None for an exception that is not the user's
-    doing.
-    """
+    """Hydra's exception as a UserError; None for an exception that is no mistake of the user's."""
     from hydra.errors import HydraException
 
     if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
@@ -51,7 +46,7 @@ def translate_error(error: Exception, folders: Sequence[Path]) -> UserError | No
 
 
 def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> DictConfig:
-    """The config that a command line leads to. It is complete, not yet checked: see `validate`.
+    """The config of a command line, complete and not yet checked: see `validate`.
 
     Raises UserError for an override or a YAML file that cannot be composed.
     """
@@ -116,57 +111,67 @@ def _with_search_path(overrides: Sequence[str], folders: Sequence[Path]) -> list
 
 
 def expand_sweep(overrides: Sequence[str], config_dir: str | None = None) -> tuple[list[str], dict[str, str]]:
-    """The overrides of a sweep with all that it varies in them, and of each experiment that does not compose,
-    what is wrong with it.
+    """Write out what a sweep varies -> (overrides, the message for each experiment that cannot be composed).
 
-    A table of experiments becomes its rows that compose; what `hydra.sweeper.params` of YAML files varies
-    becomes overrides, unless the command line sets it. Raises UserError for a wrong override, and for
-    experiments that vary different things.
+    A table of experiments becomes those of its rows that can be composed. What YAML files vary by
+    `hydra.sweeper.params` becomes overrides, unless the command line gives them. Raises UserError for a wrong
+    override, where no experiment can be composed, and for experiments that vary different keys.
     """
     folders = conf_folders(config_dir)
     words = expanded(overrides, folders)
-    asked = check_overrides(words, folders, multirun=True)
-    parsed = {text: parse_override(text) for text in asked}
-    common = [text for text, one in parsed.items() if not one.is_sweep_override()]
-    several = (one for one in parsed.values() if one.key_or_group == "experiment" and one.is_discrete_sweep())
-    rows = [row for one in several for row in one.sweep_string_iterator()]
-    varied: dict[str, dict[str, Any]] = {}
-    broken: dict[str, str] = {}
-    for row in rows or [""]:
-        try:
-            config = compose_with_hydra(
-                [*common, "hydra.mode=RUN", *([f"experiment={row}"] if row else [])], folders
-            )
-            varied[row] = dict(config.hydra.sweeper.get("params") or {})
-        except UserError as why:
-            broken[row] = str(why)
-    if not varied:
-        raise UserError("\n".join(dict.fromkeys(broken.values())))
-    (first, params), *others = varied.items()
-    if unlike := [row for row, its in others if its != params]:
+    checked = {text: parse_override(text) for text in check_overrides(words, folders, multirun=True)}
+    common = [text for text, override in checked.items() if not override.is_sweep_override()]
+    rows = [
+        row
+        for override in checked.values()
+        if override.key_or_group == "experiment" and override.is_discrete_sweep()
+        for row in override.sweep_string_iterator()
+    ]
+    params_of, broken = _sweeper_params(common, rows, folders)
+    (first, params), *others = params_of.items()
+    if unlike := [row for row, its_params in others if its_params != params]:
         raise UserError(
             f"experiment={first} and experiment={unlike[0]} vary different things in hydra.sweeper.params "
-            f"({params or 'nothing'}, {varied[unlike[0]] or 'nothing'}); run them one at a time."
+            f"({params or 'nothing'}, {params_of[unlike[0]] or 'nothing'}); run them one at a time."
         )
     words = [
-        f"experiment={','.join(varied)}" if rows and text.startswith("experiment=") else text
+        f"experiment={','.join(params_of)}" if rows and text.startswith("experiment=") else text
         for text in words
     ]
     given = {text.partition("=")[0].lstrip("+~") for text in words}
-    return [
-        *(f"{name}={value}" for name, value in params.items() if name.lstrip("+~") not in given),
-        *words,
-    ], broken
+    from_files = [f"{name}={value}" for name, value in params.items() if name.lstrip("+~") not in given]
+    return [*from_files, *words], broken
+
+
+def _sweeper_params(
+    common: Sequence[str], experiments: Sequence[str], folders: Sequence[Path]
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """`hydra.sweeper.params` of each experiment (of "" where there is none), and the messages of broken ones.
+
+    Raises UserError where all of them are broken. common: the overrides that they share.
+    """
+    params: dict[str, dict[str, Any]] = {}
+    broken: dict[str, str] = {}
+    for name in experiments or [""]:
+        experiment = [f"experiment={name}"] if name else []
+        try:
+            config = compose_with_hydra([*common, "hydra.mode=RUN", *experiment], folders)
+            params[name] = dict(config.hydra.sweeper.get("params") or {})
+        except UserError as error:
+            broken[name] = str(error)
+    if not params:
+        raise UserError("\n".join(dict.fromkeys(broken.values())))
+    return params, broken
 
 
 def validate(config: DictConfig) -> None:
     """Check every value of a config, and the values against each other.
 
-    Raises UserError with all that is wrong, a line each.
+    Raises UserError with a line for each problem.
     """
     try:
         OmegaConf.resolve(copy.deepcopy(config))
     except OmegaConfBaseException as error:
         raise UserError(composition_problem(error, {}, [])) from error
-    if found := problems(config):
-        raise UserError("\n".join(found))
+    if messages := config_problems(config):
+        raise UserError("\n".join(messages))
