@@ -7,7 +7,7 @@ from asr_exp.core.errors import UserError
 
 
 def conf_folder() -> Path:
-    """The folder conf/ of asr_exp itself: in the package after a wheel was installed, beside it in a checkout."""
+    """The folder conf/ of asr_exp: inside the package if a wheel was installed, beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
 

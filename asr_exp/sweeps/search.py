@@ -19,7 +19,7 @@ from asr_exp.runs.untrained import trains_nothing
 from asr_exp.sweeps import record
 from asr_exp.sweeps.ranges import Range, split_overrides
 from asr_exp.sweeps.record import SweepCell
-from asr_exp.sweeps.study import Study
+from asr_exp.sweeps.study import SamplerSettings, Study
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -66,9 +66,8 @@ class Worker:
     def study(self) -> Study:
         """The study, opened."""
         o = self.options
-        return Study(
-            self.folder, self.storage, self.ranges, self.settings, o["sampler"], o["seed"], o["startup"]
-        )
+        sampler = SamplerSettings(o["sampler"], o["seed"], o["startup"])
+        return Study(self.folder, self.storage, self.ranges, self.settings, sampler)
 
     def __call__(self, _: "DictConfig | None" = None) -> None:
         study, drawn = self.study(), time.monotonic()
