@@ -67,6 +67,7 @@ def _torn_by_shell(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _override_problems(text: str, choices: Choices, multirun: bool) -> Iterator[str]:
+    """What is wrong with one override; of one with several values, what is wrong with each of them."""
     override = parsed(text)
     name = override.key_or_group if override else ""
     if not override or not name:
@@ -86,7 +87,7 @@ def _override_problems(text: str, choices: Choices, multirun: bool) -> Iterator[
     elif override.is_discrete_sweep():
         for value in override.sweep_string_iterator():
             yield from _override_problems(f"{name}={value}", choices, multirun)
-    elif override.is_sweep_override():  # an interval: both of its ends have to do
+    elif override.is_sweep_override():  # an interval: its two ends are checked
         interval: Any = override.value()
         for end in (interval.start, interval.end):
             yield from _override_problems(
@@ -109,7 +110,7 @@ def _override_problems(text: str, choices: Choices, multirun: bool) -> Iterator[
 
 
 def _instead(name: str, value: str) -> str:
-    """What else someone may have meant by a value with a comma."""
+    """What else than several values a value with a comma may have been meant as, to end a sentence with."""
     types = key_types(key_field(name))
     if float in types and re.fullmatch(r"\d+,\d+", value):
         return f", or write {name}={value.replace(',', '.')} for a number that is not whole"
@@ -119,6 +120,7 @@ def _instead(name: str, value: str) -> str:
 
 
 def _syntax_problem(text: str) -> str:
+    """Why Hydra's grammar does not read an override, and what to write instead."""
     name, equals, value = text.partition("=")
     if not equals:
         return (
@@ -127,7 +129,7 @@ def _syntax_problem(text: str) -> str:
         )
     if not name.strip():
         return f"{text!r} has no key before the '='. Write key=value, such as dataset=timit."
-    opened: list[str] = []
+    opened: list[str] = []  # for each bracket that is open, the one that closes it
     for sign in re.sub(r"\"[^\"]*\"|'[^']*'", "", value):
         if sign in "[{(":
             opened.append("]})"["[{(".index(sign)])
@@ -146,6 +148,15 @@ def _syntax_problem(text: str) -> str:
 
 
 def _choice_problems(group: str, text: str, value: Any, choices: Sequence[str], added: bool) -> Iterator[str]:
+    """What is wrong with the choice of a group.
+
+    Args:
+        group: its name, such as `model`.
+        text: the override as it was given.
+        value: of the override, as Hydra reads it; "null" for null.
+        choices: of the group.
+        added: whether the override begins with a `+`.
+    """
     listed = _listed(choices)
     if added:
         yield (
@@ -170,13 +181,13 @@ def _choice_problems(group: str, text: str, value: Any, choices: Sequence[str], 
             f" {group}={rows[0]}. {_listed(rows)}"
         )
     elif str(value) not in choices:
-        of_ones_own = {
+        files_of_users = {
             "dataset": "a manifest: dataset=csv dataset.train",
             "model": "a folder or an id: model=hf model.checkpoint",
         }
         hint = nearest(str(value), choices)
-        if group in of_ones_own and re.search(r"[./]", str(value)):
-            hint = f" For {of_ones_own[group]}={value}."
+        if group in files_of_users and re.search(r"[./]", str(value)):
+            hint = f" For {files_of_users[group]}={value}."
         yield f"{text}: there is no {group} {str(value)!r}.{hint} {listed}"
 
 
@@ -185,6 +196,7 @@ def _listed(choices: Sequence[str]) -> str:
 
 
 def _type_problems(name: str, text: str, value: Any) -> Iterator[str]:
+    """What is wrong with the type of a value, as OmegaConf converts it for its key."""
     key = key_field(name)
     assert key is not None
     if is_dataclass(key.type):
@@ -200,7 +212,7 @@ def _type_problems(name: str, text: str, value: Any) -> Iterator[str]:
 
 
 def _kind(type_: Any) -> str:
-    """'a number or null' for `float | None`."""
+    """A type in words: 'a number or null' for `float | None`."""
     if isinstance(type_, UnionType):
         return " or ".join(_kind(t) for t in get_args(type_))
     names = {

@@ -28,7 +28,7 @@ from asr_exp.config.training_schema import Optimizer, Schedule, Tracking, Traine
 
 @dataclass
 class Config:
-    """A whole run."""
+    """Every section, and the keys that are in none."""
 
     seed: int = key(42, "seeds the head, the order of the data, the masks and the dropout", minimum=0)
     dataset: Dataset = field(default_factory=Dataset)
@@ -96,7 +96,8 @@ class Config:
     sweep: SweepOptions = field(default_factory=SweepOptions)
 
 
-# Keys that cannot change what is learned or scored: they are no part of a run's signature.
+# Keys that cannot change what is learned or scored. The signature, which names a run's folder, leaves them out:
+# without one of these names the signatures of all runs would be others.
 NOT_IN_SIGNATURE = (
     "tracking",
     "published",
@@ -134,7 +135,7 @@ NOT_IN_SIGNATURE = (
 
 
 def keys(section: type = Config, prefix: str = "") -> Iterator[tuple[str, Field]]:
-    """Every key a run may set, with its dotted name; sections before their keys."""
+    """Every key that a run may set, by its dotted name; a section comes before its keys."""
     for one in fields(section):
         yield prefix + one.name, one
         if is_dataclass(one.type) and isinstance(one.type, type):
@@ -142,5 +143,5 @@ def keys(section: type = Config, prefix: str = "") -> Iterator[tuple[str, Field]
 
 
 def key_field(name: str) -> Field | None:
-    """The field of the schema that a dotted name stands for, if there is one."""
+    """The field of the schema for a dotted name; None where no key has that name."""
     return next((one for dotted, one in keys() if dotted == name), None)
