@@ -38,9 +38,9 @@ class Data:
         return chain.from_iterable(self.corpus.splits[split].texts() for split in splits)
 
 
-def build_data(config: DictConfig, keep_raw: bool = False) -> Data:
-    """Read the corpus and apply the text rules."""
-    raw = read_corpus(config.dataset, cache_folder(config))
+def build_data(config: DictConfig, keep_raw: bool = False, only: str | None = None) -> Data:
+    """Read the corpus and apply the text rules; `only` names the one split that is needed, if not all are."""
+    raw = read_corpus(config.dataset, cache_folder(config), only)
     return Data(normalise(raw, text_rules(config)), raw if keep_raw else None)
 
 
@@ -115,13 +115,13 @@ def text_rules(config: DictConfig) -> TextRules:
     return build_rules(OmegaConf.to_container(config.text.rules), config.dataset.language)  # type: ignore[arg-type]
 
 
-def own_data(config: DictConfig, folder: Path, split: str) -> DictConfig:
-    """The config of a run, to read one split of the data that it was trained on, wherever that lies now, by
-    the run's own text rules.
+def own_data(config: DictConfig, folder: Path) -> DictConfig:
+    """The config that reads the data which a run was trained on, wherever that lies now, by the run's own
+    text rules.
     """
     made = load_run(folder)
     own = config.copy() if same_data(config, folder) else made
-    own.dataset.only, own.text = split, made.text
+    own.text = made.text
     return own
 
 

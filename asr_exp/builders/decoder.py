@@ -113,7 +113,7 @@ def _language_model(
             )
         path = folder / "lm" / f"train-text.{unit}.{order}.arpa"
         if data or not path.exists():
-            data = data or build_data(own_data(config, folder, "train"))
+            data = data or build_data(own_data(config, folder), only="train")
             arpa_of(data.texts(["train"]), tokenizer, by_words, order, path, d.lm)
         return path
     if d.lm == "checkpoint":

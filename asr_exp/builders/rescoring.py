@@ -35,9 +35,7 @@ def read_split(config: DictConfig, split: str, source: FineTuned, runtime: Runti
     it. Raises UserError.
     """
     check_unit(config, source.tokenizer)
-    alone = config.copy()
-    alone.dataset.only = split
-    data = build_data(alone)
+    data = build_data(config, only=split)
     check_vocabulary(config, data, source.tokenizer, [split], runtime.main)
     return data
 
@@ -96,11 +94,16 @@ class Scoring:
         )
 
     def _dev(self) -> Split:
-        own = own_data(self.config, self.folder, "dev")
+        own = own_data(self.config, self.folder)
         if self.split.name == "dev" and same_data(self.config, self.folder) and own.text == self.config.text:
             return self.split
         return build_split(
-            own, build_data(own), "dev", self.source.tokenizer, self.source.outline, self.runtime.main
+            own,
+            build_data(own, only="dev"),
+            "dev",
+            self.source.tokenizer,
+            self.source.outline,
+            self.runtime.main,
         )
 
 

@@ -1,19 +1,20 @@
-"""The command line: the command, bare words as the keys that they stand for, and the flags of Hydra."""
+"""Read a command line: the command, the words that stand for keys, and the flags of Hydra."""
 
 import importlib
 import os
 import re
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from asr_exp.core.errors import UserError, nearest
+from asr_exp.core.exit_status import rank, say
 
-# The keys that bare words after a command stand for.
+# The keys that words without `=` stand for, by command and in order: `compare A B` is `compare a=A b=B`.
 WORDS = {"compare": ("a", "b"), "evaluate": ("run",), "report": ("run", "b"), "serve": ("run",)}
 
-# The key whose list they make up, however many they are.
+# The key whose list they all make up: `transcribe A B` is `transcribe files=[A,B]`.
 LISTED = {"transcribe": "files", "align": "files"}
 
 
@@ -38,9 +39,10 @@ def run_of(command: str) -> Callable[..., Any]:
 
 
 def parse(arguments: list[str]) -> tuple[Namespace, str]:
-    """Hydra's flags and overrides, and the command.
+    """Hydra's flags with the overrides among them, and the command.
 
-    Raises UserError for a command or a flag that there is not.
+    What is read in another way than it was typed is shown on stderr. Raises UserError for a command or a flag
+    that does not exist.
     """
     options = hydra_parser().parse_intermixed_args(arguments)
     if options.config_path or options.config_name or options.experimental_rerun:
@@ -53,29 +55,49 @@ def parse(arguments: list[str]) -> tuple[Namespace, str]:
     known = commands()
     if late := next((word for word in options.overrides[1:] if word in known), None):
         raise UserError(f"The command comes first: python -m asr_exp {late} KEY=VALUE ...")
-    if not options.overrides or not is_bare(options.overrides[0]):
-        return options, "train"
-    command = options.overrides.pop(0)
-    if command not in known:
-        from asr_exp.config.groups import choices, conf_folders
-
-        groups = [
-            f"{group}={command}"
-            for group, names in choices(conf_folders(options.config_dir)).items()
-            if command in names
-        ]
-        hint = f" Did you mean {' or '.join(groups)}?" if groups else nearest(command, known)
-        raise UserError(
-            f"There is no command {command!r}.{hint} The commands: {', '.join(known)}; a setting is"
-            " key=value."
-        )
-    options.overrides = _named(options.overrides, command)
+    command = "train"
+    if options.overrides and is_bare(options.overrides[0]):
+        command = options.overrides.pop(0)
+        if command not in known:
+            raise UserError(_unknown_command(command, options.config_dir))
+    if rank() == 0 and not options.shell_completion:
+        _show_notes(options.overrides, command)
+    options.overrides = _with_keys(options.overrides, command)
     return options, command
 
 
-def _named(words: list[str], command: str) -> list[str]:
-    """The words after a command, the bare ones as the keys that they stand for, in quotes: a name may read as
-    a number.
+def _unknown_command(command: str, config_dir: str | None) -> str:
+    from asr_exp.config.groups import choices, conf_folders
+
+    groups = [
+        f"{group}={command}" for group, names in choices(conf_folders(config_dir)).items() if command in names
+    ]
+    hint = f" Did you mean {' or '.join(groups)}?" if groups else nearest(command, commands())
+    names = ", ".join(commands())
+    return f"There is no command {command!r}.{hint} The commands: {names}; a setting is key=value."
+
+
+def _show_notes(words: Sequence[str], command: str) -> None:
+    """Show how words are understood that Hydra would refuse, or read in another way, as they are."""
+    from asr_exp.config.overrides import reading_notes
+
+    notes = []
+    for word in words:
+        if command in LISTED and not is_bare(word) and _is_recording(word):
+            notes.append(
+                f"{word} is taken for a recording, as there is no key {word.partition('=')[0]!r};"
+                f" {LISTED[command]}=[...] names recordings too"
+            )
+        else:
+            notes += reading_notes([word])
+    if notes:
+        say("note: ", "\n".join(notes))
+
+
+def _with_keys(words: list[str], command: str) -> list[str]:
+    """The words after a command as overrides, those without a key with the key that they stand for.
+
+    Their values are quoted: the name of a folder may read as a number or a list.
     """
     bare = _is_recording if command in LISTED else is_bare
     quoted = {index: _literal(word) for index, word in enumerate(words) if bare(word)}
@@ -87,24 +109,24 @@ def _named(words: list[str], command: str) -> list[str]:
 
 
 def hydra_parser() -> ArgumentParser:
-    from hydra._internal.utils import get_args_parser
+    """Hydra's flags, in a parser that raises UserError where argparse would print its usage and exit."""
+    from asr_exp.config.hydra_internals import argument_parser
 
     class Parser(ArgumentParser):
         def error(self, message: str) -> NoReturn:
             raise UserError(f"{message[0].upper()}{message[1:]}. See --help and --hydra-help for the flags.")
 
-    parser = get_args_parser()
-    parser.__class__ = Parser
-    return parser
+    return Parser(add_help=False, parents=[argument_parser()])
 
 
 def is_bare(word: str) -> bool:
+    """Whether a word is neither an override nor a flag; `-` stands for standard input."""
     return word == "-" or "=" not in word and not word.startswith(("-", "+", "~"))
 
 
 def _is_recording(word: str) -> bool:
-    """Whether a word is a bare one, or a file's name all the same: `a=b.wav`, where there is one, or
-    `talks/a=b.wav`.
+    """Whether a word is the name of a recording: it is bare, or no key, and a file of that name exists or its
+    first part has a sign in it that no key has (`talks/a=b.wav`).
     """
     from asr_exp.config.groups import OPTIONAL_GROUPS
     from asr_exp.config.schema import key_field
@@ -116,7 +138,7 @@ def _is_recording(word: str) -> bool:
 
 
 def _literal(word: str) -> str:
-    """A word as a value that Hydra and OmegaConf take for the text that it is."""
-    from hydra.core.override_parser.types import Quote, QuotedString
+    """A word as the value of an override that Hydra and OmegaConf read as just that text."""
+    from asr_exp.config.overrides import quoted
 
-    return QuotedString(re.sub(r"(\\*)\$\{", r"\1\1\\${", word), Quote.single).with_quotes()
+    return quoted(re.sub(r"(\\*)\$\{", r"\1\1\\${", word))

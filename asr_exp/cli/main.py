@@ -77,9 +77,10 @@ def start(arguments: list[str]) -> int:
     options, command = parse(arguments)
     from asr_exp.config import compose as configs
     from asr_exp.config.groups import conf_folders
+    from asr_exp.config.hydra_internals import hydra_at
 
     folders = conf_folders(options.config_dir)
-    hydra = configs.hydra_at(folders)
+    hydra = hydra_at(folders)
     try:
         return _start(hydra, command, options, folders)
     except Exception as error:
@@ -130,7 +131,7 @@ def _start(hydra: "Hydra", command: str, options: Namespace, folders: list[Path]
         from asr_exp.sweeps.driver import sweep
 
         status = sweep(
-            hydra,
+            folders,
             lambda folder: Job(command, options.config_dir, folder),
             command,
             [*asked, "hydra.mode=MULTIRUN"],

@@ -68,7 +68,7 @@ class Job:
             if config.rehearsal and not config.run:
                 from asr_exp.rehearsal import rehearse as rehearsal
 
-                config = rehearsal.prepared(config)
+                config = rehearsal.rehearsal_config(config)
                 run = partial(rehearsal.rehearse, run=run) if self.command == "train" else run
             cell = self._noted(replace(cell, folder=config.run or str(run_folder(config))))
             done = run(config) or 0

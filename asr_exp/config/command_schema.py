@@ -1,17 +1,9 @@
-"""What a key is, and the sections of keys that belong to one command: nothing in them can change what is
-learned. Imports no torch.
-"""
+"""The sections of keys that belong to one command: nothing in them can change what is learned."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-
-def key(default: Any, help: str, **bounds: Any) -> Any:
-    """A dataclass field with its help line and bounds (`minimum`, `maximum`, `above`, `choices`)."""
-    metadata = {"help": help, **bounds}
-    if isinstance(default, list | dict):
-        return field(default_factory=lambda: default.copy(), metadata=metadata)
-    return field(default=default, metadata=metadata)
+from asr_exp.config.key import key
 
 
 @dataclass

@@ -1,65 +1,43 @@
-"""The configuration of a run: find conf/, compose, validate, load the plugins, and say which run it is."""
+"""Compose a config of YAML files and overrides, and check it.
+
+Composing goes by Hydra's documented functions, which keep one global instance; `compose_with_hydra` hands it
+over for as long as it takes, so that a config may be composed from several threads and inside a Hydra run.
+"""
 
 import copy
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from asr_exp.config.groups import choices, conf_folders, expanded
+from asr_exp.config.hydra_internals import JOB_NAME, VERSION_BASE, parse_override, store_schema
 from asr_exp.config.messages import composition_problem
-from asr_exp.config.overrides import override_problems, to_hydra_overrides
-from asr_exp.config.schema import Config
-from asr_exp.config.validation import problems
+from asr_exp.config.override_problems import override_problems
+from asr_exp.config.overrides import quoted, to_hydra_overrides
+from asr_exp.config.validation import config_problems
 from asr_exp.core.errors import UserError
 
-if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
-
+_composing = threading.Lock()
 
 # ------------------------------------------------------------------------------------------------------------
-# where the YAML files are
-
-
-# ------------------------------------------------------------------------------------------------------------
-# compose and validate
-
-
-def hydra_at(folders: Sequence[Path]) -> "Hydra":
-    """Hydra, knowing our schema and looking for YAML files in these folders."""
-    from hydra import version
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
-    from hydra._internal.hydra import Hydra
-    from hydra._internal.utils import create_config_search_path
-    from hydra.core.config_search_path import SearchPathQuery
-    from hydra.core.config_store import ConfigStore
-
-    version.setbase("1.3")
-    ConfigStore.instance().store(name="schema", node=Config)
-    search_path = create_config_search_path(str(folders[0]))
-    for folder in folders[1:]:
-        # the schema stays last
-        search_path.prepend("user", f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
-    return Hydra("asr_exp", ConfigLoaderImpl(config_search_path=search_path))
+# compose
 
 
 def check_overrides(overrides: Sequence[str], folders: Sequence[Path], multirun: bool = False) -> list[str]:
-    """The overrides as Hydra wants them.
-
-    Raises UserError with everything that is wrong with them.
-    """
-    if found := override_problems(overrides, choices(folders), multirun):
-        raise UserError("\n".join(found))
+    """The overrides as Hydra needs them. Raises UserError with everything that is wrong with them."""
+    if problems := override_problems(overrides, choices(folders), multirun):
+        raise UserError("\n".join(problems))
     return to_hydra_overrides(overrides)
 
 
 def translate_error(error: Exception, folders: Sequence[Path]) -> UserError | None:
-    """What Hydra objects to while composing, in a user's words; None for an exception that is not the user's
-    doing.
-    """
+    """Hydra's exception as a UserError; None for an exception that is no mistake of the user's."""
     from hydra.errors import HydraException
 
     if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
@@ -68,92 +46,132 @@ def translate_error(error: Exception, folders: Sequence[Path]) -> UserError | No
 
 
 def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> DictConfig:
-    """The config that a command line leads to. It is complete, not yet checked: see `validate`.
+    """The config of a command line, complete and not yet checked: see `validate`.
 
     Raises UserError for an override or a YAML file that cannot be composed.
     """
     folders = conf_folders(config_dir)
-    config = _composed(check_overrides(overrides, folders), folders)
+    config = compose_with_hydra(check_overrides(overrides, folders), folders)
     OmegaConf.set_struct(config, False)
     del config["hydra"]
     OmegaConf.set_struct(config, True)
     return config
 
 
-def _composed(asked: list[str], folders: Sequence[Path]) -> DictConfig:
-    """A config with Hydra's own part, of overrides in Hydra's words. Raises UserError."""
-    from hydra.types import RunMode
+def compose_with_hydra(overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig:
+    """The config with Hydra's own section `hydra`, for overrides that Hydra can read (`to_hydra_overrides`).
 
+    Raises UserError for an override or a YAML file that cannot be composed.
+    """
+    import hydra
+
+    store_schema()
+    settings: dict[str, Any] = {"job_name": JOB_NAME, "version_base": VERSION_BASE}
     try:
-        return hydra_at(folders).compose_config(
-            "config", asked, run_mode=RunMode.RUN, with_log_configuration=False
-        )
+        with _composing, _without_global_hydra(), hydra.initialize_config_dir(str(folders[0]), **settings):
+            return hydra.compose(
+                "config", overrides=_with_search_path(overrides, folders[1:]), return_hydra_config=True
+            )
     except Exception as error:
-        if (told := translate_error(error, folders)) is None:
+        if (message := translate_error(error, folders)) is None:
             raise
-        raise told from error
+        raise message from error
+
+
+@contextmanager
+def _without_global_hydra() -> Iterator[None]:
+    """Set Hydra's global instance (a notebook may have one) aside: `initialize_config_dir` replaces none."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().clear()
+        if outer is not None:
+            GlobalHydra.instance().initialize(outer)
+
+
+def _with_search_path(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """The overrides with one `hydra.searchpath` that holds these folders, and after them those of the
+    overrides.
+    """
+    if not folders:
+        return list(overrides)
+    places = [f"file://{folder}" for folder in folders]
+    others = []
+    for text in overrides:
+        if text.startswith("hydra.searchpath="):
+            theirs: Any = parse_override(text).value()
+            places += theirs or []
+        else:
+            others.append(text)
+    return [f"hydra.searchpath=[{','.join(map(quoted, places))}]", *others]
 
 
 def expand_sweep(overrides: Sequence[str], config_dir: str | None = None) -> tuple[list[str], dict[str, str]]:
-    """The overrides of a sweep with all that it varies in them, and of each experiment that does not compose,
-    what is wrong with it.
+    """Write out what a sweep varies -> (overrides, the message for each experiment that cannot be composed).
 
-    A table of experiments becomes its rows that compose; what `hydra.sweeper.params` of YAML files varies
-    becomes overrides, unless the command line sets it. Raises UserError for a wrong override, and for
-    experiments that vary different things.
+    A table of experiments becomes those of its rows that can be composed. What YAML files vary by
+    `hydra.sweeper.params` becomes overrides, unless the command line gives them. Raises UserError for a wrong
+    override, where no experiment can be composed, and for experiments that vary different keys.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     folders = conf_folders(config_dir)
     words = expanded(overrides, folders)
-    asked = check_overrides(words, folders, multirun=True)
-    parsed = {text: OverridesParser.create().parse_override(text) for text in asked}
-    common = [text for text, one in parsed.items() if not one.is_sweep_override()]
-    several = (one for one in parsed.values() if one.key_or_group == "experiment" and one.is_discrete_sweep())
-    rows = [row for one in several for row in one.sweep_string_iterator()]
-    varied: dict[str, dict[str, Any]] = {}
-    broken: dict[str, str] = {}
-    for row in rows or [""]:
-        try:
-            config = _composed([*common, "hydra.mode=RUN", *([f"experiment={row}"] if row else [])], folders)
-            varied[row] = dict(config.hydra.sweeper.get("params") or {})
-        except UserError as why:
-            broken[row] = str(why)
-    if not varied:
-        raise UserError("\n".join(dict.fromkeys(broken.values())))
-    (first, params), *others = varied.items()
-    if unlike := [row for row, its in others if its != params]:
+    checked = {text: parse_override(text) for text in check_overrides(words, folders, multirun=True)}
+    common = [text for text, override in checked.items() if not override.is_sweep_override()]
+    rows = [
+        row
+        for override in checked.values()
+        if override.key_or_group == "experiment" and override.is_discrete_sweep()
+        for row in override.sweep_string_iterator()
+    ]
+    params_of, broken = _sweeper_params(common, rows, folders)
+    (first, params), *others = params_of.items()
+    if unlike := [row for row, its_params in others if its_params != params]:
         raise UserError(
             f"experiment={first} and experiment={unlike[0]} vary different things in hydra.sweeper.params "
-            f"({params or 'nothing'}, {varied[unlike[0]] or 'nothing'}); run them one at a time."
+            f"({params or 'nothing'}, {params_of[unlike[0]] or 'nothing'}); run them one at a time."
         )
     words = [
-        f"experiment={','.join(varied)}" if rows and text.startswith("experiment=") else text
+        f"experiment={','.join(params_of)}" if rows and text.startswith("experiment=") else text
         for text in words
     ]
     given = {text.partition("=")[0].lstrip("+~") for text in words}
-    return [
-        *(f"{name}={value}" for name, value in params.items() if name.lstrip("+~") not in given),
-        *words,
-    ], broken
+    from_files = [f"{name}={value}" for name, value in params.items() if name.lstrip("+~") not in given]
+    return [*from_files, *words], broken
+
+
+def _sweeper_params(
+    common: Sequence[str], experiments: Sequence[str], folders: Sequence[Path]
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """`hydra.sweeper.params` of each experiment (of "" where there is none), and the messages of broken ones.
+
+    Raises UserError where all of them are broken. common: the overrides that they share.
+    """
+    params: dict[str, dict[str, Any]] = {}
+    broken: dict[str, str] = {}
+    for name in experiments or [""]:
+        experiment = [f"experiment={name}"] if name else []
+        try:
+            config = compose_with_hydra([*common, "hydra.mode=RUN", *experiment], folders)
+            params[name] = dict(config.hydra.sweeper.get("params") or {})
+        except UserError as error:
+            broken[name] = str(error)
+    if not params:
+        raise UserError("\n".join(dict.fromkeys(broken.values())))
+    return params, broken
 
 
 def validate(config: DictConfig) -> None:
     """Check every value of a config, and the values against each other.
 
-    Raises UserError with all that is wrong, a line each.
+    Raises UserError with a line for each problem.
     """
     try:
         OmegaConf.resolve(copy.deepcopy(config))
     except OmegaConfBaseException as error:
         raise UserError(composition_problem(error, {}, [])) from error
-    if found := problems(config):
-        raise UserError("\n".join(found))
-
-
-# ------------------------------------------------------------------------------------------------------------
-# plugins
-
-
-# ------------------------------------------------------------------------------------------------------------
-# which run it is
+    if messages := config_problems(config):
+        raise UserError("\n".join(messages))

@@ -1,4 +1,4 @@
-"""Where the YAML files are, and the choices of each group."""
+"""The folders of YAML files, and the choices of each group: `model=` has one for each file in model/."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,15 +7,15 @@ from asr_exp.core.errors import UserError
 
 
 def conf_folder() -> Path:
-    """Our own conf/: inside the package in a wheel, beside the package in a checkout."""
+    """The folder conf/ of asr_exp: inside the package if a wheel was installed, beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
 
 
 def conf_folders(config_dir: str | None = None) -> list[Path]:
-    """Every folder that YAML files are found in: ours, ./conf where the user stands, and --config-dir.
+    """The folders with YAML files: ours, conf/ in the working directory, and --config-dir, where they exist.
 
-    Raises UserError where `config_dir` is no folder.
+    Raises UserError where `config_dir` is not a folder.
     """
     if config_dir and not Path(config_dir).is_dir():
         raise UserError(f"--config-dir {config_dir}: there is no such folder.")
@@ -25,20 +25,23 @@ def conf_folders(config_dir: str | None = None) -> list[Path]:
 
 
 def choices(folders: Sequence[Path]) -> dict[str, list[str]]:
-    """The choices of every group: the YAML files of a group's folder, in whichever of the folders; not those
-    with a leading `_`, which hold what others have in common."""
+    """The choices of every group: its YAML files in any of the folders.
+
+    Files with a leading `_` hold what others have in common, and are no choices.
+    """
     groups = sorted({*OPTIONAL_GROUPS, *(path.name for path in folders[0].iterdir() if path.is_dir())})
-    found: dict[str, set[str]] = {group: set() for group in groups}
+    names: dict[str, set[str]] = {group: set() for group in groups}
     for group in groups:
         for home in (folder / group for folder in folders):
             files = (path for path in home.rglob("*.yaml") if not path.name.startswith("_"))
-            found[group] |= {path.relative_to(home).with_suffix("").as_posix() for path in files}
-    return {group: sorted(names) for group, names in found.items()}
+            names[group] |= {path.relative_to(home).with_suffix("").as_posix() for path in files}
+    return {group: sorted(names[group]) for group in groups}
 
 
 def expanded(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """The overrides of a sweep with each table of experiments (`experiment=hf-timit`) as the rows that its
-    folder holds.
+    """The overrides of a sweep, with the rows of a table of experiments in the place of the table.
+
+    `experiment=hf-timit` becomes `experiment=hf-timit/distilhubert,hf-timit/...`.
     """
     known = tables(choices(folders)["experiment"])
 
@@ -55,14 +58,14 @@ def expanded(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
 
 Choices = Mapping[str, Sequence[str]]  # of each group
 
-# Groups that may be left out, and of which several may be chosen: they are no sections of their own.
+# Groups of which none or several may be chosen; they set keys of any section and have none of their own.
 OPTIONAL_GROUPS = ("experiment", "debug")
 
 
 def tables(experiments: Sequence[str]) -> dict[str, list[str]]:
-    """The tables of experiments, which are folders, with their rows: hf-timit -> hf-timit/distilhubert ..."""
-    found: dict[str, list[str]] = {}
+    """The tables of experiments, each with its rows: a table is a folder, and each file in it a row."""
+    rows: dict[str, list[str]] = {}
     for name in experiments:
         if "/" in name:
-            found.setdefault(name.rpartition("/")[0], []).append(name)
-    return dict(sorted(found.items()))
+            rows.setdefault(name.rpartition("/")[0], []).append(name)
+    return dict(sorted(rows.items()))

@@ -1,6 +1,4 @@
-"""What is wrong with a key or a YAML file, in a sentence: where it stands, what was given, the
-nearest name.
-"""
+"""Sentences about a key that does not exist, and about what Hydra objects to while it composes YAML files."""
 
 import difflib
 import re
@@ -15,11 +13,12 @@ from asr_exp.core.errors import nearest
 
 
 def unknown_key(name: str, choices: Choices) -> str:
-    """'trainer.lrr is not a key ...' with the nearest key, in whichever section that is, and what is allowed
-    there.
+    """A sentence about an unknown key, with the nearest key of any section, or else the keys of its section.
+
+    A key is looked for by its last part: for `trainer.lr` the sentence names `optimizer.lr`.
     """
     section, _, leaf = name.rpartition(".")
-    places: dict[str, list[str]] = {}  # of every last part of a name, the whole names
+    places: dict[str, list[str]] = {}  # the last part of a key -> the keys that end in it
     for known in (*(dotted for dotted, _ in keys()), *OPTIONAL_GROUPS):
         places.setdefault(known.rpartition(".")[2], []).append(known)
     siblings = {
@@ -53,7 +52,7 @@ def unknown_key(name: str, choices: Choices) -> str:
 
 
 def composition_problem(error: Exception, choices: Choices, folders: Sequence[Path]) -> str:
-    """Hydra's exception as a sentence: the YAML file at fault by its path, its key, the nearest name."""
+    """An exception of Hydra as a sentence: the path of the YAML file, its key, and the nearest name."""
     text = str(error)
     where = re.match(r"In '(.+?)': \w+ raised while composing config:\n", text)
     place = f"{_file(where[1], folders)}: " if where else ""
@@ -83,7 +82,7 @@ def _file(name: str, folders: Sequence[Path]) -> Path | str:
 
 
 def _first_line(text: str) -> str:
-    """The message less the lines that speak of Hydra's and OmegaConf's insides."""
+    """A message without the lines about the insides of Hydra and OmegaConf, in one line."""
     inside = (
         "Config search path",
         "full_key:",

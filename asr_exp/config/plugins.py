@@ -1,6 +1,4 @@
-"""Plugins: modules that register someone's own readers, rules, decoders, optimizers, schedules and
-trackers.
-"""
+"""Plugins: modules of users that register readers, rules, decoders, optimizers, schedules and trackers."""
 
 import importlib
 import importlib.metadata
@@ -16,24 +14,24 @@ PLUGINS = "asr_exp.plugins"  # the group of Python entry points whose modules ar
 
 
 def import_plugins(config: DictConfig) -> None:
-    """Import the modules that register someone's own readers, decoders and optimizers: installed entry
-    points, then `plugins`.
+    """Import the installed entry points of the group `asr_exp.plugins`, then the modules in `plugins`.
 
-    The command's own modules are to be imported before, and no model loaded: a torchaudio that is broken is
-    hidden here from transformers, which plugins may import. Raises UserError for a module that is not there.
+    Call it once the command's own modules are imported and before a model is loaded: it hides a broken
+    torchaudio from transformers, which plugins may import. Raises UserError for a module that Python cannot
+    find.
     """
     hide_broken_torchaudio()
     for entry in importlib.metadata.entry_points(group=PLUGINS):
         entry.load()
     if os.getcwd() not in sys.path and "" not in sys.path:
-        # asr-exp finds a module where the user stands, as `python -m asr_exp` does
+        # the script asr-exp finds modules in the working directory too, as `python -m asr_exp` does
         sys.path.append(os.getcwd())
     for name in config.plugins:
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
-            told = (
+            message = (
                 f"plugins=[{name}]: Python finds no module {error.name!r}. Install it, or add its folder to"
                 " PYTHONPATH."
             )
-            raise UserError(told) from error
+            raise UserError(message) from error

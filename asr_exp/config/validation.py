@@ -1,5 +1,6 @@
 """What is wrong with a composed config: unknown keys, values out of bounds, keys that contradict each other.
-Imports no torch.
+
+Each rule is a sentence that names the keys and what to change. Imports no torch.
 """
 
 import math
@@ -13,15 +14,17 @@ from asr_exp.config.schema import Config, Decode
 from asr_exp.core.errors import nearest
 
 
-def problems(config: Any) -> list[str]:
-    """Everything wrong with a composed config, a sentence each: unknown keys, values out of bounds, keys that
-    contradict.
+def config_problems(config: Any) -> list[str]:
+    """Everything that is wrong with a composed config, a sentence each.
+
+    The rules across keys are tried where every key has a value that is allowed.
     """
-    found = list(_section_problems(Config, config, ""))
-    return found or list(_rules_across_keys(config))
+    of_values = list(_section_problems(Config, config, ""))
+    return of_values or list(_contradictions(config))
 
 
 def _section_problems(section: type, config: Any, prefix: str) -> Iterator[str]:
+    """What is wrong with the keys of a section by themselves; `prefix` is its dotted name and a dot."""
     known = {f.name: f for f in fields(section)}
     for name in config:
         if name not in known:
@@ -46,12 +49,13 @@ def _missing(config: Any, name: str) -> bool:
 
 
 def bound_problems(name: str, value: Any, bounds: Any) -> Iterator[str]:
+    """How a value misses the bounds of its key: choices, minimum, maximum, above (see key.py)."""
     if "choices" in bounds and value not in bounds["choices"]:
         yield (
             f"{name}={value} is not one of {', '.join(bounds['choices'])}.{nearest(value, bounds['choices'])}"
         )
     if isinstance(value, float) and not math.isfinite(value):
-        yield f"{name}={value} is no number to reckon with; give a finite one."
+        yield f"{name}={value} is not a finite number; give one."
     if "minimum" in bounds and value < bounds["minimum"]:
         yield f"{name}={value} is too small: it must be at least {bounds['minimum']}."
     if "maximum" in bounds and value > bounds["maximum"]:
@@ -60,21 +64,26 @@ def bound_problems(name: str, value: Any, bounds: Any) -> Iterator[str]:
         yield f"{name}={value} is too small: it must be above {bounds['above']}."
 
 
-def _rules_across_keys(c: Any) -> Iterator[str]:
-    d = c.dataset
-    m = c.model
-    t = c.trainer
-    if t.max_steps is None and t.max_epochs is None:
+def _contradictions(config: Any) -> Iterator[str]:
+    """The keys that contradict each other, a sentence for each pair."""
+    transcribe = config.transcribe
+    yield from _rules_of_data(config.dataset)
+    yield from _rules_of_tokenizer(config)
+    yield from _rules_of_model(config)
+    yield from _rules_of_steps(config.trainer)
+    yield from _rules_of_training(config)
+    yield from _rules_of_decoding(config.decode, config.tokenizer.unit)
+    if transcribe.overlap_seconds > transcribe.chunk_seconds / 2:
         yield (
-            "trainer.max_steps and trainer.max_epochs are both null, so the run would never end; give one of"
-            " them."
+            f"transcribe.overlap_seconds={transcribe.overlap_seconds:g} is more than half of"
+            f" transcribe.chunk_seconds={transcribe.chunk_seconds:g}; lower it, or make the chunks longer."
         )
-    yield from _rules_of_steps(t)
-    if not c.tokenizer.splits or not set(c.tokenizer.splits) <= {"train", "dev", "test"}:
-        yield f"tokenizer.splits={list(c.tokenizer.splits)} must name some of train, dev, test."
+
+
+def _rules_of_data(d: Any) -> Iterator[str]:
     if d.only:
         yield (
-            f"dataset.only={d.only} is not for you to set; `evaluate` reads the split it scores:"
+            f"dataset.only={d.only} is set by the commands that read one split; for `evaluate` give"
             f" split={d.only}."
         )
     if d.source == "local" and not d.root and d.reader not in ("manifest", "demo"):
@@ -88,23 +97,39 @@ def _rules_across_keys(c: Any) -> Iterator[str]:
             f"dataset.root={d.root} says where a corpus lies, and dataset={d.name} is none; name the corpus:"
             " dataset=timit, ..."
         )
-    yield from _rules_of_phones(c)
-    yield from _rules_of_decoding(c.decode, c.tokenizer.unit)
     if d.dev_fraction + d.test_fraction >= 1:
         yield (
             "dataset.dev_fraction and dataset.test_fraction add up to 1 or more and leave nothing to train"
             " on; lower one of them."
-        )
-    if c.transcribe.overlap_seconds > c.transcribe.chunk_seconds / 2:
-        yield (
-            f"transcribe.overlap_seconds={c.transcribe.overlap_seconds:g} is more than half of"
-            f" transcribe.chunk_seconds={c.transcribe.chunk_seconds:g}; lower it, or make the chunks longer."
         )
     if d.min_seconds >= d.max_seconds:
         yield (
             f"dataset.min_seconds={d.min_seconds} is not below dataset.max_seconds={d.max_seconds}; no clip"
             " would fit between them."
         )
+
+
+def _rules_of_tokenizer(c: Any) -> Iterator[str]:
+    if not c.tokenizer.splits or not set(c.tokenizer.splits) <= {"train", "dev", "test"}:
+        yield f"tokenizer.splits={list(c.tokenizer.splits)} must name some of train, dev, test."
+    phones = c.tokenizer.unit == "phone"
+    rules = {str(rule) if isinstance(rule, str) else next(iter(rule), "") for rule in c.text.rules}
+    if (
+        phones
+        and c.tokenizer.inventory == "espeak"
+        and "espeak" not in rules
+        and c.text.name not in ("phones", "none")
+    ):
+        yield (
+            f"tokenizer.inventory=espeak wants phones, and text={c.text.name} makes none; give text=espeak to"
+            " have them made, text=phones where the transcripts are phones, or tokenizer=character."
+        )
+    if phones and c.dataset.reader == "timit-phones" and rules - {"collapse_whitespace"}:
+        yield f"text={c.text.name} changes the phones that dataset={c.dataset.name} gives; use text=phones."
+
+
+def _rules_of_model(c: Any) -> Iterator[str]:
+    m = c.model
     if not m.checkpoint and not m.architecture:
         yield (
             f"model={m.name} names no weights; give model.checkpoint=ID_OR_FOLDER (or model.architecture=TYPE"
@@ -125,6 +150,10 @@ def _rules_across_keys(c: Any) -> Iterator[str]:
             "model.head=keep uses the checkpoint's own vocabulary; it contradicts tokenizer.vocabulary, drop"
             " one of them."
         )
+
+
+def _rules_of_training(c: Any) -> Iterator[str]:
+    t = c.trainer
     if t.ema is not None and t.average > 1:
         yield (
             f"trainer.ema={t.ema} and trainer.average={t.average} both average the weights; set"
@@ -141,37 +170,18 @@ def _rules_across_keys(c: Any) -> Iterator[str]:
         yield f"optimizer.betas={list(c.optimizer.betas)} must be two numbers in [0, 1)."
 
 
-def _rules_of_phones(c: Any) -> Iterator[str]:
-    phones, named = (
-        c.tokenizer.unit == "phone",
-        {str(r) if isinstance(r, str) else next(iter(r), "") for r in c.text.rules},
-    )
-    if (
-        phones
-        and c.tokenizer.inventory == "espeak"
-        and "espeak" not in named
-        and c.text.name not in ("phones", "none")
-    ):
-        yield (
-            f"tokenizer.inventory=espeak wants phones, and text={c.text.name} makes none; give text=espeak to"
-            " have them made, text=phones where the transcripts are phones, or tokenizer=character."
-        )
-    if phones and c.dataset.reader == "timit-phones" and named - {"collapse_whitespace"}:
-        yield f"text={c.text.name} changes the phones that dataset={c.dataset.name} gives; use text=phones."
-
-
 def _rules_of_decoding(d: Any, unit: str) -> Iterator[str]:
-    usual = {f.name: f.default for f in fields(Decode) if f.metadata["help"].startswith("beam:")}
+    defaults = {f.name: f.default for f in fields(Decode) if f.metadata["help"].startswith("beam:")}
     if d.name != "beam":
-        given = [
+        changed = [
             name
-            for name, default in usual.items()
+            for name, default in defaults.items()
             if (list(d[name]) if name == "hot_words" else d[name]) != default and d[name]
         ]
-        if given:
+        if changed:
             yield (
-                f"decode.{given[0]}={d[given[0]]} is a key of decode=beam, and the decoder is {d.name}; add"
-                " decode=beam, or drop it."
+                f"decode.{changed[0]}={d[changed[0]]} is a key of decode=beam, and the decoder is {d.name};"
+                " add decode=beam, or drop it."
             )
         return
     if d.settings:
@@ -182,11 +192,11 @@ def _rules_of_decoding(d: Any, unit: str) -> Iterator[str]:
             " file)."
         )
     for name in (
-        name for name in ("lm_weight", "order") if d.lm in (None, "none") and d[name] != usual[name]
+        name for name in ("lm_weight", "order") if d.lm in (None, "none") and d[name] != defaults[name]
     ):
         yield (
             f"decode.{name}={d[name]} is of a language model, and there is none; add decode.lm=train-text (or"
-            f" a file), or leave it at {'null' if usual[name] is None else usual[name]}."
+            f" a file), or leave it at {'null' if defaults[name] is None else defaults[name]}."
         )
     if unit == "phone" and d.lexicon not in (None, "auto"):
         yield (
@@ -198,6 +208,11 @@ def _rules_of_decoding(d: Any, unit: str) -> Iterator[str]:
 
 
 def _rules_of_steps(t: Any) -> Iterator[str]:
+    if t.max_steps is None and t.max_epochs is None:
+        yield (
+            "trainer.max_steps and trainer.max_epochs are both null, so the run would never end; give one of"
+            " them."
+        )
     if t.batch_seconds is None and t.batch_utterances is None:
         yield (
             "trainer.batch_seconds and trainer.batch_utterances are both null, so a step would have no size;"

@@ -1,1 +1,1 @@
-"""A whole run with tiny weights and synthetic corpora; may import builders and what they may."""
+"""Rehearsals: a whole run with tiny weights and synthetic corpora; may import builders and what they may."""

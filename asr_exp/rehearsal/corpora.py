@@ -1,8 +1,7 @@
-"""Stand-ins for corpora, for rehearsals: a few made-up utterances, written in each corpus's own official
-layout.
+"""Synthetic corpora for rehearsals: a few made-up utterances, written in each corpus's own official layout.
 
-What is said matters little; it holds what text rules stumble over (capitals, dots, apostrophes, digits, the
-dotless i).
+The sentences hold what text rules stumble over (capitals, dots, apostrophes, digits, the dotless i); the
+audio is tones.
 """
 
 import csv
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-VERSION = "1"  # of what is written here
+VERSION = "1"  # of the synthetic corpora, part of the name of their folder in the cache
 SENTENCES = {
     "en": (
         "She had your dark suit in greasy wash water all year.",
@@ -36,8 +35,7 @@ SENTENCES = {
     ),
 }
 NAMES = {"german": "de", "italian": "it", "turkish": "tr", "swedish": "sv"}
-# TIMIT: speakers of TRAIN, and of TEST those of the core test and of the development set that the reader
-# knows.
+# TIMIT: speakers of TRAIN, and speakers of TEST that the reader counts to the core test or to dev.
 TIMIT = {
     "TRAIN": ("DR1/FCJF0", "DR2/MARC0", "DR3/FALK0", "DR4/MAEB0"),
     "TEST": ("DR1/FELC0", "DR1/MDAB0", "DR1/FAKS0", "DR2/FAEM0"),
@@ -54,7 +52,7 @@ LIBRISPEECH = (
     "dev-other",
     "test-clean",
     "test-other",
-    # the last: Libri-Light's
+    # Libri-Light's limited supervision
     "9h/clean",
     "9h/other",
     *(f"1h/{i}/{half}" for i in range(6) for half in ("clean", "other")),
@@ -64,7 +62,7 @@ COLUMNS = ("client_id", "path", "sentence", "up_votes", "down_votes", "age", "ge
 
 
 def sound(text: str, rate: int = 16000, voice: int = 0) -> np.ndarray:
-    """A burst of a tone for each character, over noise: float32, shape (samples,), 80 ms a character."""
+    """Audio of a text: noise, and over it 80 ms of a tone for each character; float32, shape (samples,)."""
     time = np.arange(int(0.08 * rate)) / rate
     bursts = [
         np.hanning(len(time)) * np.sin(2 * np.pi * (200 + 20 * voice + 37 * (ord(c) % 60)) * time)
@@ -75,29 +73,30 @@ def sound(text: str, rate: int = 16000, voice: int = 0) -> np.ndarray:
 
 
 def write(reader: str, language: str | None, root: Path) -> None:
-    """Write the stand-in of a reader's corpus (a key of LAYOUTS) under `root`, in the language (of the
-    corpus's own code).
+    """Write a synthetic corpus under `root`, in the layout of a reader (a key of LAYOUTS).
+
+    language: in the corpus's own code (turkish of MLS, tr of Common Voice).
     """
     LAYOUTS[reader](root, language)
 
 
 def _sentences(language: str | None) -> Iterator[str]:
-    """Sentences of a language without end; English ones where we know none."""
+    """The sentences of a language over and over; the English ones for a language without any."""
     name = (language or "en").lower()
     return cycle(SENTENCES.get(NAMES.get(name, re.split("[-_]", name)[0]), SENTENCES["en"]))
 
 
 def _bare(text: str) -> str:
-    """Letters, apostrophes and spaces, as corpora of read books give them."""
+    """A text with nothing but letters, apostrophes and spaces, as corpora of read books have it."""
     return " ".join(re.sub(r"[^\w\s']|\d", " ", text).split())
 
 
 def _timit(root: Path, language: str | None) -> None:
-    said = _sentences("en")
+    sentences = _sentences("en")
     for half, speakers in TIMIT.items():
         for number, speaker in enumerate(speakers):
             (root / half / speaker).mkdir(parents=True)
-            for name, text in zip(("SA1", f"SI{600 + number}", f"SX{100 + number}"), said, strict=False):
+            for name, text in zip(("SA1", f"SI{600 + number}", f"SX{100 + number}"), sentences, strict=False):
                 stem, samples = root / half / speaker / name, sound(text, voice=number)
                 soundfile.write(stem.with_suffix(".WAV"), samples, 16000, format="NIST", subtype="PCM_16")
                 stem.with_suffix(".TXT").write_text(f"0 {len(samples)} {text}\n")
@@ -111,13 +110,13 @@ def _timit(root: Path, language: str | None) -> None:
 
 
 def _librispeech(root: Path, language: str | None) -> None:
-    said = _sentences("en")
+    sentences = _sentences("en")
     for number, subset in enumerate(LIBRISPEECH):
         for speaker in (1000 + number, 2000 + number):
             folder = root / subset / f"{speaker}" / "1"
             folder.mkdir(parents=True)
             lines = []
-            for utterance, text in enumerate(islice(said, 3)):
+            for utterance, text in enumerate(islice(sentences, 3)):
                 name = f"{speaker}-1-{utterance:04d}"
                 soundfile.write(folder / f"{name}.flac", sound(text, voice=number), 16000)
                 lines.append(f"{name} {_bare(text).upper()}\n")
@@ -126,7 +125,7 @@ def _librispeech(root: Path, language: str | None) -> None:
 
 def _common_voice(root: Path, language: str | None) -> None:
     folder = root / (language or "en")
-    said = _sentences(language)
+    sentences = _sentences(language)
     numbers = count(17000000)
     (folder / "clips").mkdir(parents=True)
     for split in COMMON_VOICE:
@@ -135,20 +134,20 @@ def _common_voice(root: Path, language: str | None) -> None:
                 file, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None, lineterminator="\n"
             )
             rows.writerow((*COLUMNS, "locale", "segment"))
-            for voice, text in enumerate(islice(said, 6)):
+            for voice, text in enumerate(islice(sentences, 6)):
                 clip = f"common_voice_{language}_{next(numbers)}.mp3"
                 soundfile.write(folder / "clips" / clip, sound(text, 48000, voice), 48000, format="MP3")
                 rows.writerow((f"{split}{voice % 3}", clip, text, 2, 0, "", "", "", language, ""))
 
 
 def _mls(root: Path, language: str | None) -> None:
-    folder, said = root / f"mls_{language}", _sentences(language)
+    folder, sentences = root / f"mls_{language}", _sentences(language)
     names: list[str] = []
     for number, split in enumerate(("train", "dev", "test")):
         lines = []
         for speaker in (100 + number, 200 + number, 300 + number):
             (folder / split / "audio" / f"{speaker}" / "7").mkdir(parents=True)
-            for utterance, text in enumerate(islice(said, 4)):
+            for utterance, text in enumerate(islice(sentences, 4)):
                 name = f"{speaker}_7_{utterance:06d}"
                 soundfile.write(
                     folder / split / "audio" / f"{speaker}" / "7" / f"{name}.flac",

@@ -1,9 +1,9 @@
-"""Rehearsals: a run's own way, with tiny weights and a few utterances, before it waits for days in a queue.
+"""Rehearse a run with tiny weights and a few utterances, in seconds, before it waits for days in a queue.
 
-The settings, the architecture, the text rules and the code are those of the run. Its checkpoint is a tiny one
-of the same architecture, saved as transformers saves any, and loaded as the large one would be; where its
-corpus is not there, a stand-in in the same layout is. The run goes to its end, and again from its last
-checkpoint, and has to score the same.
+The settings, the architecture, the text rules and the code are those of the run. Its checkpoint is replaced
+by a tiny one of the same architecture, which transformers saves and which is loaded like the large one; a
+corpus that is not on this machine is replaced by a synthetic one in the same layout. The rehearsal trains to
+the end, then once more from the last checkpoint, and both have to score the same.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ from asr_exp.runtime.distributed import under_torchrun
 
 log = logging.getLogger(__name__)
 
-# What makes a network large and changes nothing else. The head and the front end keep different widths, as
-# SEW's projection needs.
+# Settings that make a network large and change nothing else. The encoder is wider than the front end, since
+# SEW projects the one to the other only where their widths differ.
 SIZES = {
     "hidden_size": 48,
     "num_hidden_layers": 2,
@@ -43,15 +43,15 @@ SIZES = {
     "proj_codevector_dim": 32,
     "num_codevectors_per_group": 8,
 }
-WIDTH = 32  # of each layer of the front end
-EXTRACTOR = ("do_normalize", "return_attention_mask")
+WIDTH = 32  # channels of each layer of the front end
+EXTRACTOR = ("do_normalize", "return_attention_mask")  # settings of the feature extractor
 
 
-def prepared(config: DictConfig, fill: bool = True) -> DictConfig:
-    """The config of a run's rehearsal, in a folder of its own, and what it names written in the cache;
-    fill=False: named alone.
+def rehearsal_config(config: DictConfig, write: bool = True) -> DictConfig:
+    """The config of a run's rehearsal: results in a folder of their own, checkpoint and corpus in the cache.
 
-    Raises UserError where the architecture cannot be known.
+    write: make that checkpoint and corpus, where they are not there yet; without it they are named alone.
+    Raises UserError where the architecture of the checkpoint is not known.
     """
     config = copy.deepcopy(config)
     cache = cache_folder(config) / "rehearsal"
@@ -60,15 +60,15 @@ def prepared(config: DictConfig, fill: bool = True) -> DictConfig:
     if dataset.reader in synthetic_corpora.LAYOUTS and not (
         dataset.root and Path(dataset.root).expanduser().is_dir()
     ):
-        if dataset.root and fill:
+        if dataset.root and write:
             print(
-                f"dataset.root={dataset.root} is not here; a stand-in is rehearsed with, in the layout of"
-                f" {dataset.name}."
+                f"dataset.root={dataset.root} is not here; the rehearsal reads a made-up corpus in the layout"
+                f" of {dataset.name}."
             )
         name = f"{dataset.reader}-{dataset.language}-{synthetic_corpora.VERSION}"
         dataset.root = str(cache / name)
-        if fill:
-            _keep(
+        if write:
+            _make_once(
                 cache / name, lambda folder: synthetic_corpora.write(dataset.reader, dataset.language, folder)
             )
         dataset.source = "auto"
@@ -78,8 +78,8 @@ def prepared(config: DictConfig, fill: bool = True) -> DictConfig:
             json.dumps([facts, SIZES, WIDTH], sort_keys=True, default=str).encode()
         ).hexdigest()[:8]
         model.checkpoint = str(cache / f"{facts['model_type']}-{digest}")
-        if fill:
-            _keep(Path(model.checkpoint), lambda folder: _save_tiny(facts, folder))
+        if write:
+            _make_once(Path(model.checkpoint), lambda folder: _save_tiny(facts, folder))
         model.revision, model.facts = None, {}
         model.config = {
             name: value for name, value in model.config.items() if name not in (*SIZES, "conv_dim")
@@ -91,9 +91,9 @@ def prepared(config: DictConfig, fill: bool = True) -> DictConfig:
 def rehearse(config: DictConfig, run: Callable[[DictConfig], int]) -> int:
     """Train as `run` does, from the start, then once more from the last checkpoint -> exit status.
 
-    Raises UserError where what was saved does not score as what was trained.
+    Raises UserError where the two do not score the same.
     """
-    if under_torchrun():  # one of several ranks: the process that started them begins anew and repeats
+    if under_torchrun():  # one of several ranks: the process that started them deletes the folder and repeats
         return run(config)
     folder = run_folder(config)
     shutil.rmtree(folder, ignore_errors=True)
@@ -114,8 +114,8 @@ def rehearse(config: DictConfig, run: Callable[[DictConfig], int]) -> int:
     return status
 
 
-def _keep(folder: Path, fill: Callable[[Path], Any]) -> None:
-    """Have a folder in the cache, filled by the first that asks for it; the others wait."""
+def _make_once(folder: Path, fill: Callable[[Path], Any]) -> None:
+    """Fill a folder of the cache, unless it is there; a second process waits until the first is done."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():
@@ -123,26 +123,32 @@ def _keep(folder: Path, fill: Callable[[Path], Any]) -> None:
 
 
 def _facts(model: DictConfig) -> dict[str, Any]:
-    """What there is to know of a checkpoint's architecture: from its own files where they are here, else from
-    model.facts.
+    """The settings of a checkpoint's architecture: model.facts, or else the checkpoint's own config.json.
+
+    Those of a local folder come from its config.json always. Raises UserError where neither is there.
     """
     if model.facts and not Path(model.checkpoint).expanduser().is_dir():
         return OmegaConf.to_container(model.facts)  # type: ignore[return-value]
     try:
-        found = read_config(model.checkpoint, model.revision).to_dict()
-    except UserError as why:
+        settings = read_config(model.checkpoint, model.revision).to_dict()
+    except UserError as error:
         raise UserError(
-            f"{why} A rehearsal needs no more than its architecture: give model.facts, as"
+            f"{error} A rehearsal needs no more than its architecture: give model.facts, as"
             " conf/model/*.yaml do."
         ) from None
-    strange = ("architectures", "transformers_version", "dtype", "torch_dtype", "_name_or_path", "vocab_size")
-    return {name: value for name, value in found.items() if name not in strange}
+    of_the_file = (
+        "architectures",
+        "transformers_version",
+        "dtype",
+        "torch_dtype",
+        "_name_or_path",
+        "vocab_size",
+    )
+    return {name: value for name, value in settings.items() if name not in of_the_file}
 
 
 def _save_tiny(facts: dict[str, Any], folder: Path) -> None:
-    """A checkpoint of the architecture as pretraining leaves it, with small random weights, and its feature
-    extractor.
-    """
+    """Save a tiny checkpoint of the architecture, as before fine-tuning, and its feature extractor."""
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_PRETRAINING_MAPPING_NAMES as PRETRAINED
 

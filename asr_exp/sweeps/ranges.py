@@ -1,5 +1,4 @@
-"""What a sweep varies: Hydra's override syntax (a,b / choice / range / interval / tag / int) -> ranges to
-draw from.
+"""What a sweep varies: Hydra's override syntax (a,b, choice, range, interval, tag) as ranges to draw from.
 
 https://hydra.cc/docs/1.3/advanced/override_grammar/extended/
 """
@@ -11,6 +10,7 @@ from decimal import Decimal
 from types import UnionType
 from typing import Any, get_args
 
+from asr_exp.config.hydra_internals import parse_override
 from asr_exp.config.schema import key_field
 from asr_exp.config.validation import bound_problems
 from asr_exp.core.errors import UserError
@@ -20,8 +20,9 @@ from asr_exp.core.errors import UserError
 class Range:
     """One key (or group) and the values it may take.
 
-    kind: `choice` (one of `choices`, each as it is written in an override), `int` or `float` (`low` to
-    `high`, both included, every `step` where there is one, evenly in the logarithm where `log`).
+    kind: `choice` (one of `choices`, each as it is written in an override), `int` or `float`. Numbers are
+    from `low` to `high`, both included, at distances of `step` where there is one; with `log`, they are drawn
+    evenly in the logarithm.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Range:
 
     @property
     def values(self) -> list[Any] | None:
-        """Every value in turn, or None where there is a continuum of them."""
+        """Every value in turn; None for an interval of numbers, which has no end of them."""
         if self.kind == "choice":
             return list(self.choices)
         if self.step is None:
@@ -43,13 +44,11 @@ class Range:
         return values if self.kind == "int" else [round(value, 12) for value in values]
 
     def rounded(self, value: Any) -> Any:
-        """A number of a continuum to five digits, as one would write it."""
+        """A number of an interval, to five significant digits; other values as they are."""
         return min(max(float(f"{value:.5g}"), self.low), self.high) if self.values is None else value
 
     def override(self, value: Any) -> str:
-        """The override that sets a value; a value on a step without the noise of adding steps up (0.3, not
-        0.30000000000000004).
-        """
+        """The override that sets a value; one on a step has the rounding error of floats removed (0.3)."""
         return f"{self.name}={value if self.kind != 'float' or self.step is None else round(value, 12)}"
 
     def __str__(self) -> str:
@@ -60,17 +59,14 @@ class Range:
 
 
 def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[Range]]:
-    """Overrides -> those with one value, and the ranges of the others.
+    """Split overrides into those with one value, and the ranges of those with several.
 
-    Raises UserError for a range that cannot be drawn from.
+    Raises UserError for a range that no value can be drawn from.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    parser = OverridesParser.create()
     fixed = []
     ranges = []
     for text in overrides:
-        override = parser.parse_override(text)
+        override = parse_override(text)
         if override.is_sweep_override():
             ranges.append(_range(text, override))
         else:
@@ -81,28 +77,28 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[Range]]:
 def _range(text: str, override: Any) -> Range:
     name, value = override.get_key_element(), override.value()
     if override.is_interval_sweep():
-        found = _interval(text, name, value)
+        range_ = _interval(text, name, value)
     elif override.is_range_sweep() and not value.shuffle:
-        found = _steps(text, name, value)
+        range_ = _steps(text, name, value)
     else:
-        value.shuffle = False  # a search has an order of its own, and knows its study by the values in theirs
+        value.shuffle = False  # the study is known by the values in the order in which they are written
         return Range(name, "choice", tuple(dict.fromkeys(override.sweep_string_iterator())))
     if unknown := set(value.tags) - {"log"}:
         raise UserError(
             f"{text}: the tag {min(unknown)!r} means nothing here; log does, as in tag(log,"
             " interval(1e-5,1e-3))."
         )
-    if found.log and found.low <= 0:
+    if range_.log and range_.low <= 0:
         raise UserError(f"{text}: a range that is tagged log has to begin above 0.")
     one = key_field(name.lstrip("+"))
     problems = (
-        [told for end in (found.low, found.high) for told in bound_problems(name, end, one.metadata)]
+        [message for end in (range_.low, range_.high) for message in bound_problems(name, end, one.metadata)]
         if one
         else []
     )
     if problems:
         raise UserError(f"{text}: {problems[0]}")
-    return found
+    return range_
 
 
 def _interval(text: str, name: str, value: Any) -> Range:
@@ -115,8 +111,8 @@ def _interval(text: str, name: str, value: Any) -> Range:
 
 
 def _steps(text: str, name: str, value: Any) -> Range:
-    """range(START,STOP,STEP), STOP not included, as in Hydra and Python. In decimals: range(0.1,0.4,0.1) ends
-    at 0.3.
+    """range(START,STOP,STEP), without STOP, as in Hydra and Python; in decimals, so that range(0.1,0.4,0.1)
+    ends at 0.3.
     """
     start, stop, stride = (Decimal(str(one)) for one in (value.start, value.stop, value.step))
     if not stride:
@@ -137,7 +133,7 @@ def _steps(text: str, name: str, value: Any) -> Range:
 
 
 def _whole(name: str) -> bool:
-    """Whether a key takes whole numbers alone."""
+    """Whether a key takes whole numbers and no others."""
     one = key_field(name.lstrip("+"))
     kinds = get_args(one.type) if one and isinstance(one.type, UnionType) else (one.type,) if one else ()
     return int in kinds and float not in kinds

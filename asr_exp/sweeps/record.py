@@ -1,8 +1,7 @@
-"""The record of a sweep: `cells.csv`, a row a cell, and the same as a page, `table.md`. Whoever runs a cell
-writes its row.
+"""The record of a sweep: `cells.csv`, with a row for each cell, and the same as a page, `table.md`.
 
-The record is only told how cells stand; what they are is in their run folders, so a record that is lost costs
-nothing.
+The process that runs a cell writes its row. The results themselves are in the run folders: if a record is
+deleted, the same command writes it again.
 """
 
 import csv
@@ -26,10 +25,10 @@ from asr_exp.runs.results import read_result
 
 @dataclass(frozen=True)
 class SweepCell:
-    """A cell of a sweep. Rates are fractions; `dev` is the best on dev, `score` the split's; `seconds` are of
-    training.
+    """A row of the record. Rates are fractions; `dev` is the best score on dev, `score` that of `split`;
+    `seconds` is the time of training.
 
-    status: running, finished, stopped (goes on when the same command is given), pruned or failed.
+    status: running, finished, stopped (the same command goes on with it), pruned or failed.
     """
 
     cell: int
@@ -48,7 +47,7 @@ class SweepCell:
     code: int = 0  # exit status
 
     def as_message(self) -> str:
-        """'test WER 21.30 %'; of a cell without a score the best on dev so far; '' where there is none."""
+        """'test WER 21.30 %'; the best dev score so far where that is missing; '' where both are."""
         split, rate = (self.split, self.score) if self.score is not None else ("dev", self.dev)
         return (
             ""
@@ -58,33 +57,36 @@ class SweepCell:
 
 
 def ended(cell: SweepCell, folder: Path, split: str, code: int) -> SweepCell:
-    """A cell that has come to its end, with what its folder's result.json says."""
+    """The row of a cell that has ended, with what its folder's result.json says.
+
+    split: the one whose score is shown. code: the exit status.
+    """
     result = read_result(folder) or {}
     status, reason = result.get("status", "finished"), str(result.get("reason", ""))
     if status == "stopped" and reason.startswith("Pruned"):
         status = "pruned"
-    found: dict[str, Any] = {"status": "failed" if code else status, "folder": str(folder), "code": code}
+    figures: dict[str, Any] = {"status": "failed" if code else status, "folder": str(folder), "code": code}
     if status != "finished" or code:
-        found |= {"reason": reason.partition("\n")[0], **_from_metrics(folder)}
+        figures |= {"reason": reason.partition("\n")[0], **_from_metrics(folder)}
     best, scores = result.get("best") or {}, result.get("splits", {}).get(split) or {}
     if best:
-        found |= {"metric": best["metric"], "dev": best["value"], "step": best["step"]}
+        figures |= {"metric": best["metric"], "dev": best["value"], "step": best["step"]}
     if metric := next((rate for rate in ("per", "wer", "cer") if scores.get(rate) is not None), None):
         low, high = scores.get("ci95") or (None, None)
-        found |= {"metric": metric, "split": split, "score": scores[metric], "ci_low": low, "ci_high": high}
-    return replace(cell, **found, seconds=result.get("train", {}).get("wall_seconds"))
+        figures |= {"metric": metric, "split": split, "score": scores[metric], "ci_low": low, "ci_high": high}
+    return replace(cell, **figures, seconds=result.get("train", {}).get("wall_seconds"))
 
 
 def _from_metrics(folder: Path) -> dict[str, Any]:
-    """The best dev score so far of a run without a result."""
-    found: dict[str, Any] = {}
+    """The best dev score so far of a run without a result, from its metrics.jsonl."""
+    best: dict[str, Any] = {}
     with suppress(OSError, ValueError):
         for text in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
             line = json.loads(text)
             metric = next((rate for rate in ("per", "wer") if line.get(f"dev/{rate}") is not None), None)
-            if metric and (not found or line[f"dev/{metric}"] < found["dev"]):
-                found = {"metric": metric, "dev": line[f"dev/{metric}"], "step": line["step"]}
-    return found
+            if metric and (not best or line[f"dev/{metric}"] < best["dev"]):
+                best = {"metric": metric, "dev": line[f"dev/{metric}"], "step": line["step"]}
+    return best
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -92,15 +94,13 @@ def _from_metrics(folder: Path) -> dict[str, Any]:
 
 
 def identity(overrides: Iterable[str]) -> tuple[str, ...]:
-    """What tells a cell (or a sweep) from another: its overrides in order, less Hydra's own and those that
-    cannot change a score.
-    """
+    """The sorted overrides of a cell (or a sweep) that can change a score; two cells differ if these do."""
     free = "|".join(re.escape(name) for name in NOT_IN_SIGNATURE if name not in ("run", "split", "a", "b"))
     return tuple(sorted(word for word in overrides if not re.match(rf"[+~]*(hydra[./]|({free})[.=])", word)))
 
 
 def note(record: Path, cell: SweepCell) -> None:
-    """Put a cell in the record, in the place of what was there of it. Safe from several processes at once."""
+    """Write the row of a cell in place of its older one. Several processes may do so at once."""
     record.mkdir(parents=True, exist_ok=True)
     with FileLock(record / ".record.lock"):
         cells = {identity(shlex.split(one.overrides)): one for one in [*read(record), cell]}
@@ -114,7 +114,7 @@ def note(record: Path, cell: SweepCell) -> None:
 
 
 def read(record: Path) -> list[SweepCell]:
-    """The cells of a record, in the order of their numbers."""
+    """The cells of a record in the order of their numbers; none where there is no record."""
     path = record / "cells.csv"
     if not path.is_file():
         return []
@@ -137,14 +137,14 @@ def _value(text: str, type_: Any) -> Any:
 
 
 def varied(overrides: Iterable[str]) -> list[str]:
-    """Of each cell's overrides, those that not all cells share."""
-    asked = [shlex.split(text) for text in overrides]
-    shared = set.intersection(*map(set, asked)) if len(asked) > 1 else set()
-    return [shlex.join(word for word in words if word not in shared) or "(defaults)" for words in asked]
+    """The overrides of each cell that the others do not share, quoted for the shell."""
+    split = [shlex.split(text) for text in overrides]
+    shared = set.intersection(*map(set, split)) if len(split) > 1 else set()
+    return [shlex.join(word for word in words if word not in shared) or "(defaults)" for words in split]
 
 
 def table(name: str, cells: Sequence[SweepCell]) -> str:
-    """The record as Markdown: a row a cell, the best of dev in bold."""
+    """The record as Markdown: a row for each cell, the best dev score in bold."""
     counts = {
         status: sum(cell.status == status for cell in cells)
         for status in dict.fromkeys(cell.status for cell in cells)

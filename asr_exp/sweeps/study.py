@@ -1,9 +1,9 @@
 """The study behind a search: Optuna's record of the trials, which any number of workers share.
 
-A trial is sampled from (seed, its number) and the trials before it, in a copy of the study: no sampler's
-state is kept, a sweep that was killed draws what it would have drawn, and nothing is drawn twice. The lock on
-a trial goes with the process that runs it; a trial that is running and not locked was left by a dead worker,
-and the next one goes on with it.
+A trial is sampled in a copy of the study, by a sampler that is seeded with (seed, number of trials): no
+sampler's state is kept, a search that was killed goes on with the trials that it would have drawn, and
+nothing is drawn twice. Each running trial has a file lock, which ends with the process that runs it; a trial
+that is running and not locked was left by a worker that died, and another worker goes on with it.
 """
 
 import itertools
@@ -13,6 +13,7 @@ import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from asr_exp.core.console import percent
 from asr_exp.core.errors import UserError
+from asr_exp.sweeps.optuna_access import make_sampler, open_study, params_of, reopened_trial
 from asr_exp.sweeps.ranges import Range
 
 if TYPE_CHECKING:
@@ -27,13 +29,30 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BUSY_SECONDS = 120  # how long sqlite waits for another worker
 LISTED = 100_000  # spaces of at most so many combinations are searched without repetition until none is left
 
 
+@dataclass(frozen=True)
+class SamplerSettings:
+    """The sampler: `tpe`, `gp` or `random`; `tpe` draws the first `startup` trials at random."""
+
+    name: str
+    seed: int
+    startup: int
+
+
 class Study:
-    """An Optuna study over ranges. `settings` say what is searched: a study of other settings is refused with
-    a UserError.
+    """An Optuna study over ranges of overrides, and the locks of its running trials.
+
+    Args:
+        folder: of the sweep's record; its name is the study's, and the locks are in it.
+        storage: URL of an Optuna storage, or a journal file; None: study.db in the folder.
+        ranges: what a trial draws one value each of.
+        settings: what is searched, in words; a study that was made with other words is another one.
+        sampler: how values are drawn.
+
+    Raises:
+        UserError: the storage cannot be opened, or holds a study of other settings.
     """
 
     def __init__(
@@ -42,46 +61,42 @@ class Study:
         storage: str | None,
         ranges: Sequence[Range],
         settings: str,
-        sampler: str,
-        seed: int,
-        startup: int,
+        sampler: SamplerSettings,
     ):
         self.folder = folder
         self.ranges = ranges
         self.sampler = sampler
-        self.seed = seed
-        self.startup = startup
         self.storage = storage or f"sqlite:///{folder.absolute() / 'study.db'}"
         (folder / "locks").mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(folder / "locks" / "study.lock")
         with self._lock:
             self.study = open_study(self.storage, folder.name, create=True)
-            kept = self.study.user_attrs.get("settings")
-            if kept is None:
+            made_with = self.study.user_attrs.get("settings")
+            if made_with is None:
                 self.study.set_user_attr("settings", settings)
-            elif kept != settings:
+            elif made_with != settings:
                 raise UserError(
-                    f"{folder} holds a sweep of other settings ({kept}); give another sweep.name, or delete"
-                    " that folder."
+                    f"{folder} holds a sweep of other settings ({made_with}); give another sweep.name, or"
+                    " delete that folder."
                 )
 
     @contextmanager
     def claimed(self, total: int) -> Iterator["optuna.Trial | None"]:
-        """The next trial to run, held while the block lasts, or None where `total` trials are there or no
-        combination is left.
+        """The next trial to run, locked while the block lasts; None where nothing is left to run.
 
-        A trial that a dead worker left comes before a new one.
+        That is so once the study has `total` trials, or every combination was tried. A trial that a worker
+        left when it died comes before a new one.
         """
         with self._lock:
-            trial, hold = self._left_behind() or self._new(total)
+            trial, lock = self._left_behind() or self._new(total)
         try:
             yield trial
         finally:
-            if hold:
-                hold.release()
+            if lock:
+                lock.release()
 
     def tell(self, number: int, value: float | None, pruned: bool = False) -> None:
-        """How a trial ended: with a value, pruned, or (neither) failed."""
+        """Record how a trial ended: with a value, pruned, or, without a finite value, failed."""
         from optuna.trial import TrialState
 
         if pruned:
@@ -92,23 +107,25 @@ class Study:
             self.study.tell(number, value)
 
     def retry_failed(self) -> None:
-        """Put the trials that failed, and that nothing has come of since, in the queue once more."""
+        """Queue each combination once more that has failed, unless another trial of it has not."""
         from optuna.trial import TrialState
 
         with self._lock:
             trials = self.study.get_trials(deepcopy=False)
-            better = {self.key(_params(one)) for one in trials if one.state != TrialState.FAIL}
-            for key, params in {
-                self.key(_params(one)): _params(one) for one in trials if one.state == TrialState.FAIL
-            }.items():
-                if key not in better:
+            others = {self.key(params_of(one)) for one in trials if one.state != TrialState.FAIL}
+            failed = {
+                self.key(params_of(one)): params_of(one) for one in trials if one.state == TrialState.FAIL
+            }
+            for key, params in failed.items():
+                if key not in others:
                     self.study.enqueue_trial(params)
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
+        """The overrides that a trial is run with; params: the value of each range, by its name."""
         return [one.override(params[one.name]) for one in self.ranges]
 
     def key(self, params: Mapping[str, Any]) -> tuple[str, ...]:
-        """What tells trials apart: the overrides they are run with."""
+        """What trials of one combination have in common: the overrides, "" where a value is missing."""
         return tuple(one.override(params[one.name]) if one.name in params else "" for one in self.ranges)
 
     # --------------------------------------------------------------------------------------------------------
@@ -117,12 +134,12 @@ class Study:
         import optuna
 
         for one in self.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
-            if not (hold := self._hold(one.number)):
+            if not (lock := self._lock_of(one.number)):
                 continue
             if self.study.get_trials(deepcopy=False)[one.number].state != optuna.trial.TrialState.RUNNING:
-                hold.release()  # it has ended while we looked
+                lock.release()  # it ended between the two looks
                 continue
-            return self._suggested(optuna.Trial(self.study, one._trial_id)), hold
+            return self._suggested(reopened_trial(self.study, one)), lock
         return None
 
     def _new(self, total: int) -> "tuple[optuna.Trial | None, FileLock | None]":
@@ -130,23 +147,23 @@ class Study:
 
         trials = self.study.get_trials(deepcopy=False)
         if not any(one.state == TrialState.WAITING for one in trials):
-            tried = {self.key(_params(one)) for one in trials}
+            tried = {self.key(params_of(one)) for one in trials}
             params = self._sample(trials, tried) if len(tried) < total else None
             if params is None:
                 return None, None
             self.study.enqueue_trial(params)
         trial = self._suggested(self.study.ask())
-        return trial, self._hold(trial.number)
+        return trial, self._lock_of(trial.number)
 
     def _sample(
         self, trials: "list[optuna.trial.FrozenTrial]", tried: set[tuple[str, ...]]
     ) -> dict[str, Any] | None:
-        """What to try next, which is nothing that was tried; None where nothing is left."""
+        """The values to try next, which were not tried before; None where every combination was."""
         import optuna
 
-        seed = self.seed * 1_000_003 + len(trials)
+        seed = self.sampler.seed * 1_000_003 + len(trials)
         copy = optuna.create_study(
-            direction="minimize", sampler=make_sampler(self.sampler, seed, self.startup)
+            direction="minimize", sampler=make_sampler(self.sampler.name, seed, self.sampler.startup)
         )
         copy.add_trials([one for one in trials if one.state != optuna.trial.TrialState.FAIL])
         drawn = self._suggested(copy.ask()).params
@@ -158,14 +175,14 @@ class Study:
             return params
         names = [one.name for one in self.ranges]
         left = [
-            found
+            combination
             for each in itertools.product(*values)  # type: ignore[arg-type]
-            if self.key(found := dict(zip(names, each, strict=True))) not in tried
+            if self.key(combination := dict(zip(names, each, strict=True))) not in tried
         ]
         return random.Random(seed).choice(left) if left else None
 
     def _suggested(self, trial: "optuna.Trial") -> "optuna.Trial":
-        """A trial with a value for each range; one that has values keeps them."""
+        """The trial with a value for each range; values that it has already are kept."""
         for one in self.ranges:
             if one.kind == "choice":
                 trial.suggest_categorical(one.name, list(one.choices))
@@ -175,7 +192,8 @@ class Study:
                 trial.suggest_float(one.name, one.low, one.high, step=one.step, log=one.log)
         return trial
 
-    def _hold(self, number: int) -> FileLock | None:
+    def _lock_of(self, number: int) -> FileLock | None:
+        """The lock of a trial, acquired; None where another worker has it."""
         lock = FileLock(self.folder / "locks" / f"{number}.lock", is_singleton=False)
         try:
             lock.acquire(timeout=0)
@@ -184,62 +202,16 @@ class Study:
         return lock
 
 
-def _params(trial: "optuna.trial.FrozenTrial") -> dict[str, Any]:
-    """A trial's values, also of one that was queued or killed before it had taken them."""
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-
-
-# ------------------------------------------------------------------------------------------------------------
-# Optuna's parts
-
-
-def open_study(storage: str, name: str, create: bool = False) -> "optuna.Study":
-    """The study of that name. Raises UserError where Optuna is missing or the storage cannot be opened."""
-    try:
-        import optuna
-        from sqlalchemy.exc import SQLAlchemyError
-    except ModuleNotFoundError as error:
-        raise UserError(
-            'sweeper=optuna and sweeper=random need Optuna: pip install "asr_exp[sweep]".'
-        ) from error
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        if storage.endswith((".log", ".journal")):
-            from optuna.storages.journal import JournalFileBackend
-
-            place: Any = optuna.storages.JournalStorage(JournalFileBackend(storage))
-        else:
-            waits = {"connect_args": {"timeout": BUSY_SECONDS}} if storage.startswith("sqlite") else {}
-            place = optuna.storages.RDBStorage(storage, engine_kwargs=waits)
-        open_ = optuna.create_study if create else optuna.load_study
-        more: dict[str, Any] = {"load_if_exists": True, "direction": "minimize"} if create else {}
-        return open_(storage=place, study_name=name, sampler=optuna.samplers.RandomSampler(), **more)
-    except (ImportError, OSError, ValueError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-        raise UserError(
-            f"sweep.storage={storage} cannot be opened: {str(error).partition(chr(10))[0]}"
-        ) from error
-
-
-def make_sampler(name: str, seed: int, startup: int) -> "optuna.samplers.BaseSampler":
-    """TPE (Bergstra et al. 2011), a Gaussian process, or random draws. Raises UserError where a library is
-    missing.
-    """
-    import optuna
-
-    if name == "tpe":
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, constant_liar=True)
-    if name == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    try:
-        import scipy  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise UserError('sweep.sampler=gp needs SciPy: pip install "asr_exp[sweep]".') from error
-    return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup, deterministic_objective=False)
-
-
 class Pruner:
-    """Told of a trial's score at each evaluation, says whether the trial should end there."""
+    """Reports the dev scores of a trial to its study, and says whether the trial should end.
+
+    Args:
+        storage: the URL or journal file of the study.
+        name: of the study.
+        trial: its number.
+        prune: whether a trial may be ended at all; without it the scores are reported alone.
+        startup: how many trials have to be finished before one is ended.
+    """
 
     def __init__(self, storage: str, name: str, trial: int, prune: bool, startup: int):
         import optuna
@@ -248,10 +220,13 @@ class Pruner:
         study.pruner = (
             optuna.pruners.MedianPruner(n_startup_trials=startup) if prune else optuna.pruners.NopPruner()
         )
-        self.trial = optuna.Trial(study, study.get_trials(deepcopy=False)[trial]._trial_id)
+        self.trial = reopened_trial(study, study.get_trials(deepcopy=False)[trial])
 
     def __call__(self, step: int, value: float) -> str | None:
-        """The reason to end, or None. A storage that fails costs the report, not the run."""
+        """The reason to end the trial, or None. A storage that fails costs the report, not the run.
+
+        value: the dev score at this step, as a fraction.
+        """
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a resumed run reports its last evaluation a second time
@@ -262,5 +237,5 @@ class Pruner:
                     " there."
                 )
         except Exception as error:
-            log.warning("step %d: the study could not be told of the score: %s", step, error)
+            log.warning("step %d: the score could not be reported to the study: %s", step, error)
         return None

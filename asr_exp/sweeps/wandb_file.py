@@ -1,4 +1,4 @@
-"""A sweep file for Weights & Biases, whose server then hands out the trials to `wandb agent`.
+"""Write a sweep file for Weights & Biases, whose server then gives the trials to `wandb agent`.
 
 https://docs.wandb.ai/guides/sweeps/define-sweep-configuration
 """
@@ -17,7 +17,15 @@ from asr_exp.sweeps.ranges import Range
 def write(
     folder: Path, command: str, fixed: Sequence[str], ranges: Sequence[Range], config: DictConfig
 ) -> int:
-    """Print the file, and leave it as FOLDER/wandb.yaml -> exit status 0."""
+    """Print the sweep file and write it to FOLDER/wandb.yaml -> exit status 0.
+
+    Args:
+        folder: of the sweep's record; its name is the sweep's.
+        command: what each trial runs.
+        fixed: the overrides that all trials share.
+        ranges: what the trials vary.
+        config: what all trials share.
+    """
     text = yaml.safe_dump(describe(folder.name, command, fixed, ranges, config), sort_keys=False, width=1000)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "wandb.yaml", text)
@@ -32,15 +40,17 @@ def write(
 def describe(
     name: str, command: str, fixed: Sequence[str], ranges: Sequence[Range], config: DictConfig
 ) -> dict[str, Any]:
-    """What the file says. Lists of values alone make a grid; an interval asks for a Bayesian search, unless
-    the sampler is random.
+    """The content of the sweep file; the arguments are those of `write`, `name` the sweep's.
+
+    Ranges that are all lists of values make a grid, others a Bayesian search; sweep.sampler=random a random
+    one.
     """
     s = config.sweep
     rate = (s.metric or "").partition(".")[2] or ("per" if config.tokenizer.unit == "phone" else "wer")
     grid = s.sampler != "random" and all(one.kind == "choice" for one in ranges)
     method = "grid" if grid else "random" if s.sampler == "random" else "bayes"
     untracked = [word for word in fixed if not word.startswith("tracking=")]
-    found: dict[str, Any] = {
+    content: dict[str, Any] = {
         "name": name,
         "project": config.tracking.project,
         "method": method,
@@ -59,10 +69,10 @@ def describe(
         ],
     }
     if not grid:
-        found["run_cap"] = s.trials
+        content["run_cap"] = s.trials
         if s.prune:
-            found["early_terminate"] = {"type": "hyperband", "min_iter": 3}
-    return found
+            content["early_terminate"] = {"type": "hyperband", "min_iter": 3}
+    return content
 
 
 def _parameter(one: Range) -> dict[str, Any]:
@@ -84,8 +94,6 @@ def _parameter(one: Range) -> dict[str, Any]:
 
 
 def _plain(text: str) -> Any:
-    """A number or a truth value as such (W&B writes them as Hydra reads them), all else, null among it, as it
-    is written.
-    """
+    """A number or a truth value as such, as W&B writes those as Hydra reads them; other values as text."""
     value = yaml.safe_load(text)
     return value if isinstance(value, int | float) else text

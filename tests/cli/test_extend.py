@@ -11,7 +11,10 @@ import transformers
 import yaml
 from harness import QUIET, SMALL, latest, lines, result, run
 
+from asr_exp.builders.data import build_data
 from asr_exp.cli.help import page
+from asr_exp.config.compose import compose
+from asr_exp.data.corpora.base import Corpus, FileAudio, Utterance, Utterances, register_reader
 from asr_exp.data.tokenizer import Tokenizer
 
 STEPS = ["trainer.max_steps=3", "trainer.eval_every=3", "trainer.batch_seconds=6", *QUIET]
@@ -168,3 +171,22 @@ def test_a_fine_tuned_checkpoint_keeps_its_head(corpus, backbone, tmp_path):
         pipe(soundfile.read(audio / p["id"])[0])["text"].strip() for p in pairs
     ]
     assert len({p["hypothesis"] for p in pairs}) == 5 and all(len(p["hypothesis"]) > 3 for p in pairs)
+
+
+def test_a_reader_finds_the_one_split_that_is_needed_in_its_section(corpus):
+    """It may read that alone; the config that names the dataset is left as it was."""
+    sections = []
+
+    @register_reader("recorder")
+    def read(dataset, cache):
+        sections.append(dataset)
+        row = Utterance("a", FileAudio("a.wav"), f"{dataset.language} {dataset.root}")
+        return Corpus({dataset.only or "train": Utterances([row])})
+
+    config = compose([*corpus, "dataset.reader=recorder", "dataset.language=tr", "dataset.root=x${seed}"])
+    before = config.copy()
+    data = build_data(config, only="dev")
+    assert list(data.corpus.splits) == ["dev"] and list(data.texts(["dev"])) == ["tr x42"]
+    assert [one.only for one in sections] == ["dev"] and config == before
+    build_data(config)
+    assert sections[1].only is None

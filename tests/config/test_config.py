@@ -1,6 +1,9 @@
 """Composing, the words of what is wrong, the user's own YAML files, plugins, and which run a config is."""
 
+import hashlib
+import json
 import sys
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -10,6 +13,8 @@ from asr_exp.config.groups import choices, conf_folders
 from asr_exp.config.plugins import import_plugins
 from asr_exp.core.errors import UserError
 from asr_exp.runs.folder import load_run, resolve, run_folder, signature
+
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(autouse=True)
@@ -235,9 +240,31 @@ def test_what_can_change_it_is(override):
     assert signature(compose([override])) != signature(compose())
 
 
-def test_a_signature_is_ten_hex_digits_that_last():
-    assert int(signature(compose()), 16) >= 0 and len(signature(compose())) == 10
-    assert signature(compose()) == signature(compose())
+@pytest.mark.parametrize(("overrides", "expected"), [
+    ([], "f646e27fbd"),
+    (["dataset=timit", "dataset.root=/data/TIMIT", "model=wav2vec2-base"], "666df6c42e"),
+    (["experiment=hf-timit/wav2vec2-base", "seed=3", "dataset.source=hub"], "f9015db2e1"),
+    (["dataset=common-voice", "dataset.language=tr", "model=xls-r-300m", "decode=beam",
+      "decode.lm=train-text", "trainer.batch_seconds=400"], "7e8448f67b"),
+    (["dataset=demo", "debug=rehearsal", "augment=none"], "fd65b53436"),
+])  # fmt: skip
+def test_signatures_are_those_of_older_versions(overrides, expected):
+    """What commit 09e1a33 made of the same overrides: runs of that time are found, and go on."""
+    assert signature(compose(overrides)) == expected
+
+
+def test_a_signature_worked_out_by_hand():
+    config = OmegaConf.to_container(compose(), resolve=True)
+    sections = "tracking published table sweep check transcribe align report export serve"
+    for name in f"{sections} sweeper output_root cache_root run split a b resamples files format out".split():
+        del config[name]
+    of_trainer = "devices strategy device log_every examples workers feature_cache_gb profile"
+    for name in of_trainer.split():
+        del config["trainer"][name]
+    del config["model"]["facts"], config["dataset"]["only"]
+    config["decode"] = {"name": "greedy", "settings": {}}  # what is at its default there is left out
+    text = json.dumps(config, sort_keys=True).encode()
+    assert signature(compose()) == hashlib.sha256(text).hexdigest()[:10]
 
 
 def test_the_same_ask_from_another_folder_is_the_same_run(somewhere, monkeypatch):
@@ -287,6 +314,15 @@ def test_a_finished_run_is_loaded_with_what_should_differ(somewhere):
     validate(loaded)
     assert (loaded.split, loaded.run, loaded.seed, loaded.model.name) == ("dev", "run", 3, "hubert-base")
     assert (loaded.dataset.reader, loaded.dataset.test, loaded.dataset.root) == ("manifest", "x.csv", None)
+
+
+def test_a_run_of_an_older_version_is_loaded(somewhere):
+    """config_of_09e1a33.yaml is what that commit wrote for a trial of a search, with its signature."""
+    write(somewhere / "old/config.yaml", (HERE / "config_of_09e1a33.yaml").read_text())
+    config = load_run("old", ["split=dev"])
+    validate(config)
+    assert signature(config) == "f05b5240c2" and config.model.checkpoint == "facebook/wav2vec2-base"
+    assert (config.sweep.trial, config.dataset.only, config.rehearsal) == (2, None, False)
 
 
 def test_what_is_no_run(somewhere):

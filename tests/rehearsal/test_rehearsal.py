@@ -15,7 +15,7 @@ from asr_exp.config.compose import compose
 from asr_exp.config.groups import choices, conf_folder, tables
 from asr_exp.core.errors import UserError
 from asr_exp.data.corpora.base import read_corpus
-from asr_exp.rehearsal.rehearse import prepared
+from asr_exp.rehearsal.rehearse import rehearsal_config
 from asr_exp.runs.folder import resolve, run_folder, signature
 
 EXPERIMENTS = [row for row in choices([conf_folder()])["experiment"] if "/" in row]  # of tables
@@ -59,7 +59,10 @@ def flat(value, name=""):
     ["hf-timit/distilhubert", "fairseq-librispeech-100h/wav2vec2-large-lv60", "hf-common-voice-phones/it"],
 )
 def test_a_rehearsal_is_the_run_but_for_its_size(here, row):
-    real, tried = compose([f"experiment={row}"]), prepared(compose([f"experiment={row}", "debug=rehearsal"]))
+    real, tried = (
+        compose([f"experiment={row}"]),
+        rehearsal_config(compose([f"experiment={row}", "debug=rehearsal"])),
+    )
     before, after = flat(resolve(real)), flat(resolve(tried))
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     changed = {name for name in changed if not name.startswith(("model.facts", "tracking."))}
@@ -78,10 +81,12 @@ def test_a_rehearsal_is_the_run_but_for_its_size(here, row):
     assert signature(tried) != signature(real) and run_folder(tried).is_relative_to("outputs/rehearsal")
 
 
-def test_a_rehearsal_is_found_without_being_prepared(here, cache):
+def test_a_rehearsal_is_found_without_being_rehearsal_config(here, cache):
     asked = ["experiment=hf-timit/distilhubert", "debug=rehearsal"]
-    named = prepared(compose(asked), fill=False)
-    assert not list(cache.rglob("rehearsal/*")) and resolve(named) == resolve(prepared(compose(asked)))
+    named = rehearsal_config(compose(asked), fill=False)
+    assert not list(cache.rglob("rehearsal/*")) and resolve(named) == resolve(
+        rehearsal_config(compose(asked))
+    )
     assert (cache / "rehearsal").is_dir()
 
 
@@ -91,7 +96,7 @@ def test_every_model_of_the_tables_is_listed_here():
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_tiny_checkpoint_is_of_the_published_architecture(here, name):
-    folder = prepared(compose([f"model={name}", "dataset=timit", "debug=rehearsal"])).model.checkpoint
+    folder = rehearsal_config(compose([f"model={name}", "dataset=timit", "debug=rehearsal"])).model.checkpoint
     config, extractor = (
         transformers.AutoConfig.from_pretrained(folder),
         transformers.AutoFeatureExtractor.from_pretrained(folder),
@@ -116,7 +121,7 @@ def test_the_tiny_checkpoint_is_of_the_published_architecture(here, name):
 
 def test_a_checkpoint_of_ones_own_says_itself_what_it_is(here, backbone):
     own = f"model.checkpoint={backbone('sew-group')}"
-    folder = prepared(compose(["model=hf", own, "dataset=timit", "debug=rehearsal"])).model.checkpoint
+    folder = rehearsal_config(compose(["model=hf", own, "dataset=timit", "debug=rehearsal"])).model.checkpoint
     config = transformers.AutoConfig.from_pretrained(folder)
     assert str(folder) not in own
     assert (config.model_type, config.squeeze_factor, len(config.conv_dim), config.mask_time_length) == (
@@ -129,7 +134,9 @@ def test_a_checkpoint_of_ones_own_says_itself_what_it_is(here, backbone):
 
 def test_an_architecture_that_cannot_be_known(here):
     with pytest.raises(UserError, match="nobody/nothing.*model.facts"):
-        prepared(compose(["model=hf", "model.checkpoint=nobody/nothing", "dataset=timit", "debug=rehearsal"]))
+        rehearsal_config(
+            compose(["model=hf", "model.checkpoint=nobody/nothing", "dataset=timit", "debug=rehearsal"])
+        )
 
 
 @pytest.mark.parametrize(
@@ -146,7 +153,7 @@ def test_an_architecture_that_cannot_be_known(here):
     ],
 )
 def test_a_stand_in_reads_as_its_corpus(here, dataset, counts):
-    config = prepared(compose([*dataset, "model=tiny-random", "debug=rehearsal"]))
+    config = rehearsal_config(compose([*dataset, "model=tiny-random", "debug=rehearsal"]))
     corpus = read_corpus(config.dataset, cache_folder(config))
     assert tuple(len(corpus.splits[split]) for split in ("train", "dev", "test")) == counts
     assert not any(corpus.rejected.values()) and all(u.text for rows in corpus.splits.values() for u in rows)
@@ -154,11 +161,11 @@ def test_a_stand_in_reads_as_its_corpus(here, dataset, counts):
 
 def test_a_root_that_is_there_is_used(here, shared_data, capsys):
     root = shared_data("TIMIT")
-    assert prepared(
+    assert rehearsal_config(
         compose(["dataset=timit", f"dataset.root={root}", "debug=rehearsal"])
     ).dataset.root == str(root)
     assert (
-        prepared(compose(["dataset=timit", "dataset.root=/no/where", "debug=rehearsal"])).dataset.root
+        rehearsal_config(compose(["dataset=timit", "dataset.root=/no/where", "debug=rehearsal"])).dataset.root
         != "/no/where"
     )
     assert "dataset.root=/no/where is not here" in capsys.readouterr().out

@@ -202,8 +202,7 @@ def _formats(config: DictConfig) -> tuple[str, ...]:
 def _recordings(config: DictConfig, tokenizer: Tokenizer) -> Iterator[Utterance]:
     """The recordings with their transcripts as they are written: files, or a split."""
     if not config.files:
-        config.dataset.only = config.split
-        raw = build_data(config, keep_raw=True).raw
+        raw = build_data(config, keep_raw=True, only=config.split).raw
         assert raw is not None
         return iter(raw.splits[config.split][: config.dataset.max_utterances])
     files, complaints = named_files(

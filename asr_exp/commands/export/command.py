@@ -236,9 +236,8 @@ def _size(path: Path) -> str:
 
 def _dev_clips(config: DictConfig, plain: _Plain) -> list[tuple[np.ndarray, str]]:
     """The first recordings of the run's dev split with their references; none where it cannot be read."""
-    config.dataset.only = "dev"
     try:
-        split = build_data(config).corpus.splits["dev"][: config.export.clips]
+        split = build_data(config, only="dev").corpus.splits["dev"][: config.export.clips]
     except UserError:
         return []
     rate, scored = plain.extractor.sampling_rate, plain.tokenizer.scored

@@ -38,9 +38,9 @@ def read_split(config: DictConfig, name: str, transcriber: Transcriber) -> Split
     """A split of the run's dataset as training (or scoring) had it. Raises UserError where its corpus cannot
     be read.
     """
-    config.dataset.only = name
+    data = build_data(config, only=name)
     return build_split(
-        config, build_data(config), name, transcriber.tokenizer, transcriber.model, progress=False, lazy=True
+        config, data, name, transcriber.tokenizer, transcriber.model, progress=False, lazy=True
     )
 
 

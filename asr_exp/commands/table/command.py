@@ -63,7 +63,7 @@ def run(overrides: Sequence[str], config_dir: str | None = None) -> int:
     )
     kept = KeptCells.read(Path(options.cells).expanduser()) if options.cells else None
     cells, configs = [], []
-    for cell, config in asked.cells(_prepared):
+    for cell, config in asked.cells(_run_config):
         cells.append(cell if config is None else kept.found(cell) if kept else found(cell, config))
         configs += [config] if config else []
     if not configs:
@@ -108,13 +108,13 @@ def _options(own: Sequence[str], places: Sequence[str], config_dir: str | None) 
     return options, Path(config.output_root).expanduser()
 
 
-def _prepared(config: DictConfig) -> DictConfig:
-    """The config a run is made with: a rehearsal's names tiny weights and a stand-in."""
+def _run_config(config: DictConfig) -> DictConfig:
+    """The config that a run's folder is named by: that of a rehearsal where `rehearsal` is true."""
     if not config.rehearsal:
         return config
-    from asr_exp.rehearsal.rehearse import prepared
+    from asr_exp.rehearsal.rehearse import rehearsal_config
 
-    return prepared(config, fill=False)
+    return rehearsal_config(config, write=False)
 
 
 def _write(table: ResultTable, cells: Sequence[TableCell], folder: Path) -> None:

@@ -1,5 +1,5 @@
-"""What a table's command line asks for: its runs, as cells nothing is known of yet, and the keys that make
-rows and columns.
+"""The request of a table's command line: its runs, as cells without a score yet, and the keys that make rows
+and columns.
 """
 
 import itertools
@@ -14,17 +14,18 @@ from asr_exp.commands.table.cells import impossible_cell, requested_cell
 from asr_exp.commands.table.rows import TableCell
 from asr_exp.config.compose import compose, expand_sweep, validate
 from asr_exp.config.groups import choices, conf_folders, expanded
+from asr_exp.config.hydra_internals import parse_override
 from asr_exp.config.schema import key_field
 from asr_exp.core.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
 class TableRequest:
-    """The values of every key of a table's runs (several of those that are swept), and the keys named for its
-    layout.
+    """The overrides of a table's runs, and the keys of its layout.
 
-    name: the experiments' own, or the keys that vary. layout: rows, columns and mean_over. A key there that
-    is not swept, such as `model` beside `experiment=hf-timit`, is read from each run's config.
+    name: the table of experiments, or else the keys that vary. values: by key, its values as they are written
+    in an override, several for a key that is swept. layout: the keys of `rows`, `columns` and `mean_over`;
+    one that is not swept, such as `model` beside `experiment=hf-timit`, is read from each run's config.
     """
 
     name: str
@@ -34,10 +35,13 @@ class TableRequest:
 
     @staticmethod
     def read(words: Sequence[str], layout: Mapping[str, Any], config_dir: str | None) -> "TableRequest":
-        """Raises UserError for settings that cannot be swept, and for a layout of keys there are not."""
-        written, broken = expand_sweep(words, config_dir)
-        values = dict(map(_values, (text for text in written if not re.match(r"[+~]*hydra[./]", text))))
-        if broken:  # they have their place in the table, with the reason
+        """The request of the words of a command line, less the table's own options, which are in `layout`.
+
+        Raises UserError for overrides that cannot be swept, and for a layout of keys that do not exist.
+        """
+        overrides, broken = expand_sweep(words, config_dir)
+        values = dict(map(_values, (text for text in overrides if not re.match(r"[+~]*hydra[./]", text))))
+        if broken:  # they are shown in the table, with the reason
             rows = expanded(
                 [text for text in words if text.startswith("experiment=")], conf_folders(config_dir)
             )
@@ -68,51 +72,51 @@ class TableRequest:
         return TableRequest(name, values, named, config_dir)
 
     def cells(
-        self, prepared: Callable[[DictConfig], DictConfig]
+        self, run_config: Callable[[DictConfig], DictConfig]
     ) -> Iterator[tuple[TableCell, DictConfig | None]]:
-        """Every run, as a cell nothing is known of yet, and its config; None, and the reason in the cell,
-        where it cannot be.
+        """Each run as a cell without a score yet, and its config; None, and the reason in the cell, where the
+        run has no valid config.
 
-        prepared: the config that a run is made with, of the one that was asked for. Composing takes time:
-        runs that differ in a number or a word alone are made of one another.
+        run_config: makes of a composed config the one that the run's folder is named by. Composing takes
+        time, so runs that differ in a number or a word alone share a config, in which that key is set.
         """
         named = [name for names in self.layout.values() for name in names]
-        told = {*named, "experiment", *(name for name, several in self.values.items() if len(several) > 1)}
+        shown = {*named, "experiment", *(name for name, several in self.values.items() if len(several) > 1)}
         plain = [name for name in self.values if len(self.values[name]) > 1 and _is_plain(name)]
         composed: dict[tuple[str, ...], DictConfig | UserError] = {}
         for combination in itertools.product(*self.values.values()):
-            asked = tuple(zip(self.values, combination, strict=True))
-            base = tuple(f"{name}={value}" for name, value in asked if name not in plain)
+            settings = tuple(zip(self.values, combination, strict=True))
+            base = tuple(f"{name}={value}" for name, value in settings if name not in plain)
             if base not in composed:
                 composed[base] = _composed(base, self.config_dir)
             config = composed[base]
-            keys = {name: value for name, value in asked if name in told}
+            keys = {name: value for name, value in settings if name in shown}
             try:
                 if isinstance(config, UserError):
                     raise config
                 config = config.copy()
-                for name, value in asked:
+                for name, value in settings:
                     if name in plain:
-                        OmegaConf.update(config, name, _parsed(f"{name}={value}").value())
+                        OmegaConf.update(config, name, parse_override(f"{name}={value}").value())
                 validate(config)
-                config = prepared(config)
+                config = run_config(config)
             except UserError as error:
-                yield impossible_cell(keys, asked, str(error)), None
+                yield impossible_cell(keys, settings, str(error)), None
             else:
                 yield (
                     requested_cell(
-                        keys | {name: _told(config, name) for name in named if name not in self.values},
-                        asked,
+                        keys | {name: _value_of(config, name) for name in named if name not in self.values},
+                        settings,
                         config,
                     ),
                     config,
                 )
 
     def arranged(self, cells: Sequence[TableCell]) -> dict[str, list[str]]:
-        """The layout with all that varies in it: what is neither named nor averaged over makes rows too.
+        """The layout, with the swept keys that it does not name added to the rows.
 
-        Experiments do not where each has a place of its own by keys that are read from it (rows=model
-        columns=dataset).
+        `experiment` is not added where the named keys, read from the configs, tell the experiments apart
+        already (rows=model columns=dataset).
         """
         rows, columns, mean_over = (list(self.layout[option]) for option in ("rows", "columns", "mean_over"))
         swept = [name for name, several in self.values.items() if len(several) > 1 or name == "experiment"]
@@ -132,27 +136,21 @@ class TableRequest:
 def _composed(overrides: Sequence[str], config_dir: str | None) -> DictConfig | UserError:
     try:
         return compose(overrides, config_dir)
-    except UserError as error:  # a broken row's, which the others do not suffer for
+    except UserError as error:  # of one row, while the others can be composed
         return error
 
 
-def _told(config: DictConfig, name: str) -> str:
-    """The value of a key in a config; a section's name."""
+def _value_of(config: DictConfig, name: str) -> str:
+    """The value of a key in a config; for a section, its name."""
     value = OmegaConf.select(config, name)
     return str(value.get("name") if isinstance(value, DictConfig) else value)
-
-
-def _parsed(text: str) -> Any:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    return OverridesParser.create().parse_override(text)
 
 
 def _values(text: str) -> tuple[str, list[str]]:
     """'seed=0,1' -> ('seed', ['0', '1']), in Hydra's syntax. Raises UserError for a range that has no list of
     values.
     """
-    override, (name, _, value) = _parsed(text), text.partition("=")
+    override, (name, _, value) = parse_override(text), text.partition("=")
     if not override.is_sweep_override():
         return name, [value]
     if not override.is_discrete_sweep():
@@ -161,7 +159,7 @@ def _values(text: str) -> tuple[str, list[str]]:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a key holds a number or a word, and chooses no file."""
+    """Whether a key holds a number or a word; a group, which chooses a YAML file, does not."""
     field = key_field(name)
     return field is not None and field.type in (int, float, str, bool, int | None, float | None, str | None)
 
@@ -171,12 +169,13 @@ def _is_plain(name: str) -> bool:
 
 
 def published_elsewhere(configs: Iterable[DictConfig], config_dir: str | None) -> list[str]:
-    """For runs that are no experiment's: the experiments that have a published score for their model and
-    dataset, in words.
+    """For runs of no experiment, the experiments with a published score for the same model and dataset.
+
+    A line each: 'experiment=hf-timit/wav2vec2-base (... on test)'.
     """
-    wanted = {_pair(config) for config in configs}
+    pairs = {_pair(config) for config in configs}
     folders = conf_folders(config_dir)
-    found = []
+    lines = []
     for row in choices(folders)["experiment"]:
         places = [(home / "experiment" / row).parent for home in folders]
         files = [
@@ -186,14 +185,15 @@ def published_elsewhere(configs: Iterable[DictConfig], config_dir: str | None) -
             for path in place.glob(f"{name}.yaml")
         ]
         text = "".join(path.read_text(encoding="utf-8") for path in files)
-        if not any(model in text for _, _, model in wanted):
-            continue  # composing them all takes seconds
+        if not any(model in text for _, _, model in pairs):
+            continue  # it takes seconds to compose them all
         config = _composed([f"experiment={row}"], config_dir)
-        if isinstance(config, DictConfig) and config.published.value is not None and _pair(config) in wanted:
+        if isinstance(config, DictConfig) and config.published.value is not None and _pair(config) in pairs:
             p = config.published
-            found.append(f"experiment={row} ({100 * p.value:.2f} on {p.split})")
-    return found
+            lines.append(f"experiment={row} ({100 * p.value:.2f} on {p.split})")
+    return lines
 
 
 def _pair(config: DictConfig) -> tuple[str, str | None, str]:
+    """The dataset, its language, and the model."""
     return config.dataset.name, config.dataset.language, config.model.name

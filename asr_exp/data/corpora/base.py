@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from asr_exp.core.errors import UserError
 from asr_exp.core.registry import Registry
 from asr_exp.data.utterances import FileAudio, TableAudio, Utterance, Utterances
@@ -65,11 +67,15 @@ def register_reader(name: str) -> Callable[[Reader], Reader]:
     return _READERS.register(name)
 
 
-def read_corpus(dataset: Any, cache: Path) -> Corpus:
-    """Read the corpus a `dataset` section names. Raises UserError for a wrong root, subset, column or an
-    empty split.
+def read_corpus(dataset: Any, cache: Path, only: str | None = None) -> Corpus:
+    """Read the corpus that a `dataset` section names, or the one split of it that `only` names.
+
+    A reader finds that name as `dataset.only` in its section, and may read more. Raises UserError for a wrong
+    root, subset or column, and for an empty split.
     """
     name = dataset.reader
+    if only is not None:
+        dataset = OmegaConf.merge(dataset, {"only": only})
     if name not in _READERS and name in _BUILT_IN:
         importlib.import_module(f"asr_exp.data.corpora.{_BUILT_IN[name]}")
     return _READERS.find(name, also=tuple(_BUILT_IN))(dataset, cache)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asr_exp.config.schema import Columns
+from asr_exp.config.data_schema import Columns
 from asr_exp.core.errors import UserError, nearest
 from asr_exp.data.corpora.base import (
     SPLITS,

@@ -354,10 +354,9 @@ def recordings(dataset: Any, root: Path, cache: Path) -> list[Utterance]:
                     "root": str(folder),
                     "language": language,
                     "train": [subset],
-                    "only": "train",
                 },
             )
-            rows: Iterable[Utterance] = read_corpus(section, cache).splits["train"]
+            rows: Iterable[Utterance] = read_corpus(section, cache, only="train").splits["train"]
             if dataset.columns.text == "phones":
                 phones = Phonemiser(language).many([row.text.lower() for row in rows])
                 rows = [replace(row, text=text) for row, text in zip(rows, phones, strict=True) if text]

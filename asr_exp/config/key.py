@@ -1,0 +1,12 @@
+"""What a key of the config is: a dataclass field with its help and its bounds."""
+
+from dataclasses import field
+from typing import Any
+
+
+def key(default: Any, help: str, **bounds: Any) -> Any:
+    """A dataclass field with its help line and bounds (`minimum`, `maximum`, `above`, `choices`)."""
+    metadata = {"help": help, **bounds}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: default.copy(), metadata=metadata)
+    return field(default=default, metadata=metadata)
