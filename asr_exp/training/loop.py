@@ -33,8 +33,8 @@ SAVE_SECONDS = 600.0  # a checkpoint at least this often, besides the one at eac
 def fit(setup: TrainingSetup, state: State, hooks: Hooks) -> State:
     """Train from `state.step` to `setup.total`, evaluating and saving on the way.
 
-    Raises Stopped after a signal, Pruned where the judge says so (both: state saved), UserError when training
-    has diverged beyond hope.
+    Raises Stopped after a signal and Pruned where the pruner gives a reason, both with the state saved;
+    UserError when training has diverged beyond hope.
     """
     progress = Progress(state.step, setup.total, setup.runtime.main)
     pending = StepMetrics(setup, state, hooks, progress)
@@ -71,7 +71,7 @@ def fit(setup: TrainingSetup, state: State, hooks: Hooks) -> State:
                 )
             if (
                 due
-                and (why := setup.runtime.broadcast(setup.runtime.main and hooks.judge(step, rate)))
+                and (why := setup.runtime.broadcast(setup.runtime.main and hooks.pruner(step, rate)))
                 and step < setup.total
             ):
                 raise Pruned(why)

@@ -4,6 +4,7 @@ must not move.
 
 import json
 import os
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,11 +13,13 @@ import pytest
 import torch
 from harness import QUIET, SMALL, latest, lines, losses, result, run
 
+import asr_exp
 from asr_exp.builders.data import build_data, build_split, build_tokenizer
 from asr_exp.builders.model import build_recogniser
 from asr_exp.builders.training import build_training
-from asr_exp.commands.train import command as train
+from asr_exp.commands.train import scoring
 from asr_exp.config.compose import compose
+from asr_exp.core.errors import UserError
 from asr_exp.model.loss import ctc_losses
 from asr_exp.model.recogniser import Emissions
 from asr_exp.runtime.distributed import Runtime
@@ -120,6 +123,31 @@ def test_the_loss_falls_and_every_step_has_its_line(corpus, tmp_path):
         [line["train/loss"] for line in curve[:5]]
     )
     assert all(0 <= line["train/blank_ratio"] <= 1 and line["train/grad_norm"] > 0 for line in curve)
+
+
+def test_few_frames_lie_between_the_command_line_and_backward(corpus, tmp_path, monkeypatch):
+    """Who stops in `backward` with a debugger sees six functions of ours, and Hydra's."""
+    ours, seen = Path(asr_exp.__file__).parent, []
+    backward = training.backward
+
+    def stopped(*arguments):
+        frame = sys._getframe(1)
+        while frame:
+            if ours in Path(frame.f_code.co_filename).parents:
+                seen.append(frame.f_code.co_name)
+            frame = frame.f_back
+        raise UserError("far enough")
+
+    monkeypatch.setattr(training, "backward", stopped)
+    run(*corpus, *SMALL, *STEPS, *QUIET, cwd=tmp_path, status=2)
+    assert [*reversed(seen), backward.__name__] == [
+        "main",
+        "__call__",
+        "run",
+        "fit",
+        "train_step",
+        "backward",
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -302,7 +330,7 @@ def test_the_mean_of_the_last_evaluations(corpus, tmp_path, monkeypatch):
         seen.append(None)
 
     monkeypatch.setattr("asr_exp.training.checkpoint.keep_recent", kept)
-    monkeypatch.setattr(train, "average_recent", averaged)
+    monkeypatch.setattr(scoring, "average_recent", averaged)
     folder = run(*corpus, *SMALL, *STEPS, *QUIET, "trainer.average=2", "trainer.eval_every=3", cwd=tmp_path)
     assert len(seen) == 4 and seen[-1] is None  # steps 3, 6, 8 and the mean
     assert [line["step"] for line in lines(folder / "metrics.jsonl") if "dev/loss" in line] == [3, 6, 8, 8]
