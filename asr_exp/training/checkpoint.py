@@ -87,12 +87,13 @@ def average_recent(folder: Path, network: torch.nn.Module) -> None:
     section 6.1).
     """
     kept = sorted(folder.glob("*.safetensors"))
-    total = [torch.zeros_like(p) for p in network.parameters()]
+    sums = [torch.zeros_like(p) for p in network.parameters()]
     for path in kept:
         _load(path, network)
-        torch._foreach_add_(total, list(network.parameters()))
-    for parameter, summed in zip(network.parameters(), total, strict=True):
-        parameter.copy_(summed / len(kept))
+        for total, parameter in zip(sums, network.parameters(), strict=True):
+            total += parameter
+    for parameter, total in zip(network.parameters(), sums, strict=True):
+        parameter.copy_(total / len(kept))
 
 
 RECENT = "checkpoints/recent"  # the weights of the last evaluations, for trainer.average

@@ -117,7 +117,9 @@ def open_hooks(scorer: Scorer, splits: Mapping[str, Split], state: State) -> Ite
     """What the training loop of a run calls, with its files open until the end: each cut back to the lines
     that the checkpoint counts, as later steps are made again.
     """
-    config, folder, setup = scorer.config, scorer.folder, scorer.setup
+    config = scorer.config
+    folder = scorer.folder
+    setup = scorer.setup
     main = setup.runtime.main
     metrics = MetricsFile(folder / "metrics.jsonl", state.lines) if main else None
     losses = MetricsFile(folder / LOSSES, state.step) if main else None
