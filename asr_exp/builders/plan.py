@@ -34,17 +34,17 @@ def announce(
     data: Data,
     splits: Mapping[str, Split],
     tokenizer: Tokenizer,
-    job: TrainingSetup,
+    setup: TrainingSetup,
 ) -> None:
     """Tell of the data, the model, the batches and the steps."""
-    runtime = job.runtime
-    plan = job.plan
-    network = job.model.network
+    runtime = setup.runtime
+    plan = setup.plan
+    network = setup.model.network
     parameters = sum(p.numel() for p in network.parameters())
-    trained = sum(p.numel() for p in job.trained)
-    passes, epochs = plan.micro_batches(1, 0, runtime.world), job.total / plan.steps_per_epoch
+    trained = sum(p.numel() for p in setup.trained)
+    passes, epochs = plan.micro_batches(1, 0, runtime.world), setup.total / plan.steps_per_epoch
     share = float(plan.costs[plan.step(1)].sum()) / runtime.world
-    memory = console.size(expected_memory(job, min(share, config.trainer.device_seconds)))
+    memory = console.size(expected_memory(setup, min(share, config.trainer.device_seconds)))
     rows = [("run", str(folder)), *(_size(data, split) for split in splits.values()), _vocabulary(tokenizer)]
     rows += [
         (
@@ -63,9 +63,15 @@ def announce(
         ),
         (
             "steps",
-            f"{job.total:,} = {epochs:.1f} epochs of {plan.steps_per_epoch:,}; dev every {job.eval_every:,}",
+            (
+                f"{setup.total:,} = {epochs:.1f} epochs of {plan.steps_per_epoch:,};"
+                f" dev every {setup.eval_every:,}"
+            ),
         ),
-        ("device", f"{runtime.world} x {runtime.device.type}, {runtime.precision}" + ", fsdp" * job.sharded),
+        (
+            "device",
+            f"{runtime.world} x {runtime.device.type}, {runtime.precision}" + ", fsdp" * setup.sharded,
+        ),
         ("memory", f"about {memory} a device, by formula"),
     ]
     console.page(f"{config.dataset.name} x {config.model.name}", rows)
@@ -112,18 +118,18 @@ def _step_size(config: DictConfig) -> str:
     return console.counted(utterances, "utterance") if seconds is None else f"{seconds:g} s of audio"
 
 
-def expected_memory(job: TrainingSetup, seconds: float) -> float:
+def expected_memory(setup: TrainingSetup, seconds: float) -> float:
     """A rough forecast, in bytes: fp32 weights, gradients and two moments, and the activations of the largest
     forward pass.
     """
-    c, wide = job.model.network.config, 4 if job.runtime.precision == "fp32" else 2
-    fixed = 4 * sum(p.numel() for p in job.model.parameters()) + 12 * sum(p.numel() for p in job.trained)
-    fixed /= job.runtime.world if job.sharded else 1
-    frames = job.model.frames(int(seconds * job.model.extractor.sampling_rate))
+    c, wide = setup.model.network.config, 4 if setup.runtime.precision == "fp32" else 2
+    fixed = 4 * sum(p.numel() for p in setup.model.parameters()) + 12 * sum(p.numel() for p in setup.trained)
+    fixed /= setup.runtime.world if setup.sharded else 1
+    frames = setup.model.frames(int(seconds * setup.model.extractor.sampling_rate))
     encoder = c.num_hidden_layers * frames * (14 * c.hidden_size + 3 * c.intermediate_size) * wide
     rates = [math.prod(c.conv_stride[: i + 1]) for i in range(len(c.conv_stride))]
     front = sum(
-        2 * seconds * job.model.extractor.sampling_rate / r * d * wide
+        2 * seconds * setup.model.extractor.sampling_rate / r * d * wide
         for r, d in zip(rates, c.conv_dim, strict=True)
     )
     return fixed + encoder + front

@@ -1,6 +1,7 @@
-"""Everything that training needs, made from the config and the training split."""
+"""The training loop's parts, built from the config, a model and the training split."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,74 +29,137 @@ def build_training(
     runtime: Runtime,
     cache: Path | None = None,
 ) -> TrainingSetup:
-    """The parts of the training loop, from their config sections: with `plan` and `total`, all that is known
-    of a run before step 1.
+    """Build the parts of the training loop; the batch plan and the number of steps are known from here on.
 
-    cache: the folder where what a frozen front end makes of the utterances is kept, on a CPU, where it takes
-    a good part of the time.
+    Args:
+        config: its sections trainer, optimizer, schedule, augment and model.
+        split: the training split.
+        tokenizer: of the split's labels.
+        model: the network to train; with trainer.strategy=fsdp its weights are cut across the ranks here.
+        runtime: the ranks and the device.
+        cache: the folder where the features that a frozen front end makes of the utterances are kept: on a
+            CPU, where computing them takes a good part of a step. None: they are computed anew each time.
+
+    Returns:
+        The setup, as `fit` takes it.
+
+    Raises:
+        UserError: for an optimizer, a schedule or a parameter name that is not known.
     """
-    t = config.trainer
-    o = config.optimizer
-    s = config.schedule
-    sharded = t.strategy == "fsdp" and runtime.world > 1
+    trainer = config.trainer
+    sharded = trainer.strategy == "fsdp" and runtime.world > 1
     if sharded:
-        shard(model, model.blocks(), runtime.device, runtime.world)
-    # a pass runs the encoder once, on every rank
-    device_seconds = 0.0 if sharded and model.one_by_one else t.device_seconds
-    plan = BatchPlan(
-        split.seconds, t.batch_seconds, device_seconds, config.seed, t.shortest_first, t.batch_utterances
-    )
-    limits = [t.max_steps, None if t.max_epochs is None else math.ceil(t.max_epochs * plan.steps_per_epoch)]
-    total = min(n for n in limits if n is not None)
-    if t.gradient_checkpointing:
-        network = model.network  # the later releases of transformers 5 call it by another name
-        getattr(network, "activation_checkpointing_enable", network.gradient_checkpointing_enable)(
-            {"use_reentrant": False}
-        )
-    optimizer = make_optimizer(model.network, **{k: v for k, v in o.items() if k != "clip_norm"})
-    factors = list(config.augment.speed)
-    speed = (
-        SpeedPerturbation(factors, model.extractor.sampling_rate, model.frames, config.seed)
-        if factors
-        else None
-    )
-    if cache and runtime.device.type == "cpu" and t.feature_cache_gb and not factors and not sharded:
-        samples = np.rint(split.seconds * model.extractor.sampling_rate).astype(np.int64)
-        model.keep_features(
-            cache / "features", samples, runtime.precision, t.feature_cache_gb * 1e9, runtime.world
-        )
-    factor = make_schedule(s.name, total, s.warmup_steps, s.warmup_ratio, s.hold_ratio, s.final_scale)
-    peak = max(range(1, total + 1), key=factor, default=1)
-    recipe = Recipe(
-        total,
-        max(peak, config.model.freeze_encoder_steps),
-        o.lr,
-        tokenizer.tokens,
-        tokenizer.blank,
-        plan.steps_per_epoch if t.shortest_first else 0,
-        not config.model.freeze_front_end and config.model.checkpoint is not None,
-    )
+        shard(model, model.blocks(), runtime.device, runtime.world)  # before the optimizer has the parameters
+    if trainer.gradient_checkpointing:
+        _checkpoint_activations(model)
+    plan = _batch_plan(config, split, one_by_one=sharded and model.one_by_one)
+    total = _steps(config, plan)
+    schedule = _schedule(config, total)
+    if cache and runtime.device.type == "cpu" and not sharded:
+        _keep_features(config, split, model, runtime, cache / "features")
     return TrainingSetup(
         model=model,
         split=split,
         plan=plan,
         masks=model.masks(config.seed),
-        speed=speed,
-        optimizer=optimizer,
-        factor=factor,
+        speed=_speed_perturbation(config, model),
+        optimizer=_optimizer(config, model),
+        factor=schedule,
         runtime=runtime,
         seed=config.seed,
         blank=tokenizer.blank,
-        reduction=t.loss_reduction,
-        clip_norm=o.clip_norm,
+        reduction=trainer.loss_reduction,
+        clip_norm=config.optimizer.clip_norm,
         freeze_encoder_steps=config.model.freeze_encoder_steps,
-        ema=None if t.ema is None else Ema(model.network, t.ema),
+        ema=None if trainer.ema is None else Ema(model.network, trainer.ema),
         scaler=torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16"),
         total=total,
-        eval_every=t.eval_every or plan.steps_per_epoch,
-        log_every=t.log_every,
-        patience=t.patience,
-        select=t.select,
-        recipe=recipe,
+        eval_every=trainer.eval_every or plan.steps_per_epoch,
+        log_every=trainer.log_every,
+        patience=trainer.patience,
+        select=trainer.select,
+        recipe=_recipe(config, tokenizer, plan, total, schedule),
         sharded=sharded,
+    )
+
+
+def _checkpoint_activations(model: Recogniser) -> None:
+    """Have the network compute activations again in the backward pass instead of keeping them.
+
+    The method was renamed within transformers 5: `activation_checkpointing_enable` is the later name.
+    """
+    network = model.network
+    enable = getattr(network, "activation_checkpointing_enable", network.gradient_checkpointing_enable)
+    enable({"use_reentrant": False})
+
+
+def _batch_plan(config: DictConfig, split: Split, one_by_one: bool) -> BatchPlan:
+    """Which utterances make each step. one_by_one: a micro-batch is a single utterance, where FSDP needs one
+    run of the encoder in each.
+    """
+    t = config.trainer
+    device_seconds = 0.0 if one_by_one else t.device_seconds
+    return BatchPlan(
+        split.seconds, t.batch_seconds, device_seconds, config.seed, t.shortest_first, t.batch_utterances
+    )
+
+
+def _steps(config: DictConfig, plan: BatchPlan) -> int:
+    """The number of steps: the lesser of trainer.max_steps and trainer.max_epochs, where both are set."""
+    steps, epochs = config.trainer.max_steps, config.trainer.max_epochs
+    limits = [steps, None if epochs is None else math.ceil(epochs * plan.steps_per_epoch)]
+    return min(limit for limit in limits if limit is not None)
+
+
+def _optimizer(config: DictConfig, model: Recogniser) -> torch.optim.Optimizer:
+    settings = {key: value for key, value in config.optimizer.items() if key != "clip_norm"}
+    return make_optimizer(model.network, **settings)
+
+
+def _schedule(config: DictConfig, total: int) -> Callable[[int], float]:
+    s = config.schedule
+    return make_schedule(s.name, total, s.warmup_steps, s.warmup_ratio, s.hold_ratio, s.final_scale)
+
+
+def _speed_perturbation(config: DictConfig, model: Recogniser) -> SpeedPerturbation | None:
+    factors = list(config.augment.speed)
+    if not factors:
+        return None
+    return SpeedPerturbation(factors, model.extractor.sampling_rate, model.frames, config.seed)
+
+
+def _keep_features(
+    config: DictConfig, split: Split, model: Recogniser, runtime: Runtime, folder: Path
+) -> None:
+    """Keep the features of a frozen front end in `folder`, unless audio changes from epoch to epoch."""
+    budget = config.trainer.feature_cache_gb * 1e9  # bytes
+    if budget and not config.augment.speed:
+        samples = np.rint(split.seconds * model.extractor.sampling_rate).astype(np.int64)
+        model.keep_features(folder, samples, runtime.precision, budget, runtime.world)
+
+
+def _recipe(
+    config: DictConfig, tokenizer: Tokenizer, plan: BatchPlan, total: int, schedule: Callable[[int], float]
+) -> Recipe:
+    """What the training monitor goes by when it tells a slow start from a run that learns nothing.
+
+    Args:
+        config: its sections model, optimizer and trainer.
+        tokenizer: of the labels.
+        plan: of the batches.
+        total: the number of steps.
+        schedule: the factor on the peak learning rate by step.
+
+    Returns:
+        The recipe; its `settled` is the first step at the peak with everything being trained.
+    """
+    peak = max(range(1, total + 1), key=schedule, default=1)
+    return Recipe(
+        total=total,
+        settled=max(peak, config.model.freeze_encoder_steps),
+        lr=config.optimizer.lr,
+        tokens=tokenizer.tokens,
+        blank=tokenizer.blank,
+        comparable_from=plan.steps_per_epoch if config.trainer.shortest_first else 0,
+        front_end_trained=not config.model.freeze_front_end and config.model.checkpoint is not None,
     )

@@ -1,27 +1,27 @@
 """From the command line to a command, run once or as a sweep, and to an exit status.
 
 Whatever happens ends in an exit status: 0 done, 1 a crash of ours or a failed cell of a sweep, 2 a mistake
-the user can mend, 128 + signal when asked to leave. What takes time to import is imported where it is needed,
-so that --help comes at once.
+the user can mend, 128 + signal after a signal. What takes time to import is imported where it is needed, so
+that --help comes at once.
 """
 
 import ctypes
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from asr_exp import __version__
+from asr_exp.cli.arguments import commands, hydra_parser, is_bare, parse, run_of
+from asr_exp.cli.run_command import Job
 from asr_exp.core.exit_status import exit_rank, rank, say, status_of
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
-
-from asr_exp.cli.arguments import commands, hydra_parser, is_bare, parse, run_of
-from asr_exp.cli.run_command import Job
 
 M_ARENA_MAX = -8  # of malloc.h
 
@@ -30,23 +30,44 @@ OF_MANY_RUNS = ("table",)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line (by default this process's own) and return the exit status."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us; Hydra neither prints them nor exits
-    # Threads that spin for long at each OpenMP barrier make a CPU run 10 times slower as soon as another
-    # program wants a core.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    # oneDNN, and torch once more, keep what is made for each shape of a product: by their own bounds (1024),
-    # for a gigabyte.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-    os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
-    # transformers asks a service of the hub's to convert the weights it loads, in a thread, where they are a
-    # pickle: nobody wants that.
-    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
-    # glibc's malloc: one heap for all threads; what each keeps of its own adds up to 50 MB
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+    """Run a command line (by default this process's own), once or as a sweep, and return the exit status.
+
+    Whatever is wrong with it is printed as a sentence; no exception leaves but SystemExit, of a run that was
+    asked to leave.
+    """
+    _set_environment()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    status = 0
     try:
-        status = start(list(sys.argv[1:] if arguments is None else arguments))
+        if "-h" in words or "--help" in words:
+            print(_help_page(words), end="")
+        elif "--version" in words:
+            print(f"asr_exp {__version__}")
+        else:
+            options, command = parse(words)
+            from asr_exp.config.groups import conf_folders
+            from asr_exp.config.hydra_internals import hydra_at
+
+            folders = conf_folders(options.config_dir)
+            hydra = hydra_at(folders)
+            shows = options.cfg or options.info or options.hydra_help
+            with _hydra_errors_translated(folders):
+                if options.shell_completion:
+                    hydra.shell_completion(config_name="config", overrides=options.overrides)
+                elif command in OF_MANY_RUNS and not shows:
+                    status = run_of(command)(options.overrides, options.config_dir)
+                else:
+                    request = _read_overrides(hydra, options, folders)
+                    if shows:
+                        _show(hydra, options, request.overrides)
+                    elif request.multirun:
+                        status = _sweep(folders, command, options, request)
+                    else:
+                        status = hydra.run(
+                            config_name="config",
+                            task_function=Job(command, options.config_dir),
+                            overrides=request.overrides,
+                        ).return_value.code
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # `... --help | head`
@@ -57,97 +78,117 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status_of(error, quiet=rank() > 0)
 
 
-def start(arguments: list[str]) -> int:
-    """Show what is asked for, or run the command, once or as a sweep; the exit status.
+def _set_environment() -> None:
+    """Set what the libraries read from the environment when they are imported, and glibc's malloc."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us; Hydra neither prints them nor exits
+    # Threads that spin for long at each OpenMP barrier make a CPU run 10 times slower as soon as another
+    # program wants a core.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # oneDNN, and torch once more, cache what they compile for each shape of a product: with their own bounds
+    # of 1024 shapes, a gigabyte.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
+    # Where the weights of a checkpoint are a pickle, transformers asks a service of the hub, in a thread, to
+    # convert them: nobody wants that.
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+    # glibc's malloc: one heap for all threads; what each keeps of its own adds up to 50 MB
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
-    Raises UserError for anything in the arguments that cannot be.
-    """
-    if "-h" in arguments or "--help" in arguments:
-        from asr_exp.cli import help
 
-        topics = sorted(
-            (word for word in arguments if not word.startswith("-")), key=lambda word: not is_bare(word)
-        )
-        print(help.page(next(iter(topics), None), commands()), end="")
-        return 0
-    if "--version" in arguments:
-        print(f"asr_exp {__version__}")
-        return 0
+def _help_page(words: Sequence[str]) -> str:
+    """The page that `--help` shows: on the first bare word, or else on the first key=value."""
+    from asr_exp.cli import help
 
-    options, command = parse(arguments)
+    topics = sorted((word for word in words if not word.startswith("-")), key=lambda word: not is_bare(word))
+    return help.page(next(iter(topics), None), commands())
+
+
+@contextmanager
+def _hydra_errors_translated(folders: list[Path]) -> Iterator[None]:
+    """Turn an error of Hydra's into a UserError that names what was typed; others pass as they are."""
     from asr_exp.config import compose as configs
-    from asr_exp.config.groups import conf_folders
-    from asr_exp.config.hydra_internals import hydra_at
 
-    folders = conf_folders(options.config_dir)
-    hydra = hydra_at(folders)
     try:
-        return _start(hydra, command, options, folders)
+        yield
     except Exception as error:
-        if (told := configs.translate_error(error, folders)) is None:
+        if (message := configs.translate_error(error, folders)) is None:
             raise
-        raise told from error
+        raise message from error
 
 
-def _start(hydra: "Hydra", command: str, options: Namespace, folders: list[Path]) -> int:
+@dataclass(frozen=True)
+class _Request:
+    """What the overrides of a command line ask for. overrides: as Hydra takes them; broken: the rows of
+    experiments that cannot be composed, each with the reason.
+    """
+
+    overrides: list[str]
+    multirun: bool
+    broken: Mapping[str, str]
+
+
+def _read_overrides(hydra: "Hydra", options: Namespace, folders: list[Path]) -> _Request:
+    """Tell whether the overrides ask for a sweep, and check them. Raises UserError for one that is wrong."""
     from hydra.types import RunMode
 
     from asr_exp.config import compose as configs
 
-    if options.shell_completion:
-        hydra.shell_completion(config_name="config", overrides=options.overrides)
-        return 0
-    if command in OF_MANY_RUNS and not (options.cfg or options.info or options.hydra_help):
-        return run_of(command)(options.overrides, options.config_dir)
     broken: dict[str, str] = {}
-    asked = configs.to_hydra_overrides(options.overrides)
+    overrides = configs.to_hydra_overrides(options.overrides)
     # Our own files ask for no sweep, so only what else is read is composed for it.
-    others = len(folders) > 1 or any("hydra" in text for text in asked)
+    others = len(folders) > 1 or any("hydra" in text for text in overrides)
     multirun = (
         options.multirun
         or others
-        and hydra.get_mode(config_name="config", overrides=asked) == RunMode.MULTIRUN
+        and hydra.get_mode(config_name="config", overrides=overrides) == RunMode.MULTIRUN
     )
     if multirun:
         options.overrides, broken = configs.expand_sweep(options.overrides, options.config_dir)
-        for row, why in broken.items():
-            say(f"error: experiment={row}: ", why)
-        asked = configs.to_hydra_overrides(options.overrides)
+        for row, reason in broken.items():
+            say(f"error: experiment={row}: ", reason)
+        overrides = configs.to_hydra_overrides(options.overrides)
     configs.check_overrides(options.overrides, folders, multirun)
+    return _Request(overrides, multirun, broken)
+
+
+def _show(hydra: "Hydra", options: Namespace, overrides: list[str]) -> None:
+    """Print what a flag asks for in the place of a run: --hydra-help, --info or --cfg."""
+    from asr_exp.config import compose as configs
+
     if options.hydra_help:
         hydra.hydra_help(config_name="config", args_parser=hydra_parser(), args=options)
     elif options.info:
-        hydra.show_info(options.info, config_name="config", overrides=asked)
-    elif options.cfg:
+        hydra.show_info(options.info, config_name="config", overrides=overrides)
+    else:
         configs.validate(configs.compose(options.overrides, options.config_dir))
         hydra.show_cfg(
             config_name="config",
-            overrides=asked,
+            overrides=overrides,
             cfg_type=options.cfg,
             package=options.package,
             resolve=options.resolve,
         )
-    elif multirun:
-        from asr_exp.sweeps.driver import sweep
 
-        status = sweep(
-            folders,
-            lambda folder: Job(command, options.config_dir, folder),
-            command,
-            [*asked, "hydra.mode=MULTIRUN"],
-        )
-        print("".join(f"failed  experiment={row}  could not be composed\n" for row in broken), end="")
-        return status or int(bool(broken))
-    else:
-        return hydra.run(
-            config_name="config", task_function=Job(command, options.config_dir), overrides=asked
-        ).return_value.code
-    return 0
+
+def _sweep(folders: list[Path], command: str, options: Namespace, request: _Request) -> int:
+    """Run a command for every cell of a sweep and return the exit status: 0 where every cell is done."""
+    from asr_exp.sweeps.driver import sweep
+
+    status = sweep(
+        folders,
+        lambda folder: Job(command, options.config_dir, folder),
+        command,
+        [*request.overrides, "hydra.mode=MULTIRUN"],
+    )
+    print("".join(f"failed  experiment={row}  could not be composed\n" for row in request.broken), end="")
+    return status or int(bool(request.broken))
 
 
 def main_and_exit() -> NoReturn:
-    """Run this process's own command line and end the process, as `python -m asr_exp` and torchrun's ranks
-    do.
+    """Run this process's own command line and end the process with its exit status.
+
+    A rank of several, started by `launch` or torchrun, ends by `exit_rank`.
     """
     try:
         status: Any = main()

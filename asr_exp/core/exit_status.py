@@ -90,7 +90,16 @@ def exit_rank(status: int) -> NoReturn:
     OpenMP's) can abort the process, and `launch` and torchrun would then count the run as failed: seen once,
     in some seventy runs.
     """
-    atexit._run_exitfuncs()
+    _run_exit_handlers()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _run_exit_handlers() -> None:
+    """Call what is registered with `atexit`, which `os._exit` passes over.
+
+    Python has no public way to do it; `_run_exitfuncs` was seen with Python 3.11. Without it a tracker or a
+    worker process could lose what it has not written yet, so on a Python that lacks it this raises.
+    """
+    atexit._run_exitfuncs()

@@ -198,8 +198,8 @@ def _spread(total: int, wanted: int) -> set[int]:
     return {round((i + 0.5) * total / count - 0.5) for i in range(count)}
 
 
-def table_rows(examples: list[Hypothesis], split: Split, audible: int) -> list[dict[str, Any]]:
-    """Rows of a tracker's table of hypotheses, the first few with audio."""
+def table_rows(examples: list[Hypothesis], split: Split, audible: int, rate: int) -> list[dict[str, Any]]:
+    """Rows of a tracker's table of hypotheses, the first few with audio; rate: of its samples, in Hz."""
     shown = {e.id for e in examples[:audible]}
     index = {name: i for i, name in enumerate(split.utterances.ids()) if name in shown} if shown else {}
     return [
@@ -209,7 +209,7 @@ def table_rows(examples: list[Hypothesis], split: Split, audible: int) -> list[d
             "hypothesis": e.hypothesis,
             "rate": e.counts["words"].rate,
             "audio": split.samples(index[e.id]) if number < audible else None,
-            "sample_rate": 16000,
+            "sample_rate": rate,
         }
         for number, e in enumerate(examples)
     ]

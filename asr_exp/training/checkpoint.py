@@ -87,71 +87,74 @@ def average_recent(folder: Path, network: torch.nn.Module) -> None:
     section 6.1).
     """
     kept = sorted(folder.glob("*.safetensors"))
-    total = [torch.zeros_like(p) for p in network.parameters()]
+    sums = [torch.zeros_like(p) for p in network.parameters()]
     for path in kept:
         _load(path, network)
-        torch._foreach_add_(total, list(network.parameters()))
-    for parameter, summed in zip(network.parameters(), total, strict=True):
-        parameter.copy_(summed / len(kept))
+        for total, parameter in zip(sums, network.parameters(), strict=True):
+            total += parameter
+    for parameter, total in zip(network.parameters(), sums, strict=True):
+        parameter.copy_(total / len(kept))
 
 
 RECENT = "checkpoints/recent"  # the weights of the last evaluations, for trainer.average
 
 
-def save_checkpoint(folder: Path, job: TrainingSetup, tokenizer: Tokenizer, state: State, best: bool) -> None:
+def save_checkpoint(
+    folder: Path, setup: TrainingSetup, tokenizer: Tokenizer, state: State, best: bool
+) -> None:
     """Write checkpoints/best (weights) or checkpoints/last (weights and all it takes to go on): rank 0, with
     the others' shards.
     """
-    parts: dict[str, Any] = {"weights": job.model.network.state_dict()}
+    parts: dict[str, Any] = {"weights": setup.model.network.state_dict()}
     if not best:
-        parts |= {"optimizer": job.optimizer.state_dict(), "ema": job.ema.average if job.ema else None}
-    parts = gathered(parts, job.runtime.main)
-    if not job.runtime.main:
+        parts |= {"optimizer": setup.optimizer.state_dict(), "ema": setup.ema.average if setup.ema else None}
+    parts = gathered(parts, setup.runtime.main)
+    if not setup.runtime.main:
         return
 
     def fill(place: Path) -> None:
-        job.model.save(place, parts.pop("weights"))
+        setup.model.save(place, parts.pop("weights"))
         tokenizer.save(place)
         if not best:
-            save_state(place, {"state": asdict(state), "scaler": job.scaler.state_dict(), **parts})
+            save_state(place, {"state": asdict(state), "scaler": setup.scaler.state_dict(), **parts})
 
     write_folder(folder / "checkpoints" / ("best" if best else "last"), fill)
     if best:
         (folder / DEV_CANDIDATE).replace(folder / "hypotheses.dev.jsonl")
 
 
-def keep_weights(folder: Path, job: TrainingSetup, step: int, count: int) -> None:
+def keep_weights(folder: Path, setup: TrainingSetup, step: int, count: int) -> None:
     """Keep the weights of an evaluation, to be averaged at the end."""
-    weights = gathered(job.model.network.state_dict(), job.runtime.main)
-    if job.runtime.main:
+    weights = gathered(setup.model.network.state_dict(), setup.runtime.main)
+    if setup.runtime.main:
         keep_recent(folder / RECENT, weights, step, count)
 
 
-def resume(folder: Path, job: TrainingSetup) -> State:
+def resume(folder: Path, setup: TrainingSetup) -> State:
     """Put weights, optimizer and averages back as the last checkpoint has them -> its state, or a new one.
 
     Raises UserError where the training data is not what the checkpoint was trained on.
     """
-    data = job.split.fingerprint()
-    if job.runtime.main:
+    data = setup.split.fingerprint()
+    if setup.runtime.main:
         recover(folder / "checkpoints" / "best")
         recover(folder / "checkpoints" / "last")
     last = folder / "checkpoints" / "last"
-    if not job.runtime.broadcast(last.exists()):
+    if not setup.runtime.broadcast(last.exists()):
         return State(data=data)
-    saved = load_state(last, job.runtime.device, mapped=job.sharded)
+    saved = load_state(last, setup.runtime.device, mapped=setup.sharded)
     state = State(**saved["state"])
     if state.data != data:
         raise UserError(
             f"The training data has changed since {folder} was begun; bring it back, or delete that folder to"
             " start afresh."
         )
-    load_weights(last, job.model.network)
-    job.optimizer.load_state_dict(shard_optimizer_state(saved["optimizer"], job.optimizer))
-    job.scaler.load_state_dict(saved["scaler"])
-    if job.ema:
-        job.ema.average = [
-            shard_like(full, part) for full, part in zip(saved["ema"], job.ema.average, strict=True)
+    load_weights(last, setup.model.network)
+    setup.optimizer.load_state_dict(shard_optimizer_state(saved["optimizer"], setup.optimizer))
+    setup.scaler.load_state_dict(saved["scaler"])
+    if setup.ema:
+        setup.ema.average = [
+            shard_like(full, part) for full, part in zip(saved["ema"], setup.ema.average, strict=True)
         ]
-    log.info("Going on from step %d of %d.", state.step, job.total)
+    log.info("Going on from step %d of %d.", state.step, setup.total)
     return state

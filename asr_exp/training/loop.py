@@ -23,58 +23,59 @@ from asr_exp.training.gradients import clip_gradients, step_if_finite
 from asr_exp.training.progress import Progress
 from asr_exp.training.setup import TrainingSetup
 from asr_exp.training.state import Hooks, State, save
-from asr_exp.training.step_metrics import StepMetrics
+from asr_exp.training.step_metrics import StepFigures, StepMetrics
 
 log = logging.getLogger(__name__)
 
 SAVE_SECONDS = 600.0  # a checkpoint at least this often, besides the one at each evaluation
 
 
-def fit(job: TrainingSetup, state: State, hooks: Hooks) -> State:
-    """Train from `state.step` to `job.total`, evaluating and saving on the way.
+def fit(setup: TrainingSetup, state: State, hooks: Hooks) -> State:
+    """Train from `state.step` to `setup.total`, evaluating and saving on the way.
 
-    Raises Stopped after a signal, Pruned where the judge says so (both: state saved), UserError when training
-    has diverged beyond hope.
+    Raises Stopped after a signal and Pruned where the pruner gives a reason, both with the state saved;
+    UserError when training has diverged beyond hope.
     """
-    progress = Progress(state.step, job.total, job.runtime.main)
-    pending = StepMetrics(job, state, hooks, progress)
+    progress = Progress(state.step, setup.total, setup.runtime.main)
+    pending = StepMetrics(setup, state, hooks, progress)
     wall_before, saved = state.wall_seconds, time.monotonic()
-    steps = range(0) if out_of_patience(job, state) else range(state.step + 1, job.total + 1)
+    steps = range(0) if out_of_patience(setup, state) else range(state.step + 1, setup.total + 1)
     with Signals() as signals, closing(progress):
-        for step, batches in prefetch(steps, lambda s: (s, _batches(job, s)), ahead=2):
-            pending.add(step, train_step(job, step, batches))
+        for step, batches in prefetch(steps, lambda s: (s, _batches(setup, s)), ahead=2):
+            pending.add(train_step(setup, step, batches))
             hooks.profile.step()
-            heard = float(job.plan.seconds[job.plan.step(step)].sum())
+            heard = float(setup.plan.seconds[setup.plan.step(step)].sum())
             progress.advance(step, heard)
             state.step = step
             state.audio_seconds = state.audio_seconds + heard
             state.wall_seconds = wall_before + progress.seconds
-            due = step % job.eval_every == 0 or step == job.total
-            wanted = job.runtime.all_reduce_max(
+            due = step % setup.eval_every == 0 or step == setup.total
+            wanted = setup.runtime.all_reduce_max(
                 2 * signals.received + (time.monotonic() - saved > SAVE_SECONDS)
             )
-            if due or wanted or step % job.log_every == 0:
+            if due or wanted or step % setup.log_every == 0:
                 pending.flush()
             if due:
                 began = time.monotonic()
-                rate = score(job, state, hooks)
+                rate = score(setup, state, hooks)
                 progress.paused(time.monotonic() - began)
             if due or wanted:
                 save(state, hooks)
                 saved = time.monotonic()
             if wanted > 1:
-                job.runtime.broadcast(None)  # none leaves before the checkpoint is written
+                setup.runtime.broadcast(None)  # none leaves before the checkpoint is written
                 raise Stopped(
-                    f"Stopped at step {step} of {job.total} and saved; the same command goes on from there.",
+                    f"Stopped at step {step} of {setup.total} and saved; the same command goes on from"
+                    " there.",
                     wanted // 2,
                 )
             if (
                 due
-                and (why := job.runtime.broadcast(job.runtime.main and hooks.judge(step, rate)))
-                and step < job.total
+                and (why := setup.runtime.broadcast(setup.runtime.main and hooks.pruner(step, rate)))
+                and step < setup.total
             ):
                 raise Pruned(why)
-            if out_of_patience(job, state):
+            if out_of_patience(setup, state):
                 log.info(
                     "No better dev score in %d evaluations: stopping early at step %d.", state.stale, step
                 )
@@ -86,21 +87,21 @@ def fit(job: TrainingSetup, state: State, hooks: Hooks) -> State:
     return state
 
 
-def out_of_patience(job: TrainingSetup, state: State) -> bool:
-    return job.patience is not None and state.stale >= job.patience
+def out_of_patience(setup: TrainingSetup, state: State) -> bool:
+    return setup.patience is not None and state.stale >= setup.patience
 
 
-def score(job: TrainingSetup, state: State, hooks: Hooks) -> float:
+def score(setup: TrainingSetup, state: State, hooks: Hooks) -> float:
     """Evaluate on dev at `state.step` (with averaged weights where there are any), save them if they are to
     be kept -> the rate.
     """
-    if job.ema:
-        job.ema.swap()
+    if setup.ema:
+        setup.ema.swap()
     result = hooks.evaluate(state.step)
     metric = "per" if result.summary["wer"] is None else "wer"
     # Early on every rate is 1.0 (all blanks); the loss then says which of two is ahead.
     mark = (result.rate, math.inf if result.loss is None else result.loss)
-    better = not state.best or job.select == "last" or mark < (state.best["value"], state.best["loss"])
+    better = not state.best or setup.select == "last" or mark < (state.best["value"], state.best["loss"])
     if better:
         state.best = {
             "step": state.step,
@@ -110,8 +111,8 @@ def score(job: TrainingSetup, state: State, hooks: Hooks) -> float:
             "summary": result.summary,
         }
         hooks.save(state, True)
-    if job.ema:
-        job.ema.swap()
+    if setup.ema:
+        setup.ema.swap()
     state.stale = 0 if better else state.stale + 1
     rates = {
         f"dev/{name}": result.summary[name]
@@ -124,56 +125,56 @@ def score(job: TrainingSetup, state: State, hooks: Hooks) -> float:
     return result.rate
 
 
-def train_step(job: TrainingSetup, step: int, batches: Sequence[Batch]) -> dict[str, torch.Tensor]:
-    """One optimiser step over this rank's forward passes -> its figures, left on the device.
+def train_step(setup: TrainingSetup, step: int, batches: Sequence[Batch]) -> StepFigures:
+    """Make one optimizer step over this rank's micro-batches and return its figures, left on the device.
 
     The gradient is that of the mean loss over all utterances of the step, on all ranks together.
     """
-    model, device = job.model, job.runtime.device
+    model, device = setup.model, setup.runtime.device
     model.train()
-    frozen = step <= job.freeze_encoder_steps
-    for parameter in job.encoder:
+    frozen = step <= setup.freeze_encoder_steps
+    for parameter in setup.encoder:
         parameter.requires_grad_(not frozen)
-    model.drop_layers(job.seed, step)
-    count = len(utterances := job.plan.step(step))
-    # loss, frames by their likeliest label
+    model.drop_layers(setup.seed, step)
+    utterances = setup.plan.step(step)
+    count = len(utterances)
     sums = torch.zeros(1 + model.network.lm_head.out_features, device=device)
-    each = []  # the utterances of a pass, and their losses
+    losses_of = []
     for number, batch in enumerate(batches, 1):
         if number == len(batches):
-            job.gradients.last_pass(model.dropped_parameters())
-        seed_everything(job.seed, step, number - 1, job.runtime.rank)
-        losses, labels = backward(job, batch.to(device), count)
+            setup.gradients.last_pass(model.dropped_parameters())
+        seed_everything(setup.seed, step, number - 1, setup.runtime.rank)
+        losses, labels = backward(setup, batch.to(device), count)
         sums += torch.cat([losses.sum()[None] / count, labels])
-        each.append((batch.indices, losses))
-    if job.sharded:
-        run_dummy_passes(job, step, len(each))
-    trained = [p for p in job.trained if p.requires_grad]
-    job.gradients.finish()
-    if job.scaler.is_enabled():
-        job.scaler.unscale_(job.optimizer)
-    norm = clip_gradients(trained, job.clip_norm)
-    for group in job.optimizer.param_groups:
-        group["lr"] = group["peak_lr"] * job.factor(step)
-    if job.scaler.is_enabled():
-        job.scaler.step(job.optimizer)
-        job.scaler.update()
+        losses_of.append((batch.indices, losses))
+    if setup.sharded:
+        run_dummy_passes(setup, step, len(losses_of))
+    trained = [p for p in setup.trained if p.requires_grad]
+    setup.gradients.finish()
+    if setup.scaler.is_enabled():
+        setup.scaler.unscale_(setup.optimizer)
+    norm = clip_gradients(trained, setup.clip_norm)
+    for group in setup.optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * setup.factor(step)
+    if setup.scaler.is_enabled():
+        setup.scaler.step(setup.optimizer)
+        setup.scaler.update()
     else:
-        step_if_finite(job.optimizer, norm)
-    job.optimizer.zero_grad(set_to_none=True)
-    if job.ema:
-        job.ema.update(step)
-    return {"sums": sums, "norm": norm, "utterances": utterances, "each": each}  # type: ignore[dict-item]
+        step_if_finite(setup.optimizer, norm)
+    setup.optimizer.zero_grad(set_to_none=True)
+    if setup.ema:
+        setup.ema.update(step)
+    return StepFigures(step, sums, norm, utterances, losses_of)
 
 
-def backward(job: TrainingSetup, batch: Batch, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def backward(setup: TrainingSetup, batch: Batch, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Forward and backward of one pass -> (loss of each utterance, number of frames by their likeliest
     label).
     """
-    with job.runtime.autocast():
-        emissions = job.model(batch)
-    losses = ctc_losses(emissions, batch.labels, batch.label_lengths, job.blank, job.reduction)
-    job.scaler.scale(losses.sum() / count).backward()
+    with setup.runtime.autocast():
+        emissions = setup.model(batch)
+    losses = ctc_losses(emissions, batch.labels, batch.label_lengths, setup.blank, setup.reduction)
+    setup.scaler.scale(losses.sum() / count).backward()
     with torch.no_grad():
         frames = torch.tensor(emissions.frames).to(losses.device, non_blocking=True)
         valid = torch.arange(emissions.logits.shape[1], device=losses.device)[None, :] < frames[:, None]
@@ -182,30 +183,30 @@ def backward(job: TrainingSetup, batch: Batch, count: int) -> tuple[torch.Tensor
     return losses.detach(), labels
 
 
-def run_dummy_passes(job: TrainingSetup, step: int, made: int) -> None:
+def run_dummy_passes(setup: TrainingSetup, step: int, made: int) -> None:
     """Passes without weight, to the number of the rank with the most: ranks gather weights, and sum
     gradients, together.
     """
     # a second of silence, masked as speech is so that the same weights have a part
-    samples = job.model.extractor.sampling_rate
-    masks = job.masks.draw(step, np.zeros(1, dtype=np.int64), [samples]) if job.masks else (None, None)
+    samples = setup.model.extractor.sampling_rate
+    masks = setup.masks.draw(step, np.zeros(1, dtype=np.int64), [samples]) if setup.masks else (None, None)
     silence = Batch(
         np.zeros(0), torch.zeros(1, samples, dtype=torch.int16), [samples], torch.zeros(0), [0], *masks
     )
-    for _ in range(made, job.plan.max_micro_batches(step, job.runtime.world)):
-        with job.runtime.autocast():
-            emissions = job.model(silence.to(job.runtime.device))
+    for _ in range(made, setup.plan.max_micro_batches(step, setup.runtime.world)):
+        with setup.runtime.autocast():
+            emissions = setup.model(silence.to(setup.runtime.device))
         (0.0 * emissions.logits.sum()).backward()
 
 
-def _batches(job: TrainingSetup, step: int) -> list[Batch]:
+def _batches(setup: TrainingSetup, step: int) -> list[Batch]:
     """This rank's forward passes of a step."""
-    passes = job.plan.micro_batches(step, job.runtime.rank, job.runtime.world)
-    made = [batch for indices in passes if (batch := collate(job.split, indices, job.masks, step, job.speed))]
-    if cache := job.model.cache:
+    passes = setup.plan.micro_batches(step, setup.runtime.rank, setup.runtime.world)
+    made = [
+        batch
+        for indices in passes
+        if (batch := collate(setup.split, indices, setup.masks, step, setup.speed))
+    ]
+    if cache := setup.model.cache:
         made = [cache.attach(batch) for batch in made]
-    return [batch.pinned() if job.runtime.device.type == "cuda" else batch for batch in made]
-
-
-# ------------------------------------------------------------------------------------------------------------
-# figures
+    return [batch.pinned() if setup.runtime.device.type == "cuda" else batch for batch in made]

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules by name; gradients summed across ranks, clipped, and kept finite."""
+"""Optimizers and learning-rate schedules by name."""
 
 import fnmatch
 import math
@@ -122,7 +122,3 @@ def make_schedule(
     return lambda step: (
         step / max(1, warmup) if step <= warmup else shape(min(1.0, (step - 1 - warmup) / after))
     )
-
-
-# ------------------------------------------------------------------------------------------------------------
-# gradients

@@ -45,7 +45,7 @@ class Hooks:
     metrics: MetricsFile | None
     tracker: Tracker
     profile: Profile
-    judge: Callable[[int, float], str | None] = lambda step, rate: None
+    pruner: Callable[[int, float], str | None] = lambda step, rate: None
     losses: MetricsFile | None = None  # of the single utterances, a line a step
 
 

@@ -142,7 +142,11 @@ class WandbTracker:
 
 
 def _wandb_key() -> bool:
-    """Whether W&B would find a key: in the environment, or in a netrc file under its server's name."""
+    """Whether W&B would find a key: in the environment, or in a netrc file under its server's name.
+
+    wandb has no public function that tells in every release from 0.20 on: `wandb.login` there asks at the
+    terminal, and its `prompt=False` is of later releases (0.31 has it).
+    """
     if os.environ.get("WANDB_API_KEY"):
         return True
     server = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""

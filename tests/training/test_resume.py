@@ -130,7 +130,7 @@ def test_killed_again_and_again(whole, corpus, tmp_path, what):
         (killed_at, f"{TRAIN}.train_step", 2),
         # trained; the test split is not scored
         (killed_at, "asr_exp.commands.train.command.load_weights", 1),
-        (killed_at, "asr_exp.commands.train.command.write_result", 1),
+        (killed_at, "asr_exp.commands.train.record.write_result", 1),
     ]
     for death in deaths:
         fork(*overrides, cwd=tmp_path, patch=death, status=None)

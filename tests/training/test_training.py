@@ -4,6 +4,7 @@ must not move.
 
 import json
 import os
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,17 +13,20 @@ import pytest
 import torch
 from harness import QUIET, SMALL, latest, lines, losses, result, run
 
+import asr_exp
 from asr_exp.builders.data import build_data, build_split, build_tokenizer
 from asr_exp.builders.model import build_recogniser
 from asr_exp.builders.training import build_training
-from asr_exp.commands.train import command as train
+from asr_exp.commands.train import scoring
 from asr_exp.config.compose import compose
+from asr_exp.core.errors import UserError
 from asr_exp.model.loss import ctc_losses
 from asr_exp.model.recogniser import Emissions
 from asr_exp.runtime.distributed import Runtime
 from asr_exp.training import checkpoint
 from asr_exp.training import loop as training
 from asr_exp.training.setup import TrainingSetup
+from asr_exp.training.step_metrics import StepFigures
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny.json"
 STILL = ["augment=none"]
@@ -37,8 +41,8 @@ ALONE = Runtime(0, 0, 1, torch.device("cpu"), "fp32")
 
 
 @pytest.fixture
-def job(corpus):
-    """job(overrides) -> the parts of a run's loop, as `train` builds them."""
+def setup(corpus):
+    """setup(overrides) -> the parts of a run's loop, as `train` builds them."""
 
     def make(*overrides: str, model: list[str] = SMALL) -> TrainingSetup:
         config = compose(latest([*corpus, *model, *STEPS, *QUIET, *overrides]))
@@ -52,28 +56,28 @@ def job(corpus):
     return make
 
 
-def steps(job: TrainingSetup, *numbers: int) -> list[dict]:
-    return [training.train_step(job, n, training._batches(job, n)) for n in numbers]
+def steps(setup: TrainingSetup, *numbers: int) -> list[StepFigures]:
+    return [training.train_step(setup, n, training._batches(setup, n)) for n in numbers]
 
 
-def weights(job: TrainingSetup) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in job.model.network.named_parameters()}
+def weights(setup: TrainingSetup) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in setup.model.network.named_parameters()}
 
 
-def moved(job: TrainingSetup, before: dict[str, torch.Tensor]) -> set[str]:
-    return {name for name, p in job.model.network.named_parameters() if not torch.equal(p, before[name])}
+def moved(setup: TrainingSetup, before: dict[str, torch.Tensor]) -> set[str]:
+    return {name for name, p in setup.model.network.named_parameters() if not torch.equal(p, before[name])}
 
 
-def gradients(job: TrainingSetup, step: int, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
+def gradients(setup: TrainingSetup, step: int, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
     """The gradient that a step hands to the optimizer."""
     found: list[torch.Tensor] = []
     with monkeypatch.context() as patch:
         patch.setattr(
             training,
             "step_if_finite",
-            lambda *_: found.append(torch.cat([p.grad.flatten() for p in job.trained])),
+            lambda *_: found.append(torch.cat([p.grad.flatten() for p in setup.trained])),
         )
-        steps(job, step)
+        steps(setup, step)
     return found[0]
 
 
@@ -121,6 +125,31 @@ def test_the_loss_falls_and_every_step_has_its_line(corpus, tmp_path):
     assert all(0 <= line["train/blank_ratio"] <= 1 and line["train/grad_norm"] > 0 for line in curve)
 
 
+def test_few_frames_lie_between_the_command_line_and_backward(corpus, tmp_path, monkeypatch):
+    """Who stops in `backward` with a debugger sees six functions of ours, and Hydra's."""
+    ours, seen = Path(asr_exp.__file__).parent, []
+    backward = training.backward
+
+    def stopped(*arguments):
+        frame = sys._getframe(1)
+        while frame:
+            if ours in Path(frame.f_code.co_filename).parents:
+                seen.append(frame.f_code.co_name)
+            frame = frame.f_back
+        raise UserError("far enough")
+
+    monkeypatch.setattr(training, "backward", stopped)
+    run(*corpus, *SMALL, *STEPS, *QUIET, cwd=tmp_path, status=2)
+    assert [*reversed(seen), backward.__name__] == [
+        "main",
+        "__call__",
+        "run",
+        "fit",
+        "train_step",
+        "backward",
+    ]
+
+
 # ------------------------------------------------------------------------------------------------------------
 # what a step does not depend on
 
@@ -128,26 +157,26 @@ def test_the_loss_falls_and_every_step_has_its_line(corpus, tmp_path):
 @pytest.mark.parametrize(
     "more", [[], ["augment.mask_time_prob=0.3", "augment.mask_feature_prob=0.2", "augment.layerdrop=0.5"]]
 )
-def test_the_gradient_does_not_depend_on_the_passes(job, monkeypatch, more):
+def test_the_gradient_does_not_depend_on_the_passes(setup, monkeypatch, more):
     cut = [
-        gradients(job(*STILL, *more, f"trainer.device_seconds={seconds}"), 2, monkeypatch)
+        gradients(setup(*STILL, *more, f"trainer.device_seconds={seconds}"), 2, monkeypatch)
         for seconds in (100, 4, 0.5)
     ]
     for one in cut[1:]:
         assert float((one - cut[0]).abs().max() / cut[0].abs().max()) < 1e-5
 
 
-def test_gradient_checkpointing_changes_nothing_but_memory(job, monkeypatch):
+def test_gradient_checkpointing_changes_nothing_but_memory(setup, monkeypatch):
     more = ["augment.mask_time_prob=0.3", "augment.dropout=0.1", "augment.layerdrop=0.5"]
     plain, checkpointed = (
-        gradients(job(*more, f"trainer.gradient_checkpointing={flag}"), 3, monkeypatch)
+        gradients(setup(*more, f"trainer.gradient_checkpointing={flag}"), 3, monkeypatch)
         for flag in ("false", "true")
     )
     assert float((plain - checkpointed).abs().max() / plain.abs().max()) < 1e-5
 
 
-def test_layerdrop_is_drawn_for_a_step_not_for_a_pass(job):
-    one = job("augment.layerdrop=0.5", "model.config.num_hidden_layers=6", "trainer.device_seconds=1")
+def test_layerdrop_is_drawn_for_a_step_not_for_a_pass(setup):
+    one = setup("augment.layerdrop=0.5", "model.config.num_hidden_layers=6", "trainer.device_seconds=1")
     dropped = []
     for step in range(1, 40):
         one.model.drop_layers(one.seed, step)
@@ -159,8 +188,8 @@ def test_layerdrop_is_drawn_for_a_step_not_for_a_pass(job):
     assert 0.35 < share < 0.65 and len({tuple(d) for d in dropped}) > 10
 
 
-def test_a_dropped_layer_moves_as_it_would_among_several_ranks(job):
-    one = job("augment.layerdrop=0.5", "model.config.num_hidden_layers=3")
+def test_a_dropped_layer_moves_as_it_would_among_several_ranks(setup):
+    one = setup("augment.layerdrop=0.5", "model.config.num_hidden_layers=3")
     seen = {}
     for step in range(1, 8):
         before = weights(one)
@@ -179,8 +208,8 @@ def test_a_dropped_layer_moves_as_it_would_among_several_ranks(job):
 # what is trained
 
 
-def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was(job):
-    one = job(*STILL)
+def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was(setup):
+    one = setup(*STILL)
     steps(one, 1)
     before, moments = weights(one), [m.clone() for s in one.optimizer.state.values() for m in s.values()]
     loss = training.ctc_losses
@@ -189,7 +218,7 @@ def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was(job):
         (figures,) = steps(one, 2)
     finally:
         training.ctc_losses = loss
-    assert not torch.isfinite(figures["norm"]) and not moved(one, before)
+    assert not torch.isfinite(figures.norm) and not moved(one, before)
     assert all(
         torch.equal(a, b)
         for a, b in zip(moments, (m for s in one.optimizer.state.values() for m in s.values()), strict=True)
@@ -223,8 +252,8 @@ def test_training_that_has_diverged_says_so(corpus, tmp_path, monkeypatch, capsy
     assert "training has diverged" in capsys.readouterr().err
 
 
-def test_the_front_end_is_frozen_by_default(job, backbone):
-    one = job(model=["model=hf", f"model.checkpoint={backbone('wav2vec2-layer')}"])
+def test_the_front_end_is_frozen_by_default(setup, backbone):
+    one = setup(model=["model=hf", f"model.checkpoint={backbone('wav2vec2-layer')}"])
     before = weights(one)
     steps(one, 1, 2)
     still = set(before) - moved(one, before)
@@ -234,8 +263,8 @@ def test_the_front_end_is_frozen_by_default(job, backbone):
     }
 
 
-def test_patterns_freeze_what_they_name(job):
-    one = job("model.freeze=['*.encoder.layers.0.*']", *STILL)
+def test_patterns_freeze_what_they_name(setup):
+    one = setup("model.freeze=['*.encoder.layers.0.*']", *STILL)
     before = weights(one)
     steps(one, 1, 2)
     assert {n for n in before if ".encoder.layers.0." in n} <= set(before) - moved(one, before)
@@ -247,8 +276,8 @@ def test_a_pattern_that_names_nothing(corpus, tmp_path, capsys):
     assert "encodr" in capsys.readouterr().err
 
 
-def test_the_encoder_waits(job):
-    one = job("model.freeze_encoder_steps=2", *STILL)
+def test_the_encoder_waits(setup):
+    one = setup("model.freeze_encoder_steps=2", *STILL)
     before = weights(one)
     steps(one, 1, 2)
     assert moved(one, before) == {"lm_head.weight", "lm_head.bias"}
@@ -259,8 +288,8 @@ def test_the_encoder_waits(job):
     )
 
 
-def test_a_learning_rate_of_its_own(job):
-    one = job("+optimizer.lr_scale={lm_head.*:0.0}", *STILL)
+def test_a_learning_rate_of_its_own(setup):
+    one = setup("+optimizer.lr_scale={lm_head.*:0.0}", *STILL)
     before = weights(one)
     steps(one, 1, 2)
     assert not {"lm_head.weight", "lm_head.bias"} & moved(one, before) and moved(one, before)
@@ -301,7 +330,7 @@ def test_the_mean_of_the_last_evaluations(corpus, tmp_path, monkeypatch):
         seen.append(None)
 
     monkeypatch.setattr("asr_exp.training.checkpoint.keep_recent", kept)
-    monkeypatch.setattr(train, "average_recent", averaged)
+    monkeypatch.setattr(scoring, "average_recent", averaged)
     folder = run(*corpus, *SMALL, *STEPS, *QUIET, "trainer.average=2", "trainer.eval_every=3", cwd=tmp_path)
     assert len(seen) == 4 and seen[-1] is None  # steps 3, 6, 8 and the mean
     assert [line["step"] for line in lines(folder / "metrics.jsonl") if "dev/loss" in line] == [3, 6, 8, 8]
