@@ -14,9 +14,10 @@ from asr_exp.builders.session import cache_folder
 from asr_exp.core.errors import UserError
 from asr_exp.data.corpora import read_corpus
 from asr_exp.data.corpora.base import Corpus
-from asr_exp.data.prepare import LengthLimits, Split, normalise, prepare_split
+from asr_exp.data.prepare import AudioSettings, LengthLimits, Split, normalise, prepare_split
 from asr_exp.data.text import TextRules, build_rules
 from asr_exp.data.tokenizer import Tokenizer
+from asr_exp.data.transformers_tokenizer import SpecialTokens
 from asr_exp.model.pretrained.source import BUNDLE
 from asr_exp.model.pretrained.torchaudio_bundles import bundle_labels
 from asr_exp.model.pretrained.vocabulary import read_tokenizer
@@ -64,7 +65,7 @@ def checkpoint_tokenizer(config: DictConfig, checkpoint: str, revision: str | No
     """
     if checkpoint.startswith(BUNDLE):
         labels = bundle_labels(checkpoint.removeprefix(BUNDLE))
-        return Tokenizer(labels, blank=labels[0])
+        return Tokenizer(labels, special=SpecialTokens(labels[0]))
     t = config.tokenizer
     return read_tokenizer(checkpoint, revision, t.unit, t.inventory, t.score_inventory)
 
@@ -92,19 +93,8 @@ def build_split(
     """Label one split, and decode it: all of it, or (lazy) no more than its lengths take."""
     d = config.dataset
     limits = LengthLimits(d.min_seconds, d.max_seconds, d.max_eval_seconds, d.max_utterances, model.frames)
-    rate = model.extractor.sampling_rate
-    return prepare_split(
-        name,
-        data.corpus.splits[name],
-        data.corpus.rejected[name],
-        tokenizer,
-        cache_folder(config),
-        rate,
-        limits,
-        config.trainer.workers,
-        progress,
-        lazy,
-    )
+    audio = AudioSettings(cache_folder(config), model.extractor.sampling_rate, config.trainer.workers, lazy)
+    return prepare_split(name, data.corpus, tokenizer, limits, audio, progress)
 
 
 # ------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from asr_exp.core.errors import UserError
 from asr_exp.core.files import is_run
 from asr_exp.data.prepare import Split
 from asr_exp.data.tokenizer import Tokenizer
-from asr_exp.decoding.beam import Beam, Weights, require_flashlight
+from asr_exp.decoding.beam import Beam, BeamSettings, Weights, require_flashlight
 from asr_exp.decoding.decoders import Decoder, make_decoder
 from asr_exp.decoding.language_model import (
     MODEL_FOLDER,
@@ -86,17 +86,8 @@ def build_decoder(
     weights = Weights(d.lm_weight, d.word_score)
     if own and weights == Weights(Decode.lm_weight, Decode.word_score):
         weights = weights_beside(lm) or weights
-    return Beam(
-        tokenizer,
-        lm,
-        lexicon,
-        d.beam,
-        weights,
-        hot_words,
-        d.hot_word_weight,
-        d.nbest,
-        asked if asked in ("train-text", "checkpoint") else "file",
-    )
+    settings = BeamSettings(d.beam, d.nbest, weights, hot_words, d.hot_word_weight)
+    return Beam(tokenizer, lm, lexicon, settings, asked if asked in ("train-text", "checkpoint") else "file")
 
 
 def _language_model(

@@ -14,8 +14,8 @@ from asr_exp.builders.plan import check_vocabulary
 from asr_exp.data.prepare import Split
 from asr_exp.decoding.beam import Beam
 from asr_exp.evaluation.decoder_tuning import tune_on_dev
-from asr_exp.evaluation.emission_cache import EmissionCache, plan_passes
-from asr_exp.evaluation.evaluate import Evaluation, evaluate
+from asr_exp.evaluation.emission_cache import EmissionStore
+from asr_exp.evaluation.evaluate import Evaluation, EvaluationSettings, evaluate
 from asr_exp.runs.results import read_result
 from asr_exp.runtime.distributed import Runtime
 
@@ -60,40 +60,20 @@ class Scoring:
         with source.held():
             self.decoder = build_decoder(config, source.tokenizer, runtime, folder)
         self.split = build_split(config, data, split, source.tokenizer, source.outline, runtime.main)
+        emissions = EmissionStore(folder, source.hash, config.model.padding, config.trainer.device_seconds)
         if isinstance(self.decoder, Beam) and config.decode.tune:
-            tune_on_dev(
-                self.decoder,
-                folder,
-                source.hash,
-                self._dev,
-                config.model.padding,
-                config.trainer.device_seconds,
-                runtime,
-                lambda: source.network,
-            )
+            tune_on_dev(self.decoder, emissions, self._dev, lambda: source.network, runtime)
         self.protocol = build_protocol(config, data, self.split, self.decoder)
-        passes = plan_passes(self.split, config.trainer.device_seconds, runtime.device)
-        self.kept = EmissionCache(folder, source.hash, self.split, config.model.padding, passes)
-        self.network = None if runtime.broadcast(self.kept.complete) else source.network
+        self.cache = emissions.open(self.split, runtime.device)
+        self.network = None if runtime.broadcast(self.cache.complete) else source.network
 
     def run(self, path: Path, examples: int) -> Evaluation:
         """Score the split and write its hypotheses; what the network says of it is kept in the folder, and
         said once.
         """
         t = self.config.trainer
-        return evaluate(
-            self.network,
-            self.split,
-            self.source.tokenizer,
-            self.decoder,
-            self.runtime,
-            t.device_seconds,
-            t.loss_reduction,
-            path,
-            examples,
-            self.runtime.main,
-            self.kept,
-        )
+        settings = EvaluationSettings(t.device_seconds, t.loss_reduction, path, examples)
+        return evaluate(self.network, self.split, self.decoder, self.runtime, settings, self.cache)
 
     def _dev(self) -> Split:
         own = own_data(self.config, self.folder, "dev")

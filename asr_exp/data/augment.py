@@ -41,8 +41,9 @@ class Masks:
     def draw(
         self, step: int, indices: np.ndarray, lengths: Sequence[int]
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Draw the masks of a batch: (batch, frames) and (batch, channels), bool, True where masked; None for an
-        axis that is never masked.
+        """Draw the masks of a batch: (batch, frames) and (batch, channels), bool, True where masked.
+
+        The mask of an axis that is never masked is None.
 
         indices: of the utterances; lengths: their samples. The masks of an utterance depend on (seed, step,
         utterance) alone, not on the batch or the rank.

@@ -133,6 +133,20 @@ class LengthLimits:
     frames: Callable[[int], int]
 
 
+@dataclass(frozen=True)
+class AudioSettings:
+    """How the audio of a split is decoded (see `open_store`).
+
+    cache: the folder that keeps it; rate: samples a second; workers: threads that decode (None: one a core);
+    lazy: decode no more than it takes to know the lengths, and the rest when it is used.
+    """
+
+    cache: Path
+    rate: int
+    workers: int | None = None
+    lazy: bool = False
+
+
 def normalise(corpus: Corpus, rules: TextRules) -> Corpus:
     """The corpus with its transcripts after the text rules."""
     splits = {
@@ -144,29 +158,38 @@ def normalise(corpus: Corpus, rules: TextRules) -> Corpus:
 
 def prepare_split(
     name: str,
-    utterances: Utterances,
-    rejected: Sequence[Rejected],
+    corpus: Corpus,
     tokenizer: Tokenizer,
-    cache: Path,
-    rate: int,
     limits: LengthLimits,
-    workers: int | None = None,
+    audio: AudioSettings,
     progress: bool = False,
-    lazy: bool = False,
 ) -> Split:
-    """Label a split and decode it. Raises UserError where not one of its utterances can be used.
+    """Label a split of a corpus, decode its audio and leave out what cannot be used.
 
-    utterances: with texts after the text rules. lazy: decode no more than the lengths take; see `AudioStore`.
+    Args:
+        name: train, dev or test; training needs more of an utterance than scoring does.
+        corpus: with texts after the text rules (see `normalise`).
+        tokenizer: makes the labels.
+        limits: lengths in seconds, and the frames of the model.
+        audio: where decoded audio is kept, and at which rate.
+        progress: whether a bar shows what is decoded.
+
+    Returns:
+        The usable utterances; `rejected` says of every other why it is left out.
+
+    Raises:
+        UserError: not one utterance can be used.
     """
-    utterances = utterances[: limits.max_utterances]
-    store = open_store(utterances, cache, rate, workers, f"decoding {name}" if progress else None, lazy)
-    left_out, fit = list(rejected), np.ones(len(utterances), dtype=bool)
-    for row in _needs_check(name, utterances, store, rate, tokenizer, limits):
+    utterances = corpus.splits[name][: limits.max_utterances]
+    label = f"decoding {name}" if progress else None
+    store = open_store(utterances, audio.cache, audio.rate, audio.workers, label, audio.lazy)
+    left_out, fit = list(corpus.rejected[name]), np.ones(len(utterances), dtype=bool)
+    for row in _needs_check(name, utterances, store, tokenizer, limits):
         text = tokenizer.target(utterances.text(row))
         reason = store.reasons.get(row) or rejection_reason(
-            name, int(store.lengths[row]), rate, text, tokenizer.encode(text), tokenizer, limits
+            name, int(store.lengths[row]), store.rate, text, tokenizer, limits
         )
-        if not reason and name == "train" and not lazy and row in store.silent:
+        if not reason and name == "train" and not audio.lazy and row in store.silent:
             reason = SILENT
         if reason:
             left_out.append(Rejected(utterances[row].id, str(utterances.audio(row)), reason))
@@ -178,7 +201,7 @@ def prepare_split(
         name,
         utterances.take(rows),
         tokenizer,
-        store.lengths[rows] / rate,
+        store.lengths[rows] / store.rate,
         left_out,
         store,
         rows.astype(np.int32),
@@ -197,13 +220,13 @@ def _needs_check(
     name: str,
     utterances: Utterances,
     store: AudioStore,
-    rate: int,
     tokenizer: Tokenizer,
     limits: LengthLimits,
 ) -> list[int]:
     """The rows that have to be looked at one by one; all others are fit by far, which takes a hundredth of
     the time to see.
     """
+    rate = store.rate
     grid = rate // 10
     fewest = np.array([limits.frames(n) for n in range(0, int(store.lengths.max(initial=0)) + 1, grid)])
     frames = fewest[store.lengths // grid] if len(fewest) else np.zeros(0)
@@ -228,7 +251,6 @@ def rejection_reason(
     samples: int,
     rate: int,
     text: str,
-    labels: np.ndarray,
     tokenizer: Tokenizer,
     limits: LengthLimits,
 ) -> str:
@@ -254,6 +276,7 @@ def rejection_reason(
         return ""
     if seconds < limits.min_seconds:
         return f"too short: {seconds:.3f} s is less than dataset.min_seconds={limits.min_seconds:g}"
+    labels = tokenizer.encode(text)
     if tokenizer.known(labels) == 0:
         return "no character of the transcript is in the vocabulary"
     needed = frames_needed(labels)

@@ -17,7 +17,7 @@ from asr_exp.core.errors import UserError
 from asr_exp.core.files import write_text
 from asr_exp.data.prepare import Split
 from asr_exp.decoding.beam import Beam, Weights
-from asr_exp.evaluation.emission_cache import EmissionCache, emit, plan_passes
+from asr_exp.evaluation.emission_cache import EmissionCache, EmissionStore, emit
 from asr_exp.model.recogniser import Recogniser
 from asr_exp.runtime.distributed import Runtime
 from asr_exp.scoring.error_rates import ErrorCounts, word_errors
@@ -29,7 +29,7 @@ STEPS = ((0.25, 1.0), (0.125, 0.5))
 TuningGrid = dict[Weights, float]  # error rate by weights
 
 
-def chosen(split: Split) -> np.ndarray:
+def tuning_indices(split: Split) -> np.ndarray:
     """Indices of the utterances to tune on: all, or as many as make `SECONDS`, spread evenly over the
     split.
     """
@@ -39,36 +39,33 @@ def chosen(split: Split) -> np.ndarray:
 
 def tune_on_dev(
     decoder: Beam,
-    run: Path,
-    checkpoint: str,
+    emissions: EmissionStore,
     dev: Callable[[], Split],
-    padding: str,
-    device_seconds: float,
-    runtime: Runtime,
     network: Callable[[], Recogniser],
+    runtime: Runtime,
 ) -> None:
     """Give a decoder the weights that make the fewest errors on dev, and keep them in the run folder for the
     next time.
 
-    checkpoint: its hash. dev and network are called where they are needed, on every rank.
+    Args:
+        decoder: gets the weights.
+        emissions: of the checkpoint and the run; the weights are kept in the same run folder.
+        dev: reads the dev split; called only where the weights are not known yet, on every rank.
+        network: loads the network; called only where emissions are missing, on every rank.
+        runtime: the ranks that share the work.
     """
-    found = runtime.broadcast(read_tuned(run).get(_key(decoder, checkpoint)) if runtime.main else None)
-    if found:
-        set_tuned(decoder, found)
+    run, key = emissions.run, _key(decoder, emissions.checkpoint)
+    weights = runtime.broadcast(read_tuned(run).get(key) if runtime.main else None)
+    if weights:
+        set_tuned(decoder, weights)
         return
     split = dev()
-    kept = EmissionCache(
-        run, checkpoint, split, padding, plan_passes(split, device_seconds, runtime.device, chosen(split))
-    )
-    key = _key(decoder, checkpoint)
-    table = tune(decoder, split, kept, runtime, None if runtime.broadcast(kept.complete) else network())
+    cache = emissions.open(split, runtime.device, tuning_indices(split))
+    grid = tune(decoder, split, cache, runtime, None if runtime.broadcast(cache.complete) else network())
     if runtime.main:
-        show(table, decoder.weights, split)
-        found = {
-            **read_tuned(run),
-            key: {"lm_weight": decoder.weights.lm, "word_score": decoder.weights.word},
-        }
-        write_text(run / "lm" / "tuned.json", console.pretty_json(found))
+        show(grid, decoder.weights, split)
+        best = {"lm_weight": decoder.weights.lm, "word_score": decoder.weights.word}
+        write_text(run / "lm" / "tuned.json", console.pretty_json({**read_tuned(run), key: best}))
 
 
 def use_tuned(decoder: Beam, run: Path, checkpoint: str) -> None:

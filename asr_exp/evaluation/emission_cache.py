@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,24 @@ def plan_passes(
         cost(split.seconds),
         min(device_seconds, CPU_SECONDS) if device.type == "cpu" else device_seconds,
     )
+
+
+@dataclass(frozen=True)
+class EmissionStore:
+    """Where the emissions of one checkpoint are kept, and what they depend on besides the split.
+
+    run: the run folder; checkpoint: its hash; padding: as `model.padding`; device_seconds: of a forward pass.
+    """
+
+    run: Path
+    checkpoint: str
+    padding: str
+    device_seconds: float
+
+    def open(self, split: Split, device: torch.device, only: np.ndarray | None = None) -> "EmissionCache":
+        """The kept emissions of a split, or of some of its utterances. only: their indices."""
+        passes = plan_passes(split, self.device_seconds, device, only)
+        return EmissionCache(self.run, self.checkpoint, split, self.padding, passes)
 
 
 class EmissionCache:

@@ -14,7 +14,6 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from asr_exp.data.prepare import Split
-from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding.decoders import Candidate, Decoder, candidates
 from asr_exp.evaluation.emission_cache import EmissionCache, emit, plan_passes
 from asr_exp.model.loss import ctc_losses
@@ -59,34 +58,55 @@ class Evaluation:
         return float("inf") if value is None else value
 
 
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How a split is scored, and what is kept of it.
+
+    device_seconds: audio of a forward pass; loss_reduction: as `trainer.loss_reduction`; hypotheses: the file
+    to write them to (None: none is written); examples: how many hypotheses the result shows.
+    """
+
+    device_seconds: float
+    loss_reduction: str
+    hypotheses: Path | None = None
+    examples: int = 0
+
+
 @torch.inference_mode()
 def evaluate(
     model: Recogniser | None,
     split: Split,
-    tokenizer: Tokenizer,
     decoder: Decoder,
     runtime: Runtime,
-    device_seconds: float,
-    reduction: str,
-    path: Path | None = None,
-    examples: int = 0,
-    progress: bool = False,
-    kept: EmissionCache | None = None,
+    settings: EvaluationSettings,
+    cache: EmissionCache | None = None,
 ) -> Evaluation:
-    """Score a split in fp32, longest utterances first, forward passes dealt to ranks; rank 0 writes `path`,
-    in the split's order.
+    """Score a split in fp32, the longest utterances first. The ranks share the forward passes, and rank 0
+    writes the hypotheses in the order of the split.
 
-    kept: emissions on the disk, read and added to; where they are complete it takes no model. The result is
-    the same on every rank.
+    Args:
+        model: put into evaluation mode; may be None where `cache` is complete.
+        split: the utterances, with the tokenizer that made their labels.
+        decoder: makes texts of the emissions.
+        runtime: the ranks; rank 0 shows a progress bar in a terminal.
+        settings: see `EvaluationSettings`.
+        cache: emissions on the disk; those that it lacks are computed and added.
+
+    Returns:
+        The scores, the same on every rank; `examples` are those of rank 0.
+
+    Raises:
+        UserError: a file of the cache is damaged.
     """
     if model is not None:
         model.eval()
-    tally = Tally(tokenizer.unit == "phone")
+    tally = Tally(split.tokenizer.unit == "phone")
     losses = np.zeros(2)
-    shown = _spread(len(split), examples)
+    shown = _spread(len(split), settings.examples)
     picked: dict[int, Hypothesis] = {}
+    path = settings.hypotheses
     writer = _InOrder(path, len(split)) if path and runtime.main else None
-    silent = None if progress else True  # None: silent where there is no terminal
+    silent = None if runtime.main else True  # None: silent where there is no terminal
     with tqdm(
         total=len(split),
         desc=f"scoring {split.name}",
@@ -95,9 +115,8 @@ def evaluate(
         leave=False,
         dynamic_ncols=True,
     ) as bar:
-        for rows, pair in _gathered(
-            _passes(model, split, tokenizer, decoder, runtime, device_seconds, reduction, kept), runtime
-        ):
+        passes = _passes(model, split, decoder, runtime, settings, cache)
+        for rows, pair in _gathered(passes, runtime):
             losses += pair
             for index, one in rows:
                 words, characters = one.counts["words"], one.counts["characters"]
@@ -120,22 +139,25 @@ def evaluate(
 def _passes(
     model: Recogniser | None,
     split: Split,
-    tokenizer: Tokenizer,
     decoder: Decoder,
     runtime: Runtime,
-    device_seconds: float,
-    reduction: str,
-    kept: EmissionCache | None,
+    settings: EvaluationSettings,
+    cache: EmissionCache | None,
 ) -> Iterator[tuple[list[tuple[int, Hypothesis]], np.ndarray]]:
     """This rank's forward passes, each as its hypotheses and (sum of losses, utterances that have one)."""
-    everything = plan_passes(split, device_seconds, runtime.device)
+    tokenizer = split.tokenizer
+    everything = plan_passes(split, settings.device_seconds, runtime.device)
     mine = range(runtime.rank, len(everything), runtime.world)
-    for indices, emissions in emit(model, split, everything, mine, runtime.device, kept):
+    for indices, emissions in emit(model, split, everything, mine, runtime.device, cache):
         labels, lengths = tokenizer.encode_many(
             [tokenizer.target(split.utterances.text(int(i))) for i in indices]
         )
         target = torch.from_numpy(labels.astype(np.int64)).to(emissions.logits.device)
-        losses = ctc_losses(emissions, target, lengths.tolist(), tokenizer.blank, reduction).cpu().numpy()
+        losses = (
+            ctc_losses(emissions, target, lengths.tolist(), tokenizer.blank, settings.loss_reduction)
+            .cpu()
+            .numpy()
+        )
         usable = np.isfinite(losses) & (losses > 0)
         each = [round(float(loss), 4) if fine else None for loss, fine in zip(losses, usable, strict=True)]
         found = candidates(decoder, emissions.logits, emissions.frames)

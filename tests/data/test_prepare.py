@@ -7,7 +7,7 @@ import soundfile
 from asr_exp.core.errors import UserError
 from asr_exp.data import prepare as prepare_module
 from asr_exp.data.corpora.base import Corpus, FileAudio, Rejected, Utterance, Utterances
-from asr_exp.data.prepare import LengthLimits, normalise, prepare_split
+from asr_exp.data.prepare import AudioSettings, LengthLimits, normalise, prepare_split
 from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
 
@@ -46,7 +46,8 @@ def prepare(folder, cache):
     def run(name="train", rejected=(), tokenizer=LETTERS, rows=None, **limits):
         rows = Utterances(folder.rows if rows is None else rows)
         allowed = LengthLimits(**{**vars(LIMITS), **limits})
-        return prepare_split(name, rows, list(rejected), tokenizer, cache, 16000, allowed)
+        corpus = Corpus({name: rows}, {name: list(rejected)})
+        return prepare_split(name, corpus, tokenizer, allowed, AudioSettings(cache, 16000))
 
     return run
 

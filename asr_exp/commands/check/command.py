@@ -211,11 +211,10 @@ def _transcripts(
     frames = model.frames if model else lambda samples: (samples - 80) // 320
     limits = LengthLimits(d.min_seconds, d.max_seconds, d.max_eval_seconds, d.max_utterances, frames)
     targets = [tokenizer.target(r.text) for r in rows]
-    labels = [tokenizer.encode(text) for text in targets]
 
     def why_not(i: int, split: str) -> str:
         return rejection_reason(
-            split, round(rows[i].clip.seconds * rate), rate, targets[i], labels[i], tokenizer, limits
+            split, round(rows[i].clip.seconds * rate), rate, targets[i], tokenizer, limits
         )
 
     reasons = [r.clip.reason and "broken" or why_not(i, r.split) for i, r in enumerate(rows)]

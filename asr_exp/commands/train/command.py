@@ -29,8 +29,8 @@ from asr_exp.data.prepare import Split
 from asr_exp.decoding.beam import Beam
 from asr_exp.decoding.decoders import Decoder, Greedy
 from asr_exp.evaluation.decoder_tuning import tune_on_dev
-from asr_exp.evaluation.emission_cache import checkpoint_hash
-from asr_exp.evaluation.evaluate import Evaluation, evaluate, table_rows
+from asr_exp.evaluation.emission_cache import EmissionStore, checkpoint_hash
+from asr_exp.evaluation.evaluate import Evaluation, EvaluationSettings, evaluate, table_rows
 from asr_exp.model.loading import check_checkpoint
 from asr_exp.model.recogniser import Recogniser
 from asr_exp.runs.environment import environment, versions
@@ -144,18 +144,13 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
 
     def scored(split: Split, path: Path | None, step: int, examples: int) -> Evaluation:
         with whole(model):
-            found = evaluate(
-                model,
-                split,
-                tokenizer,
-                decoder,
-                runtime,
+            settings = EvaluationSettings(
                 config.trainer.device_seconds,
                 config.trainer.loss_reduction,
                 path,
                 max(examples, config.tracking.audio_examples),
-                runtime.main,
             )
+            found = evaluate(model, split, decoder, runtime, settings)
         audible = config.tracking.audio_examples if split.name == "test" else 0  # once: sound is large
         tracker.table(f"{split.name}/hypotheses", table_rows(found.examples, split, audible), step)
         return found
@@ -255,16 +250,8 @@ def _tune(
         return
     checkpoint = runtime.broadcast(checkpoint_hash(folder / "checkpoints" / "best") if runtime.main else None)
     with whole(model):
-        tune_on_dev(
-            decoder,
-            folder,
-            checkpoint,
-            lambda: dev,
-            config.model.padding,
-            config.trainer.device_seconds,
-            runtime,
-            model.eval,
-        )
+        emissions = EmissionStore(folder, checkpoint, config.model.padding, config.trainer.device_seconds)
+        tune_on_dev(decoder, emissions, lambda: dev, model.eval, runtime)
 
 
 def _effort(state: State, job: TrainingSetup) -> dict[str, Any]:
