@@ -12,7 +12,7 @@ from asr_exp.core.errors import UserError
 from asr_exp.core.files import is_run
 from asr_exp.data.prepare import Split
 from asr_exp.data.tokenizer import Tokenizer
-from asr_exp.decoding.beam import Beam, BeamSettings, Weights, require_flashlight
+from asr_exp.decoding.beam import Beam, BeamSettings, Lexicon, Weights, require_flashlight
 from asr_exp.decoding.decoders import Decoder, make_decoder
 from asr_exp.decoding.language_model import (
     MODEL_FOLDER,
@@ -38,43 +38,32 @@ def build_decoder(
     folder: Path | None = None,
     data: Data | None = None,
 ) -> Decoder:
-    """The decoder that `decode` describes, with the weights given there.
+    """Build the decoder that the section `decode` describes, with the weights given there.
 
-    folder: the run's, where a language model of its training transcripts is kept once it is made; data: where
-    they are read already. Raises UserError for a language model or a lexicon that cannot be had.
+    Args:
+        config: the whole config.
+        tokenizer: of the model.
+        runtime: rank 0 makes or finds the language model, the others are sent its path.
+        folder: the run's, where a language model of its training transcripts is kept once it is made.
+        data: the corpus, where it is read already; else it is read if a language model has to be made of it.
+
+    Raises:
+        UserError: a package is missing, a language model or a lexicon cannot be used, or a hot word cannot.
     """
-    d = config.decode
-    if d.name != "beam":
-        return make_decoder(d.name, tokenizer, d.settings)
+    decode = config.decode
+    if decode.name != "beam":
+        return make_decoder(decode.name, tokenizer, decode.settings)
     require_flashlight()
-    asked = None if d.lm == "none" else d.lm
-    normalise = text_rules(config).apply_many
-    hot_words = [tokenizer.target(text) for text in normalise(list(d.hot_words))]
-    if empty := [given for given, words in zip(d.hot_words, hot_words, strict=True) if not words.strip()]:
-        raise UserError(
-            f"decode.hot_words has {empty[0]!r}, of which the text rules (text={config.text.name}) leave"
-            " nothing; drop it."
-        )
-    words = tokenizer.unit == "character" and tokenizer.space in tokenizer.ids
-    by_words = d.lexicon is not None and (d.lexicon != "auto" or words and asked is not None)
-    if by_words and not words:
-        raise UserError(
-            f"decode.lexicon={d.lexicon} needs a model that emits spaces between words, and this one does"
-            " not; drop it."
-        )
+    lm_name = None if decode.lm == "none" else decode.lm
+    hot_words = _hot_words(config, tokenizer)
+    with_lexicon = _uses_lexicon(config, tokenizer)
+    make_lm = lm_name and runtime.main
     lm = runtime.broadcast(
-        _language_model(config, tokenizer, folder, data, by_words) if asked and runtime.main else None
+        _language_model(config, tokenizer, folder, data, with_lexicon) if make_lm else None
     )
     lexicon = None
-    own = asked == "checkpoint"
-    if by_words:
-        auto = d.lexicon == "auto"
-        words_of = words_beside if own else vocabulary
-        lexicon = (
-            lexicon_of(words_of(lm), tokenizer, f"decode.lm={asked}")
-            if auto
-            else read_lexicon(d.lexicon, tokenizer, normalise)
-        )
+    if with_lexicon:
+        lexicon = _lexicon(config, tokenizer, lm)
         check_hot_words(hot_words, tokenizer)
     elif lm is not None:
         check_tokens(lm, tokenizer)
@@ -83,11 +72,48 @@ def build_decoder(
             f"decode.hot_words cannot be added to {lm.name}, a binary of KenLM; give an ARPA file:"
             " decode.lm=FILE."
         )
-    weights = Weights(d.lm_weight, d.word_score)
-    if own and weights == Weights(Decode.lm_weight, Decode.word_score):
+    weights = Weights(decode.lm_weight, decode.word_score)
+    if lm_name == "checkpoint" and weights == Weights(Decode.lm_weight, Decode.word_score):
         weights = weights_beside(lm) or weights
-    settings = BeamSettings(d.beam, d.nbest, weights, hot_words, d.hot_word_weight)
-    return Beam(tokenizer, lm, lexicon, settings, asked if asked in ("train-text", "checkpoint") else "file")
+    settings = BeamSettings(decode.beam, decode.nbest, weights, hot_words, decode.hot_word_weight)
+    origin = lm_name if lm_name in ("train-text", "checkpoint") else "file"
+    return Beam(tokenizer, lm, lexicon, settings, origin)
+
+
+def _hot_words(config: DictConfig, tokenizer: Tokenizer) -> list[str]:
+    """The hot words after the text rules. Raises UserError for one of which nothing is left."""
+    typed = list(config.decode.hot_words)
+    hot_words = [tokenizer.target(text) for text in text_rules(config).apply_many(typed)]
+    for word, normalised in zip(typed, hot_words, strict=True):
+        if not normalised.strip():
+            raise UserError(
+                f"decode.hot_words has {word!r}, of which the text rules (text={config.text.name}) leave"
+                " nothing; drop it."
+            )
+    return hot_words
+
+
+def _uses_lexicon(config: DictConfig, tokenizer: Tokenizer) -> bool:
+    """Whether the search goes by the words of a lexicon. Raises UserError where the model emits no words."""
+    decode = config.decode
+    emits_words = tokenizer.unit == "character" and tokenizer.space in tokenizer.ids
+    if decode.lexicon == "auto":  # the words of the language model, if there are any
+        return emits_words and decode.lm not in (None, "none")
+    if decode.lexicon is not None and not emits_words:
+        raise UserError(
+            f"decode.lexicon={decode.lexicon} needs a model that emits spaces between words, and this one"
+            " does not; drop it."
+        )
+    return decode.lexicon is not None
+
+
+def _lexicon(config: DictConfig, tokenizer: Tokenizer, lm: Path) -> Lexicon:
+    """The words of a lexicon file or of the language model, as the model spells them."""
+    decode = config.decode
+    if decode.lexicon != "auto":
+        return read_lexicon(decode.lexicon, tokenizer, text_rules(config).apply_many)
+    words = words_beside(lm) if decode.lm == "checkpoint" else vocabulary(lm)
+    return lexicon_of(words, tokenizer, f"decode.lm={decode.lm}")
 
 
 def _language_model(
