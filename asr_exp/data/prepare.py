@@ -88,6 +88,11 @@ class Split:
         return self._store.filling()
 
     @property
+    def sample_rate(self) -> int:
+        """Samples a second of `samples` and `clips`."""
+        return self._store.rate
+
+    @property
     def hours(self) -> float:
         return float(self.seconds.sum()) / 3600
 
