@@ -1,4 +1,4 @@
-"""The decoder and the protocol of a score, made from the config."""
+"""Build the decoder that a config describes, and the protocol of a score."""
 
 from pathlib import Path
 from typing import Any
@@ -56,13 +56,11 @@ def build_decoder(
     require_flashlight()
     lm_name = None if decode.lm == "none" else decode.lm
     hot_words = _hot_words(config, tokenizer)
-    with_lexicon = _uses_lexicon(config, tokenizer)
+    of_words = _uses_lexicon(config, tokenizer)
     make_lm = lm_name and runtime.main
-    lm = runtime.broadcast(
-        _language_model(config, tokenizer, folder, data, with_lexicon) if make_lm else None
-    )
+    lm = runtime.broadcast(_language_model(config, tokenizer, folder, data, of_words) if make_lm else None)
     lexicon = None
-    if with_lexicon:
+    if of_words:
         lexicon = _lexicon(config, tokenizer, lm)
         check_hot_words(hot_words, tokenizer)
     elif lm is not None:
@@ -117,12 +115,24 @@ def _lexicon(config: DictConfig, tokenizer: Tokenizer, lm: Path) -> Lexicon:
 
 
 def _language_model(
-    config: DictConfig, tokenizer: Tokenizer, folder: Path | None, data: Data | None, by_words: bool
+    config: DictConfig, tokenizer: Tokenizer, folder: Path | None, data: Data | None, of_words: bool
 ) -> Path:
-    """The ARPA file that `decode.lm` names, or leads to."""
-    d, unit = config.decode, "words" if by_words else "tokens"
-    order = d.order or (3 if by_words else 6)
-    if d.lm == "train-text":
+    """The ARPA file that `decode.lm` names; it is made first where the name is train-text or a text file.
+
+    Args:
+        config: the whole config.
+        tokenizer: spells words in tokens.
+        folder: the run's; None where no run is used.
+        data: the corpus, where it is read already.
+        of_words: whether the n-grams are of words or of tokens.
+
+    Raises:
+        UserError: there is no run to take the transcripts of, or a file cannot be read.
+    """
+    decode = config.decode
+    unit = "words" if of_words else "tokens"
+    order = decode.order or (3 if of_words else 6)
+    if decode.lm == "train-text":
         if folder is None:
             raise UserError(
                 "decode.lm=train-text is made of the transcripts of a run, and no run of ours is used; give"
@@ -131,17 +141,16 @@ def _language_model(
         path = folder / "lm" / f"train-text.{unit}.{order}.arpa"
         if data or not path.exists():
             data = data or build_data(own_data(config, folder, "train"))
-            arpa_of(data.texts(["train"]), tokenizer, by_words, order, path, d.lm)
+            arpa_of(data.texts(["train"]), tokenizer, of_words, order, path, decode.lm)
         return path
-    if d.lm == "checkpoint":
-        other = config.run and not is_run(config.run)
-        return checkpoint_model(
-            find_checkpoint(config.run if other else config.model.checkpoint or "", config.model.revision)
-        )
-    source = Path(d.lm).expanduser()
+    if decode.lm == "checkpoint":
+        names_checkpoint = config.run and not is_run(config.run)
+        checkpoint = config.run if names_checkpoint else config.model.checkpoint or ""
+        return checkpoint_model(find_checkpoint(checkpoint, config.model.revision))
+    source = Path(decode.lm).expanduser()
     if source.suffix == ".arpa" or is_arpa(source):
         return source
-    made_of = [
+    settings = [
         OmegaConf.to_container(config.text.rules),
         config.dataset.language,
         unit,
@@ -149,15 +158,15 @@ def _language_model(
         tokenizer.tokens,
         tokenizer.inventory,
     ]
-    name, lines = text_file(source, text_rules(config).apply_many, made_of)
+    name, lines = text_file(source, text_rules(config).apply_many, settings)
     path = cache_folder(config) / "lm" / f"{name}.arpa"
     if not path.exists():
-        arpa_of(lines(), tokenizer, by_words, order, path, d.lm)
+        arpa_of(lines(), tokenizer, of_words, order, path, decode.lm)
     return path
 
 
 def decoder_name(config: DictConfig, decoder: Decoder) -> str:
-    """The decoder with its settings, as a protocol has it: 'greedy', 'my-beam(beam=8)'."""
+    """The name of a decoder and its settings, as a protocol has them: 'greedy', 'my-beam(beam=8)'."""
     if isinstance(decoder, Beam):
         return decoder.description
     settings = ", ".join(f"{name}={value}" for name, value in sorted(config.decode.settings.items()))
@@ -165,18 +174,18 @@ def decoder_name(config: DictConfig, decoder: Decoder) -> str:
 
 
 def build_protocol(config: DictConfig, data: Data, split: Split, decoder: Decoder) -> dict[str, Any]:
-    """What a score on this split was measured by."""
-    d, t = config.dataset, config.tokenizer
+    """The protocol of a score on a split: all that tells whether two scores may be compared."""
+    tokenizer = config.tokenizer
     return protocol(
-        dataset=d.name,
-        language=d.language,
+        dataset=config.dataset.name,
+        language=config.dataset.language,
         split=data.corpus.subsets.get(split.name, [split.name]),
         ids=split.all_ids,
         coverage=round(split.coverage, 6),
         text=config.text.name,
         rules=OmegaConf.to_container(config.text.rules),
-        metric="per" if t.unit == "phone" else "wer",
-        inventory=t.score_inventory or t.inventory,
+        metric="per" if tokenizer.unit == "phone" else "wer",
+        inventory=tokenizer.score_inventory or tokenizer.inventory,
         decoder=decoder_name(config, decoder),
         padding=config.model.padding,
         name=config.protocol.name,
@@ -185,10 +194,10 @@ def build_protocol(config: DictConfig, data: Data, split: Split, decoder: Decode
 
 
 def checkpoint_model(source: CheckpointSource) -> Path:
-    """The n-gram model, ARPA or KenLM's binary, that came with a checkpoint as transformers'
-    Wav2Vec2ProcessorWithLM keeps it.
+    """The n-gram model of a checkpoint, where transformers' Wav2Vec2ProcessorWithLM keeps it: an ARPA file or
+    a binary of KenLM.
 
-    Its other files are fetched too: unigrams.txt, attrs.json. Raises UserError where there is none.
+    The files beside it are fetched too: unigrams.txt, attrs.json. Raises UserError where there is no model.
     """
     files = [source.file(name) for name in source.names() if name.startswith(f"{MODEL_FOLDER}/")]
     models = [path for path in files if path and path.suffix not in (".txt", ".json")]
