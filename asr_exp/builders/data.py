@@ -14,7 +14,8 @@ from asr_exp.builders.session import cache_folder
 from asr_exp.core.errors import UserError
 from asr_exp.data.corpora import read_corpus
 from asr_exp.data.corpora.base import Corpus
-from asr_exp.data.prepare import AudioSettings, LengthLimits, Split, normalise, prepare_split
+from asr_exp.data.filtering import LengthLimits
+from asr_exp.data.prepare import AudioSettings, Split, normalise, prepare_split
 from asr_exp.data.text import TextRules, build_rules
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.data.transformers_tokenizer import SpecialTokens

@@ -180,7 +180,7 @@ class Tokenizer:
             labels = self._table[np.minimum(_points("".join(texts)), len(self._table) - 1)]
         if self.unknown is None:
             kept = labels >= 0
-            labels, counts = labels[kept], sums(kept, counts)
+            labels, counts = labels[kept], segment_sums(kept, counts)
         return labels, counts
 
     def spell(self, word: str) -> list[str] | None:
@@ -235,7 +235,7 @@ class Tokenizer:
         return make_tokenizer(ids, special, self.conventions)
 
 
-def sums(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def segment_sums(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The sum of each of the runs that follow each other in `values`, `counts` of them long."""
     totals = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
     ends = np.cumsum(counts)

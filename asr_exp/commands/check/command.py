@@ -32,7 +32,8 @@ from asr_exp.core.files import write_text
 from asr_exp.core.log import logging_to_terminal
 from asr_exp.data.audio_store import undecoded
 from asr_exp.data.corpora import Utterances
-from asr_exp.data.prepare import LengthLimits, Split, rejection_reason
+from asr_exp.data.filtering import LengthLimits, rejection_reason
+from asr_exp.data.prepare import Split
 from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.model.loading import check_checkpoint

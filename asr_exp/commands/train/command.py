@@ -183,7 +183,7 @@ def _train(config: DictConfig, folder: Path, runtime: Runtime, tracker: Tracker)
         losses,
     )
     try:
-        with splits["train"].filling():
+        with splits["train"].decoding_in_background():
             fit(job, state, hooks)
         _conclude(config, folder, job, state, hooks)
     finally:
@@ -272,7 +272,9 @@ def _effort(state: State, job: TrainingSetup) -> dict[str, Any]:
 
 def _quarantine(folder: Path, splits: dict[str, Split]) -> None:
     """Write down what is left out, with what was found to be of no use only when it was decoded."""
-    write_quarantine(folder, {name: [*split.rejected, *split.late()] for name, split in splits.items()})
+    write_quarantine(
+        folder, {name: [*split.rejected, *split.decode_failures()] for name, split in splits.items()}
+    )
 
 
 def _judge(config: DictConfig, runtime: Runtime) -> Callable[[int, float], str | None]:
