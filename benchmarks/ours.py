@@ -94,7 +94,7 @@ def _evaluate(task: Task, clock: Clock) -> None:
     from asr_exp.builders.model import build_recogniser
     from asr_exp.config.compose import compose, validate
     from asr_exp.decoding.decoders import make_decoder
-    from asr_exp.evaluation.evaluate import evaluate
+    from asr_exp.evaluation.evaluate import EvaluationSettings, evaluate
     from asr_exp.model.pretrained.vocabulary import read_tokenizer
     from asr_exp.runtime.distributed import started
 
@@ -109,15 +109,11 @@ def _evaluate(task: Task, clock: Clock) -> None:
         for name in ("train", "test"):  # the first, a few utterances, to warm up
             split = build_split(config, data, name, tokenizer, model, False)
             clock.mark("began")
-            found = evaluate(
-                model,
-                split,
-                tokenizer,
-                decoder,
-                runtime,
+            scored = EvaluationSettings(
                 config.trainer.device_seconds,
                 config.trainer.loss_reduction,
                 Path(task.folder) / f"hypotheses.{name}.jsonl",
             )
+            found = evaluate(model, split, decoder, runtime, scored)
             clock.mark("ended")
     clock.found |= {"audio": float(split.seconds.sum()), "wer": found.summary["wer"]}

@@ -1,5 +1,5 @@
-"""Builders: a config section in, the part it describes out. The only place where config keys meet the parts'
-arguments.
+"""Build the corpus, the tokenizer and the splits that a config describes. Config sections end in these
+builders: the parts take plain arguments.
 """
 
 import logging
@@ -14,9 +14,11 @@ from asr_exp.builders.session import cache_folder
 from asr_exp.core.errors import UserError
 from asr_exp.data.corpora import read_corpus
 from asr_exp.data.corpora.base import Corpus
-from asr_exp.data.prepare import LengthLimits, Split, normalise, prepare_split
+from asr_exp.data.filtering import LengthLimits
+from asr_exp.data.prepare import AudioSettings, Split, normalise, prepare_split
 from asr_exp.data.text import TextRules, build_rules
 from asr_exp.data.tokenizer import Tokenizer
+from asr_exp.data.transformers_tokenizer import SpecialTokens
 from asr_exp.model.pretrained.source import BUNDLE
 from asr_exp.model.pretrained.torchaudio_bundles import bundle_labels
 from asr_exp.model.pretrained.vocabulary import read_tokenizer
@@ -28,50 +30,61 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Data:
-    """A corpus after its text rules, not yet decoded, and as it was read where that is wanted."""
+    """A corpus after the text rules, its audio not decoded yet. raw: the corpus as it was read, where that
+    was asked for.
+    """
 
     corpus: Corpus
     raw: Corpus | None = None
 
     def texts(self, splits: Iterable[str]) -> Iterator[str]:
-        """The transcripts of splits after the text rules."""
+        """The transcripts of some splits, after the text rules."""
         return chain.from_iterable(self.corpus.splits[split].texts() for split in splits)
 
 
 def build_data(config: DictConfig, keep_raw: bool = False, only: str | None = None) -> Data:
-    """Read the corpus and apply the text rules; `only` names the one split that is needed, if not all are."""
+    """Read the corpus and apply the text rules. Raises UserError for a corpus that cannot be read.
+
+    only: the one split that is needed, if not all are.
+    """
     raw = read_corpus(config.dataset, cache_folder(config), only)
     return Data(normalise(raw, text_rules(config)), raw if keep_raw else None)
 
 
 def build_tokenizer(config: DictConfig, data: Data) -> Tokenizer:
-    """The checkpoint's vocabulary where its head is kept, a vocabulary given, or one made of the transcripts
-    of `tokenizer.splits`.
+    """Build the tokenizer: with the checkpoint's vocabulary where its head is kept, with that of the file
+    `tokenizer.vocabulary`, or with the units of the transcripts of `tokenizer.splits`.
     """
-    t, m = config.tokenizer, config.model
-    if m.head == "keep":
-        kept = checkpoint_tokenizer(config, m.checkpoint, m.revision)
-        check_unit(config, kept)
-        return kept
-    if t.vocabulary:
-        return Tokenizer.from_vocabulary(t.vocabulary, t.unit)
-    return Tokenizer.build(data.texts(t.splits), t.unit, t.inventory, t.score_inventory, t.min_count)
+    options = config.tokenizer
+    if config.model.head == "keep":
+        tokenizer = checkpoint_tokenizer(config, config.model.checkpoint, config.model.revision)
+        check_unit(config, tokenizer)
+        return tokenizer
+    if options.vocabulary:
+        return Tokenizer.from_vocabulary(options.vocabulary, options.unit)
+    return Tokenizer.build(
+        data.texts(options.splits),
+        options.unit,
+        options.inventory,
+        options.score_inventory,
+        options.min_count,
+    )
 
 
 def checkpoint_tokenizer(config: DictConfig, checkpoint: str, revision: str | None = None) -> Tokenizer:
-    """The vocabulary of a fine-tuned checkpoint, or of a bundle of torchaudio. Raises UserError where it has
-    none that fits its head.
+    """The tokenizer of a fine-tuned checkpoint, or of a bundle of torchaudio. Raises UserError where the
+    checkpoint has no vocabulary that fits its head.
     """
     if checkpoint.startswith(BUNDLE):
         labels = bundle_labels(checkpoint.removeprefix(BUNDLE))
-        return Tokenizer(labels, blank=labels[0])
-    t = config.tokenizer
-    return read_tokenizer(checkpoint, revision, t.unit, t.inventory, t.score_inventory)
+        return Tokenizer(labels, special=SpecialTokens(labels[0]))
+    options = config.tokenizer
+    return read_tokenizer(checkpoint, revision, options.unit, options.inventory, options.score_inventory)
 
 
 def check_unit(config: DictConfig, tokenizer: Tokenizer) -> None:
-    """Raise UserError where a checkpoint emits phones and the transcripts are to be characters: one is no
-    measure of the other.
+    """Raise UserError where a checkpoint emits phones and the transcripts are characters, or the other way
+    round: neither can be scored against the other.
     """
     if tokenizer.unit != config.tokenizer.unit:
         raise UserError(
@@ -89,45 +102,53 @@ def build_split(
     progress: bool,
     lazy: bool = False,
 ) -> Split:
-    """Label one split, and decode it: all of it, or (lazy) no more than its lengths take."""
-    d = config.dataset
-    limits = LengthLimits(d.min_seconds, d.max_seconds, d.max_eval_seconds, d.max_utterances, model.frames)
-    rate = model.extractor.sampling_rate
-    return prepare_split(
-        name,
-        data.corpus.splits[name],
-        data.corpus.rejected[name],
-        tokenizer,
-        cache_folder(config),
-        rate,
-        limits,
-        config.trainer.workers,
-        progress,
-        lazy,
+    """Label a split and decode its audio.
+
+    Args:
+        config: the whole config.
+        data: the corpus.
+        name: train, dev or test.
+        tokenizer: makes the labels.
+        model: says how many frames a clip has, and at which sample rate.
+        progress: whether a bar shows what is decoded.
+        lazy: decode only what it takes to know the lengths; the rest is decoded when it is used.
+
+    Raises:
+        UserError: not one utterance can be used.
+    """
+    dataset = config.dataset
+    limits = LengthLimits(
+        dataset.min_seconds,
+        dataset.max_seconds,
+        dataset.max_eval_seconds,
+        dataset.max_utterances,
+        model.frames,
     )
-
-
-# ------------------------------------------------------------------------------------------------------------
-# decoders
+    audio = AudioSettings(cache_folder(config), model.extractor.sampling_rate, config.trainer.workers, lazy)
+    return prepare_split(name, data.corpus, tokenizer, limits, audio, progress)
 
 
 def text_rules(config: DictConfig) -> TextRules:
+    """The text rules that the config lists, for the language of its dataset."""
     return build_rules(OmegaConf.to_container(config.text.rules), config.dataset.language)  # type: ignore[arg-type]
 
 
 def own_data(config: DictConfig, folder: Path) -> DictConfig:
-    """The config that reads the data which a run was trained on, wherever that lies now, by the run's own
-    text rules.
+    """A config with which a run's own data is read, after the run's own text rules.
+
+    The data is looked for where the config has it, if it is the same dataset, else where the run had it.
     """
-    made = load_run(folder)
-    own = config.copy() if same_data(config, folder) else made
-    own.text = made.text
+    run_config = load_run(folder)
+    own = config.copy() if same_data(config, folder) else run_config
+    own.text = run_config.text
     return own
 
 
 def same_data(config: DictConfig, folder: Path) -> bool:
-    """Whether the dataset is the run's own, wherever it lies now. (File names, which ids are made of, are
-    alike in many corpora.)
+    """Whether a config has the dataset of a run, wherever it lies now.
+
+    The ids of the utterances would not tell: many corpora make them of the same file names.
     """
-    read, own = (resolve(one)["dataset"] for one in (config, load_run(folder)))
-    return {**read, "only": None, "root": None} == {**own, "only": None, "root": None}
+    anywhere = {"only": None, "root": None}
+    dataset = {**resolve(config)["dataset"], **anywhere}
+    return dataset == {**resolve(load_run(folder))["dataset"], **anywhere}

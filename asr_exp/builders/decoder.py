@@ -1,4 +1,4 @@
-"""The decoder and the protocol of a score, made from the config."""
+"""Build the decoder that a config describes, and the protocol of a score."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from asr_exp.core.errors import UserError
 from asr_exp.core.files import is_run
 from asr_exp.data.prepare import Split
 from asr_exp.data.tokenizer import Tokenizer
-from asr_exp.decoding.beam import Beam, Weights, require_flashlight
+from asr_exp.decoding.beam import Beam, BeamSettings, Lexicon, Weights, require_flashlight
 from asr_exp.decoding.decoders import Decoder, make_decoder
 from asr_exp.decoding.language_model import (
     MODEL_FOLDER,
@@ -38,43 +38,30 @@ def build_decoder(
     folder: Path | None = None,
     data: Data | None = None,
 ) -> Decoder:
-    """The decoder that `decode` describes, with the weights given there.
+    """Build the decoder that the section `decode` describes, with the weights given there.
 
-    folder: the run's, where a language model of its training transcripts is kept once it is made; data: where
-    they are read already. Raises UserError for a language model or a lexicon that cannot be had.
+    Args:
+        config: the whole config.
+        tokenizer: of the model.
+        runtime: rank 0 makes or finds the language model, the others are sent its path.
+        folder: the run's, where a language model of its training transcripts is kept once it is made.
+        data: the corpus, where it is read already; else it is read if a language model has to be made of it.
+
+    Raises:
+        UserError: a package is missing, a language model or a lexicon cannot be used, or a hot word cannot.
     """
-    d = config.decode
-    if d.name != "beam":
-        return make_decoder(d.name, tokenizer, d.settings)
+    decode = config.decode
+    if decode.name != "beam":
+        return make_decoder(decode.name, tokenizer, decode.settings)
     require_flashlight()
-    asked = None if d.lm == "none" else d.lm
-    normalise = text_rules(config).apply_many
-    hot_words = [tokenizer.target(text) for text in normalise(list(d.hot_words))]
-    if empty := [given for given, words in zip(d.hot_words, hot_words, strict=True) if not words.strip()]:
-        raise UserError(
-            f"decode.hot_words has {empty[0]!r}, of which the text rules (text={config.text.name}) leave"
-            " nothing; drop it."
-        )
-    words = tokenizer.unit == "character" and tokenizer.space in tokenizer.ids
-    by_words = d.lexicon is not None and (d.lexicon != "auto" or words and asked is not None)
-    if by_words and not words:
-        raise UserError(
-            f"decode.lexicon={d.lexicon} needs a model that emits spaces between words, and this one does"
-            " not; drop it."
-        )
-    lm = runtime.broadcast(
-        _language_model(config, tokenizer, folder, data, by_words) if asked and runtime.main else None
-    )
+    lm_name = None if decode.lm == "none" else decode.lm
+    hot_words = _hot_words(config, tokenizer)
+    of_words = _uses_lexicon(config, tokenizer)
+    make_lm = lm_name and runtime.main
+    lm = runtime.broadcast(_language_model(config, tokenizer, folder, data, of_words) if make_lm else None)
     lexicon = None
-    own = asked == "checkpoint"
-    if by_words:
-        auto = d.lexicon == "auto"
-        words_of = words_beside if own else vocabulary
-        lexicon = (
-            lexicon_of(words_of(lm), tokenizer, f"decode.lm={asked}")
-            if auto
-            else read_lexicon(d.lexicon, tokenizer, normalise)
-        )
+    if of_words:
+        lexicon = _lexicon(config, tokenizer, lm)
         check_hot_words(hot_words, tokenizer)
     elif lm is not None:
         check_tokens(lm, tokenizer)
@@ -83,29 +70,69 @@ def build_decoder(
             f"decode.hot_words cannot be added to {lm.name}, a binary of KenLM; give an ARPA file:"
             " decode.lm=FILE."
         )
-    weights = Weights(d.lm_weight, d.word_score)
-    if own and weights == Weights(Decode.lm_weight, Decode.word_score):
+    weights = Weights(decode.lm_weight, decode.word_score)
+    if lm_name == "checkpoint" and weights == Weights(Decode.lm_weight, Decode.word_score):
         weights = weights_beside(lm) or weights
-    return Beam(
-        tokenizer,
-        lm,
-        lexicon,
-        d.beam,
-        weights,
-        hot_words,
-        d.hot_word_weight,
-        d.nbest,
-        asked if asked in ("train-text", "checkpoint") else "file",
-    )
+    settings = BeamSettings(decode.beam, decode.nbest, weights, hot_words, decode.hot_word_weight)
+    origin = lm_name if lm_name in ("train-text", "checkpoint") else "file"
+    return Beam(tokenizer, lm, lexicon, settings, origin)
+
+
+def _hot_words(config: DictConfig, tokenizer: Tokenizer) -> list[str]:
+    """The hot words after the text rules. Raises UserError for one of which nothing is left."""
+    typed = list(config.decode.hot_words)
+    hot_words = [tokenizer.target(text) for text in text_rules(config).apply_many(typed)]
+    for word, normalised in zip(typed, hot_words, strict=True):
+        if not normalised.strip():
+            raise UserError(
+                f"decode.hot_words has {word!r}, of which the text rules (text={config.text.name}) leave"
+                " nothing; drop it."
+            )
+    return hot_words
+
+
+def _uses_lexicon(config: DictConfig, tokenizer: Tokenizer) -> bool:
+    """Whether the search goes by the words of a lexicon. Raises UserError where the model emits no words."""
+    decode = config.decode
+    emits_words = tokenizer.unit == "character" and tokenizer.space in tokenizer.ids
+    if decode.lexicon == "auto":  # the words of the language model, if there are any
+        return emits_words and decode.lm not in (None, "none")
+    if decode.lexicon is not None and not emits_words:
+        raise UserError(
+            f"decode.lexicon={decode.lexicon} needs a model that emits spaces between words, and this one"
+            " does not; drop it."
+        )
+    return decode.lexicon is not None
+
+
+def _lexicon(config: DictConfig, tokenizer: Tokenizer, lm: Path) -> Lexicon:
+    """The words of a lexicon file or of the language model, as the model spells them."""
+    decode = config.decode
+    if decode.lexicon != "auto":
+        return read_lexicon(decode.lexicon, tokenizer, text_rules(config).apply_many)
+    words = words_beside(lm) if decode.lm == "checkpoint" else vocabulary(lm)
+    return lexicon_of(words, tokenizer, f"decode.lm={decode.lm}")
 
 
 def _language_model(
-    config: DictConfig, tokenizer: Tokenizer, folder: Path | None, data: Data | None, by_words: bool
+    config: DictConfig, tokenizer: Tokenizer, folder: Path | None, data: Data | None, of_words: bool
 ) -> Path:
-    """The ARPA file that `decode.lm` names, or leads to."""
-    d, unit = config.decode, "words" if by_words else "tokens"
-    order = d.order or (3 if by_words else 6)
-    if d.lm == "train-text":
+    """The ARPA file that `decode.lm` names; it is made first where the name is train-text or a text file.
+
+    Args:
+        config: the whole config.
+        tokenizer: spells words in tokens.
+        folder: the run's; None where no run is used.
+        data: the corpus, where it is read already.
+        of_words: whether the n-grams are of words or of tokens.
+
+    Raises:
+        UserError: there is no run to take the transcripts of, or a file cannot be read.
+    """
+    decode = config.decode
+    unit = "words" if of_words else "tokens"
+    order = decode.order or (3 if of_words else 6)
+    if decode.lm == "train-text":
         if folder is None:
             raise UserError(
                 "decode.lm=train-text is made of the transcripts of a run, and no run of ours is used; give"
@@ -114,17 +141,16 @@ def _language_model(
         path = folder / "lm" / f"train-text.{unit}.{order}.arpa"
         if data or not path.exists():
             data = data or build_data(own_data(config, folder), only="train")
-            arpa_of(data.texts(["train"]), tokenizer, by_words, order, path, d.lm)
+            arpa_of(data.texts(["train"]), tokenizer, of_words, order, path, decode.lm)
         return path
-    if d.lm == "checkpoint":
-        other = config.run and not is_run(config.run)
-        return checkpoint_model(
-            find_checkpoint(config.run if other else config.model.checkpoint or "", config.model.revision)
-        )
-    source = Path(d.lm).expanduser()
+    if decode.lm == "checkpoint":
+        names_checkpoint = config.run and not is_run(config.run)
+        checkpoint = config.run if names_checkpoint else config.model.checkpoint or ""
+        return checkpoint_model(find_checkpoint(checkpoint, config.model.revision))
+    source = Path(decode.lm).expanduser()
     if source.suffix == ".arpa" or is_arpa(source):
         return source
-    made_of = [
+    settings = [
         OmegaConf.to_container(config.text.rules),
         config.dataset.language,
         unit,
@@ -132,15 +158,15 @@ def _language_model(
         tokenizer.tokens,
         tokenizer.inventory,
     ]
-    name, lines = text_file(source, text_rules(config).apply_many, made_of)
+    name, lines = text_file(source, text_rules(config).apply_many, settings)
     path = cache_folder(config) / "lm" / f"{name}.arpa"
     if not path.exists():
-        arpa_of(lines(), tokenizer, by_words, order, path, d.lm)
+        arpa_of(lines(), tokenizer, of_words, order, path, decode.lm)
     return path
 
 
 def decoder_name(config: DictConfig, decoder: Decoder) -> str:
-    """The decoder with its settings, as a protocol has it: 'greedy', 'my-beam(beam=8)'."""
+    """The name of a decoder and its settings, as a protocol has them: 'greedy', 'my-beam(beam=8)'."""
     if isinstance(decoder, Beam):
         return decoder.description
     settings = ", ".join(f"{name}={value}" for name, value in sorted(config.decode.settings.items()))
@@ -148,18 +174,18 @@ def decoder_name(config: DictConfig, decoder: Decoder) -> str:
 
 
 def build_protocol(config: DictConfig, data: Data, split: Split, decoder: Decoder) -> dict[str, Any]:
-    """What a score on this split was measured by."""
-    d, t = config.dataset, config.tokenizer
+    """The protocol of a score on a split: all that tells whether two scores may be compared."""
+    tokenizer = config.tokenizer
     return protocol(
-        dataset=d.name,
-        language=d.language,
+        dataset=config.dataset.name,
+        language=config.dataset.language,
         split=data.corpus.subsets.get(split.name, [split.name]),
         ids=split.all_ids,
         coverage=round(split.coverage, 6),
         text=config.text.name,
         rules=OmegaConf.to_container(config.text.rules),
-        metric="per" if t.unit == "phone" else "wer",
-        inventory=t.score_inventory or t.inventory,
+        metric="per" if tokenizer.unit == "phone" else "wer",
+        inventory=tokenizer.score_inventory or tokenizer.inventory,
         decoder=decoder_name(config, decoder),
         padding=config.model.padding,
         name=config.protocol.name,
@@ -168,10 +194,10 @@ def build_protocol(config: DictConfig, data: Data, split: Split, decoder: Decode
 
 
 def checkpoint_model(source: CheckpointSource) -> Path:
-    """The n-gram model, ARPA or KenLM's binary, that came with a checkpoint as transformers'
-    Wav2Vec2ProcessorWithLM keeps it.
+    """The n-gram model of a checkpoint, where transformers' Wav2Vec2ProcessorWithLM keeps it: an ARPA file or
+    a binary of KenLM.
 
-    Its other files are fetched too: unigrams.txt, attrs.json. Raises UserError where there is none.
+    The files beside it are fetched too: unigrams.txt, attrs.json. Raises UserError where there is no model.
     """
     files = [source.file(name) for name in source.names() if name.startswith(f"{MODEL_FOLDER}/")]
     models = [path for path in files if path and path.suffix not in (".txt", ".json")]

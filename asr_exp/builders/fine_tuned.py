@@ -1,5 +1,5 @@
-"""A fine-tuned CTC checkpoint to be used as it is: a run's best, a folder, an id of the hub, a bundle of
-torchaudio.pipelines.
+"""A fine-tuned CTC checkpoint that is used without training: the best of a run, a folder, an id on the hub,
+or a bundle of torchaudio.pipelines.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ from asr_exp.runtime.distributed import Runtime
 
 @dataclass
 class FineTuned:
-    """A checkpoint, its vocabulary read at once, its network when it is asked for. Every rank makes one, and
-    asks for the same.
+    """A checkpoint. Its vocabulary is read at once, its network when it is first used. Every rank makes one,
+    and uses the same properties in the same order.
 
-    config: model.revision is of an id on the hub; model.config is heeded where it is the config's own
-    model.checkpoint. held: what keeps others from writing it while it is read. Raises UserError for a
-    checkpoint that cannot be read.
+    config: model.revision counts for an id on the hub, model.config where the checkpoint is the config's own
+    model.checkpoint; held: makes a context that keeps other processes from writing the checkpoint while it is
+    read. Raises UserError for a checkpoint that cannot be read.
     """
 
     config: DictConfig
@@ -37,15 +37,15 @@ class FineTuned:
     held: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __post_init__(self) -> None:
-        m = self.config.model
-        self._own = self.checkpoint == m.checkpoint and m.head == "keep"
-        self.revision: str | None = m.revision  # of an id on the hub: a folder has none
+        model = self.config.model
+        self._is_configured = self.checkpoint == model.checkpoint and model.head == "keep"
+        self.revision: str | None = model.revision  # of an id on the hub; a folder has none
         read_config(self.checkpoint, self.revision, keep_head=True)
         self.tokenizer = checkpoint_tokenizer(self.config, self.checkpoint, self.revision)
 
     @cached_property
     def outline(self) -> ModelInfo:
-        """What tells how many frames a clip has."""
+        """The sample rate and the frames of a clip, without loading the network."""
         return ModelInfo(*read_outline(self.checkpoint, self.revision))
 
     @cached_property
@@ -55,31 +55,32 @@ class FineTuned:
 
     @cached_property
     def network(self) -> Recogniser:
-        """Its network. Raises UserError where the checkpoint is no more the one that `hash` is of."""
+        """The network. Raises UserError where the checkpoint has changed since `hash` was taken."""
         with self.held():
-            if "hash" in vars(self) and self.hash != self.runtime.broadcast(
-                self._hash() if self.runtime.main else None
-            ):
-                raise UserError(
-                    f"{self.checkpoint} has become another checkpoint meanwhile; give the command again."
-                )
-            checkpoint = None if self._own else self.checkpoint
+            if "hash" in vars(self):
+                now = self.runtime.broadcast(self._hash() if self.runtime.main else None)
+                if now != self.hash:
+                    raise UserError(
+                        f"{self.checkpoint} has become another checkpoint meanwhile; give the command again."
+                    )
+            checkpoint = None if self._is_configured else self.checkpoint
             model = build_recogniser(self.config, self.tokenizer, self.runtime, checkpoint=checkpoint).eval()
             self.runtime.broadcast(None)  # every rank has read it
         return model
 
     def save(self, folder: Path) -> None:
-        """Write it as transformers' `from_pretrained` reads it. Every rank has asked for the network
+        """Write the checkpoint as transformers' `from_pretrained` reads it. Every rank has loaded the network
         before.
         """
         self.network.save(folder)
         self.tokenizer.save(folder)
 
     def identity(self) -> dict[str, Any]:
-        """What result.json says of it; the hash is of the weights and the vocabulary."""
+        """How result.json names the checkpoint; the hash is of the weights and the vocabulary."""
         digest = hashlib.blake2b(f"{self.hash} {self.tokenizer.tokens}".encode(), digest_size=8).hexdigest()
         return {"name": self.checkpoint, "revision": self.revision, "hash": digest}
 
     def _hash(self) -> str:
-        found, settings = checkpoint_hash(self.checkpoint, self.revision), self.config.model.config
-        return f"{found} {sorted(settings.items())}" if self._own and settings else found
+        digest = checkpoint_hash(self.checkpoint, self.revision)
+        settings = self.config.model.config
+        return f"{digest} {sorted(settings.items())}" if self._is_configured and settings else digest

@@ -1,6 +1,4 @@
-"""A checkpoint that is there and a split to score it on: what `evaluate` does, and a run that trains
-nothing.
-"""
+"""Score a checkpoint on a split without training it: for `evaluate`, and for a run of no steps."""
 
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,12 @@ from asr_exp.builders.plan import check_vocabulary
 from asr_exp.data.prepare import Split
 from asr_exp.decoding.beam import Beam
 from asr_exp.evaluation.decoder_tuning import tune_on_dev
-from asr_exp.evaluation.emission_cache import EmissionCache, plan_passes
-from asr_exp.evaluation.evaluate import Evaluation, evaluate
+from asr_exp.evaluation.emission_cache import EmissionStore
+from asr_exp.evaluation.evaluate import Evaluation, EvaluationSettings, evaluate
 from asr_exp.runs.results import read_result
 from asr_exp.runtime.distributed import Runtime
 
-# What result.json says of the training of a checkpoint that was scored as it is.
+# The section `train` of result.json, for a checkpoint that was scored without training.
 NO_TRAINING = {
     "steps": 0,
     "skipped_steps": 0,
@@ -31,8 +29,9 @@ NO_TRAINING = {
 
 
 def read_split(config: DictConfig, split: str, source: FineTuned, runtime: Runtime) -> Data:
-    """One split of a dataset after the text rules, with a word on what the checkpoint's vocabulary lacks of
-    it. Raises UserError.
+    """Read one split of the dataset, and report which of its characters the checkpoint's vocabulary lacks.
+
+    Raises UserError where the split cannot be read, and where the vocabulary has next to nothing of it.
     """
     check_unit(config, source.tokenizer)
     data = build_data(config, only=split)
@@ -41,16 +40,26 @@ def read_split(config: DictConfig, split: str, source: FineTuned, runtime: Runti
 
 
 class Scoring:
-    """A split, by the text rules and the decoder of a config, and the protocol of its score. Every rank makes
-    one.
-
-    folder: the run's, where language models, tuned weights and emissions are kept. Raises UserError for what
-    cannot be had.
+    """A checkpoint, a split and a decoder, ready to be scored, and the protocol of the score. Every rank
+    makes one.
     """
 
     def __init__(
         self, config: DictConfig, folder: Path, source: FineTuned, data: Data, split: str, runtime: Runtime
     ):
+        """Build the decoder and the split, and tune the decoder where that is asked for.
+
+        Args:
+            config: the whole config.
+            folder: the run's, which keeps language models, tuned weights and emissions.
+            source: the checkpoint.
+            data: the corpus, with the split.
+            split: train, dev or test.
+            runtime: the ranks.
+
+        Raises:
+            UserError: the decoder cannot be built, or not one utterance can be used.
+        """
         self.config = config
         self.folder = folder
         self.source = source
@@ -58,40 +67,21 @@ class Scoring:
         with source.held():
             self.decoder = build_decoder(config, source.tokenizer, runtime, folder)
         self.split = build_split(config, data, split, source.tokenizer, source.outline, runtime.main)
+        emissions = EmissionStore(folder, source.hash, config.model.padding, config.trainer.device_seconds)
         if isinstance(self.decoder, Beam) and config.decode.tune:
-            tune_on_dev(
-                self.decoder,
-                folder,
-                source.hash,
-                self._dev,
-                config.model.padding,
-                config.trainer.device_seconds,
-                runtime,
-                lambda: source.network,
-            )
+            tune_on_dev(self.decoder, emissions, self._dev, lambda: source.network, runtime)
         self.protocol = build_protocol(config, data, self.split, self.decoder)
-        passes = plan_passes(self.split, config.trainer.device_seconds, runtime.device)
-        self.kept = EmissionCache(folder, source.hash, self.split, config.model.padding, passes)
-        self.network = None if runtime.broadcast(self.kept.complete) else source.network
+        self.cache = emissions.open(self.split, runtime.device)
+        self.network = None if runtime.broadcast(self.cache.complete) else source.network
 
     def run(self, path: Path, examples: int) -> Evaluation:
-        """Score the split and write its hypotheses; what the network says of it is kept in the folder, and
-        said once.
+        """Score the split. path: the file to write its hypotheses to; examples: how many the result shows.
+
+        The emissions are kept in the run folder: another score of the split runs no forward pass.
         """
-        t = self.config.trainer
-        return evaluate(
-            self.network,
-            self.split,
-            self.source.tokenizer,
-            self.decoder,
-            self.runtime,
-            t.device_seconds,
-            t.loss_reduction,
-            path,
-            examples,
-            self.runtime.main,
-            self.kept,
-        )
+        trainer = self.config.trainer
+        settings = EvaluationSettings(trainer.device_seconds, trainer.loss_reduction, path, examples)
+        return evaluate(self.network, self.split, self.decoder, self.runtime, settings, self.cache)
 
     def _dev(self) -> Split:
         own = own_data(self.config, self.folder)
@@ -108,17 +98,14 @@ class Scoring:
 
 
 def untrained_result(folder: Path, scoring: Scoring, summary: dict[str, Any]) -> dict[str, Any]:
-    """What result.json says of a checkpoint that was scored as it is: this score, beside those of other
-    splits by the same weights.
+    """The entries of result.json for a checkpoint that was scored without training: this score, beside the
+    scores of other splits with the same weights.
     """
     before = read_result(folder) or {}
     checkpoint = scoring.source.identity()
     split = scoring.split.name
-    others = (
-        dict(before.get("splits") or {})
-        if (before.get("checkpoint") or {}).get("hash") == checkpoint["hash"]
-        else {}
-    )
+    same_weights = (before.get("checkpoint") or {}).get("hash") == checkpoint["hash"]
+    others = dict(before.get("splits") or {}) if same_weights else {}
     protocol = before["protocol"] if "test" in others and split != "test" else scoring.protocol
     return {
         "checkpoint": checkpoint,

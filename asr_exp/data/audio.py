@@ -1,4 +1,4 @@
-"""A clip as its file holds it, and as the store keeps it: int16, mono, at the store's rate."""
+"""Read a clip from its file, and decode it as the store keeps it: int16, mono, at the store's rate."""
 
 import os
 import re
@@ -11,9 +11,9 @@ import soxr
 
 from asr_exp.data.corpora import FileAudio, TableAudio
 
-TOLERANCE = 0.25  # seconds; MP3 headers promise a little more than there is
-LONGEST = 3600.0  # seconds of one clip; more is a recording to be segmented first
-# Formats whose header tells the length to the sample, and whose samples cannot be other than finite.
+TOLERANCE = 0.25  # seconds by which a compressed file may be shorter than its header says, as MP3 files are
+MAX_SECONDS = 3600.0  # of one clip; a longer recording has to be segmented first
+# Formats whose header gives the length to the sample, and whose samples are always finite.
 EXACT = {
     f"{container} {subtype}"
     for container in ("WAV", "WAVEX", "RF64", "NIST", "FLAC")
@@ -24,7 +24,7 @@ Audio = FileAudio | TableAudio
 
 
 class Samples(Protocol):
-    """int16 samples, mono: an array, or what reads them when a slice is asked for."""
+    """int16 samples, mono: an array, or an object that reads a slice when it is indexed."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, span: slice, /) -> np.ndarray: ...
@@ -32,9 +32,13 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class Clip:
-    """What a file says of a clip. frames: of the segment, at its own `rate`; reason: why it cannot be used,
-    or ''; late: whether it took more than the header to find that out; samples: (frames, channels) float32,
-    full scale at 1, or as `decode` makes them, or None where they were not asked for or cannot be had."""
+    """A clip as its file has it.
+
+    reason: why it cannot be used, or ''; rate: samples a second; frames: samples of each channel, of the
+    segment alone; format: container and subtype, such as 'WAV PCM_16'; samples: (frames, channels) float32,
+    full scale at 1, or int16 as `decode` makes them, or None where they were not read; decode_failure:
+    whether it was decoding that showed the reason, not the header.
+    """
 
     reason: str
     rate: int = 0
@@ -42,7 +46,7 @@ class Clip:
     channels: int = 0
     format: str = ""
     samples: np.ndarray | None = None
-    late: bool = False
+    decode_failure: bool = False
 
     @property
     def seconds(self) -> float:
@@ -50,22 +54,22 @@ class Clip:
 
     @property
     def exact(self) -> bool:
-        """Whether the header alone tells how many samples decoding gives."""
+        """Whether the header alone says how many samples decoding gives."""
         return self.format in EXACT
 
     def length(self, rate: int) -> int:
-        """Samples of the clip at another rate: what soxr makes of its frames."""
+        """The number of samples of the clip at another rate, as soxr resamples it."""
         return (2 * self.frames * rate + self.rate) // (2 * self.rate)
 
 
 def read_clip(
-    audio: Audio, header_only: bool = False, plain: int | None = None, longest: float = LONGEST
+    audio: Audio, header_only: bool = False, native_rate: int | None = None, longest: float = MAX_SECONDS
 ) -> Clip:
-    """A clip as its file holds it. Its header (of a FLAC file, the end too) tells all but whether what is
-    compressed is undamaged, and an MP3 or Ogg file whole.
+    """Read a clip, or its header alone. What cannot be used is no error: `Clip.reason` says why.
 
-    plain: a rate; the samples of a clip that has it, is mono and of 16 bits come as they are, (frames,)
-    int16. longest: seconds.
+    The header (of a FLAC file, its end too) does not show damage to compressed data, nor whether an MP3 or
+    Ogg file is whole. native_rate: a clip that is mono, of 16 bits and at this rate keeps its samples,
+    (frames,) int16. longest: seconds; a longer clip cannot be used.
     """
     clip = None
     try:
@@ -73,15 +77,15 @@ def read_clip(
             clip = _header(audio, file, longest)
             if clip.reason or header_only:
                 return clip
-            as_is = (clip.rate, clip.channels, file.subtype) == (plain, 1, "PCM_16")
+            as_is = (clip.rate, clip.channels, file.subtype) == (native_rate, 1, "PCM_16")
             samples = (
                 file.read(clip.frames, dtype="int16")
                 if as_is
                 else file.read(clip.frames, dtype="float32", always_2d=True)
             )
     except (soundfile.LibsndfileError, OSError, RuntimeError, ValueError, TypeError) as why:
-        if clip is not None:  # what libsndfile says of it depends on what it was asked before
-            return replace(clip, reason="unreadable: its audio is damaged", late=True)
+        if clip is not None:  # libsndfile's own words would depend on the files that it read before
+            return replace(clip, reason="unreadable: its audio is damaged", decode_failure=True)
         reason = f"unreadable: {getattr(why, 'error_string', why)}".rstrip(".")
         return Clip(
             "no such file" if isinstance(audio, FileAudio) and not os.path.exists(audio.path) else reason
@@ -91,16 +95,16 @@ def read_clip(
         return replace(
             clip,
             reason=f"truncated: {len(samples)} samples where the header promises {clip.frames}",
-            late=True,
+            decode_failure=True,
         )
     if samples.dtype != np.int16 and not np.isfinite(samples).all():
-        return replace(clip, reason="unreadable: samples that are not finite", late=True)
+        return replace(clip, reason="unreadable: samples that are not finite", decode_failure=True)
     return replace(clip, samples=samples)
 
 
 def decode(audio: Audio, rate: int) -> Clip:
-    """A clip with its samples as the store keeps them: int16, mono, at `rate`, shape (length,)."""
-    clip = read_clip(audio, plain=rate)
+    """Read a clip with its samples as the store keeps them: int16, mono, at `rate`, shape (length,)."""
+    clip = read_clip(audio, native_rate=rate)
     if clip.samples is None or clip.samples.dtype == np.int16:
         return clip
     mono = mixed_down(clip.samples)
@@ -110,23 +114,23 @@ def decode(audio: Audio, rate: int) -> Clip:
 
 
 def mixed_down(samples: np.ndarray) -> np.ndarray:
-    """The mean of the channels, (frames, channels) -> (frames,)."""
+    """Average the channels, (frames, channels) -> (frames,)."""
     return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
 
 
 def as_int16(samples: np.ndarray) -> np.ndarray:
-    """float32 samples, full scale at 1, as int16."""
+    """Convert float32 samples, full scale at 1, to int16."""
     scaled = samples * np.float32(32768)
     return np.clip(np.rint(scaled, out=scaled), -32768, 32767, out=scaled).astype(np.int16)
 
 
 def _header(audio: Audio, file: soundfile.SoundFile, longest: float) -> Clip:
-    """What the header says, the file moved to the segment's start. Raises ValueError for a segment that lies
-    outside.
+    """Read the header, and move the file to the start of the segment. Raises ValueError for a segment that
+    lies outside the file.
     """
     if file.frames == 0:
         return Clip("empty: the file holds no audio")
-    if file.format == "FLAC":  # its header speaks of samples that may not be there: then this is an error
+    if file.format == "FLAC":  # a truncated file shows no sign of it but this error
         file.seek(file.frames - 1)
         file.read(1)
         file.seek(0)
@@ -140,26 +144,26 @@ def _header(audio: Audio, file: soundfile.SoundFile, longest: float) -> Clip:
 
 
 def _promised(audio: Audio, file: soundfile.SoundFile) -> int:
-    """Samples the header speaks of, where libsndfile quietly goes by the size of the file instead (WAV, NIST
-    SPHERE).
+    """The number of samples that the header promises, where libsndfile goes by the size of the file instead
+    (WAV, NIST SPHERE); else 0.
     """
     if file.format == "NIST":
         source = audio.open()
         with open(source, "rb") if isinstance(source, str) else source as start:
-            head = start.read(1024)
-        count = re.search(rb"sample_count -i (\d+)", head)
+            header = start.read(1024)
+        count = re.search(rb"sample_count -i (\d+)", header)
         return int(count.group(1)) if count else 0
-    # have no such line, and it takes as long to write as to open the file
+    # These have no such line, and libsndfile takes as long to write `extra_info` as to open the file.
     if file.format in ("FLAC", "MP3", "OGG"):
         return 0
     sizes = re.search(r"data : (\d+) \(should be (\d+)\)", file.extra_info)
-    said, found = map(int, sizes.groups()) if sizes else (0, 0)
-    # a stream's header says 'as long as can be'
-    return file.frames * said // found if found and said < 0x7FFFFFFF else 0
+    in_header, in_file = map(int, sizes.groups()) if sizes else (0, 0)
+    # the header of a stream has the largest number there is
+    return file.frames * in_header // in_file if in_file and in_header < 0x7FFFFFFF else 0
 
 
 def _segment(audio: Audio, file: soundfile.SoundFile) -> int:
-    """Move to the segment's start -> its length in the file's own samples."""
+    """Move a file to the start of the segment and return the segment's length in samples of the file."""
     start = round((audio.start or 0.0) * file.samplerate)
     end = file.frames if audio.end is None else round(audio.end * file.samplerate)
     if not 0 <= start < min(end, file.frames) or end > file.frames + file.samplerate // 10:

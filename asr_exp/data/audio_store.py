@@ -1,13 +1,13 @@
-"""Audio decoded, mixed down and resampled once, to int16 shards on the disk.
+"""Decode, mix down and resample audio once, and keep it on the disk in shards of int16 samples.
 
-A shard holds consecutive utterances; its name is a hash of what they are (path, size, modification time,
-segment) and of the sample rate, so an unchanged corpus is found again in a second, and a changed file makes
-its shard anew. A shard is a raw `.i16` file and a `.json` index, which is renamed into place last: a shard
-with an index is whole.
+A shard holds consecutive utterances. Its name is a hash of their files (path, size, modification time,
+segment) and of the sample rate: the shards of an unchanged corpus are found again in a second, and that of a
+changed file is made anew. A shard is a raw `.i16` file and a `.json` index. The index is renamed into place
+last, so a shard that has one is whole.
 
-A lazy store goes by headers, where they tell lengths exactly, and decodes what is asked for. What it says of
-lengths and reasons does not depend on what is in the cache: a file that turns out broken only when it is
-decoded keeps its length, gives no samples, and is named in `late`, on the first run as on any other.
+A lazy store takes lengths from headers, where headers give them exactly, and decodes an utterance when it is
+read. Its lengths and reasons do not depend on what is in the cache: a file that only decoding shows to be
+broken keeps its length, has no samples, and is named in `decode_failures`, on the first run as on any other.
 """
 
 import hashlib
@@ -28,16 +28,17 @@ from asr_exp.data.audio import decode, read_clip
 from asr_exp.data.corpora import Utterance
 
 SHARD = 128  # utterances; small enough to spread a small corpus over the cores
-VERSION = "2"  # of the shards' contents; another number makes all of them anew
+VERSION = "2"  # of the contents of shards; with another number all are made anew
 SILENT = "silent: every sample is zero"
 
 
 class AudioStore:
-    """Random access to the decoded audio of a list of utterances, from a file that is read piece by piece:
-    memory stays flat.
+    """Random access to the decoded audio of a list of utterances. Samples are read from the shards when they
+    are needed.
 
-    lengths: samples of each, 0 where `reasons` says why; late: why an utterance of a lazy store gives no
-    samples all the same, as far as is known; silent: those whose samples are all zero, as far as is known.
+    lengths: samples of each utterance, 0 where `reasons` says why there are none; decode_failures: why
+    utterances of a lazy store that have a length have no samples, as far as is known; silent: the utterances
+    whose samples are all zero, as far as is known.
     """
 
     def __init__(
@@ -46,13 +47,13 @@ class AudioStore:
         self.rate, self.lazy = rate, lazy
         self.lengths = np.zeros(len(utterances), dtype=np.int32)
         self.reasons: dict[int, str] = {}
-        self.late: dict[int, str] = {}
+        self.decode_failures: dict[int, str] = {}
         self.silent: set[int] = set()
         self.shards = list(shards)
         self._utterances = utterances
         self._workers = workers
-        self._held = np.zeros(len(utterances), dtype=np.int32)  # samples that the shard has of each
-        self._made = np.zeros(len(shards), dtype=bool)
+        self._stored = np.zeros(len(utterances), dtype=np.int32)  # samples of each in its shard
+        self._complete = np.zeros(len(shards), dtype=bool)  # shards that are on the disk
         self._pool: ThreadPoolExecutor | None = None
 
     def __len__(self) -> int:
@@ -61,85 +62,84 @@ class AudioStore:
     def __getitem__(self, index: int) -> np.ndarray:
         """Samples of one utterance, int16, shape (length,)."""
         shard = index // SHARD
-        # first of all: it may tell that the utterance is of no use
-        made = self._made[shard] or self.look(shard)
-        if not self.lengths[index] or index in self.late:
+        # first of all: the index may say that the utterance cannot be used
+        complete = self._complete[shard] or self.load_index(shard)
+        if not self.lengths[index] or index in self.decode_failures:
             return np.zeros(0, dtype=np.int16)
-        if not made:
-            return self._decoded(index)
-        if not self._held[index]:
+        if not complete:
+            return self._decode(index)
+        if not self._stored[index]:
             return np.zeros(0, dtype=np.int16)
-        start = self._held[shard * SHARD : index].sum(dtype=np.int64)
-        return np.fromfile(self.shards[shard], np.int16, self._held[index], offset=2 * int(start))
+        start = self._stored[shard * SHARD : index].sum(dtype=np.int64)
+        return np.fromfile(self.shards[shard], np.int16, self._stored[index], offset=2 * int(start))
 
     def read(self, indices: Iterable[int]) -> list[np.ndarray]:
-        """Samples of several utterances; those that have to be decoded are, side by side."""
-        if self._made.all():
+        """Samples of several utterances; those that no shard has yet are decoded in parallel."""
+        if self._complete.all():
             return [self[int(i)] for i in indices]
         self._pool = self._pool or ThreadPoolExecutor(self._workers)
         return list(self._pool.map(lambda i: self[int(i)], indices))
 
-    def late_by_now(self) -> dict[int, str]:
-        """`late`, with what the shards that have been made since then say."""
-        for shard in np.flatnonzero(~self._made).tolist():
-            self.look(shard)
-        return self.late
+    def refresh_decode_failures(self) -> dict[int, str]:
+        """`decode_failures`, after loading the indices of the shards that have been made meanwhile."""
+        for shard in np.flatnonzero(~self._complete).tolist():
+            self.load_index(shard)
+        return self.decode_failures
 
-    def look(self, shard: int) -> bool:
-        """Whether a shard is there; what its index says is known from then on."""
+    def load_index(self, shard: int) -> bool:
+        """Load the index of a shard; False where the shard is not on the disk yet."""
         try:
             index = json.loads(self.shards[shard].with_suffix(".json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return False
-        self.take(shard, index)
-        self._made[shard] = True
+        self.apply_index(shard, index)
+        self._complete[shard] = True
         return True
 
-    def take(self, shard: int, index: dict[str, Any]) -> None:
-        """Take over what the index of a shard says: {lengths, reasons, late, silent}, by the number of the
-        utterance in the shard.
+    def apply_index(self, shard: int, index: dict[str, Any]) -> None:
+        """Apply the index of a shard: {lengths, reasons, late, silent}, by the number of the utterance in the
+        shard. `late` are reasons that only decoding showed.
         """
         first = shard * SHARD
-        here = slice(first, first + len(index["lengths"]))
-        reasons, late = (
-            {first + int(i): why for i, why in index[kind].items()} for kind in ("reasons", "late")
-        )
-        held = np.array(index["lengths"], dtype=np.int32)
-        self.lengths[here] = held
-        held[[i - first for i in late]] = 0
-        self._held[here] = held  # in one go: another thread may be reading
+        rows = slice(first, first + len(index["lengths"]))
+        reasons = {first + int(i): reason for i, reason in index["reasons"].items()}
+        failures = {first + int(i): reason for i, reason in index["late"].items()}
+        stored = np.array(index["lengths"], dtype=np.int32)
+        self.lengths[rows] = stored
+        stored[[i - first for i in failures]] = 0
+        self._stored[rows] = stored  # in one go: another thread may be reading
         silent = [first + i for i in index["silent"]]
         if self.lazy:
-            late |= dict.fromkeys(silent, SILENT)
+            failures |= dict.fromkeys(silent, SILENT)
         else:
-            reasons |= late
-            self.lengths[list(late)] = 0
-            late = {}
+            reasons |= failures
+            self.lengths[list(failures)] = 0
+            failures = {}
         self.reasons |= reasons
-        self.late |= late
+        self.decode_failures |= failures
         self.silent.update(silent)
 
-    def _decoded(self, index: int) -> np.ndarray:
-        """An utterance of a shard that is not there yet."""
+    def _decode(self, index: int) -> np.ndarray:
+        """Decode an utterance whose shard is not on the disk yet."""
         clip = decode(self._utterances[index].audio, self.rate)
-        why = clip.reason or (SILENT if clip.samples is not None and not clip.samples.any() else "")
-        if why or clip.samples is None:
-            self.late[index] = why
+        reason = clip.reason or (SILENT if clip.samples is not None and not clip.samples.any() else "")
+        if reason or clip.samples is None:
+            self.decode_failures[index] = reason
             return np.zeros(0, dtype=np.int16)
         return clip.samples
 
     @contextmanager
-    def filling(self) -> Iterator[None]:
-        """Make the shards that are missing, in the background and in the order of the utterances, while the
-        context lasts.
+    def decoding_in_background(self) -> Iterator[None]:
+        """Make the missing shards in background threads while the context lasts, in the order of the
+        utterances.
         """
-        shards = np.flatnonzero(~self._made).tolist()
+        shards = np.flatnonzero(~self._complete).tolist()
         missing = iter(shards)
         turn = threading.Lock()
         over = threading.Event()
 
         def work() -> None:
-            # on Linux a thread has a niceness of its own: training goes first
+            # training goes first; on Linux each thread has a niceness of its own
             with suppress(AttributeError, OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
             while not over.is_set():
@@ -147,7 +147,7 @@ class AudioStore:
                     shard = next(missing, None)
                 if shard is None:
                     return
-                # another process is at it; what cannot be kept is decoded when it is asked for
+                # Timeout: another process makes it. OSError: it is not written, but decoded when it is read.
                 with suppress(Timeout, OSError):
                     _make_shard(
                         self.shards[shard],
@@ -164,7 +164,7 @@ class AudioStore:
             yield
         finally:
             over.set()
-            for thread in threads:  # none works on while Python ends; each brings its shard to an end
+            for thread in threads:  # each finishes its shard: a thread must not work on while Python ends
                 thread.join()
 
 
@@ -176,11 +176,20 @@ def open_store(
     progress: str | None = None,
     lazy: bool = False,
 ) -> AudioStore:
-    """The store of these utterances; what is not in the cache yet is decoded now, in parallel.
+    """Open the store of these utterances. What is not in the cache yet is decoded now, in parallel.
 
-    Several processes may ask at once: each shard is made by one of them, the others wait for it. `progress`
-    is the label of a progress bar (None: no bar). lazy: shards of which headers tell all lengths are not
-    made, only looked at.
+    Several processes may open a store at once: one of them makes a shard, the others wait for it.
+
+    Args:
+        utterances: in any number; their order decides which shard they are in.
+        cache: the folder that keeps shards.
+        rate: samples a second.
+        workers: threads that decode; None: the cores, shared among the ranks of this machine.
+        progress: the label of a progress bar; None: no bar.
+        lazy: shards whose lengths headers give exactly are not made.
+
+    Returns:
+        The store; `reasons` says why utterances have no audio.
     """
     workers = workers or max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     with ThreadPoolExecutor(workers) as pool:
@@ -188,38 +197,34 @@ def open_store(
             pool.map(lambda n: _path(_group(utterances, n), cache, rate), range(-(-len(utterances) // SHARD)))
         )
         store = AudioStore(utterances, shards, rate, lazy, workers)
-        missing = [n for n in range(len(shards)) if not store.look(n)]
+        missing = [n for n in range(len(shards)) if not store.load_index(n)]
         total = sum(len(_group(utterances, n)) for n in missing)
+        silent = None if progress else True  # None: silent where there is no terminal
         with tqdm(
-            total=total,
-            desc=progress,
-            unit="clip",
-            disable=None if progress else True,
-            leave=False,
-            dynamic_ncols=True,
+            total=total, desc=progress, unit="clip", disable=silent, leave=False, dynamic_ncols=True
         ) as bar:
 
-            def get(shard: int) -> None:
+            def make(shard: int) -> None:
                 group = _group(utterances, shard)
-                index = _headers(group, rate) if lazy else None
+                index = _index_of_headers(group, rate) if lazy else None
                 if index:
-                    store.take(shard, index)
+                    store.apply_index(shard, index)
                     bar.update(len(group))
                 else:
                     _make_shard(shards[shard], group, rate, bar.update)
-                    store.look(shard)
+                    store.load_index(shard)
 
-            list(pool.map(get, missing))
+            list(pool.map(make, missing))
     return store
 
 
 def undecoded(utterances: Sequence[Utterance], cache: Path, rate: int) -> list[int]:
-    """Indices of the utterances that `open_store` would decode: they are not in the cache yet."""
-    shards = [
+    """Indices of the utterances that `open_store` would decode: those that are not in the cache yet."""
+    cached = [
         _path(_group(utterances, n), cache, rate).with_suffix(".json").exists()
         for n in range(-(-len(utterances) // SHARD))
     ]
-    return [i for i in range(len(utterances)) if not shards[i // SHARD]]
+    return [i for i in range(len(utterances)) if not cached[i // SHARD]]
 
 
 def _group(utterances: Sequence[Utterance], shard: int) -> Sequence[Utterance]:
@@ -227,7 +232,7 @@ def _group(utterances: Sequence[Utterance], shard: int) -> Sequence[Utterance]:
 
 
 def _path(group: Sequence[Utterance], cache: Path, rate: int) -> Path:
-    """Where the shard of these utterances is, or will be."""
+    """The path of the shard of these utterances, whether it is on the disk yet or not."""
     digest = hashlib.blake2b(f"{VERSION} {rate}".encode(), digest_size=16)
     for utterance in group:
         try:
@@ -239,10 +244,8 @@ def _path(group: Sequence[Utterance], cache: Path, rate: int) -> Path:
     return cache / "audio" / f"{rate}" / name[:2] / f"{name}.i16"
 
 
-def _headers(group: Sequence[Utterance], rate: int) -> dict[str, Any] | None:
-    """What will be the index of a shard as far as headers tell, or None where they do not tell every
-    length.
-    """
+def _index_of_headers(group: Sequence[Utterance], rate: int) -> dict[str, Any] | None:
+    """The index of a shard as far as headers give it; None where they do not give every length exactly."""
     clips = [read_clip(utterance.audio, header_only=True) for utterance in group]
     if not all(clip.reason or clip.exact for clip in clips):
         return None
@@ -257,8 +260,17 @@ def _headers(group: Sequence[Utterance], rate: int) -> dict[str, Any] | None:
 def _make_shard(
     path: Path, group: Sequence[Utterance], rate: int, advance: Callable[[int], object], wait: bool = True
 ) -> None:
-    """Decode a shard, unless it is there. Raises Timeout where another process is at it and is not to be
-    waited for.
+    """Decode the utterances of a shard and write it, unless it is on the disk.
+
+    Args:
+        path: of the shard.
+        group: its utterances.
+        rate: samples a second.
+        advance: called with the number of utterances that are done.
+        wait: whether to wait for another process that makes the shard.
+
+    Raises:
+        Timeout: another process makes it, and `wait` is false.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     index_path = path.with_suffix(".json")
@@ -267,12 +279,12 @@ def _make_shard(
             advance(len(group))
             return
         index: dict[str, Any] = {"lengths": [], "reasons": {}, "late": {}, "silent": []}
-        beside = path.with_suffix(".new")
-        with beside.open("wb") as file:
+        temporary = path.with_suffix(".new")
+        with temporary.open("wb") as file:
             for number, utterance in enumerate(group):
                 clip = decode(utterance.audio, rate)
                 samples = np.zeros(0, dtype=np.int16) if clip.samples is None else clip.samples
-                late = clip.late and clip.exact
+                late = clip.decode_failure and clip.exact  # a lazy store knows its length by the header
                 index["lengths"].append(clip.length(rate) if late else len(samples))
                 if clip.reason:
                     index["late" if late else "reasons"][number] = clip.reason
@@ -280,7 +292,7 @@ def _make_shard(
                     index["silent"].append(number)
                 file.write(samples.tobytes())
                 advance(1)
-        os.replace(beside, path)
-        beside_index = path.with_suffix(".json.new")
-        beside_index.write_text(json.dumps(index), encoding="utf-8")
-        os.replace(beside_index, index_path)
+        os.replace(temporary, path)
+        temporary = path.with_suffix(".json.new")
+        temporary.write_text(json.dumps(index), encoding="utf-8")
+        os.replace(temporary, index_path)

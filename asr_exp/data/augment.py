@@ -12,46 +12,61 @@ from asr_exp.data.tokenizer import frames_needed
 
 
 @dataclass(frozen=True)
-class Masks:
-    """SpecAugment-style masks on the encoder's input (Park et al. 2019, as in wav2vec 2.0), drawn for each
-    utterance alone.
+class SpanMasking:
+    """How spans are masked along one axis.
 
-    `time_prob` and `feature_prob` are the shares of frames and channels that start-to-end spans would cover
-    without overlap.
+    prob: the share of the axis that the spans would cover if none overlapped; length: frames or channels of a
+    span; min_spans: an utterance has at least this many.
     """
 
-    time_prob: float
-    time_length: int
-    feature_prob: float
-    feature_length: int
+    prob: float
+    length: int
+    min_spans: int = 0
+
+
+@dataclass(frozen=True)
+class Masks:
+    """SpecAugment-style masks on the encoder's input (Park et al. 2019, as in wav2vec 2.0).
+
+    Each utterance gets masks of its own. time, feature: how frames and channels are masked; channels: of the
+    encoder's input; frames: the number of samples of a clip -> the number of its frames.
+    """
+
+    time: SpanMasking
+    feature: SpanMasking
     channels: int
-    frames: Callable[[int], int]  # samples -> frames of the encoder
+    frames: Callable[[int], int]
     seed: int
-    time_least: int = 2  # spans of an utterance at the least
-    feature_least: int = 0
 
     def draw(
         self, step: int, indices: np.ndarray, lengths: Sequence[int]
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Masks of a pass: a function of (seed, step, utterance) only, whatever the batch or the rank."""
+        """Draw the masks of a batch: (batch, frames) and (batch, channels), bool, True where masked.
+
+        The mask of an axis that is never masked is None.
+
+        indices: of the utterances; lengths: their samples. The masks of an utterance depend on (seed, step,
+        utterance) alone, not on the batch or the rank.
+        """
         frames = [self.frames(n) for n in lengths]
         time = np.zeros((len(lengths), max(frames)), dtype=bool)
         feature = np.zeros((len(lengths), self.channels), dtype=bool)
         for row, index in enumerate(indices):
             rng = np.random.default_rng([self.seed, 2, step, int(index)])
-            _mask_spans(time[row, : frames[row]], self.time_prob, self.time_length, rng, self.time_least)
-            _mask_spans(feature[row], self.feature_prob, self.feature_length, rng, self.feature_least)
+            _mask_spans(time[row, : frames[row]], self.time, rng)
+            _mask_spans(feature[row], self.feature, rng)
         return (
-            torch.from_numpy(time) if self.time_prob > 0 else None,
-            torch.from_numpy(feature) if self.feature_prob > 0 else None,
+            torch.from_numpy(time) if self.time.prob > 0 else None,
+            torch.from_numpy(feature) if self.feature.prob > 0 else None,
         )
 
 
-def _mask_spans(row: np.ndarray, share: float, length: int, rng: np.random.Generator, least: int) -> None:
+def _mask_spans(row: np.ndarray, masking: SpanMasking, rng: np.random.Generator) -> None:
     """Set spans of a row to True; a row shorter than one span stays as it is."""
-    if share <= 0 or len(row) < length:
+    length = masking.length
+    if masking.prob <= 0 or len(row) < length:
         return
-    spans = max(int(share * len(row) / length + rng.random()), least)
+    spans = max(int(masking.prob * len(row) / length + rng.random()), masking.min_spans)
     spans = min(spans, len(row) // length)
     for start in rng.choice(len(row) - length + 1, size=spans, replace=False):
         row[start : start + length] = True

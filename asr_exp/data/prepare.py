@@ -1,10 +1,10 @@
-"""From corpus rows to splits ready to batch: text rules, labels, decoded audio; what is left out is named,
-with its reason.
+"""Make splits that can be batched out of the rows of a corpus: text rules, labels, decoded audio. Each
+utterance that is left out is named, with the reason.
 """
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -15,8 +15,9 @@ import numpy as np
 from asr_exp.core.errors import UserError
 from asr_exp.data.audio_store import SILENT, AudioStore, open_store
 from asr_exp.data.corpora.base import Corpus, Rejected
+from asr_exp.data.filtering import LengthLimits, needs_check, rejection_reason
 from asr_exp.data.text import TextRules, chunks
-from asr_exp.data.tokenizer import Tokenizer, frames_needed, sums
+from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.data.utterances import PackedStrings, Utterances
 
 log = logging.getLogger(__name__)
@@ -24,8 +25,10 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Split:
-    """The utterances of a split that can be used; their texts are those after the text rules. seconds:
-    (utterances,) float64.
+    """The usable utterances of a split.
+
+    utterances: with texts after the text rules; seconds: of audio, (utterances,) float64; rejected: the
+    utterances that are left out.
     """
 
     name: str
@@ -35,7 +38,7 @@ class Split:
     rejected: list[Rejected]
     _store: AudioStore = field(repr=False)
     _rows: np.ndarray = field(repr=False)
-    _named: set[int] = field(default_factory=set, repr=False)
+    _warned_of: set[int] = field(default_factory=set, repr=False)
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -45,11 +48,11 @@ class Split:
         return self.tokenizer.scored(self.tokenizer.target(self.utterances.text(index)))
 
     def references(self, first: int) -> list[str]:
-        """Those of the first so many utterances."""
+        """The references of the first utterances. first: how many."""
         return [self.reference(index) for index in range(min(first, len(self)))]
 
     def labels(self, index: int) -> np.ndarray:
-        """Label ids (int32) of an utterance."""
+        """Label ids of an utterance, int32, shape (labels,)."""
         return self.tokenizer.encode(self.tokenizer.target(self.utterances.text(index)))
 
     def samples(self, index: int) -> np.ndarray:
@@ -57,35 +60,39 @@ class Split:
         return self.clips([index])[0]
 
     def clips(self, indices: Sequence[int]) -> list[np.ndarray]:
-        """Audio of several utterances; empty, and named in the log, where one of a lazy split turns out to be
-        of no use.
+        """Audio of several utterances, each int16, shape (samples,).
 
-        Raises UserError where that is so of every one.
+        A clip of a lazy split that cannot be decoded is empty, and the log names it once. Raises UserError
+        where that has happened to every utterance of the split.
         """
         rows = self._rows[indices]
         clips = self._store.read(rows)
         for index, row, clip in zip(indices, rows.tolist(), clips, strict=True):
-            if not len(clip) and row not in self._named:
-                self._named.add(row)
-                log.warning("%s is left out: %s", self.utterances[index].id, self._store.late[row])
-        if len(self._named) == len(self):
-            raise _nothing_left(self.name, [*self.rejected, *self.late()])
+            if not len(clip) and row not in self._warned_of:
+                self._warned_of.add(row)
+                reason = self._store.decode_failures[row]
+                log.warning("%s is left out: %s", self.utterances[index].id, reason)
+        if len(self._warned_of) == len(self):
+            raise _nothing_left(self.name, [*self.rejected, *self.decode_failures()])
         return clips
 
-    def late(self) -> list[Rejected]:
-        """Utterances of a lazy split that were found to be of no use when they were decoded, as far as is
-        known.
-        """
-        why = self._store.late_by_now()
+    def decode_failures(self) -> list[Rejected]:
+        """The utterances of a lazy split that decoding showed to be unusable, as far as is known."""
+        reasons = self._store.refresh_decode_failures()
         return [
-            Rejected(u.id, str(u.audio), why[row])
-            for row, u in zip(self._rows.tolist(), self.utterances, strict=True)
-            if row in why
+            Rejected(utterance.id, str(utterance.audio), reasons[row])
+            for row, utterance in zip(self._rows.tolist(), self.utterances, strict=True)
+            if row in reasons
         ]
 
-    def filling(self) -> AbstractContextManager[None]:
-        """Decode what the cache lacks, in the background, while the context lasts."""
-        return self._store.filling()
+    def decoding_in_background(self) -> AbstractContextManager[None]:
+        """Decode what the cache lacks, in background threads, while the context lasts."""
+        return self._store.decoding_in_background()
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples a second of `samples` and `clips`."""
+        return self._store.rate
 
     @property
     def hours(self) -> float:
@@ -93,24 +100,25 @@ class Split:
 
     @property
     def coverage(self) -> float:
+        """The share of the utterances that is usable."""
         return len(self) / max(1, len(self) + len(self.rejected))
 
     @property
     def all_ids(self) -> str:
         """A hash of the ids of the whole split, rejected ones included: part of the protocol."""
-        every = sorted(chain(self.utterances.ids(), (one.id for one in self.rejected)))
-        return hashlib.blake2b("\n".join(every).encode(), digest_size=8).hexdigest()
+        ids = sorted(chain(self.utterances.ids(), (rejected.id for rejected in self.rejected)))
+        return hashlib.blake2b("\n".join(ids).encode(), digest_size=8).hexdigest()
 
     @property
     def audio_hash(self) -> str:
-        """A hash of the recordings: what they are, at which rate, and which of them are used."""
+        """A hash of the recordings, their sample rate, and which of them are used."""
         digest = hashlib.blake2b(self._rows.tobytes(), digest_size=8)
         for shard in self._store.shards:
             digest.update(shard.name.encode())
         return digest.hexdigest()
 
     def fingerprint(self) -> str:
-        """A hash of what would be learned from: ids, labels and lengths. A resumed run must find the same."""
+        """A hash of what is learned from: ids, labels and lengths. It must be the same when a run resumes."""
         digest = hashlib.blake2b(self.seconds.tobytes(), digest_size=8)
         for ids in chunks(self.utterances.ids()):
             digest.update("\t".join(ids).encode("utf-8", "surrogatepass"))
@@ -121,20 +129,21 @@ class Split:
 
 
 @dataclass(frozen=True)
-class LengthLimits:
-    """What a clip must be to be used: seconds, for training and for scoring, and the frames a model makes of
-    samples.
+class AudioSettings:
+    """How the audio of a split is decoded (see `open_store`).
+
+    cache: the folder that keeps it; rate: samples a second; workers: threads that decode (None: one a core);
+    lazy: decode no more than it takes to know the lengths, and the rest when it is used.
     """
 
-    min_seconds: float
-    max_seconds: float
-    max_eval_seconds: float
-    max_utterances: int | None
-    frames: Callable[[int], int]
+    cache: Path
+    rate: int
+    workers: int | None = None
+    lazy: bool = False
 
 
 def normalise(corpus: Corpus, rules: TextRules) -> Corpus:
-    """The corpus with its transcripts after the text rules."""
+    """Apply the text rules to the transcripts of a corpus."""
     splits = {
         name: rows.with_texts(PackedStrings(rules.apply_many(rows.texts())))
         for name, rows in corpus.splits.items()
@@ -144,29 +153,38 @@ def normalise(corpus: Corpus, rules: TextRules) -> Corpus:
 
 def prepare_split(
     name: str,
-    utterances: Utterances,
-    rejected: Sequence[Rejected],
+    corpus: Corpus,
     tokenizer: Tokenizer,
-    cache: Path,
-    rate: int,
     limits: LengthLimits,
-    workers: int | None = None,
+    audio: AudioSettings,
     progress: bool = False,
-    lazy: bool = False,
 ) -> Split:
-    """Label a split and decode it. Raises UserError where not one of its utterances can be used.
+    """Label a split of a corpus, decode its audio and leave out what cannot be used.
 
-    utterances: with texts after the text rules. lazy: decode no more than the lengths take; see `AudioStore`.
+    Args:
+        name: train, dev or test; training needs more of an utterance than scoring does.
+        corpus: with texts after the text rules (see `normalise`).
+        tokenizer: makes the labels.
+        limits: lengths in seconds, and the frames of the model.
+        audio: where decoded audio is kept, and at which rate.
+        progress: whether a bar shows what is decoded.
+
+    Returns:
+        The usable utterances; `rejected` says of every other why it is left out.
+
+    Raises:
+        UserError: not one utterance can be used.
     """
-    utterances = utterances[: limits.max_utterances]
-    store = open_store(utterances, cache, rate, workers, f"decoding {name}" if progress else None, lazy)
-    left_out, fit = list(rejected), np.ones(len(utterances), dtype=bool)
-    for row in _needs_check(name, utterances, store, rate, tokenizer, limits):
+    utterances = corpus.splits[name][: limits.max_utterances]
+    label = f"decoding {name}" if progress else None
+    store = open_store(utterances, audio.cache, audio.rate, audio.workers, label, audio.lazy)
+    left_out, fit = list(corpus.rejected[name]), np.ones(len(utterances), dtype=bool)
+    for row in needs_check(name, utterances, store, tokenizer, limits):
         text = tokenizer.target(utterances.text(row))
         reason = store.reasons.get(row) or rejection_reason(
-            name, int(store.lengths[row]), rate, text, tokenizer.encode(text), tokenizer, limits
+            name, int(store.lengths[row]), store.rate, text, tokenizer, limits
         )
-        if not reason and name == "train" and not lazy and row in store.silent:
+        if not reason and name == "train" and not audio.lazy and row in store.silent:
             reason = SILENT
         if reason:
             left_out.append(Rejected(utterances[row].id, str(utterances.audio(row)), reason))
@@ -178,7 +196,7 @@ def prepare_split(
         name,
         utterances.take(rows),
         tokenizer,
-        store.lengths[rows] / rate,
+        store.lengths[rows] / store.rate,
         left_out,
         store,
         rows.astype(np.int32),
@@ -191,75 +209,3 @@ def _nothing_left(name: str, left_out: Sequence[Rejected]) -> UserError:
         f"No utterance of dataset.{name} can be used: {len(left_out)} left out.{first} Check its paths and"
         " transcripts."
     )
-
-
-def _needs_check(
-    name: str,
-    utterances: Utterances,
-    store: AudioStore,
-    rate: int,
-    tokenizer: Tokenizer,
-    limits: LengthLimits,
-) -> list[int]:
-    """The rows that have to be looked at one by one; all others are fit by far, which takes a hundredth of
-    the time to see.
-    """
-    grid = rate // 10
-    fewest = np.array([limits.frames(n) for n in range(0, int(store.lengths.max(initial=0)) + 1, grid)])
-    frames = fewest[store.lengths // grid] if len(fewest) else np.zeros(0)
-    longest = rate * (limits.max_seconds if name == "train" else limits.max_eval_seconds)
-    doubtful = (frames < 1) | (store.lengths < limits.min_seconds * rate) | (store.lengths > longest)
-    doubtful[[*store.reasons, *store.silent]] = True
-    first = 0
-    for texts in chunks(utterances.texts()):
-        here = slice(first, first + len(texts))
-        labels, counts = tokenizer.encode_many([tokenizer.target(text) for text in texts])
-        # counts a pair across two texts too: then it is looked at
-        again = np.concatenate([[False], labels[1:] == labels[:-1]])
-        doubtful[here] |= (counts + sums(again, counts) > frames[here]) | (
-            sums(tokenizer.speech(labels), counts) == 0
-        )
-        first += len(texts)
-    return np.flatnonzero(doubtful).tolist()
-
-
-def rejection_reason(
-    split: str,
-    samples: int,
-    rate: int,
-    text: str,
-    labels: np.ndarray,
-    tokenizer: Tokenizer,
-    limits: LengthLimits,
-) -> str:
-    """Why an utterance is left out of a split, or ''. Scoring keeps what training cannot use, as long as it
-    can be scored.
-
-    samples: its length at `rate`; text: its transcript after the text rules.
-    """
-    seconds = samples / rate
-    frames = limits.frames(samples)
-    training = split == "train"
-    longest = limits.max_seconds if training else limits.max_eval_seconds
-    if frames < 1:
-        return f"too short: {seconds:.3f} s is less than one frame"
-    if seconds > longest:
-        return (
-            f"too long: {seconds:.1f} s is more than"
-            f" dataset.{'max_seconds' if training else 'max_eval_seconds'}={longest:g}"
-        )
-    if not text.strip():
-        return "empty transcript after the text rules"
-    if not training:
-        return ""
-    if seconds < limits.min_seconds:
-        return f"too short: {seconds:.3f} s is less than dataset.min_seconds={limits.min_seconds:g}"
-    if tokenizer.known(labels) == 0:
-        return "no character of the transcript is in the vocabulary"
-    needed = frames_needed(labels)
-    if needed > frames:
-        return (
-            f"labels longer than frames: {needed} frames needed for {len(labels)} labels, the audio gives"
-            f" {frames}"
-        )
-    return ""

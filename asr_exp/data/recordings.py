@@ -1,5 +1,5 @@
-"""Recordings to be transcribed: files, folders, globs, bytes, standard input; of any length, format, rate and
-number of channels.
+"""Read recordings of any length, format, rate and number of channels, from files, folders, globs, bytes and
+standard input.
 """
 
 import glob
@@ -24,8 +24,8 @@ from asr_exp.data.audio import TOLERANCE, Clip, Samples, as_int16, decode, mixed
 from asr_exp.data.corpora import FileAudio
 
 STDIN = "-"
-# What a folder is searched for: what libsndfile reads, and what ffmpeg does.
-ENDINGS = (
+# The suffixes of the files that a folder is searched for: libsndfile reads those, ffmpeg the others.
+SUFFIXES = (
     ".wav",
     ".flac",
     ".mp3",
@@ -41,16 +41,29 @@ ENDINGS = (
     ".w64",
     ".rf64",
 )
-FOREIGN = (".m4a", ".mp4", ".aac", ".wma", ".webm", ".mkv", ".mov", ".avi", ".3gp", ".amr", ".m4b", ".mka")
+FFMPEG_SUFFIXES = (
+    ".m4a",
+    ".mp4",
+    ".aac",
+    ".wma",
+    ".webm",
+    ".mkv",
+    ".mov",
+    ".avi",
+    ".3gp",
+    ".amr",
+    ".m4b",
+    ".mka",
+)
 IN_MEMORY = 600.0  # seconds; a longer recording is kept in a temporary file
-BLOCK = 2**20  # samples read at a time
+READ_SAMPLES = 2**20  # samples (or bytes of standard input) that are read at a time
 # Containers that ffmpeg may open. Not playlists: an uploaded one could name other files.
 CONTAINERS = "aac,ac3,aiff,amr,asf,avi,caf,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,wav,webm"
 
 
 class Spool:
-    """int16 samples in a temporary file that goes with this object; a slice is read when it is asked for,
-    nothing is kept in memory.
+    """int16 samples in a temporary file that is deleted with this object. Indexing reads a slice from the
+    file.
     """
 
     def __init__(self, blocks: Iterable[np.ndarray]):
@@ -72,7 +85,7 @@ class Spool:
 
 @dataclass(frozen=True)
 class InMemory:
-    """A file's contents, to be read as a file is."""
+    """The contents of an audio file, in the place of a `FileAudio`."""
 
     data: bytes
     start: float | None = None
@@ -82,44 +95,44 @@ class InMemory:
         return BytesIO(self.data)
 
 
-def named_files(asked: Iterable[str]) -> tuple[list[str], list[str]]:
-    """(recordings, complaints): files as they are, those of a folder and all below it, those that fit a glob;
-    each once.
+def named_files(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Expand names of files, folders (with all that is below them) and globs -> (recordings, complaints).
+
+    Each recording is listed once. A complaint names a folder or a glob that gives no file.
     """
-    found: dict[str, None] = {}
+    files: dict[str, None] = {}  # in order, each once
     complaints = []
-    for name in asked:
+    for name in names:
         path = Path(name).expanduser()
         if name == STDIN or path.is_file() or not (path.is_dir() or glob.has_magic(str(path))):
-            found[name if name == STDIN else str(path)] = None
+            files[name if name == STDIN else str(path)] = None
             continue
-        inside = path.rglob("*") if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
-        wanted = sorted(
-            str(one)
-            for one in inside
-            if one.is_file() and (not path.is_dir() or one.suffix.lower() in (*ENDINGS, *FOREIGN))
-        )
-        found |= dict.fromkeys(wanted)
-        if not wanted:
-            complaints.append(
-                f"{name}: "
-                + ("no recording in this folder" if path.is_dir() else "no file fits this pattern")
-            )
-    return list(found), complaints
+        if path.is_dir():
+            suffixes = (*SUFFIXES, *FFMPEG_SUFFIXES)
+            matches = [file for file in path.rglob("*") if file.suffix.lower() in suffixes]
+        else:
+            matches = [Path(match) for match in glob.glob(str(path), recursive=True)]
+        recordings = sorted(str(match) for match in matches if match.is_file())
+        files |= dict.fromkeys(recordings)
+        if not recordings:
+            problem = "no recording in this folder" if path.is_dir() else "no file fits this pattern"
+            complaints.append(f"{name}: {problem}")
+    return list(files), complaints
 
 
 def seconds_of(name: str) -> float:
-    """How long a recording is, by its header; 0 where that cannot be told."""
+    """The length of a recording in seconds, by its header; 0 where the header does not give it."""
     return 0.0 if name == STDIN else read_clip(FileAudio(name), header_only=True, longest=math.inf).seconds
 
 
 def read_recording(
     source: str | os.PathLike | bytes, rate: int, name: str = "", longest: float = math.inf
 ) -> Samples:
-    """The samples of a recording as the audio store has them: int16, mono, at `rate`, shape (samples,).
+    """Read the samples of a recording as the audio store has them: int16, mono, at `rate`, shape (samples,).
 
-    source: a path, `-` for standard input, or a file's contents. longest: seconds. Raises UserError, one
-    sentence that names the recording, for what is not there, is no audio, is damaged or too long.
+    source: a path, `-` for standard input, or the contents of a file; name: what messages call it; longest:
+    seconds. Raises UserError, one sentence with the name, for a recording that is missing, no audio, damaged
+    or too long.
     """
     if source == STDIN:
         with _standard_input() as path:
@@ -129,8 +142,8 @@ def read_recording(
     if _is_empty(audio):
         raise UserError(f"{name}: empty: the file holds no audio.")
     clip = read_clip(audio, header_only=True, longest=math.inf)  # type: ignore[arg-type]
-    if _is_foreign(audio, clip):
-        samples: Samples = _spooled(_by_ffmpeg(audio, rate, name, longest), rate)
+    if _needs_ffmpeg(audio, clip):
+        samples: Samples = _collect(_ffmpeg_blocks(audio, rate, name, longest), rate)
     elif clip.seconds > longest:
         raise UserError(_too_long(name, longest))
     elif clip.reason or clip.seconds <= IN_MEMORY:
@@ -139,7 +152,7 @@ def read_recording(
             raise UserError(f"{name}: {clip.reason}.")
         samples = clip.samples
     else:
-        samples = Spool(_decoded(audio, rate, name, clip))
+        samples = Spool(_decoded_blocks(audio, rate, name, clip))
     if not len(samples):
         raise UserError(f"{name}: empty: the file holds no audio.")
     return samples
@@ -151,20 +164,20 @@ def _too_long(name: str, longest: float) -> str:
 
 @contextmanager
 def _standard_input() -> Iterator[str]:
-    """Standard input as a file, which can be searched back and forth."""
+    """Copy standard input to a temporary file, in which a decoder can seek."""
     if sys.stdin.isatty():
         raise UserError(
             "files=- reads a recording from standard input, which is this terminal; write `... files=- <"
             " FILE`."
         )
     with tempfile.NamedTemporaryFile(prefix="asr_exp-") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file, BLOCK)
+        shutil.copyfileobj(sys.stdin.buffer, file, READ_SAMPLES)
         file.flush()
         yield file.name
 
 
-def _decoded(audio: FileAudio | InMemory, rate: int, name: str, clip: Clip) -> Iterator[np.ndarray]:
-    """The samples of a long file block by block: those that `decode` gives."""
+def _decoded_blocks(audio: FileAudio | InMemory, rate: int, name: str, clip: Clip) -> Iterator[np.ndarray]:
+    """Decode a long file block by block; the samples are those that `decode` gives."""
     try:
         with soundfile.SoundFile(audio.open()) as file:
             as_is = (clip.rate, clip.channels, file.subtype) == (rate, 1, "PCM_16")
@@ -172,7 +185,7 @@ def _decoded(audio: FileAudio | InMemory, rate: int, name: str, clip: Clip) -> I
             left = clip.frames
             while len(
                 block := file.read(
-                    min(BLOCK, left), dtype="int16" if as_is else "float32", always_2d=not as_is
+                    min(READ_SAMPLES, left), dtype="int16" if as_is else "float32", always_2d=not as_is
                 )
             ):
                 left -= len(block)
@@ -193,13 +206,13 @@ def _decoded(audio: FileAudio | InMemory, rate: int, name: str, clip: Clip) -> I
 
 
 # ------------------------------------------------------------------------------------------------------------
-# what libsndfile does not read
+# files that libsndfile does not read
 
 
-def _is_foreign(audio: FileAudio | InMemory, clip: Clip) -> bool:
-    """Whether a file that libsndfile makes nothing of may be something all the same."""
-    there = isinstance(audio, InMemory) or os.path.isfile(audio.path)
-    return clip.reason.startswith("unreadable") and not clip.late and there
+def _needs_ffmpeg(audio: FileAudio | InMemory, clip: Clip) -> bool:
+    """Whether a file exists whose header libsndfile cannot read; ffmpeg may."""
+    exists = isinstance(audio, InMemory) or os.path.isfile(audio.path)
+    return clip.reason.startswith("unreadable") and not clip.decode_failure and exists
 
 
 def _is_empty(audio: FileAudio | InMemory) -> bool:
@@ -210,65 +223,44 @@ def _is_empty(audio: FileAudio | InMemory) -> bool:
     )
 
 
-def _spooled(blocks: Iterator[np.ndarray], rate: int) -> Samples:
-    """Samples in memory as long as that is reasonable, else in a temporary file."""
-    held: list[np.ndarray] = []
+def _collect(blocks: Iterator[np.ndarray], rate: int) -> Samples:
+    """Put blocks of samples together: in memory up to `IN_MEMORY` seconds, else in a temporary file."""
+    start: list[np.ndarray] = []
     for block in blocks:
-        held.append(block)
-        if sum(map(len, held)) > IN_MEMORY * rate:
-            return Spool(_chained(held, blocks))
-    return np.concatenate(held) if held else np.zeros(0, dtype=np.int16)
+        start.append(block)
+        if sum(map(len, start)) > IN_MEMORY * rate:
+            return Spool(_chain(start, blocks))
+    return np.concatenate(start) if start else np.zeros(0, dtype=np.int16)
 
 
-def _chained(held: list[np.ndarray], rest: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    while held:
-        yield held.pop(0)
+def _chain(start: list[np.ndarray], rest: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield the blocks of `start`, each of which is freed at once, then those of `rest`."""
+    while start:
+        yield start.pop(0)
     yield from rest
 
 
-def _by_ffmpeg(audio: FileAudio | InMemory, rate: int, name: str, longest: float) -> Iterator[np.ndarray]:
-    """The first audio stream of a file as ffmpeg decodes it, block by block, as `read_recording` gives it."""
+def _ffmpeg_blocks(audio: FileAudio | InMemory, rate: int, name: str, longest: float) -> Iterator[np.ndarray]:
+    """Decode the first audio stream of a file with ffmpeg, block by block: int16, mono, at `rate`."""
     program = shutil.which("ffmpeg")
     if program is None:
-        told = (
-            "libsndfile finds no audio that it can read in it, and there is no ffmpeg on the PATH, which"
-            " reads more (M4A, video)"
+        raise UserError(
+            f"{name}: libsndfile finds no audio that it can read in it, and there is no ffmpeg on the PATH,"
+            " which reads more (M4A, video)."
         )
-        raise UserError(f"{name}: {told}.")
     with tempfile.NamedTemporaryFile(prefix="asr_exp-") as copy, tempfile.TemporaryFile() as errors:
         path = audio.path if isinstance(audio, FileAudio) else copy.name
         if isinstance(audio, InMemory):
             copy.write(audio.data)
             copy.flush()
-        inward = [
-            "-protocol_whitelist",
-            "file",
-            "-format_whitelist",
-            CONTAINERS,
-            "-i",
-            f"file:{path}",
-            "-map",
-            "0:a:0",
-        ]
-        command = [
-            program,
-            "-nostdin",
-            "-v",
-            "error",
-            *inward,
-            "-ac",
-            "1",
-            "-ar",
-            str(rate),
-            "-f",
-            "s16le",
-            "-",
-        ]
+        source = ["-protocol_whitelist", "file", "-format_whitelist", CONTAINERS, "-i", f"file:{path}"]
+        target = ["-map", "0:a:0", "-ac", "1", "-ar", str(rate), "-f", "s16le", "-"]
+        command = [program, "-nostdin", "-v", "error", *source, *target]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
         assert process.stdout is not None
         left = longest * rate
         try:
-            while block := process.stdout.read(2 * BLOCK):
+            while block := process.stdout.read(2 * READ_SAMPLES):
                 samples = np.frombuffer(block[: len(block) // 2 * 2], dtype="<i2")
                 left -= len(samples)
                 if left < 0:

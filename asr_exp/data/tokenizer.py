@@ -5,7 +5,6 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,40 +14,15 @@ import numpy as np
 from asr_exp.core.errors import UserError
 from asr_exp.data.phones import INVENTORIES, fold
 from asr_exp.data.text import chunks
-
-# transformers' tokenizer of phones; that of characters is Wav2Vec2CTCTokenizer
-PHONEMES = "Wav2Vec2PhonemeCTCTokenizer"
-SPACE = "|"
-UNKNOWN = "[UNK]"
-BLANK = "[PAD]"
-# What transformers takes away where `clean_up_tokenization_spaces` is set.
-CLEANED = (
-    (" .", "."),
-    (" ?", "?"),
-    (" !", "!"),
-    (" ,", ","),
-    (" ' ", "'"),
-    (" n't", "n't"),
-    (" 'm", "'m"),
-    (" 's", "'s"),
-    (" 've", "'ve"),
-    (" 're", "'re"),
+from asr_exp.data.transformers_tokenizer import (
+    BLANK,
+    SPACE,
+    UNKNOWN,
+    Conventions,
+    SpecialTokens,
+    make_tokenizer,
+    save_tokenizer,
 )
-
-
-@dataclass(frozen=True)
-class Conventions:
-    """How a checkpoint's tokenizer writes text, besides its tokens, in the words of tokenizer_config.json.
-
-    do_lower_case: an upper-case vocabulary for lower-case text; replace_word_delimiter_char: what is printed
-    for the delimiter; clean_up_tokenization_spaces: no space before punctuation; phonemes: it is a
-    Wav2Vec2PhonemeCTCTokenizer.
-    """
-
-    do_lower_case: bool = False
-    replace_word_delimiter_char: str = " "
-    clean_up_tokenization_spaces: bool = False
-    phonemes: bool = False
 
 
 class Tokenizer:
@@ -64,23 +38,29 @@ class Tokenizer:
         self,
         tokens: Sequence[str | None],
         unit: str = "character",
-        blank: str = BLANK,
-        unknown: str = UNKNOWN,
-        space: str = SPACE,
+        special: SpecialTokens = SpecialTokens(),  # noqa: B008
         inventory: str | None = None,
         score_inventory: str | None = None,
-        conventions: Conventions = Conventions(),
-    ):  # noqa: B008
-        nameless = [i for i, token in enumerate(tokens) if token is None]
-        named = [f"<output {i}>" if token is None else token for i, token in enumerate(tokens)]
+        conventions: Conventions = Conventions(),  # noqa: B008
+    ):
+        """Number the tokens of a vocabulary.
+
+        Args:
+            tokens: in the order of the outputs of the head.
+            unit: `character` or `phone`.
+            special: the names of blank, unknown token and space.
+            inventory: the TIMIT inventory that transcripts are folded to for training; None: as they are.
+            score_inventory: the one that references and hypotheses are folded to for scoring.
+            conventions: how the tokenizer of a checkpoint writes text.
+        """
+        blank, unknown, space = special.blank, special.unknown, special.space
+        self._unnamed = {i for i, token in enumerate(tokens) if token is None}
+        names = [f"<output {i}>" if token is None else token for i, token in enumerate(tokens)]
+        self._checkpoint_names = names
         if unit == "phone":
-            # as a tokenizer of phonemes has them: it joins them with a space, whatever is in them
-            self._given = named
-            named, unknown = (
-                [t if t in (blank, space) else t.strip() + " " for t in named],
-                unknown.strip() + " ",
-            )
-        self.tokens = named
+            names = [name if name in (blank, space) else name.strip() + " " for name in names]
+            unknown = unknown.strip() + " "
+        self.tokens = names
         self.unit = unit
         self.conventions = conventions
         self.ids = {token: i for i, token in enumerate(self.tokens)}
@@ -93,19 +73,16 @@ class Tokenizer:
         self.inventory, self.score_inventory = inventory, score_inventory
         self._other = -1 if self.unknown is None else self.unknown
         self._table = self._by_character()
-        written = {space: conventions.replace_word_delimiter_char, blank: ""}
-        self._written = [written.get(token, token) for token in self.tokens]
-        if conventions.phonemes:
-            self._written = [
-                written.get(token, f"{given} ") for token, given in zip(self.tokens, self._given, strict=True)
-            ]
-        self._unnamed = set(nameless)
+        printed = {space: conventions.replace_word_delimiter_char, blank: ""}
+        # a Wav2Vec2PhonemeCTCTokenizer puts a space after its tokens, whatever is in them
+        texts = [f"{name} " for name in self._checkpoint_names] if conventions.phonemes else self.tokens
+        self._printed = [printed.get(token, text) for token, text in zip(self.tokens, texts, strict=True)]
+        for i in self._unnamed:
+            self._printed[i] = unknown
         # transformers writes labels in capitals then; of a vocabulary that has none it would know no letter.
         self._capitals = conventions.do_lower_case and any(
             token != token.lower() for token in self.tokens if len(token) == 1
         )
-        for i in nameless:
-            self._written[i] = unknown
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -172,7 +149,8 @@ class Tokenizer:
         blank = next((t for t in (BLANK, "<pad>", "<blank>") if t in ids), None)
         if blank is None:
             raise UserError(f'tokenizer.vocabulary={path} has no blank; add a token "{BLANK}" to it.')
-        return cls(tokens, unit, blank=blank, unknown="<unk>" if "<unk>" in ids else UNKNOWN)
+        special = SpecialTokens(blank, "<unk>" if "<unk>" in ids else UNKNOWN)
+        return cls(tokens, unit, special)
 
     # -- using it
     # -----------------------------------------------------------------------------------------------------
@@ -202,7 +180,7 @@ class Tokenizer:
             labels = self._table[np.minimum(_points("".join(texts)), len(self._table) - 1)]
         if self.unknown is None:
             kept = labels >= 0
-            labels, counts = labels[kept], sums(kept, counts)
+            labels, counts = labels[kept], segment_sums(kept, counts)
         return labels, counts
 
     def spell(self, word: str) -> list[str] | None:
@@ -227,18 +205,14 @@ class Tokenizer:
         (`batch_decode(skip_special_tokens=True)` of transformers prints something else: it takes the blanks
         away before it merges repeats, so "hello" becomes "helo".)
         """
-        c = self.conventions
         # transformers merges repeats of what it prints, and all of these are one unknown token to it
         if self._unnamed:
             unknown = -1 if self.unknown is None else self.unknown
             merged = (i for i, _ in groupby(unknown if i in self._unnamed else i for i in ids))
-            text = "".join(self.unknown_token if i == -1 else self._written[i] for i in merged).strip()
+            text = "".join(self.unknown_token if i == -1 else self._printed[i] for i in merged)
         else:
-            text = "".join(self._written[i] for i in ids).strip()
-        text = text.lower() if c.do_lower_case else text
-        for spaced, joined in CLEANED if c.clean_up_tokenization_spaces else ():
-            text = text.replace(spaced, joined)
-        return text
+            text = "".join(self._printed[i] for i in ids)
+        return self.conventions.apply(text.strip())
 
     def scored(self, text: str) -> str:
         """A reference or a hypothesis as it is scored: phones folded to the scoring inventory, characters as
@@ -250,48 +224,18 @@ class Tokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Write the transformers tokenizer files into a folder."""
-        self.as_transformers().save_pretrained(folder)
-        # transformers loads no delimiter from None alone, and saves None as a word
-        if not self.space and SPACE in self.ids:
-            path = Path(folder) / "tokenizer_config.json"
-            settings = {**json.loads(path.read_text(encoding="utf-8")), "word_delimiter_token": None}
-            path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        no_space = not self.space and SPACE in self.ids
+        save_tokenizer(self.as_transformers(), Path(folder), no_space)
 
     def as_transformers(self) -> Any:
         """transformers' tokenizer of this vocabulary."""
-        import tempfile
-
-        import transformers
-
-        c = self.conventions
-        named = {token: i for token, i in self.ids.items() if i not in self._unnamed}
-        options: dict[str, Any] = {
-            "bos_token": None,
-            "eos_token": None,
-            "unk_token": self.unknown_token,
-            "pad_token": self.blank_token,
-            "word_delimiter_token": self.space or None,
-            "clean_up_tokenization_spaces": c.clean_up_tokenization_spaces,
-        }
-        if not self.space and not c.phonemes:
-            options["word_delimiter_token"] = self.blank_token  # which is never printed
-        if c.phonemes:
-            named = {self._given[i]: i for i in named.values()}
-            options |= {"unk_token": self.unknown_token.strip(), "do_phonemize": False}
-        else:
-            options |= {
-                "do_lower_case": c.do_lower_case,
-                "replace_word_delimiter_char": c.replace_word_delimiter_char,
-            }
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / "vocab.json"
-            path.write_text(json.dumps(named, ensure_ascii=False), encoding="utf-8")
-            return getattr(transformers, PHONEMES if c.phonemes else "Wav2Vec2CTCTokenizer")(
-                str(path), **options
-            )
+        names = self._checkpoint_names if self.conventions.phonemes else self.tokens
+        ids = {names[i]: i for i in self.ids.values() if i not in self._unnamed}
+        special = SpecialTokens(self.blank_token, self.unknown_token, self.space)
+        return make_tokenizer(ids, special, self.conventions)
 
 
-def sums(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def segment_sums(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The sum of each of the runs that follow each other in `values`, `counts` of them long."""
     totals = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
     ends = np.cumsum(counts)

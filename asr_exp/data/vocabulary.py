@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from asr_exp.data.text import TextRules, chunks
-from asr_exp.data.tokenizer import Tokenizer, sums
+from asr_exp.data.tokenizer import Tokenizer, segment_sums
 
 TOLERATED = 0.01  # share of the training split that may be left out without harm; of dev and test, none may
 # share of its units inside the vocabulary, up to which hardly anything of a transcript can be written
@@ -80,8 +80,8 @@ def coverage(texts: Iterable[str], tokenizer: Tokenizer) -> Coverage:
             has[code], lacks[code] = emitted[unit], not emitted[unit] and not unit.isspace()
             if has[code] or lacks[code]:
                 (inside if has[code] else outside)[unit] += int(often[code])
-        known.append(sums(has[codes], counts))
-        unknown.append(sums(lacks[codes], counts))
+        known.append(segment_sums(has[codes], counts))
+        unknown.append(segment_sums(lacks[codes], counts))
     return Coverage(inside, outside, np.concatenate(known), np.concatenate(unknown))
 
 

@@ -44,14 +44,28 @@ class Weights:
     word: float = 0.0
 
 
+@dataclass(frozen=True)
+class BeamSettings:
+    """How a beam search goes about it.
+
+    beam_size: texts that are kept from frame to frame; nbest: texts that are returned; weights: of the
+    language model and of words; hot_words: words or phrases that are favoured; hot_weight: what each
+    occurrence of one adds to the score of a text, a natural logarithm.
+    """
+
+    beam_size: int = 100
+    nbest: int = 1
+    weights: Weights = Weights()
+    hot_words: Sequence[str] = ()
+    hot_weight: float = 5.0
+
+
 @register_decoder("beam")
 class Beam:
-    """Keeps `beam` texts from frame to frame, and ends with the best `nbest`.
+    """A beam search that returns the best texts of each row of emissions.
 
-    lm: an ARPA file, of words where there is a lexicon, of the names of tokens (`token_names`) where there is
-    none; origin: what it was made of. Without a lexicon, words and hot words are counted in the texts that
-    the search ends with; with one, to which the hot words are added, along the way. Raises UserError where
-    flashlight-text or torchaudio cannot be had, and for a broken ARPA file.
+    Without a lexicon, words and hot words are counted in the texts that the search ends with. With a lexicon,
+    the hot words are added to it, and all are counted along the way.
     """
 
     def __init__(
@@ -59,31 +73,39 @@ class Beam:
         tokenizer: Any,
         lm: Path | None = None,
         lexicon: Lexicon | None = None,
-        beam: int = 100,
-        weights: Weights = Weights(),
-        hot_words: Sequence[str] = (),
-        hot_weight: float = 5.0,
-        nbest: int = 1,  # noqa: B008
+        settings: BeamSettings = BeamSettings(),  # noqa: B008
         origin: str = "",
     ):
+        """Load the language model.
+
+        Args:
+            tokenizer: names the tokens of the emissions.
+            lm: an ARPA file: of words where there is a lexicon, else of the names of tokens (`token_names`).
+            lexicon: the words that may come, each with its tokens; None: tokens follow each other freely.
+            settings: see `BeamSettings`.
+            origin: what the language model was made of, as a protocol says it.
+
+        Raises:
+            UserError: flashlight-text or torchaudio is missing, or the ARPA file is broken.
+        """
         require_flashlight()
         self.tokenizer = tokenizer
         self.lm = lm
-        self.known = lexicon
-        self.beam = beam
-        self.nbest = nbest
         self.origin = origin
-        self.lexicon = (
-            None if lexicon is None else {**lexicon, **spelled(" ".join(hot_words).split(), tokenizer)[0]}
-        )
-        self.hot_words: set[Phrase] = {tuple(words.split()) for words in hot_words}
-        self.hot_weight, self.tuned_on = hot_weight, ""
+        self.beam_size = settings.beam_size
+        self.nbest = settings.nbest
+        self.hot_weight = settings.hot_weight
+        self.hot_words: set[Phrase] = {tuple(phrase.split()) for phrase in settings.hot_words}
+        self.tuned_on = ""  # the split that the weights were tuned on, if they were
+        self.plain_lexicon = lexicon  # without the hot words
+        hot_spellings = spelled(" ".join(settings.hot_words).split(), tokenizer)[0]
+        self.lexicon = None if lexicon is None else {**lexicon, **hot_spellings}
         self.names = token_names(tokenizer)
-        self._unboosted: Any = None
-        self.set_weights(weights)
+        self._unboosted: Any = None  # the language model without hot words, once it is loaded
+        self.set_weights(settings.weights)
 
     def set_weights(self, weights: Weights) -> None:
-        """Go on with other weights."""
+        """Search with these weights from now on."""
         from flashlight.lib.text.decoder import (
             CriterionType,
             LexiconDecoderOptions,
@@ -95,7 +117,7 @@ class Beam:
         decoder = torchaudio("models.decoder", "CTCDecoder")
         self.weights = weights
         common = {
-            "beam_size": self.beam,
+            "beam_size": self.beam_size,
             "sil_score": 0.0,
             "log_add": True,
             "criterion_type": CriterionType.CTC,
@@ -122,7 +144,7 @@ class Beam:
             )
             spellings = {word: [list(spelling)] for word, spelling in self.lexicon.items()}
         self._search = decoder.CTCDecoder(
-            nbest=self.nbest if self.lexicon else self.beam,
+            nbest=self.nbest if self.lexicon else self.beam_size,
             lexicon=spellings,
             word_dict=words,
             tokens_dict=Dictionary(self.names),
@@ -191,22 +213,23 @@ class Beam:
         """What a protocol says of it: all that its texts depend on, the language model and the lexicon by a
         hash of their content.
         """
-        said = {"beam": str(self.beam)}
+        settings = {"beam": str(self.beam_size)}
         if self.lm:
-            said |= {"lm": f"{self.origin}:{self._lm_hash}", "lm_weight": f"{self.weights.lm:g}"}
-        if self.known is not None:
-            spelled_out = repr(sorted(self.known.items())).encode()
-            said["lexicon"] = f"{len(self.known)}:{hashlib.blake2b(spelled_out, digest_size=4).hexdigest()}"
+            settings |= {"lm": f"{self.origin}:{self._lm_hash}", "lm_weight": f"{self.weights.lm:g}"}
+        if self.plain_lexicon is not None:
+            content = repr(sorted(self.plain_lexicon.items())).encode()
+            digest = hashlib.blake2b(content, digest_size=4).hexdigest()
+            settings["lexicon"] = f"{len(self.plain_lexicon)}:{digest}"
         if self.weights.word:
-            said["word_score"] = f"{self.weights.word:g}"
+            settings["word_score"] = f"{self.weights.word:g}"
         if self.tuned_on:
-            said["tuned_on"] = self.tuned_on
+            settings["tuned_on"] = self.tuned_on
         if self.hot_words:
-            said |= {
+            settings |= {
                 "hot_words": "|".join(sorted(map(" ".join, self.hot_words))),
                 "hot_word_weight": f"{self.hot_weight:g}",
             }
-        return f"beam({', '.join(f'{name}={value}' for name, value in said.items())})"
+        return f"beam({', '.join(f'{name}={value}' for name, value in settings.items())})"
 
     def _bonus(self, words: list[str]) -> float:
         return self.weights.word * len(words) + self.hot_weight * occurrences(words, self.hot_words)

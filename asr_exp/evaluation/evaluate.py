@@ -1,5 +1,5 @@
-"""A model and a split in; hypotheses, error counts and a loss out. Streams: memory does not grow with the
-split.
+"""Score a model on a split: hypotheses, error counts and the CTC loss. Utterances are streamed: memory does
+not grow with the split.
 """
 
 import json
@@ -14,7 +14,6 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from asr_exp.data.prepare import Split
-from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding.decoders import Candidate, Decoder, candidates
 from asr_exp.evaluation.emission_cache import EmissionCache, emit, plan_passes
 from asr_exp.model.loss import ctc_losses
@@ -25,11 +24,11 @@ from asr_exp.scoring.error_rates import Tally, character_errors, word_errors
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What the recogniser says of one utterance. counts: edits over words (or phones), and over characters
-    under `characters`.
+    """What the recogniser makes of one utterance.
 
-    loss: the CTC loss of the reference; None where it cannot be aligned.
-    nbest: what else it may be, {text, score}, the best first, of a decoder that was asked for it.
+    counts: the `ErrorCounts` of `words` (or phones) and of `characters`; seconds: of audio; loss: the CTC
+    loss of the reference, None where it cannot be aligned; nbest: {text, score} of the best texts, where the
+    decoder returns several.
     """
 
     id: str
@@ -44,8 +43,10 @@ class Hypothesis:
 
 @dataclass
 class Evaluation:
-    """Scores of a split: `summary` as in result.json, the mean CTC loss of what can be aligned, and a few
-    hypotheses.
+    """The scores of a split.
+
+    summary: as in result.json; loss: the mean CTC loss of the utterances whose reference can be aligned, None
+    where there is none; examples: a few hypotheses, spread over the split.
     """
 
     summary: dict[str, Any]
@@ -54,39 +55,60 @@ class Evaluation:
 
     @property
     def rate(self) -> float:
-        """WER, or PER for phones: what the best checkpoint is chosen by."""
+        """The WER, or the PER for phones, by which the best checkpoint is chosen; infinite without one."""
         value = self.summary["per"] if self.summary["wer"] is None else self.summary["wer"]
         return float("inf") if value is None else value
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How a split is scored, and what is kept of it.
+
+    device_seconds: audio of a forward pass; loss_reduction: as `trainer.loss_reduction`; hypotheses: the file
+    to write them to (None: none is written); examples: how many hypotheses the result shows.
+    """
+
+    device_seconds: float
+    loss_reduction: str
+    hypotheses: Path | None = None
+    examples: int = 0
 
 
 @torch.inference_mode()
 def evaluate(
     model: Recogniser | None,
     split: Split,
-    tokenizer: Tokenizer,
     decoder: Decoder,
     runtime: Runtime,
-    device_seconds: float,
-    reduction: str,
-    path: Path | None = None,
-    examples: int = 0,
-    progress: bool = False,
-    kept: EmissionCache | None = None,
+    settings: EvaluationSettings,
+    cache: EmissionCache | None = None,
 ) -> Evaluation:
-    """Score a split in fp32, longest utterances first, forward passes dealt to ranks; rank 0 writes `path`,
-    in the split's order.
+    """Score a split in fp32, the longest utterances first. The ranks share the forward passes, and rank 0
+    writes the hypotheses in the order of the split.
 
-    kept: emissions on the disk, read and added to; where they are complete it takes no model. The result is
-    the same on every rank.
+    Args:
+        model: put into evaluation mode; may be None where `cache` is complete.
+        split: the utterances, with the tokenizer that made their labels.
+        decoder: makes texts of the emissions.
+        runtime: the ranks; rank 0 shows a progress bar in a terminal.
+        settings: see `EvaluationSettings`.
+        cache: emissions on the disk; those that it lacks are computed and added.
+
+    Returns:
+        The scores, the same on every rank; `examples` are those of rank 0.
+
+    Raises:
+        UserError: a file of the cache is damaged.
     """
     if model is not None:
         model.eval()
-    tally = Tally(tokenizer.unit == "phone")
+    tally = Tally(split.tokenizer.unit == "phone")
     losses = np.zeros(2)
-    shown = _spread(len(split), examples)
-    picked: dict[int, Hypothesis] = {}
-    writer = _InOrder(path, len(split)) if path and runtime.main else None
-    silent = None if progress else True  # None: silent where there is no terminal
+    example_indices = _spread(len(split), settings.examples)
+    examples: dict[int, Hypothesis] = {}
+    path = settings.hypotheses
+    writer = _OrderedWriter(path, len(split)) if path and runtime.main else None
+    silent = None if runtime.main else True  # None: silent where there is no terminal
     with tqdm(
         total=len(split),
         desc=f"scoring {split.name}",
@@ -95,80 +117,80 @@ def evaluate(
         leave=False,
         dynamic_ncols=True,
     ) as bar:
-        for rows, pair in _gathered(
-            _passes(model, split, tokenizer, decoder, runtime, device_seconds, reduction, kept), runtime
-        ):
-            losses += pair
-            for index, one in rows:
-                words, characters = one.counts["words"], one.counts["characters"]
-                tally.add(words, characters, one.speaker)
-                if index in shown:
-                    picked[index] = one
+        passes = _passes(model, split, decoder, runtime, settings, cache)
+        for hypotheses, sum_and_count in _gather(passes, runtime):
+            losses += sum_and_count
+            for index, hypothesis in hypotheses:
+                counts = hypothesis.counts
+                tally.add(counts["words"], counts["characters"], hypothesis.speaker)
+                if index in example_indices:
+                    examples[index] = hypothesis
                 if writer:
-                    writer.write(index, _line(one))
-            bar.update(len(rows))
+                    writer.write(index, _json_line(hypothesis))
+            bar.update(len(hypotheses))
     if writer:
         writer.close()
-    skipped = len(split.rejected)
-    summary = {**tally.summary(), "skipped": skipped, "coverage": split.coverage}
+    summary = {**tally.summary(), "skipped": len(split.rejected), "coverage": split.coverage}
     loss = float(losses[0] / losses[1]) if losses[1] else None
     return Evaluation(
-        runtime.broadcast(summary), runtime.broadcast(loss), [picked[i] for i in sorted(picked)]
+        runtime.broadcast(summary), runtime.broadcast(loss), [examples[i] for i in sorted(examples)]
     )
 
 
 def _passes(
     model: Recogniser | None,
     split: Split,
-    tokenizer: Tokenizer,
     decoder: Decoder,
     runtime: Runtime,
-    device_seconds: float,
-    reduction: str,
-    kept: EmissionCache | None,
+    settings: EvaluationSettings,
+    cache: EmissionCache | None,
 ) -> Iterator[tuple[list[tuple[int, Hypothesis]], np.ndarray]]:
-    """This rank's forward passes, each as its hypotheses and (sum of losses, utterances that have one)."""
-    everything = plan_passes(split, device_seconds, runtime.device)
-    mine = range(runtime.rank, len(everything), runtime.world)
-    for indices, emissions in emit(model, split, everything, mine, runtime.device, kept):
+    """Run this rank's forward passes. Each yields its hypotheses with their indices in the split, and (sum of
+    losses, number of utterances that have a loss).
+    """
+    tokenizer = split.tokenizer
+    passes = plan_passes(split, settings.device_seconds, runtime.device)
+    own_passes = range(runtime.rank, len(passes), runtime.world)
+    for indices, emissions in emit(model, split, passes, own_passes, runtime.device, cache):
         labels, lengths = tokenizer.encode_many(
             [tokenizer.target(split.utterances.text(int(i))) for i in indices]
         )
         target = torch.from_numpy(labels.astype(np.int64)).to(emissions.logits.device)
-        losses = ctc_losses(emissions, target, lengths.tolist(), tokenizer.blank, reduction).cpu().numpy()
+        losses = (
+            ctc_losses(emissions, target, lengths.tolist(), tokenizer.blank, settings.loss_reduction)
+            .cpu()
+            .numpy()
+        )
         usable = np.isfinite(losses) & (losses > 0)
-        each = [round(float(loss), 4) if fine else None for loss, fine in zip(losses, usable, strict=True)]
-        found = candidates(decoder, emissions.logits, emissions.frames)
-        rows = [
-            (int(i), _hypothesis(split, int(i), several, loss))
-            for i, several, loss in zip(indices, found, each, strict=True)
+        rounded = [round(float(loss), 4) if ok else None for loss, ok in zip(losses, usable, strict=True)]
+        decoded = candidates(decoder, emissions.logits, emissions.frames)
+        hypotheses = [
+            (int(index), _hypothesis(split, int(index), texts, loss))
+            for index, texts, loss in zip(indices, decoded, rounded, strict=True)
         ]
-        yield rows, np.array([losses[usable].sum(), usable.sum()], dtype=np.float64)
-    rounds = -(-len(everything) // runtime.world)
-    for _ in range(rounds - len(mine)):  # ranks with a pass less still take part in the last round
+        yield hypotheses, np.array([losses[usable].sum(), usable.sum()], dtype=np.float64)
+    rounds = -(-len(passes) // runtime.world)
+    for _ in range(rounds - len(own_passes)):  # ranks with a pass less still take part in the last round
         yield [], np.zeros(2)
 
 
-def _gathered(passes: Iterator, runtime: Runtime) -> Iterator:
-    """All ranks' passes, round by round, on rank 0; on the others their own alone."""
-    for one in passes:
+def _gather(passes: Iterator, runtime: Runtime) -> Iterator:
+    """The passes of all ranks, round by round, on rank 0; on the others their own alone."""
+    for own in passes:
         if runtime.world == 1:
-            yield one
+            yield own
             continue
-        everyone: list | None = [None] * runtime.world if runtime.main else None
-        dist.gather_object(one, everyone, dst=0, group=runtime.group)
-        yield from everyone or [one]
+        gathered: list | None = [None] * runtime.world if runtime.main else None
+        dist.gather_object(own, gathered, dst=0, group=runtime.group)
+        yield from gathered or [own]
 
 
-def _hypothesis(split: Split, index: int, found: list[Candidate], loss: float | None) -> Hypothesis:
+def _hypothesis(split: Split, index: int, texts: list[Candidate], loss: float | None) -> Hypothesis:
     utterance = split.utterances[index]
     reference = split.reference(index)
-    text = split.tokenizer.scored(found[0].text)
-    nbest = (
-        [{"text": split.tokenizer.scored(one.text), "score": round(one.score, 4)} for one in found]
-        if len(found) > 1
-        else None
-    )
+    scored = split.tokenizer.scored
+    text = scored(texts[0].text)
+    nbest = [{"text": scored(c.text), "score": round(c.score, 4)} for c in texts] if len(texts) > 1 else None
     counts = {"words": word_errors(reference, text), "characters": character_errors(reference, text)}
     return Hypothesis(
         utterance.id,
@@ -182,48 +204,51 @@ def _hypothesis(split: Split, index: int, found: list[Candidate], loss: float | 
     )
 
 
-def _line(one: Hypothesis) -> str:
-    counts = {**asdict(one.counts["words"]), "characters": asdict(one.counts["characters"])}
-    line = {
-        key: value
-        for key, value in {**vars(one), "counts": counts}.items()
-        if key != "nbest" or value is not None
+def _json_line(hypothesis: Hypothesis) -> str:
+    """A line of hypotheses.SPLIT.jsonl."""
+    counts = hypothesis.counts
+    fields = {
+        **vars(hypothesis),
+        "counts": {**asdict(counts["words"]), "characters": asdict(counts["characters"])},
     }
-    return json.dumps(line, ensure_ascii=False) + "\n"
+    if hypothesis.nbest is None:
+        del fields["nbest"]
+    return json.dumps(fields, ensure_ascii=False) + "\n"
 
 
-def _spread(total: int, wanted: int) -> set[int]:
+def _spread(total: int, examples: int) -> set[int]:
     """A few indices spread evenly over a split: the same utterances at every evaluation."""
-    count = min(wanted, total)
+    count = min(examples, total)
     return {round((i + 0.5) * total / count - 0.5) for i in range(count)}
 
 
-def table_rows(examples: list[Hypothesis], split: Split, audible: int, rate: int) -> list[dict[str, Any]]:
-    """Rows of a tracker's table of hypotheses, the first few with audio; rate: of its samples, in Hz."""
-    shown = {e.id for e in examples[:audible]}
-    index = {name: i for i, name in enumerate(split.utterances.ids()) if name in shown} if shown else {}
+def table_rows(examples: list[Hypothesis], split: Split, audible: int) -> list[dict[str, Any]]:
+    """Rows of a tracker's table of hypotheses. audible: how many of the first get their audio."""
+    ids = {example.id for example in examples[:audible]}
+    indices = {name: i for i, name in enumerate(split.utterances.ids()) if name in ids} if ids else {}
     return [
         {
-            "id": e.id,
-            "reference": e.reference,
-            "hypothesis": e.hypothesis,
-            "rate": e.counts["words"].rate,
-            "audio": split.samples(index[e.id]) if number < audible else None,
-            "sample_rate": rate,
+            "id": example.id,
+            "reference": example.reference,
+            "hypothesis": example.hypothesis,
+            "rate": example.counts["words"].rate,
+            "audio": split.samples(indices[example.id]) if number < audible else None,
+            "sample_rate": split.sample_rate,
         }
-        for number, e in enumerate(examples)
+        for number, example in enumerate(examples)
     ]
 
 
-class _InOrder:
-    """Lines that come in any order, written to a file in the order of their index; holds one offset a line in
-    memory.
+class _OrderedWriter:
+    """Writes lines that come in any order to a file in the order of their index. Memory holds one offset a
+    line.
     """
 
     def __init__(self, path: Path, lines: int):
-        self.path, self.beside = path, path.with_name(path.name + ".unordered")
+        self.path = path
+        self.unordered = path.with_name(path.name + ".unordered")
         self.offsets = np.full(lines, -1, dtype=np.int64)
-        self.file = self.beside.open("w+b")
+        self.file = self.unordered.open("w+b")
 
     def write(self, index: int, line: str) -> None:
         self.offsets[index] = self.file.tell()
@@ -236,5 +261,5 @@ class _InOrder:
                 self.file.seek(offset)
                 out.write(self.file.readline())
         self.file.close()
-        self.beside.unlink()
+        self.unordered.unlink()
         ordered.replace(self.path)

@@ -17,7 +17,7 @@ from torch import nn
 
 from asr_exp.core.errors import UserError, nearest
 from asr_exp.data.audio import Samples
-from asr_exp.data.augment import Masks
+from asr_exp.data.augment import Masks, SpanMasking
 from asr_exp.data.batch import Batch
 from asr_exp.model.conv_frontend import (
     PIECE,
@@ -359,15 +359,11 @@ class Recogniser(nn.Module):
         if not masking:
             return None
         return Masks(
-            c.mask_time_prob,
-            c.mask_time_length,
-            c.mask_feature_prob,
-            c.mask_feature_length,
+            SpanMasking(c.mask_time_prob, c.mask_time_length, getattr(c, "mask_time_min_masks", 2)),
+            SpanMasking(c.mask_feature_prob, c.mask_feature_length, getattr(c, "mask_feature_min_masks", 0)),
             c.hidden_size,
             self.frames,
             seed,
-            getattr(c, "mask_time_min_masks", 2),
-            getattr(c, "mask_feature_min_masks", 0),
         )
 
 

@@ -12,7 +12,7 @@ import soxr
 import torch
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
 
-from asr_exp.data.augment import Masks, SpeedPerturbation
+from asr_exp.data.augment import Masks, SpanMasking, SpeedPerturbation
 from asr_exp.data.batch import Batch, collate, prefetch
 from asr_exp.data.batch_plan import BatchPlan, cost, pack
 from asr_exp.data.tokenizer import frames_needed
@@ -193,15 +193,16 @@ def test_packing_by_hand():
 
 
 def masks(**settings):
-    how = {
-        "time_prob": 0.3,
-        "time_length": 10,
-        "feature_prob": 0.2,
-        "feature_length": 8,
+    usual = {
+        "time": SpanMasking(0.3, 10, min_spans=2),
+        "feature": SpanMasking(0.2, 8),
         "channels": 64,
         "seed": 3,
     }
-    return Masks(**{"frames": lambda n: n // 320, **how, **settings})
+    return Masks(**{"frames": lambda n: n // 320, **usual, **settings})
+
+
+NEVER = SpanMasking(0.0, 10)
 
 
 SHARES = [(0.05, 10, 500), (0.3, 10, 300), (0.65, 10, 120), (0.05, 10, 60), (0.5, 3, 41), (0.004, 64, 768)]
@@ -210,7 +211,7 @@ SHARES = [(0.05, 10, 500), (0.3, 10, 300), (0.65, 10, 120), (0.05, 10, 60), (0.5
 @pytest.mark.parametrize(("share", "length", "frames"), SHARES)
 def test_as_much_is_masked_as_transformers_masks(share, length, frames):
     rows = 1500
-    drawn, _ = masks(time_prob=share, time_length=length, feature_prob=0).draw(
+    drawn, _ = masks(time=SpanMasking(share, length, 2), feature=NEVER).draw(
         1, np.arange(rows), [frames * 320] * rows
     )
     theirs = np.concatenate(
@@ -227,7 +228,7 @@ def test_as_much_is_masked_as_transformers_masks(share, length, frames):
 
 def test_channels_are_masked_as_transformers_masks_them_with_no_least_number():
     rows = 1500
-    _, drawn = masks(time_prob=0, feature_prob=0.1, feature_length=16, channels=128).draw(
+    _, drawn = masks(time=NEVER, feature=SpanMasking(0.1, 16), channels=128).draw(
         1, np.arange(rows), [16000] * rows
     )
     theirs = np.concatenate([_compute_mask_indices((1, 128), 0.1, 16) for _ in range(rows)])
@@ -238,7 +239,7 @@ def test_channels_are_masked_as_transformers_masks_them_with_no_least_number():
 
 
 def test_the_least_number_of_spans_is_kept_where_there_is_room():
-    few = masks(time_prob=1e-6, feature_prob=1e-6, time_least=3, feature_least=1)
+    few = masks(time=SpanMasking(1e-6, 10, 3), feature=SpanMasking(1e-6, 8, 1))
     time_mask, feature_mask = few.draw(1, np.arange(200), [500 * 320] * 199 + [25 * 320])
     assert set(time_mask[:199].sum(1).tolist()) <= set(range(12, 31)) and time_mask[:199].sum(1).max() == 30
     assert time_mask[199].sum() <= 20 and set(feature_mask.sum(1).tolist()) == {8}
@@ -273,7 +274,7 @@ def test_a_clip_shorter_than_a_span_is_not_masked_and_one_as_long_is():
 
 
 def test_no_mask_where_none_is_asked_for():
-    assert masks(time_prob=0, feature_prob=0).draw(1, np.arange(2), [16000, 8000]) == (None, None)
+    assert masks(time=NEVER, feature=NEVER).draw(1, np.arange(2), [16000, 8000]) == (None, None)
 
 
 # ------------------------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def test_lengths_come_from_headers_and_are_those_of_decoding(tmp_path, cache, to
         assert facts(store) == facts(whole) and not list((cache / "lazy").rglob("*.i16"))
     for i in range(len(utterances)):
         assert np.array_equal(store[i], whole[i])
-    assert store.late_by_now() == {}
+    assert store.refresh_decode_failures() == {}
 
 
 def test_what_another_process_finds_out_meanwhile_counts(mixed, cache):
@@ -87,7 +87,7 @@ def test_what_another_process_finds_out_meanwhile_counts(mixed, cache):
     """
     store = lazily(mixed, cache)
     open_store(mixed, cache)
-    assert [len(store[index]) for index in (3, 6)] == [0, 0] and sorted(store.late) == [3, 6]
+    assert [len(store[index]) for index in (3, 6)] == [0, 0] and sorted(store.decode_failures) == [3, 6]
 
 
 def test_soxr_gives_the_length_that_is_foretold():
@@ -122,28 +122,32 @@ def test_what_is_said_does_not_depend_on_what_is_decoded(mixed, cache):
         list(cold.reasons) == [2, 5, 8]
         and cold.lengths[3] == 40000
         and cold.lengths[6] == 4800
-        and cold.late == {}
+        and cold.decode_failures == {}
     )
     clips = cold.read(range(len(mixed)))
     assert [len(clip) for clip in clips] == [32000, 16000, 0, 0, 16000, 0, 0, 5000, 0]
-    assert sorted(cold.late) == [3, 6] and cold.late[6] == SILENT and not list(cache.rglob("*.i16"))
-    late = dict(cold.late)
-    with cold.filling():
+    assert (
+        sorted(cold.decode_failures) == [3, 6]
+        and cold.decode_failures[6] == SILENT
+        and not list(cache.rglob("*.i16"))
+    )
+    late = dict(cold.decode_failures)
+    with cold.decoding_in_background():
         wait_until(lambda: list(cache.rglob("*.json")))
-    assert cold.late_by_now() == late and facts(cold) == before
+    assert cold.refresh_decode_failures() == late and facts(cold) == before
     warm = lazily(mixed, cache)
-    assert facts(warm) == before and warm.late == late
+    assert facts(warm) == before and warm.decode_failures == late
     for store in (cold, warm):
         assert all(np.array_equal(a, b) for a, b in zip(store.read(range(len(mixed))), clips, strict=True))
 
 
 def test_a_store_that_is_not_lazy_knows_all_beforehand(mixed, cache):
     lazy = lazily(mixed, cache)
-    with lazy.filling():
+    with lazy.decoding_in_background():
         wait_until(lambda: list(cache.rglob("*.json")))
     for folder in (cache, cache / "other"):
         store = open_store(mixed, folder)
-        assert sorted(store.reasons) == [2, 3, 5, 8] and store.silent == {6} and not store.late
+        assert sorted(store.reasons) == [2, 3, 5, 8] and store.silent == {6} and not store.decode_failures
         assert (
             store.lengths.tolist()
             == [len(store[i]) for i in range(len(mixed))]
@@ -159,13 +163,13 @@ def test_filling_ends_with_its_context_and_goes_on_another_time(tmp_path, cache,
     )
     monkeypatch.setattr(store_module, "decode", lambda *how: time.sleep(0.002) or decode(*how))
     store = lazily(utterances, cache, workers=1)
-    with store.filling():
+    with store.decoding_in_background():
         wait_until(lambda: list(cache.rglob("*.json")))
     time.sleep(0.4)  # the shard at hand is brought to its end
     made = len(list(cache.rglob("*.json")))
     assert 1 <= made < 3
     assert np.array_equal(store[count - 1], noise(1600)[count - 1 :])
-    with lazily(utterances, cache).filling():
+    with lazily(utterances, cache).decoding_in_background():
         wait_until(lambda: len(list(cache.rglob("*.json"))) == 3)
 
 

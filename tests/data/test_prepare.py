@@ -7,7 +7,8 @@ import soundfile
 from asr_exp.core.errors import UserError
 from asr_exp.data import prepare as prepare_module
 from asr_exp.data.corpora.base import Corpus, FileAudio, Rejected, Utterance, Utterances
-from asr_exp.data.prepare import LengthLimits, normalise, prepare_split
+from asr_exp.data.filtering import LengthLimits
+from asr_exp.data.prepare import AudioSettings, normalise, prepare_split
 from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
 
@@ -46,7 +47,8 @@ def prepare(folder, cache):
     def run(name="train", rejected=(), tokenizer=LETTERS, rows=None, **limits):
         rows = Utterances(folder.rows if rows is None else rows)
         allowed = LengthLimits(**{**vars(LIMITS), **limits})
-        return prepare_split(name, rows, list(rejected), tokenizer, cache, 16000, allowed)
+        corpus = Corpus({name: rows}, {name: list(rejected)})
+        return prepare_split(name, corpus, tokenizer, allowed, AudioSettings(cache, 16000))
 
     return run
 
@@ -115,7 +117,7 @@ def test_what_is_not_looked_at_one_by_one_is_fit(folder, prepare, split, monkeyp
             )
         )
     quick = prepare(split)
-    monkeypatch.setattr(prepare_module, "_needs_check", lambda name, utterances, *_: range(len(utterances)))
+    monkeypatch.setattr(prepare_module, "needs_check", lambda name, utterances, *_: range(len(utterances)))
     close = prepare(split)
     assert (
         quick.rejected == close.rejected and quick.utterances == close.utterances and 100 < len(quick) < 500

@@ -41,7 +41,7 @@ def test_a_recording_is_what_training_hears(tmp_path, tone, monkeypatch, ending,
         read_recording(path.read_bytes(), 16000), want
     )
     monkeypatch.setattr(recordings, "IN_MEMORY", 1.0)
-    monkeypatch.setattr(recordings, "BLOCK", 10_000)
+    monkeypatch.setattr(recordings, "READ_SAMPLES", 10_000)
     for source in (str(path), path.read_bytes()):
         spool = read_recording(source, 16000)
         assert isinstance(spool, Spool) and len(spool) == len(want)
@@ -93,7 +93,7 @@ def test_what_cannot_be_used(tmp_path, monkeypatch, make, told):
 
 def test_a_long_file_that_breaks_off(tmp_path, tone, monkeypatch):
     monkeypatch.setattr(recordings, "IN_MEMORY", 1.0)
-    monkeypatch.setattr(recordings, "BLOCK", 10_000)
+    monkeypatch.setattr(recordings, "READ_SAMPLES", 10_000)
     soundfile.write(tmp_path / "a.flac", tone(20), 16000)
     data = bytearray((tmp_path / "a.flac").read_bytes())
     data[len(data) // 2 : len(data) // 2 + 2000] = bytes(2000)

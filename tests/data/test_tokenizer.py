@@ -10,7 +10,8 @@ from transformers import AutoTokenizer, Wav2Vec2Config, Wav2Vec2CTCTokenizer
 
 from asr_exp.core.errors import UserError
 from asr_exp.data.phones import INVENTORIES
-from asr_exp.data.tokenizer import Tokenizer, sums
+from asr_exp.data.tokenizer import Tokenizer, segment_sums
+from asr_exp.data.transformers_tokenizer import SpecialTokens
 from asr_exp.model.pretrained.vocabulary import read_tokenizer
 
 TEXTS = {
@@ -107,7 +108,9 @@ def test_what_was_encoded_decodes_to_itself(name):
 def test_many_are_encoded_as_each_alone(name, unknown):
     tokens = [token for token in make(name).tokens if unknown or token.strip() != "[UNK]"]
     tokenizer = Tokenizer(
-        tokens, "phone" if name == "phones" else "character", unknown="[UNK]" if unknown else "<none>"
+        tokens,
+        "phone" if name == "phones" else "character",
+        SpecialTokens(unknown="[UNK]" if unknown else "<none>"),
     )
     texts = [*TEXTS[name], "", "x?|\U0001f600 \ud800", *TEXTS["thai"], " "]
     labels, counts = tokenizer.encode_many(texts)
@@ -119,8 +122,8 @@ def test_many_are_encoded_as_each_alone(name, unknown):
 
 
 def test_sums_of_runs():
-    assert sums(np.array([1, 2, 3, 4]), np.array([0, 1, 0, 3, 0])).tolist() == [0, 1, 0, 9, 0]
-    assert sums(np.array([], dtype=bool), np.array([0, 0])).tolist() == [0, 0]
+    assert segment_sums(np.array([1, 2, 3, 4]), np.array([0, 1, 0, 3, 0])).tolist() == [0, 1, 0, 9, 0]
+    assert segment_sums(np.array([], dtype=bool), np.array([0, 0])).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("name", TEXTS)

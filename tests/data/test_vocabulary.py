@@ -4,6 +4,7 @@ import pytest
 
 from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
+from asr_exp.data.transformers_tokenizer import SpecialTokens
 from asr_exp.data.vocabulary import coverage, mending_rules
 
 UPPER = ["[PAD]", "[UNK]", "|", "'", *"ABC"]
@@ -43,7 +44,7 @@ def test_phones():
 
 
 def test_a_blank_that_is_a_hyphen_is_not_emitted():
-    assert coverage(["A-B"], Tokenizer(["-", "|", "A", "B"], blank="-")).outside == {"-": 1}
+    assert coverage(["A-B"], Tokenizer(["-", "|", "A", "B"], special=SpecialTokens("-"))).outside == {"-": 1}
 
 
 def test_many_transcripts_of_many_characters():

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 from collections import defaultdict
+from dataclasses import replace
 from itertools import groupby, product
 
 import numpy as np
@@ -16,7 +17,8 @@ from arpa import score, table
 from asr_exp.core.errors import UserError
 from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
-from asr_exp.decoding.beam import Beam, Weights, spelled, token_names
+from asr_exp.data.transformers_tokenizer import SpecialTokens
+from asr_exp.decoding.beam import Beam, BeamSettings, Weights, spelled, token_names
 from asr_exp.decoding.decoders import candidates, make_decoder
 from asr_exp.decoding.hot_words import boost, occurrences
 from asr_exp.decoding.language_model import arpa_of, check_tokens, lexicon_of, read_lexicon
@@ -64,9 +66,14 @@ def agrees(found, expected, count):
 @pytest.mark.parametrize("seed", range(4))
 def test_without_a_model_it_adds_up_all_paths(seed):
     logits = emissions(seed=seed)
-    agrees(Beam(LETTERS, beam=2000, nbest=8).candidates(logits, [5])[0], every_text(logits, LETTERS), 8)
+    agrees(
+        Beam(LETTERS, settings=BeamSettings(2000, nbest=8)).candidates(logits, [5])[0],
+        every_text(logits, LETTERS),
+        8,
+    )
     longer = torch.cat([logits, emissions(seed=9)], dim=1)  # frames that are not valid
-    assert Beam(LETTERS, beam=2000)(longer, [5]) == Beam(LETTERS, beam=2000)(logits, [5])
+    wide = Beam(LETTERS, settings=BeamSettings(2000))
+    assert wide(longer, [5]) == wide(logits, [5])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -83,7 +90,7 @@ def test_with_a_lexicon_it_finds_the_best_of_all_texts_of_its_words(tmp_path, se
                 log_prob + weights.lm * math.log(10) * score(known, words, 2) + weights.word * len(words)
             )
     agrees(
-        Beam(LETTERS, lm, lexicon, beam=2000, weights=weights, nbest=6).candidates(logits, [5])[0],
+        Beam(LETTERS, lm, lexicon, BeamSettings(2000, 6, weights)).candidates(logits, [5])[0],
         expected,
         6,
     )
@@ -106,7 +113,7 @@ def test_without_a_lexicon_the_model_is_one_of_tokens(tmp_path, tokenizer, texts
         if "[" not in text and "||" not in "".join(tokens):
             lm_score = weights.lm * math.log(10) * score(known, tokens, 3)
             expected[text] = log_prob + lm_score + weights.word * len(text.split())
-    found = Beam(tokenizer, lm, beam=2000, weights=weights, nbest=3).candidates(logits, [5])[0]
+    found = Beam(tokenizer, lm, settings=BeamSettings(2000, 3, weights)).candidates(logits, [5])[0]
     assert [one.text for one in found] == sorted(expected, key=lambda text: -expected[text])[:3]
 
 
@@ -131,7 +138,7 @@ def test_torchaudio_says_the_same(tmp_path):
         blank_token="[PAD]",
         sil_token="|",
     )
-    ours = Beam(LETTERS, lm, lexicon, beam=50, weights=Weights(0.6, 0.3), nbest=5)
+    ours = Beam(LETTERS, lm, lexicon, BeamSettings(50, 5, Weights(0.6, 0.3)))
     for seed in range(5):
         logits = emissions(12, seed=seed)
         last = torch.full((1, 1, 5), -1e4)
@@ -143,7 +150,7 @@ def test_torchaudio_says_the_same(tmp_path):
 
 
 def test_a_batch_is_its_rows_and_an_empty_row_is_an_empty_text():
-    decoder = Beam(LETTERS, nbest=3)
+    decoder = Beam(LETTERS, settings=BeamSettings(nbest=3))
     logits = torch.cat([emissions(6, seed=seed) for seed in range(3)])
     found = candidates(decoder, logits, [6, 0, 4])
     assert (
@@ -198,15 +205,15 @@ def test_a_hot_word_is_found_that_is_missed_without(tmp_path, with_model, by_wor
     lexicon = spelled([*" ".join(KNOWN).split(), "pup"], COMMANDS)[0] if by_words else None
     logits = blurred()
     frames = [logits.shape[1]]
-    plain = {"lm": lm, "lexicon": lexicon, "weights": Weights(0.5)}
-    assert Beam(COMMANDS, **plain)(logits, frames) == ["find my red cup"]
-    assert Beam(COMMANDS, **plain, hot_words=["pup"], hot_weight=8.0)(logits, frames) == ["find my red pup"]
-    assert Beam(COMMANDS, **plain, hot_words=["red pup"], hot_weight=8.0)(logits, frames) == [
-        "find my red pup"
-    ]
-    assert Beam(COMMANDS, **plain, hot_words=["blue pup"], hot_weight=8.0)(logits, frames) == [
-        "find my red cup"
-    ]
+
+    def decoded(*hot_words):
+        settings = BeamSettings(weights=Weights(0.5), hot_words=hot_words, hot_weight=8.0)
+        return Beam(COMMANDS, lm, lexicon, settings)(logits, frames)
+
+    assert decoded() == ["find my red cup"]
+    assert decoded("pup") == ["find my red pup"]
+    assert decoded("red pup") == ["find my red pup"]
+    assert decoded("blue pup") == ["find my red cup"]
 
 
 @pytest.mark.parametrize("hot", [["ba"], ["ab ba"], ["ab ab ba", "b"], ["a b a b"]])
@@ -215,9 +222,10 @@ def test_a_hot_word_adds_its_weight_and_nothing_else(tmp_path, hot, with_model):
     lm = model_of(tmp_path / "lm.arpa", TEXTS) if with_model else None
     lexicon = spelled(["a", "ab", "b", "ba"], LETTERS)[0]
     logits, frames = emissions(8, seed=3), [8]
-    settings = {"lm": lm, "lexicon": lexicon, "beam": 3000, "weights": Weights(0.5, 0.2), "nbest": 500}
-    plain = Beam(LETTERS, **settings).candidates(logits, frames)[0]
-    found = Beam(LETTERS, **settings, hot_words=hot, hot_weight=3.0).candidates(logits, frames)[0]
+    settings = BeamSettings(3000, 500, Weights(0.5, 0.2))
+    plain = Beam(LETTERS, lm, lexicon, settings).candidates(logits, frames)[0]
+    settings = replace(settings, hot_words=hot, hot_weight=3.0)
+    found = Beam(LETTERS, lm, lexicon, settings).candidates(logits, frames)[0]
     before = {one.text: one.score for one in plain}
     phrases = {tuple(one.split()) for one in hot}
     shared = [one for one in found if one.text in before]
@@ -234,15 +242,11 @@ def test_a_hot_word_in_a_model_that_knows_no_other_words(tmp_path):
     lines = [line for line in lm.read_text().splitlines() if "<unk>" not in line]
     lm.write_text("\n".join(lines).replace(f"ngram 1={sizes[0]}", f"ngram 1={sizes[0] - 1}") + "\n")
     logits = blurred()
-    settings = {
-        "lm": lm,
-        "lexicon": spelled([*" ".join(KNOWN).split(), "pup"], COMMANDS)[0],
-        "weights": Weights(0.5),
-    }
-    assert Beam(COMMANDS, **settings)(logits, [logits.shape[1]]) == ["find my red cup"]
-    assert Beam(COMMANDS, **settings, hot_words=["pup"], hot_weight=8.0)(logits, [logits.shape[1]]) == [
-        "find my red pup"
-    ]
+    lexicon = spelled([*" ".join(KNOWN).split(), "pup"], COMMANDS)[0]
+    plain = Beam(COMMANDS, lm, lexicon)
+    boosted = Beam(COMMANDS, lm, lexicon, BeamSettings(hot_words=["pup"], hot_weight=8.0))
+    assert plain(logits, [logits.shape[1]]) == ["find my red cup"]
+    assert boosted(logits, [logits.shape[1]]) == ["find my red pup"]
 
 
 def test_where_phrases_are_complete():
@@ -289,7 +293,7 @@ def test_names_of_tokens():
         "<3>",
     ]
     names = token_names(
-        Tokenizer(["<pad>", "<s>", "</s>", "<unk>", "|", "E", "'"], blank="<pad>", unknown="<unk>")
+        Tokenizer(["<pad>", "<s>", "</s>", "<unk>", "|", "E", "'"], special=SpecialTokens("<pad>", "<unk>"))
     )
     assert names == ["<0>", "<1>", "<2>", "<3>", "|", "E", "'"]
 
@@ -342,19 +346,19 @@ def test_the_description_tells_models_and_lexicons_apart(tmp_path):
     lexicon = spelled(["ab", "ba"], LETTERS)[0]
     said = [
         Beam(LETTERS),
-        Beam(LETTERS, beam=5),
+        Beam(LETTERS, settings=BeamSettings(5)),
         Beam(LETTERS, lm, lexicon),
         Beam(LETTERS, other, lexicon),
         Beam(LETTERS, lm),
         Beam(LETTERS, lm, spelled(["ab"], LETTERS)[0]),
-        Beam(LETTERS, lm, lexicon, weights=Weights(1.0)),
-        Beam(LETTERS, lm, lexicon, weights=Weights(word=1.0)),
-        Beam(LETTERS, lm, lexicon, hot_words=["ab"]),
+        Beam(LETTERS, lm, lexicon, BeamSettings(weights=Weights(1.0))),
+        Beam(LETTERS, lm, lexicon, BeamSettings(weights=Weights(word=1.0))),
+        Beam(LETTERS, lm, lexicon, BeamSettings(hot_words=["ab"])),
     ]
     descriptions = [one.description for one in said]
     assert len(set(descriptions)) == len(said) and descriptions[0] == "beam(beam=100)"
     moved = lm.rename(tmp_path / "moved.arpa")
-    assert Beam(LETTERS, moved, lexicon, nbest=7).description == descriptions[2]
+    assert Beam(LETTERS, moved, lexicon, BeamSettings(nbest=7)).description == descriptions[2]
     assert np.isfinite(Beam(LETTERS, moved, lexicon).candidates(emissions(), [5])[0][0].score)
 
 
@@ -388,11 +392,11 @@ def test_tuning_ends_at_weights_as_good_as_any_of_the_grid(tmp_path):
     lm = tmp_path / "lm.arpa"
     arpa_of(KNOWN, COMMANDS, False, 3, lm, "it")
     dev = Pieces(KNOWN)
-    decoder = Beam(COMMANDS, lm, beam=20, hot_words=["door"])
+    decoder = Beam(COMMANDS, lm, settings=BeamSettings(20, hot_words=["door"]))
     table = tune(decoder, dev, dev, Runtime(0, 0, 1, torch.device("cpu"), "fp32"))
 
     def rate(weights: Weights) -> float:
-        fresh = Beam(COMMANDS, lm, beam=20, weights=weights)
+        fresh = Beam(COMMANDS, lm, settings=BeamSettings(20, weights=weights))
         errors = [
             word_errors(text, *fresh(dev.read(i)[1].logits, dev.read(i)[1].frames))
             for i, text in enumerate(KNOWN)
@@ -416,7 +420,7 @@ def test_weights_are_found_again_whatever_else_is_asked_for(tmp_path):
     key = _key(Beam(LETTERS, lm, lexicon), "checkpoint")
     (tmp_path / "lm").mkdir()
     (tmp_path / "lm/tuned.json").write_text(json.dumps({key: {"lm_weight": 1.5, "word_score": -1.0}}))
-    decoder = Beam(LETTERS, lm, lexicon, weights=Weights(3.0, 2.0), hot_words=["ab bab"])
+    decoder = Beam(LETTERS, lm, lexicon, BeamSettings(weights=Weights(3.0, 2.0), hot_words=["ab bab"]))
     use_tuned(decoder, tmp_path, "checkpoint")
     assert (
         decoder.weights == Weights(1.5, -1.0)

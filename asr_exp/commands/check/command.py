@@ -32,7 +32,8 @@ from asr_exp.core.files import write_text
 from asr_exp.core.log import logging_to_terminal
 from asr_exp.data.audio_store import undecoded
 from asr_exp.data.corpora import Utterances
-from asr_exp.data.prepare import LengthLimits, Split, rejection_reason
+from asr_exp.data.filtering import LengthLimits, rejection_reason
+from asr_exp.data.prepare import Split
 from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.model.loading import check_checkpoint
@@ -211,11 +212,10 @@ def _transcripts(
     frames = model.frames if model else lambda samples: (samples - 80) // 320
     limits = LengthLimits(d.min_seconds, d.max_seconds, d.max_eval_seconds, d.max_utterances, frames)
     targets = [tokenizer.target(r.text) for r in rows]
-    labels = [tokenizer.encode(text) for text in targets]
 
     def why_not(i: int, split: str) -> str:
         return rejection_reason(
-            split, round(rows[i].clip.seconds * rate), rate, targets[i], labels[i], tokenizer, limits
+            split, round(rows[i].clip.seconds * rate), rate, targets[i], tokenizer, limits
         )
 
     reasons = [r.clip.reason and "broken" or why_not(i, r.split) for i, r in enumerate(rows)]

@@ -71,7 +71,7 @@ def run(config: DictConfig) -> int:
         # 5. Fit: train, score dev now and then, keep the best checkpoint.
         scorer = Scorer(config, folder, tokenizer, setup, decoder, record.tracker)
         with open_hooks(scorer, splits, state) as hooks:
-            with splits["train"].filling():
+            with splits["train"].decoding_in_background():
                 fit(setup, state, hooks)
             conclude(scorer, state, hooks)
 

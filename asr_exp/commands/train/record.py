@@ -83,7 +83,9 @@ def write_rejected(folder: Path, splits: Mapping[str, Split]) -> None:
     """Write to quarantine.jsonl which utterances are left out, and why: those that were refused when the
     splits were prepared, and those that failed since, when they were decoded.
     """
-    write_quarantine(folder, {name: [*split.rejected, *split.late()] for name, split in splits.items()})
+    write_quarantine(
+        folder, {name: [*split.rejected, *split.decode_failures()] for name, split in splits.items()}
+    )
 
 
 def training_summary(setup: TrainingSetup, state: State) -> dict[str, Any]:

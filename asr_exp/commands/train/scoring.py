@@ -16,8 +16,8 @@ from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding.beam import Beam
 from asr_exp.decoding.decoders import Decoder, Greedy
 from asr_exp.evaluation.decoder_tuning import tune_on_dev
-from asr_exp.evaluation.emission_cache import checkpoint_hash
-from asr_exp.evaluation.evaluate import Evaluation, evaluate, table_rows
+from asr_exp.evaluation.emission_cache import EmissionStore, checkpoint_hash
+from asr_exp.evaluation.evaluate import Evaluation, EvaluationSettings, evaluate, table_rows
 from asr_exp.runs.results import DEV_CANDIDATE, LOSSES
 from asr_exp.runtime.fsdp import whole
 from asr_exp.sweeps.study import Pruner
@@ -48,21 +48,16 @@ class Scorer:
         """Score a split by `decoder` and write its hypotheses to `path`; step: that of the weights."""
         trainer, tracking = self.config.trainer, self.config.tracking
         model, runtime = self.setup.model, self.setup.runtime
+        settings = EvaluationSettings(
+            trainer.device_seconds,
+            trainer.loss_reduction,
+            path,
+            max(trainer.examples, tracking.audio_examples),
+        )
         with whole(model):
-            evaluation = evaluate(
-                model,
-                split,
-                self.tokenizer,
-                decoder,
-                runtime,
-                trainer.device_seconds,
-                trainer.loss_reduction,
-                path,
-                max(trainer.examples, tracking.audio_examples),
-                runtime.main,
-            )
+            evaluation = evaluate(model, split, decoder, runtime, settings)
         audible = tracking.audio_examples if split.name == "test" else 0  # once: sound is large
-        rows = table_rows(evaluation.examples, split, audible, model.extractor.sampling_rate)
+        rows = table_rows(evaluation.examples, split, audible)
         self.tracker.table(f"{split.name}/hypotheses", rows, step)
         return evaluation
 
@@ -87,16 +82,10 @@ class Scorer:
         best = self.folder / "checkpoints" / "best"
         checkpoint = runtime.broadcast(checkpoint_hash(best) if runtime.main else None)
         with whole(model):
-            tune_on_dev(
-                self.decoder,
-                self.folder,
-                checkpoint,
-                lambda: dev,
-                self.config.model.padding,
-                self.config.trainer.device_seconds,
-                runtime,
-                model.eval,
+            emissions = EmissionStore(
+                self.folder, checkpoint, self.config.model.padding, self.config.trainer.device_seconds
             )
+            tune_on_dev(self.decoder, emissions, lambda: dev, model.eval, runtime)
 
     def score_best(self, splits: Mapping[str, Split], state: State) -> dict[str, dict[str, Any]]:
         """Score test with the best checkpoint, and dev again where training scored it by another decoder.

@@ -32,7 +32,7 @@ def score_untrained(config: DictConfig, folder: Path, runtime: Runtime, tracker:
         write_folder(folder / "checkpoints" / "best", source.save)
         announce_scoring(config, folder, data, split, source.tokenizer)
     evaluation = scoring.run(folder / "hypotheses.test.jsonl", max(config.trainer.examples, audible))
-    rows = table_rows(evaluation.examples, split, audible, source.outline.extractor.sampling_rate)
+    rows = table_rows(evaluation.examples, split, audible)
     tracker.table("test/hypotheses", rows, 0)
     console.show_examples(evaluation.examples, config.trainer.examples)
     return untrained_result(folder, scoring, evaluation.summary)

@@ -5,7 +5,8 @@ from typing import Any
 
 from asr_exp.core.errors import UserError
 from asr_exp.core.libraries import import_failure
-from asr_exp.data.tokenizer import PHONEMES, Conventions, Tokenizer
+from asr_exp.data.tokenizer import Tokenizer
+from asr_exp.data.transformers_tokenizer import PHONEMES, Conventions, SpecialTokens
 from asr_exp.model.pretrained.source import CheckpointSource, find_checkpoint
 from asr_exp.model.pretrained.weights import head_size
 
@@ -40,7 +41,8 @@ def read_tokenizer(
     """
     v = read_vocabulary(find_checkpoint(checkpoint, revision))
     unit = "phone" if v.conventions.phonemes else unit
-    return Tokenizer(v.tokens, unit, v.blank, v.unknown, v.space, inventory, score_inventory, v.conventions)
+    special = SpecialTokens(v.blank, v.unknown, v.space)
+    return Tokenizer(v.tokens, unit, special, inventory, score_inventory, v.conventions)
 
 
 def read_vocabulary(source: CheckpointSource) -> CheckpointVocabulary:

@@ -15,6 +15,7 @@ from torchaudio.pipelines import Wav2Vec2ASRBundle
 from asr_exp.core.errors import UserError
 from asr_exp.data.batch import Batch
 from asr_exp.data.tokenizer import Tokenizer
+from asr_exp.data.transformers_tokenizer import SpecialTokens
 from asr_exp.model.loading import load_backbone
 from asr_exp.model.pretrained import torchaudio_bundles as bundles
 from asr_exp.model.pretrained.torchaudio_bundles import bundle_labels
@@ -88,7 +89,7 @@ def test_the_same_logits(bundle):
 
 def test_a_hyphen_is_no_blank():
     """The blank of torchaudio's labels is called "-": what is written so is left out of the labels."""
-    tokenizer = Tokenizer(["-", *LABELS], blank="-", unknown="<none>")
+    tokenizer = Tokenizer(["-", *LABELS], special=SpecialTokens("-", "<none>"))
     assert tokenizer.encode("TEA-TEN").tolist() == [3, 2, 4, 3, 2, 6]
 
 

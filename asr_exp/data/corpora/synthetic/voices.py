@@ -43,76 +43,14 @@ OTHERS = {
 SHARE_OF_ENGLISH = 0.6
 # None of the demo's dev and test variants (m4, m7, f4, anika), none with breath or a whisper.
 VARIANTS = {
-    "train": (
-        "m1",
-        "m2",
-        "m3",
-        "m5",
-        "m6",
-        "m8",
-        "f1",
-        "Alex",
-        "Alicia",
-        "Andrea",
-        "Andy",
-        "Annie",
-        "Denis",
-        "Diogo",
-        "Gene",
-        "Gene2",
-        "Henrique",
-        "Hugo",
-        "Jacky",
-        "Lee",
-        "Marco",
-        "Mario",
-        "Michael",
-        "Mike",
-        "Nguyen",
-        "Reed",
-        "RicishayMax",
-        "RicishayMax2",
-        "adam",
-        "antonio",
-        "aunty",
-        "belinda",
-        "benjamin",
-        "boris",
-        "caleb",
-        "david",
-        "ed",
-        "edward",
-        "edward2",
-        "grandma",
-        "grandpa",
-        "gustave",
-        "ian",
-        "iven",
-        "iven2",
-        "iven3",
-        "john",
-        "kaukovalta",
-        "klatt",
-        "klatt2",
-        "klatt3",
-        "klatt4",
-        "linda",
-        "marcelo",
-        "max",
-        "michel",
-        "miguel",
-        "mike2",
-        "norbert",
-        "pablo",
-        "paul",
-        "pedro",
-        "rob",
-        "robert",
-        "sandro",
-        "steph",
-        "steph2",
-        "steph3",
-        "victor",
+    "train": tuple(
+        """
+        m1 m2 m3 m5 m6 m8 f1 Alex Alicia Andrea Andy Annie Denis Diogo Gene Gene2 Henrique Hugo
+        Jacky Lee Marco Mario Michael Mike Nguyen Reed RicishayMax RicishayMax2 adam antonio aunty
+        belinda benjamin boris caleb david ed edward edward2 grandma grandpa gustave ian iven
+        iven2 iven3 john kaukovalta klatt klatt2 klatt3 klatt4 linda marcelo max michel miguel
+        mike2 norbert pablo paul pedro rob robert sandro steph steph2 steph3 victor
+        """.split()  # noqa: SIM905
     ),
     "dev": ("zac", "quincy"),
     "test": ("travis", "shelby"),
@@ -129,137 +67,20 @@ RECORDINGS = (
 REPEATS = 4  # of each recording, so that it counts among so many synthetic clips
 ONSETS = (
     "",
-    "b",
-    "bl",
-    "br",
-    "d",
-    "dr",
-    "f",
-    "fl",
-    "fr",
-    "g",
-    "gl",
-    "gr",
-    "h",
-    "j",
-    "k",
-    "kl",
-    "kr",
-    "l",
-    "m",
-    "n",
-    "p",
-    "pl",
-    "pr",
-    "r",
-    "s",
-    "sk",
-    "sl",
-    "sm",
-    "sn",
-    "sp",
-    "st",
-    "str",
-    "sw",
-    "t",
-    "tr",
-    "v",
-    "w",
-    "y",
-    "z",
-    "sh",
-    "ch",
-    "th",
+    *"""
+    b bl br d dr f fl fr g gl gr h j k kl kr l m n p pl pr r s sk sl sm sn sp st str sw t tr v w y z
+    sh ch th
+    """.split(),  # noqa: SIM905
 )
 VOWELS = ("a", "e", "i", "o", "u", "ai", "ee", "oo", "ou", "ea", "ar", "er", "or")
 CODAS = (
-    "",
-    "",
-    "",
-    "b",
-    "d",
-    "f",
-    "g",
-    "k",
-    "l",
-    "m",
-    "n",
-    "p",
-    "r",
-    "s",
-    "t",
-    "v",
-    "x",
-    "z",
-    "sh",
-    "ch",
-    "th",
-    "nd",
-    "nt",
-    "ng",
-    "st",
-    "ld",
-    "rt",
-    "mp",
+    *("", "", ""),
+    *"""
+    b d f g k l m n p r s t v x z sh ch th nd nt ng st ld rt mp
+    """.split(),  # noqa: SIM905
 )
-# Common words by subject; the order has no meaning.
-WORDS = """
-the a an and or but if so because while although unless until of in on at by for from with without into onto
-over under above below between behind beside against through during before after since about around across
-along among toward near beyond within upon I you he she it we they me him her us them my your his its our
-their mine yours ours theirs myself yourself himself herself this that these those who whom whose which what
-when where why how here there everywhere nowhere somewhere now then soon later already always never often
-sometimes rarely usually again once twice almost nearly quite very rather too also only even still just
-perhaps maybe zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
-sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand
-million first second third fourth fifth half quarter double dozen monday tuesday wednesday thursday friday
-saturday sunday january february march april may june july august september october november december spring
-summer autumn winter morning noon afternoon evening night midnight today tomorrow yesterday week weekend
-month year century red blue green yellow orange purple pink brown black white grey golden silver dark bright
-pale square round mother father sister brother daughter son uncle aunt cousin nephew grandmother grandfather
-husband wife child children baby boy girl man woman people friend neighbour guest stranger teacher student
-doctor nurse lawyer farmer baker butcher driver pilot sailor soldier artist engineer judge mayor king queen
-prince captain head face eye ear nose mouth tooth teeth tongue lip chin cheek neck shoulder arm elbow wrist
-hand finger thumb chest back stomach hip leg knee ankle foot feet toe skin bone blood heart brain breath
-voice house flat kitchen bedroom bathroom cellar attic garage garden balcony roof wall floor ceiling door
-window stairs chimney lamp light candle table chair sofa shelf cupboard drawer mirror carpet curtain pillow
-blanket towel soap bucket broom ladder hammer nail screw saw needle thread scissors knife fork spoon plate
-bowl cup glass bottle kettle oven fridge bread butter cheese milk cream yoghurt egg bacon sausage chicken
-beef fish soup salad rice noodle potato tomato carrot onion garlic pepper salt sugar honey jam apple pear
-banana cherry lemon grape melon peach plum strawberry nut cake biscuit chocolate coffee tea juice water beer
-wine breakfast lunch dinner supper dog cat horse cow pig sheep goat donkey rabbit mouse rat fox wolf bear
-deer lion tiger elephant monkey bird duck goose hen eagle owl crow snake frog turtle shark whale spider bee
-ant butterfly sun moon star sky cloud rain snow ice frost fog storm thunder lightning wind breeze weather
-heat cold river lake sea ocean beach island mountain hill valley forest wood field meadow desert cave stone
-rock sand mud dust grass flower rose leaf branch root tree bush seed city town village street road avenue
-lane bridge tunnel corner square market shop bakery bank school library museum theatre cinema church
-hospital station airport harbour office factory hotel restaurant castle tower prison park zoo farm mill car
-bus lorry train tram bicycle motorbike aeroplane helicopter boat ship ferry rocket engine wheel brake petrol
-ticket passport luggage journey map border customs traffic signal computer keyboard screen printer camera
-battery charger telephone radio television video network server software password message email letter
-parcel stamp newspaper magazine book page paper pencil pen ink picture photograph drum guitar piano violin
-trumpet music song dance game ball chess puzzle prize winner money coin price tax rent wage debt loan profit
-budget invoice contract meeting project plan report question answer problem reason result mistake success
-failure law rule crime police court war peace army flag election president minister government country
-nation world earth history science language grammar word sentence number sum shape circle triangle line
-point side edge middle beginning end go come walk run jump climb swim fly fall sit stand lie sleep wake
-dream eat drink cook bake boil fry taste smell touch feel hear listen look watch see speak talk say tell ask
-reply shout whisper sing laugh cry smile think know learn teach read write draw paint count add subtract
-multiply divide measure weigh buy sell pay lend borrow give take bring carry send receive keep lose find
-search hide show open close lock push pull lift drop throw catch hit kick cut break tear mend build destroy
-clean wash dry sweep cover fill pour mix turn stop start begin finish wait hurry follow lead drive ride sail
-visit arrive leave return meet marry help thank promise forget remember believe hope wish want need like
-love hate fear choose decide agree refuse allow forbid try fail win fight save protect travel grow change
-become remain happen seem belong depend big small large tiny huge tall short long wide narrow thick thin
-deep shallow high low heavy loose tight hot warm cool wet soft hard smooth rough sharp blunt sweet sour
-bitter fresh rotten new old young ancient modern early late quick slow fast loud quiet noisy silent clear
-dirty empty full rich poor cheap expensive easy difficult simple strange normal famous useful broken safe
-dangerous brave shy clever stupid wise lazy busy tired hungry thirsty happy sad angry proud jealous honest
-polite rude kind cruel gentle healthy sick alive dead free equal different similar possible certain sure
-true false right wrong good better best bad worse worst please sorry hello goodbye welcome yes no okay
-thanks press hold star hash pound key extension mailbox operator option menu caller account balance record
-delete forward
-""".split()  # noqa: SIM905
+# Common words by subject. The order has no meaning, but the drawn sentences depend on it.
+WORDS = Path(__file__).with_name("words.txt").read_text(encoding="utf-8").split()
 
 
 @register_reader("voices")
