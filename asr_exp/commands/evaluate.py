@@ -30,7 +30,7 @@ from asr_exp.builders.fine_tuned import FineTuned
 from asr_exp.builders.plan import announce_scoring
 from asr_exp.builders.rescoring import Scoring, read_split, untrained_result
 from asr_exp.builders.session import run_session
-from asr_exp.builders.transcriber import as_asked
+from asr_exp.builders.transcriber import in_terms_of_run
 from asr_exp.core import console
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import is_run, locked, recover, write_text
@@ -70,7 +70,7 @@ def run(config: DictConfig) -> Path | int:
         except UserError as why:
             if named or not config.run:
                 raise
-            raise as_asked(why, config.run) from why
+            raise in_terms_of_run(why, config.run) from why
 
 
 def _evaluate(config: DictConfig, folder: Path, trained: bool, runtime: Runtime) -> Path:
