@@ -1,4 +1,4 @@
-"""A trained recogniser, a run or a checkpoint, made ready to transcribe."""
+"""Builds a Transcriber of the run or the checkpoint that a config names."""
 
 from pathlib import Path
 
@@ -20,62 +20,45 @@ from asr_exp.runtime.distributed import Runtime
 
 
 def load_transcriber(config: DictConfig, runtime: Runtime) -> Transcriber:
-    """The recogniser that `run=` names: a run's folder, a CTC checkpoint (a folder, or a hub id) with its own
-    vocabulary, or `torchaudio:NAME`, a bundle of torchaudio.pipelines.
+    """Load the recogniser that `run=` names: the folder of a run, a fine-tuned CTC checkpoint (a folder or an
+    id of the hub) with its own vocabulary, or `torchaudio:NAME`, a bundle of torchaudio.pipelines.
 
-    Without `run=`, the run that the settings lead to, or else their model.checkpoint. Raises UserError where
-    there is none.
+    Without `run=`, the run that has these settings is loaded, or else their model.checkpoint. Raises
+    UserError where there is no such recogniser.
     """
-    chunking, checkpoint = config.transcribe, checkpoint_of(config)
-    # A transcript is to depend on its recording alone, not on what else is asked for: there is no padding for
-    # it to see.
-    exact = OmegaConf.merge(config, {"model": {"padding": "exact"}})
-    assert isinstance(exact, DictConfig)
+    checkpoint = checkpoint_of(config)
+    # The transcript of a recording must not depend on the others in its batch, so the network sees no
+    # padding, whatever model.padding the run was trained with.
+    unpadded = OmegaConf.merge(config, {"model": {"padding": "exact"}})
+    assert isinstance(unpadded, DictConfig)
     try:
-        source = FineTuned(exact, runtime, checkpoint)
+        source = FineTuned(unpadded, runtime, checkpoint)
         model = source.network
     except UserError as why:
-        raise as_asked(why, config.run) from why
+        raise in_terms_of_run(why, config.run) from why
     if config.decode.name == "greedy" and not checkpoint.startswith(BUNDLE) and _has_language_model(source):
         say(
             "",
             f"{checkpoint} comes with a language model, which is not used: decode=beam decode.lm=checkpoint"
             " decodes with it.",
         )
-    folder = Path(config.run).expanduser() if config.run else run_folder(config)
+    folder = _run_folder(config)
     decoder = build_decoder(config, source.tokenizer, runtime, folder if is_run(folder) else None)
     if isinstance(decoder, Beam) and config.decode.tune:
         use_tuned(decoder, folder, source.hash)
-    how = Chunking(chunking.whole_seconds, chunking.chunk_seconds, chunking.overlap_seconds)
-    return Transcriber(model, source.tokenizer, decoder, runtime.device, config.trainer.device_seconds, how)
-
-
-def _has_language_model(source: FineTuned) -> bool:
-    return find_checkpoint(source.checkpoint, source.revision).file("alphabet.json") is not None
-
-
-def as_asked(error: UserError, run: str | None) -> UserError:
-    """What is wrong with a checkpoint, by the key that it was given as."""
-    if not run:
-        return error
-    told = (
-        str(error)
-        .replace("model.checkpoint=", "run=")
-        .replace(" cannot keep its head: ", " is no fine-tuned recogniser: ")
-    )
-    return UserError(
-        told.replace(
-            "Use model.head=new, or give another checkpoint.",
-            "Fine-tune it first (model=hf model.checkpoint=...), or give another.",
-        )
+    t = config.transcribe
+    chunking = Chunking(t.whole_seconds, t.chunk_seconds, t.overlap_seconds)
+    return Transcriber(
+        model, source.tokenizer, decoder, runtime.device, config.trainer.device_seconds, chunking
     )
 
 
 def checkpoint_of(config: DictConfig) -> str:
-    """The checkpoint that `run=` or the settings name: a folder, or a hub id. Raises UserError where there is
-    none.
+    """The checkpoint that `run=` or the settings name: a folder, or an id of the hub.
+
+    Raises UserError where the run has no checkpoint yet, or the settings lead to none.
     """
-    folder = Path(config.run).expanduser() if config.run else run_folder(config)
+    folder = _run_folder(config)
     if (best := folder / "checkpoints" / "best").is_dir():
         return str(best)
     if is_run(folder) and not trains_nothing(config):
@@ -89,3 +72,31 @@ def checkpoint_of(config: DictConfig) -> str:
     raise UserError(
         f"These settings lead to {folder}, which holds no trained model; train it first, or give run=FOLDER."
     )
+
+
+def _run_folder(config: DictConfig) -> Path:
+    """The folder that `run=` names (it need not be a run), or else the run folder of the settings."""
+    return Path(config.run).expanduser() if config.run else run_folder(config)
+
+
+def _has_language_model(source: FineTuned) -> bool:
+    """Whether a checkpoint has pyctcdecode's alphabet.json, which stands beside a language model."""
+    return find_checkpoint(source.checkpoint, source.revision).file("alphabet.json") is not None
+
+
+def in_terms_of_run(error: UserError, run: str | None) -> UserError:
+    """An error about model.checkpoint, reworded for a checkpoint that was given as `run=`; the same error
+    where `run` is None.
+    """
+    if not run:
+        return error
+    message = (
+        str(error)
+        .replace("model.checkpoint=", "run=")
+        .replace(" cannot keep its head: ", " is no fine-tuned recogniser: ")
+        .replace(
+            "Use model.head=new, or give another checkpoint.",
+            "Fine-tune it first (model=hf model.checkpoint=...), or give another.",
+        )
+    )
+    return UserError(message)

@@ -1,4 +1,4 @@
-"""Alignments as files: Praat's TextGrid, NIST's CTM, JSON."""
+"""File formats of alignments: Praat's TextGrid, NIST's CTM, JSON."""
 
 import json
 import re
@@ -12,15 +12,15 @@ from asr_exp.core.errors import UserError
 from asr_exp.decoding.alignment import Word
 
 FORMATS = ("textgrid", "ctm", "json")
-_ENDING = re.compile(r"\.(wav|flac|mp3|ogg|opus|sph)$", re.IGNORECASE)
+_AUDIO_ENDING = re.compile(r"\.(wav|flac|mp3|ogg|opus|sph)$", re.IGNORECASE)
 
-Tiers = Mapping[str, Sequence[Word]]
+Tiers = Mapping[str, Sequence[Word]]  # name of a tier to its intervals, as a TextGrid has them
 
 
 def textgrid(tiers: Tiers, seconds: float) -> str:
-    """A TextGrid in Praat's long text format: interval tiers that cover the recording, with empty intervals
-    where nothing is said.
+    """A TextGrid in Praat's long text format, for a recording of so many seconds.
 
+    Interval tiers have no gaps: intervals without text stand where there are no words. The format:
     https://www.fon.hum.uva.nl/praat/manual/TextGrid_file_formats.html
     """
     lines = [
@@ -34,7 +34,7 @@ def textgrid(tiers: Tiers, seconds: float) -> str:
         "item []:",
     ]
     for number, (name, words) in enumerate(tiers.items(), 1):
-        intervals = _covering(words, seconds)
+        intervals = _intervals(words, seconds)
         lines += [
             f"    item [{number}]:",
             '        class = "IntervalTier"',
@@ -54,8 +54,8 @@ def textgrid(tiers: Tiers, seconds: float) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _covering(words: Sequence[Word], seconds: float) -> list[tuple[float, float, str]]:
-    """Intervals from 0 to the end: the words, and the gaps between them."""
+def _intervals(words: Sequence[Word], seconds: float) -> list[tuple[float, float, str]]:
+    """(start, end, text) of the words and of the gaps between them, from 0 to the end of the recording."""
     intervals: list[tuple[float, float, str]] = []
     now = 0.0
     for word in words:
@@ -71,7 +71,9 @@ def _number(seconds: float) -> str:
 
 
 def ctm(name: str, words: Sequence[Word]) -> str:
-    """Lines of a CTM: recording, channel, start, duration, word, confidence, as NIST's sclite reads them."""
+    """The lines of a CTM file for one recording: name, channel, start, duration, word, confidence, as NIST's
+    sclite reads them. Blanks in the name become underscores.
+    """
     name = "_".join(name.split())
     return "".join(
         f"{name} 1 {w.start:.3f} {w.end - w.start:.3f} {w.text} {w.confidence:.4f}\n" for w in words
@@ -79,24 +81,29 @@ def ctm(name: str, words: Sequence[Word]) -> str:
 
 
 def unused(name: str, taken: set[str]) -> str:
-    """A name, with a number where it is among those taken; it then is."""
-    found, number = name, 1
-    while found in taken:
+    """The name, or name_2, name_3 ... where it is taken. The result is added to `taken`."""
+    candidate = name
+    number = 1
+    while candidate in taken:
         number += 1
-        found = f"{name}_{number}"
-    taken.add(found)
-    return found
+        candidate = f"{name}_{number}"
+    taken.add(candidate)
+    return candidate
 
 
 class AlignmentWriter:
-    """Where alignments go: to a folder, a file each (as CTM, a file for each tier), or to standard output."""
+    """Writes alignments to a folder: a file for each recording, in CTM a file for each tier. Without a folder
+    it writes to standard output.
+
+    Raises UserError where the folder cannot be created.
+    """
 
     def __init__(self, folder: Path | None, formats: Sequence[str]):
-        """Raises UserError where the folder cannot be written."""
-        self.folder, self.formats = folder, formats
-        # alignment.json tells of them all
+        self.folder = folder
+        self.formats = formats
+        # alignment.json is the summary
         self._names: set[str] = {"alignment"} if folder and "json" in formats else set()
-        self._begun: set[str] = set()  # files of many recordings that have some already
+        self._started: set[str] = set()  # files to which this writer has written: it appends to them
         try:
             if folder:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -105,34 +112,43 @@ class AlignmentWriter:
                 f"Nothing can be written to out={folder} ({why.strerror}); give another folder."
             ) from None
 
-    def write(self, name: str, tiers: Tiers, seconds: float, facts: Mapping[str, Any]) -> str:
-        """Write one recording's tiers, in every format -> what it is called there. facts: what JSON says
-        besides.
+    def write(self, name: str, tiers: Tiers, seconds: float, metadata: Mapping[str, Any]) -> str:
+        """Write the tiers of one recording in every format.
+
+        Args:
+            name: the recording's id; characters that do not belong in a file's name are replaced.
+            tiers: words and units with their times.
+            seconds: the length of the recording.
+            metadata: further entries of the JSON format.
+
+        Returns:
+            The name of the files, without ending.
         """
-        plain = re.sub(r"[^\w.+-]+", "_", _ENDING.sub("", name)).strip("._") or "recording"
+        plain = re.sub(r"[^\w.+-]+", "_", _AUDIO_ENDING.sub("", name)).strip("._") or "recording"
         name = unused(plain, self._names)
         for format in self.formats:
             if format == "textgrid":
-                self._put(f"{name}.TextGrid", textgrid(tiers, seconds))
+                self._append(f"{name}.TextGrid", textgrid(tiers, seconds))
             elif format == "json":
-                said = {
-                    **facts,
+                record = {
+                    **metadata,
                     "seconds": round(seconds, 3),
                     **{tier: [asdict(one) for one in words] for tier, words in tiers.items()},
                 }
-                self._put(
+                self._append(
                     f"{name}.json",
-                    json.dumps(said, ensure_ascii=False, indent=2 if self.folder else None) + "\n",
+                    json.dumps(record, ensure_ascii=False, indent=2 if self.folder else None) + "\n",
                 )
             else:
+                # standard output gets the first tier alone: a CTM has no column for the tier
                 for tier, words in tiers.items() if self.folder else list(tiers.items())[:1]:
-                    self._put(f"{tier}.ctm", ctm(name, words))
+                    self._append(f"{tier}.ctm", ctm(name, words))
         return name
 
-    def _put(self, name: str, text: str) -> None:
+    def _append(self, name: str, text: str) -> None:
         if self.folder is None:
             sys.stdout.write(text)
             return
-        with (self.folder / name).open("a" if name in self._begun else "w", encoding="utf-8") as file:
+        with (self.folder / name).open("a" if name in self._started else "w", encoding="utf-8") as file:
             file.write(text)
-        self._begun.add(name)
+        self._started.add(name)

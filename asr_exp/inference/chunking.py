@@ -1,5 +1,5 @@
-"""Long recordings in pieces: overlapping chunks for the network, the seams between what it says of them, and
-cuts at pauses.
+"""Long recordings: overlapping chunks for the network, emissions that are joined where chunks overlap, and
+that are split at pauses for the decoder.
 """
 
 from collections.abc import Iterable, Iterator
@@ -8,14 +8,16 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-SURROUND = 7  # frames that are looked at together to judge a place
-PIECE = 30.0  # seconds of emissions that a decoder other than greedy is given at once, at the most
+SMOOTHING_FRAMES = 7  # over which the fitness of a seam is averaged
 
 
 @dataclass(frozen=True)
 class Chunking:
-    """How the network hears recordings: those up to `whole` seconds in one piece, longer ones in chunks of
-    `length` seconds that share `overlap` seconds with the one before."""
+    """How recordings go through the network. All values are seconds.
+
+    whole: recordings up to this length go through it whole. length, overlap: longer ones go through it in
+    chunks of `length`, each of which shares `overlap` with the one before.
+    """
 
     whole: float = 120.0
     length: float = 30.0
@@ -23,8 +25,10 @@ class Chunking:
 
 
 def spans(frames: int, length: int, overlap: int, multiple: int = 1) -> list[tuple[int, int]]:
-    """[start, end) of chunks over so many frames, each starting at a multiple of `multiple`; the last is as
-    long as the others.
+    """The [start, end) of the chunks of a recording, in frames.
+
+    Each starts at a multiple of `multiple`. The last chunk is as long as the others, so that it may overlap
+    more.
     """
     step = max(multiple, (length - overlap) // multiple * multiple)
     starts = list(range(0, max(1, frames - length), step))
@@ -34,10 +38,11 @@ def spans(frames: int, length: int, overlap: int, multiple: int = 1) -> list[tup
 
 
 def seam(left: torch.Tensor, right: torch.Tensor, blank: int) -> int:
-    """At which of the frames that two chunks have in common the first gives way to the second.
+    """The frame of an overlap where the emissions of the left chunk end and those of the right one begin.
 
-    left, right: (frames, vocabulary), log probabilities. It is in the middle half, so that both have heard
-    what is around it, and where they agree the most and are surest that nothing is said.
+    left, right: log probabilities of the two chunks in their common frames, each (frames, vocabulary). The
+    seam lies in the middle half of the overlap, where both chunks have context on either side, at the place
+    where they agree most and give the blank the highest probability.
     """
     frames = len(left)
     first, last = frames // 4, frames - frames // 4
@@ -45,55 +50,64 @@ def seam(left: torch.Tensor, right: torch.Tensor, blank: int) -> int:
         return first
     a, b = left.exp(), right.exp()
     fitness = torch.minimum(a[:, blank], b[:, blank]) - (a - b).abs().sum(1)
-    around = F.avg_pool1d(fitness[None], SURROUND, 1, SURROUND // 2, count_include_pad=False)[0]
-    return first + int(around[first:last].argmax())
+    smoothed = F.avg_pool1d(
+        fitness[None], SMOOTHING_FRAMES, 1, SMOOTHING_FRAMES // 2, count_include_pad=False
+    )[0]
+    return first + int(smoothed[first:last].argmax())
 
 
 def joined(chunks: Iterable[tuple[int, torch.Tensor]], blank: int) -> Iterator[torch.Tensor]:
-    """The emissions of a recording end to end, each frame once, from (start, log probabilities) of chunks
-    that overlap.
+    """The emissions of a recording in consecutive parts, each frame once.
+
+    chunks: (first frame, log probabilities (frames, vocabulary)) of overlapping chunks, in order.
     """
-    begin, held = 0, None
+    pending_start, pending = 0, None  # what is not given out yet, because the next chunk may overlap it
     for start, emissions in chunks:
-        if held is not None:
-            at = max(start, begin)  # the last chunk may begin before what is left of the one before it
-            shared = begin + len(held) - at
-            cut = seam(held[len(held) - shared :], emissions[at - start :][:shared], blank)
-            yield held[: len(held) - shared + cut]
-            emissions, start = emissions[at - start + cut :], at + cut
-        begin, held = start, emissions
-    if held is not None:
-        yield held
+        if pending is not None:
+            # the last chunk may begin before what is pending
+            overlap_start = max(start, pending_start)
+            shared = pending_start + len(pending) - overlap_start
+            kept = len(pending) - shared
+            cut = seam(pending[kept:], emissions[overlap_start - start :][:shared], blank)
+            yield pending[: kept + cut]
+            emissions, start = emissions[overlap_start - start + cut :], overlap_start + cut
+        pending_start, pending = start, emissions
+    if pending is not None:
+        yield pending
 
 
-def at_pauses(emissions: Iterable[torch.Tensor], most: int, quiet: list[int]) -> Iterator[torch.Tensor]:
-    """The same emissions in pieces of `most` frames at the most, cut in the middle of the longest pause of a
-    piece's second half.
+def at_pauses(
+    emissions: Iterable[torch.Tensor], max_frames: int, silent: list[int]
+) -> Iterator[torch.Tensor]:
+    """Emissions in parts of at most `max_frames` frames, split in the middle of the longest pause in the
+    second half of a part.
 
-    quiet: the labels that are no speech (the blank, the space between words).
+    emissions: consecutive parts of any length, each (frames, vocabulary). silent: the labels that are no
+    speech (the blank, the space between words).
     """
-    held: torch.Tensor | None = None
+    pending: torch.Tensor | None = None
     for some in emissions:
-        held = some if held is None else torch.cat([held, some])
-        while len(held) > most:
-            silent = torch.isin(held[most // 2 : most].argmax(1), torch.tensor(quiet))
-            cut = most // 2 + _middle_of_longest(silent.tolist())
-            yield held[:cut]
-            held = held[cut:]
-    if held is not None and len(held):
-        yield held
+        pending = some if pending is None else torch.cat([pending, some])
+        while len(pending) > max_frames:
+            half = max_frames // 2
+            is_silent = torch.isin(pending[half:max_frames].argmax(1), torch.tensor(silent))
+            cut = half + _middle_of_longest_run(is_silent.tolist())
+            yield pending[:cut]
+            pending = pending[cut:]
+    if pending is not None and len(pending):
+        yield pending
 
 
-def _middle_of_longest(flags: list[bool]) -> int:
-    """The middle of the longest run of True; the end where there is none."""
-    best = 0
+def _middle_of_longest_run(flags: list[bool]) -> int:
+    """The middle of the longest run of True; the end where no flag is True."""
+    longest = 0
     middle = len(flags)
     run = 0
     for place, flag in enumerate([*flags, False]):
         if flag:
             run += 1
             continue
-        if run > best:
-            best, middle = run, place - run + run // 2
+        if run > longest:
+            longest, middle = run, place - run + run // 2
         run = 0
     return middle

@@ -1,4 +1,4 @@
-"""A trained recogniser, ready to be used: recordings in, transcripts with word times out."""
+"""A trained recogniser in use: recordings in, transcripts with word times out."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,19 +13,26 @@ from asr_exp.data.batch_plan import cost, pack
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding.alignment import Word, align_labels, best_path, words_of
 from asr_exp.decoding.decoders import Candidate, Decoder, Greedy, candidates
-from asr_exp.inference.chunking import PIECE, Chunking, at_pauses, joined, spans
+from asr_exp.inference.chunking import Chunking, at_pauses, joined, spans
 from asr_exp.model.conv_frontend import SignalStatistics
 from asr_exp.model.recogniser import Emissions, Recogniser
 
-Recognition = Callable[[float], object]  # is told how many more seconds have gone through the network
+MAX_DECODER_SECONDS = 30.0  # of emissions that a decoder other than greedy gets at once
+
+# called with the seconds of audio that went through the network since the last call
+Progress = Callable[[float], object]
+
+
+def _no_progress(seconds: float) -> None:
+    pass
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """What is said in a recording of so many seconds.
+    """The transcript of a recording. seconds: the length of the recording.
 
-    nbest: what else it may be, the best first, of a decoder that was asked for it; not of a recording that is
-    decoded in pieces.
+    nbest: the best transcripts, the best first, where the decoder was configured to return several; empty for
+    a recording that is decoded in parts.
     """
 
     text: str
@@ -35,12 +42,19 @@ class Transcript:
 
 
 class Transcriber:
-    """Recordings (int16, mono, at `rate`) to transcripts; what is given together goes through the network in
-    batches by length.
+    """Transcribes recordings, each (samples,) int16 mono at `rate` hertz, in batches of similar lengths.
 
-    A recording longer than `chunking.whole` seconds goes through it in overlapping chunks, each normalised as
-    the whole recording is, and what the network says of them is laid end to end. Several threads may use one
-    Transcriber; one of them at a time has the network.
+    A recording longer than `chunking.whole` goes through the network in overlapping chunks, normalised by the
+    statistics of the whole recording; their emissions are joined. Several threads may use a Transcriber at
+    once; its network serves one of them at a time.
+
+    Args:
+        model: the network; it is put into evaluation mode.
+        tokenizer: the labels that the network emits.
+        decoder: makes texts of emissions.
+        device: that the network is on.
+        device_seconds: padded seconds of audio in one forward pass, at the most.
+        chunking: of long recordings, see `Chunking`.
     """
 
     def __init__(
@@ -60,114 +74,117 @@ class Transcriber:
         self.chunking = chunking or Chunking()
         self.rate: int = model.extractor.sampling_rate
         self.hop = int(np.prod(model.network.config.conv_stride))  # samples from one frame to the next
-        self.frame = self.hop / self.rate  # the same in seconds
-        self._network = threading.Lock()
+        self.frame = self.hop / self.rate  # seconds from one frame to the next
+        self._model_lock = threading.Lock()
 
-    def __call__(
-        self, clips: Sequence[Samples], heard: Recognition = lambda seconds: None
-    ) -> list[Transcript]:
+    def __call__(self, clips: Sequence[Samples], progress: Progress = _no_progress) -> list[Transcript]:
         """The transcript of each clip, in their order."""
-        found = [Transcript("", [], len(clip) / self.rate) for clip in clips]
-        for indices, emissions in self._passes(clips):
-            decoded = self._decoded(emissions)
+        transcripts = [Transcript("", [], len(clip) / self.rate) for clip in clips]
+        for indices, emissions in self._forward_whole(clips):
+            candidates_of = self._decode(emissions)
             log_probs = emissions.logits.log_softmax(-1).cpu()
-            for row, (index, several) in enumerate(zip(indices.tolist(), decoded, strict=True)):
-                words = self._words(log_probs[row, : emissions.frames[row]], several[0].text)
-                scored = [replace(one, text=self.tokenizer.scored(one.text)) for one in several]
-                found[index] = replace(
-                    found[index], text=scored[0].text, words=words, nbest=scored if len(scored) > 1 else ()
+            for row, (index, nbest) in enumerate(zip(indices.tolist(), candidates_of, strict=True)):
+                words = self._words(log_probs[row, : emissions.frames[row]], nbest[0].text)
+                scored = [replace(one, text=self.tokenizer.scored(one.text)) for one in nbest]
+                transcripts[index] = replace(
+                    transcripts[index],
+                    text=scored[0].text,
+                    words=words,
+                    nbest=scored if len(scored) > 1 else (),
                 )
-            heard(sum(found[index].seconds for index in indices))
-        for index in self._long(clips):
-            text, words = self._transcribe(self._pieces(clips[index], heard))
-            found[index] = replace(found[index], text=self.tokenizer.scored(text), words=words)
-        return found
+            progress(sum(transcripts[index].seconds for index in indices))
+        for index in self._long_clips(clips):
+            text, words = self._transcribe_long(self._forward_chunks(clips[index], progress))
+            transcripts[index] = replace(transcripts[index], text=self.tokenizer.scored(text), words=words)
+        return transcripts
 
     def emissions(self, clips: Sequence[Samples]) -> list[torch.Tensor]:
-        """Log probabilities of each clip, (frames, vocabulary) fp32 on the CPU; no frames of a clip too short
-        for one.
+        """Log probabilities of each clip, (frames, vocabulary) fp32 on the CPU; a clip shorter than a frame
+        has 0 frames.
         """
-        found = [torch.empty(0, len(self.tokenizer))] * len(clips)
-        for indices, emissions in self._passes(clips):
+        log_probs_of = [torch.empty(0, len(self.tokenizer))] * len(clips)
+        for indices, emissions in self._forward_whole(clips):
             log_probs = emissions.logits.log_softmax(-1).cpu()
             for row, index in enumerate(indices.tolist()):
-                found[index] = log_probs[row, : emissions.frames[row]].clone()
-        for index in self._long(clips):
-            found[index] = torch.cat(list(self._pieces(clips[index])))
-        return found
+                log_probs_of[index] = log_probs[row, : emissions.frames[row]].clone()
+        for index in self._long_clips(clips):
+            log_probs_of[index] = torch.cat(list(self._forward_chunks(clips[index])))
+        return log_probs_of
 
     def words(self, log_probs: torch.Tensor, text: str) -> list[Word]:
-        """When the words of a text are said in an utterance, (frames, vocabulary). No words where it cannot
-        be aligned.
+        """Align a text with an utterance -> its words with their times; none where it cannot be aligned.
+
+        log_probs: (frames, vocabulary).
         """
-        labels = self.tokenizer.encode(text)
+        labels = self.tokenizer.encode(text).tolist()
         try:
-            return self._scored(
-                words_of(
-                    align_labels(log_probs, labels.tolist(), self.tokenizer.blank), self.tokenizer, self.frame
-                )
-            )
+            aligned = align_labels(log_probs, labels, self.tokenizer.blank)
+            return self._scored(words_of(aligned, self.tokenizer, self.frame))
         except ValueError:
             return []
 
-    # -- what is said
-    # -----------------------------------------------------------------------------------------------------
+    # -- decoding
+    # ------------------------------------------------------------------------------------------------------
 
     def _words(self, log_probs: torch.Tensor, text: str) -> list[Word]:
-        """The words of what the decoder has made of an utterance."""
+        """The words of the decoder's text, with their times."""
         if not isinstance(self.decoder, Greedy):
             return self.words(log_probs, text)
-        scores, labels = log_probs.max(1)  # the best path is the likeliest alignment of its own labels
-        return self._scored(
-            words_of(best_path(labels, scores.exp(), self.tokenizer.blank), self.tokenizer, self.frame)
-        )
+        # the best path is the most probable alignment of its own labels: no aligner is needed
+        scores, labels = log_probs.max(1)
+        path = best_path(labels, scores.exp(), self.tokenizer.blank)
+        return self._scored(words_of(path, self.tokenizer, self.frame))
 
     def _scored(self, words: list[Word]) -> list[Word]:
-        """Words as they are scored, phones folded to the scoring inventory; those that this makes nothing of
-        are left out.
+        """The words as they are scored: phones are folded to the scoring inventory, and dropped where it has
+        none for them.
         """
-        named = (replace(word, text=self.tokenizer.scored(word.text)) for word in words)
-        return [word for word in named if word.text]
+        scored = (replace(word, text=self.tokenizer.scored(word.text)) for word in words)
+        return [word for word in scored if word.text]
 
-    def _decoded(self, emissions: Emissions) -> list[list[Candidate]]:
-        with self._network, torch.inference_mode():
+    def _decode(self, emissions: Emissions) -> list[list[Candidate]]:
+        with self._model_lock, torch.inference_mode():
             return candidates(self.decoder, emissions.logits, emissions.frames)
 
-    def _transcribe(self, pieces: Iterator[torch.Tensor]) -> tuple[str, list[Word]]:
-        """Text and words of a long recording: the best path as one, or, by another decoder, utterance by
-        utterance.
+    def _transcribe_long(self, parts: Iterator[torch.Tensor]) -> tuple[str, list[Word]]:
+        """Text and words of a long recording: greedily in one go, by another decoder in parts that end at
+        pauses. parts: consecutive log probabilities, each (frames, vocabulary).
         """
         blank = self.tokenizer.blank
         if isinstance(self.decoder, Greedy):
-            best = [piece.max(1) for piece in pieces]  # of each frame no more than that
-            scores, labels = torch.cat([b.values for b in best]).exp(), torch.cat([b.indices for b in best])
+            best = [part.max(1) for part in parts]  # keeps a label and a score of each frame, no more
+            scores = torch.cat([b.values for b in best]).exp()
+            labels = torch.cat([b.indices for b in best])
             words = words_of(best_path(labels, scores, blank), self.tokenizer, self.frame)
             return self.tokenizer.decode(torch.unique_consecutive(labels).tolist()), self._scored(words)
         texts: list[str] = []
-        words, offset = [], 0.0
-        quiet = [blank, self.tokenizer.ids.get(self.tokenizer.space, blank)]
-        for piece in at_pauses(pieces, round(PIECE / self.frame), quiet):
-            ((best_one, *_),) = self._decoded(Emissions(piece[None], [len(piece)]))
-            text = best_one.text
+        words = []
+        offset = 0.0
+        silent = [blank, self.tokenizer.ids.get(self.tokenizer.space, blank)]
+        for part in at_pauses(parts, round(MAX_DECODER_SECONDS / self.frame), silent):
+            ((best_candidate, *_),) = self._decode(Emissions(part[None], [len(part)]))
+            text = best_candidate.text
             texts += [text] if text else []
-            found = self._words(piece, text)
             words += [
-                replace(w, start=round(w.start + offset, 3), end=round(w.end + offset, 3)) for w in found
+                replace(word, start=round(word.start + offset, 3), end=round(word.end + offset, 3))
+                for word in self._words(part, text)
             ]
-            offset += len(piece) * self.frame
+            offset += len(part) * self.frame
         return " ".join(texts), words
 
     # -- the network
     # ------------------------------------------------------------------------------------------------------
 
-    def _long(self, clips: Sequence[Samples]) -> list[int]:
+    def _long_clips(self, clips: Sequence[Samples]) -> list[int]:
         return [i for i, clip in enumerate(clips) if len(clip) > self.chunking.whole * self.rate]
 
-    def _passes(self, clips: Sequence[Samples]) -> Iterator[tuple[np.ndarray, Emissions]]:
-        """Forward passes over the clips that go whole and have a frame."""
-        apart = set(self._long(clips))
+    def _forward_whole(self, clips: Sequence[Samples]) -> Iterator[tuple[np.ndarray, Emissions]]:
+        """Forward passes over the clips that are neither long nor shorter than a frame -> (indices of clips,
+        their emissions).
+        """
+        long = set(self._long_clips(clips))
         usable = np.array(
-            [i for i, clip in enumerate(clips) if i not in apart and self.model.frames(len(clip)) > 0],
+            [i for i, clip in enumerate(clips) if i not in long and self.model.frames(len(clip)) > 0],
             dtype=np.int64,
         )
         seconds = np.array([len(clips[i]) / self.rate for i in usable])
@@ -175,47 +192,48 @@ class Transcriber:
             indices = usable[rows]
             yield indices, self._forward([clips[i][:] for i in indices], indices)
 
-    def _pieces(self, clip: Samples, heard: Recognition = lambda seconds: None) -> Iterator[torch.Tensor]:
-        """Log probabilities of a long recording, (frames, vocabulary), a piece after the other, each frame
-        once.
+    def _forward_chunks(self, clip: Samples, progress: Progress = _no_progress) -> Iterator[torch.Tensor]:
+        """Log probabilities of a long recording in consecutive parts, each (frames, vocabulary), on the
+        CPU.
         """
-        return joined(self._chunks(clip, heard), self.tokenizer.blank)
+        return joined(self._chunks(clip, progress), self.tokenizer.blank)
 
-    def _chunks(self, clip: Samples, heard: Recognition) -> Iterator[tuple[int, torch.Tensor]]:
-        """(first frame, log probabilities) of overlapping chunks of a recording."""
+    def _chunks(self, clip: Samples, progress: Progress) -> Iterator[tuple[int, torch.Tensor]]:
+        """(first frame, log probabilities (frames, vocabulary)) of the overlapping chunks of a recording."""
         length, overlap = (
             round(seconds / self.frame) for seconds in (self.chunking.length, self.chunking.overlap)
         )
-        frames, squeeze = (
-            self.model.frames(len(clip)),
-            getattr(self.model.network.config, "squeeze_factor", 1),
-        )
-        # samples that the first frame takes
+        frames = self.model.frames(len(clip))
+        # SEW pools frames in groups: a chunk has to start with a group
+        squeeze = getattr(self.model.network.config, "squeeze_factor", 1)
+        # samples that the first frame sees
         field = next(n for n in range(1, len(clip) + 1) if self.model.frames(n))
         field -= (self.model.frames(field) - 1) * self.hop
-        whole = self.model.moments(clip)
-        together = max(1, int(self.device_seconds // cost(np.array(self.chunking.length))))
-        done = 0
+        statistics = self.model.moments(clip)
+        batch_size = max(1, int(self.device_seconds // cost(np.array(self.chunking.length))))
+        samples_done = 0
         chunks = spans(frames, length, overlap, squeeze)
-        for some in (chunks[i : i + together] for i in range(0, len(chunks), together)):
-            ends = [len(clip) if end == frames else (end - 1) * self.hop + field for _, end in some]
-            cut = [clip[start * self.hop : end] for (start, _), end in zip(some, ends, strict=True)]
-            emissions = self._forward(cut, np.arange(len(cut)), whole)
+        for batch in (chunks[i : i + batch_size] for i in range(0, len(chunks), batch_size)):
+            ends = [len(clip) if end == frames else (end - 1) * self.hop + field for _, end in batch]
+            cut = [clip[start * self.hop : end] for (start, _), end in zip(batch, ends, strict=True)]
+            emissions = self._forward(cut, np.arange(len(cut)), statistics)
             log_probs = emissions.logits.log_softmax(-1).cpu()
-            heard((ends[-1] - done) / self.rate)
-            done = ends[-1]
-            for row, (start, _) in enumerate(some):
+            progress((ends[-1] - samples_done) / self.rate)
+            samples_done = ends[-1]
+            for row, (start, _) in enumerate(batch):
                 yield start, log_probs[row, : emissions.frames[row]]
 
     def _forward(
-        self, clips: Sequence[np.ndarray], indices: np.ndarray, whole: SignalStatistics | None = None
+        self, clips: Sequence[np.ndarray], indices: np.ndarray, statistics: SignalStatistics | None = None
     ) -> Emissions:
+        """One forward pass. clips: each (samples,) int16. statistics: of the recording that the clips are
+        chunks of; None to normalise each clip by its own.
+        """
         lengths = [len(clip) for clip in clips]
         audio = np.zeros((len(clips), max(lengths)), dtype=np.int16)
         for row, clip in zip(audio, clips, strict=True):
             row[: len(clip)] = clip
-        batch = Batch(
-            indices, torch.from_numpy(audio), lengths, torch.empty(0, dtype=torch.int32), [0] * len(clips)
-        )
-        with self._network, torch.inference_mode():
-            return self.model(batch.to(self.device), whole)
+        no_labels = torch.empty(0, dtype=torch.int32)
+        batch = Batch(indices, torch.from_numpy(audio), lengths, no_labels, [0] * len(clips))
+        with self._model_lock, torch.inference_mode():
+            return self.model(batch.to(self.device), statistics)

@@ -1,4 +1,4 @@
-"""How a transcript is written down: plain text, JSON Lines, SubRip (SRT), WebVTT, NIST's CTM."""
+"""File formats of transcripts: plain text, JSON Lines, SubRip (SRT), WebVTT, NIST's CTM."""
 
 import json
 import textwrap
@@ -10,16 +10,18 @@ from asr_exp.decoding.alignment import Word
 from asr_exp.inference.alignment_formats import ctm, unused
 from asr_exp.inference.transcriber import Transcript
 
-# A cue of subtitles: what broadcasters' guides agree on.
-LINE, LINES = 42, 2  # characters, lines
-LONGEST, SHORTEST = 7.0, 1.0  # seconds it is shown
-PAUSE = 1.0  # seconds of silence that end one
-LINGER = 0.3  # seconds it stays after its last word
+# Limits of a cue of subtitles that the guides of broadcasters agree on.
+LINE_WIDTH = 42  # characters
+MAX_LINES = 2
+MAX_SECONDS = 7.0  # on screen
+MIN_SECONDS = 1.0
+MIN_PAUSE = 1.0  # seconds without words that end a cue
+LINGER = 0.3  # seconds that a cue stays after its last word
 
 
 @dataclass(frozen=True)
 class Cue:
-    """Words shown together, from `start` to `end` in seconds. text: of one line or two."""
+    """Words that are shown together from `start` to `end`, in seconds. text: one line or two."""
 
     start: float
     end: float
@@ -28,36 +30,36 @@ class Cue:
 
 
 def cues(transcript: Transcript) -> list[Cue]:
-    """A transcript in cues that can be read: parted at pauses, and where one would be too long or shown too
-    long.
+    """The cues of a transcript: a new one begins after a pause, and where the text would be too long or on
+    screen for too long.
     """
-    # of a script without spaces each character is a word of its own
+    # in a script without spaces each character is a word
     space = " " if " " in transcript.text else ""
-    groups = [part for spoken in _between_pauses(transcript.words) for part in _fitting(spoken, space)]
+    groups = [part for phrase in _between_pauses(transcript.words) for part in _fitting(phrase, space)]
     ends = [
         *(group[0].start for group in groups[1:]),
         max([transcript.seconds, *(word.end for word in transcript.words[-1:])]),
     ]
-    made = []
+    result = []
     for group, limit in zip(groups, ends, strict=False):
         first, last = group[0].start, group[-1].end
-        end = max(last, min(max(last + LINGER, first + SHORTEST), limit))
-        made.append(Cue(first, round(end, 3), "\n".join(_lines(_text(group, space))), group))
-    return made
+        end = max(last, min(max(last + LINGER, first + MIN_SECONDS), limit))
+        result.append(Cue(first, round(end, 3), "\n".join(_lines(_text(group, space))), group))
+    return result
 
 
 def _between_pauses(words: Sequence[Word]) -> list[list[Word]]:
     groups: list[list[Word]] = []
     for before, word in zip([None, *words], words, strict=False):
-        if before is None or word.start - before.end >= PAUSE:
+        if before is None or word.start - before.end >= MIN_PAUSE:
             groups.append([])
         groups[-1].append(word)
     return groups
 
 
 def _fitting(words: list[Word], space: str) -> list[list[Word]]:
-    """Words in runs that each fit a cue; where a run has to end, it does at the longest pause of its second
-    half.
+    """Runs of words that each fit into a cue. A run that has to end before the last word ends at the longest
+    pause in its second half.
     """
     runs = []
     while words:
@@ -73,7 +75,10 @@ def _fitting(words: list[Word], space: str) -> list[list[Word]]:
 
 
 def _fits(words: Sequence[Word], space: str) -> bool:
-    return words[-1].end - words[0].start <= LONGEST - LINGER and len(_lines(_text(words, space))) <= LINES
+    return (
+        words[-1].end - words[0].start <= MAX_SECONDS - LINGER
+        and len(_lines(_text(words, space))) <= MAX_LINES
+    )
 
 
 def _text(words: Sequence[Word], space: str) -> str:
@@ -81,18 +86,18 @@ def _text(words: Sequence[Word], space: str) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    """A text in as few lines as it takes, about equally long."""
-    lines = textwrap.wrap(text, LINE, break_on_hyphens=False)
+    """The text in as few lines as possible; two lines are about equally long."""
+    lines = textwrap.wrap(text, LINE_WIDTH, break_on_hyphens=False)
     if len(lines) == 2:
-        for width in range(-(-len(text) // 2), LINE):
+        for width in range(-(-len(text) // 2), LINE_WIDTH):
             even = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
-            if len(even) == 2 and max(map(len, even)) <= LINE:
+            if len(even) == 2 and max(map(len, even)) <= LINE_WIDTH:
                 return even
     return lines
 
 
 # ------------------------------------------------------------------------------------------------------------
-# the formats: (transcript, name of the recording) -> what is written
+# the formats: (transcript, name of the recording) -> text of the file
 
 
 def _as_text(transcript: Transcript, name: str) -> str:
@@ -124,8 +129,8 @@ def _as_ctm(transcript: Transcript, name: str) -> str:
 
 
 def names_in_ctm(recordings: Sequence[str]) -> dict[str, str]:
-    """What a CTM calls each recording: its file without folder and ending, with a number where another is
-    called that; `stdin` for `-`.
+    """The name of each recording in a CTM: its file name without folder and ending, with a number where two
+    are the same; `stdin` for `-`.
     """
     taken: set[str] = set()
     stems = ("stdin" if one == "-" else "_".join(PurePath(one).stem.split()) or "-" for one in recordings)
@@ -150,4 +155,4 @@ FORMATS: dict[str, Callable[[Transcript, str], str]] = {
     "text": _as_text, "jsonl": _as_json, "srt": _as_srt, "vtt": _as_vtt, "ctm": _as_ctm,
 }  # fmt: skip
 ENDINGS = {"text": ".txt", "jsonl": ".jsonl", "srt": ".srt", "vtt": ".vtt", "ctm": ".ctm"}
-ONE_RECORDING = ("srt", "vtt")  # these cannot say of which recording a line is
+ONE_RECORDING = ("srt", "vtt")  # formats that have no place for the name of a recording

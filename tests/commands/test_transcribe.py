@@ -18,7 +18,7 @@ from harness import NAMES, QUIET, call, cli, environment, lines, make_corpus, ru
 
 from asr_exp.builders.transcriber import load_transcriber
 from asr_exp.cli.arguments import parse
-from asr_exp.commands.transcribe import _beside
+from asr_exp.commands.transcribe import _replacing
 from asr_exp.config.compose import compose
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.runtime.distributed import started
@@ -251,7 +251,7 @@ def test_what_was_there_stays_where_nothing_comes_in_its_place(tuned, tmp_path):
     )
     # no model for no recordings
     call("transcribe", "none*", "out=good.txt", "run=./nothing", CPU, cwd=tmp_path, status=1)
-    with pytest.raises(KeyboardInterrupt), _beside(tmp_path / "good.txt") as file:
+    with pytest.raises(KeyboardInterrupt), _replacing(tmp_path / "good.txt") as file:
         file.write("half")
         raise KeyboardInterrupt
     assert (tmp_path / "good.txt").read_text() == "before" and len(list(tmp_path.iterdir())) == 1
@@ -285,10 +285,10 @@ def test_a_file_that_cannot_be_written_is_that_recordings_failure(tuned, clips, 
 
 
 def test_two_that_write_one_file(tmp_path, monkeypatch):
-    with _beside(tmp_path / "a.txt") as first:
+    with _replacing(tmp_path / "a.txt") as first:
         first.write("first")
         monkeypatch.setattr("os.getpid", lambda: 1)
-        with _beside(tmp_path / "a.txt") as second:
+        with _replacing(tmp_path / "a.txt") as second:
             second.write("second")
         assert (tmp_path / "a.txt").read_text() == "second"
     assert (tmp_path / "a.txt").read_text() == "first" and len(list(tmp_path.iterdir())) == 1

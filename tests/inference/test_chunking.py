@@ -186,7 +186,7 @@ class Spaced:
 
 
 def test_another_decoder_gets_long_recordings_piece_by_piece(backbone, monkeypatch):
-    monkeypatch.setattr("asr_exp.inference.transcriber.PIECE", 2.0)
+    monkeypatch.setattr("asr_exp.inference.transcriber.MAX_DECODER_SECONDS", 2.0)
     one = transcriber(backbone("wav2vec2-layer"), Chunking(whole=4, length=3, overlap=1), True)
     clip = recording(12)
     (whole,) = one([clip])

@@ -1,45 +1,35 @@
 """Say when each word is spoken: align a.wav run=FOLDER format=textgrid out=FOLDER.
 
-The transcript of a.wav stands beside it, in a.txt or a.lab, or is given: align.text='she had your suit'.
+The transcript of a.wav is in a file beside it, a.txt or a.lab, or is given: align.text='she had your suit'.
 Without recordings, a split of the run's dataset is aligned (split=dev), or of another (dataset=csv
 dataset.test=x.csv). Transcripts go through the run's text rules; the words come back as they are written,
 with their characters (with phones, where the model emits phones).
 
-Where TIMIT's own .WRD or .PHN stands beside a recording, the alignment is scored against it. alignment.json,
-in the folder of the alignments, tells the score, and what was left out and why. Where recordings were named
-and some are left out, the exit status is 1.
+Where TIMIT's own .WRD or .PHN is beside a recording, the alignment is compared with it (and the two numbers
+with which TIMIT's .TXT begins are not read as words). alignment.json, in the folder of the alignments, has
+the result, and which recordings were left out and why. Where recordings were named and some are left out, the
+exit status is 1.
 """
 
 import json
-import re
 import sys
-import textwrap
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from asr_exp.builders.data import build_data
 from asr_exp.builders.transcriber import load_transcriber
-from asr_exp.commands.align.timit import TimitTimes, beside, read_times, table
-from asr_exp.commands.align.transcript import (
-    Alignment,
-    AlignmentTranscript,
-    align_transcript,
-    make_transcript,
-)
-from asr_exp.core.console import counted
+from asr_exp.commands.align.inputs import find_recordings, read_samples
+from asr_exp.commands.align.summary import AlignmentSummary
+from asr_exp.commands.align.timit import TimitTimes, table
+from asr_exp.commands.align.transcript import Alignment, align_transcript, make_transcript
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import is_run, write_text
 from asr_exp.core.libraries import torchaudio
-from asr_exp.data.audio import Samples, decode
 from asr_exp.data.corpora import FileAudio, Utterance
 from asr_exp.data.phones import INVENTORIES
-from asr_exp.data.recordings import STDIN, named_files, read_recording
 from asr_exp.data.text import TextRules, build_rules
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.inference.alignment_formats import FORMATS, AlignmentWriter
@@ -47,128 +37,109 @@ from asr_exp.inference.transcriber import Transcriber
 from asr_exp.runs.folder import load_run
 from asr_exp.runtime.distributed import started
 
-TOGETHER = 16  # recordings decoded and recognised at a time
+BATCH = 16  # recordings that are decoded and go through the network together
 
 
-@dataclass
-class AlignmentSummary:
-    """What became of the recordings. unknown: units that the vocabulary lacks; silent: words that the text
-    rules leave nothing of; rewritten: recordings whose words are those of the text rules."""
+@dataclass(frozen=True)
+class AlignedRecording:
+    """A recording with its alignment. seconds: its length."""
 
-    aligned: int = 0
-    left_out: list[dict[str, str]] = field(default_factory=list)
-    unknown: Counter[str] = field(default_factory=Counter)
-    silent: Counter[str] = field(default_factory=Counter)
-    rewritten: int = 0
-
-    def add(self, script: AlignmentTranscript) -> None:
-        self.aligned += 1
-        self.unknown.update(script.unknown)
-        self.silent.update(script.silent)
-        self.rewritten += not script.as_written
+    utterance: Utterance
+    alignment: Alignment
+    seconds: float
 
 
 def run(config: DictConfig) -> Path | int:
-    """Align what is asked for -> the folder of the alignments, or the exit status: 1 where a recording that
-    was named is left out.
+    """Align the recordings that a config names -> the folder of the alignments, or the exit status: 1 where
+    a recording that was named is left out.
 
     Raises UserError where nothing could be aligned.
     """
-    torchaudio("functional", "forced_align")  # that it cannot be had is told before a recogniser is loaded
-    out, formats = _place(config), _formats(config)
+    torchaudio("functional", "forced_align")  # fails now, not after the recogniser is loaded
+    folder, formats = _output_folder(config), _formats(config)
+    summary, timit = AlignmentSummary(), TimitTimes()
     with started(config.trainer.device, "fp32") as runtime:
         transcriber = load_transcriber(config, runtime)
-        tokenizer = transcriber.tokenizer
-        recordings = _recordings(config, tokenizer)
+        writer = AlignmentWriter(folder, formats)
+        recordings = find_recordings(config, transcriber.tokenizer)
         rules = build_rules(OmegaConf.to_container(config.text.rules), config.dataset.language)  # type: ignore[arg-type]
-        sheets = AlignmentWriter(out, formats)
-        report = AlignmentSummary()
-        timit = TimitTimes()
-        inventory = tokenizer.inventory if tokenizer.inventory in INVENTORIES else None
-        files: dict[str, str] = {}
-        units = "phones" if tokenizer.unit == "phone" else "characters"
-        for utterance, found, seconds in _aligned(recordings, transcriber, rules, report):
-            tiers = {"words": found.words, units: found.units} if found.words else {units: found.units}
-            facts = {
-                "id": utterance.id,
-                "file": str(utterance.audio),
-                "text": utterance.text,
-                "confidence": found.confidence,
-            }
-            files[sheets.write(utterance.id, tiers, seconds, facts)] = str(utterance.audio)
-            if config.align.against != "none" and isinstance(utterance.audio, FileAudio):
-                # a .wrd of the user's own
-                with suppress(*([] if config.align.against == "timit" else [UserError])):
-                    timit.add(
-                        utterance.audio.path, found.words, found.units if units == "phones" else [], inventory
-                    )
-    _check(report, timit, config)
-    against = timit.summary()
-    if out:
-        written = {
-            "run": config.run,
-            "formats": formats,
-            "frame_ms": round(1000 * transcriber.frame, 3),
-            "aligned": report.aligned,
-            "left_out": report.left_out,
-            "unknown_units": report.unknown,
-            "words_of_no_sound": report.silent,
-            "not_as_written": report.rewritten,
-            "against_timit": against,
-            "files": files,
-        }
-        write_text(out / "alignment.json", json.dumps(written, indent=2, ensure_ascii=False) + "\n")
-    for line in [*_told(report, out), *(table(against) if against else [])]:
-        print(line, file=sys.stdout if out else sys.stderr)
-    return 1 if report.left_out and config.files else out or 0
-
-
-def _check(report: AlignmentSummary, timit: TimitTimes, config: DictConfig) -> None:
-    if not report.aligned:
-        first = report.left_out[0] if report.left_out else {"file": "no recording", "reason": "there is none"}
-        raise UserError(
-            f"Nothing could be aligned, of {len(report.left_out)}. The first, {first['file']}:"
-            f" {first['reason']}."
-        )
+        unit_tier = _unit_tier(transcriber.tokenizer)
+        for aligned in _aligned(recordings, transcriber, rules, summary):
+            name = _write(writer, aligned, unit_tier)
+            summary.files[name] = str(aligned.utterance.audio)
+            if config.align.against != "none":
+                _compare(timit, aligned, transcriber.tokenizer, strict=config.align.against == "timit")
+    summary.check()
     if config.align.against == "timit" and not timit.files:
         raise UserError(
             "align.against=timit, but no .WRD or .PHN stands beside the recordings; give files of TIMIT, or"
             " leave it out."
         )
+    against_timit = timit.summary()
+    if folder:
+        record = {
+            "run": config.run,
+            "formats": formats,
+            "frame_ms": round(1000 * transcriber.frame, 3),
+            "aligned": summary.aligned,
+            "left_out": summary.left_out,
+            "unknown_units": summary.unknown,
+            "words_of_no_sound": summary.silent,
+            "not_as_written": summary.rewritten,
+            "against_timit": against_timit,
+            "files": summary.files,
+        }
+        write_text(folder / "alignment.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    for line in [*summary.lines(folder), *(table(against_timit) if against_timit else [])]:
+        print(line, file=sys.stdout if folder else sys.stderr)
+    return 1 if summary.left_out and config.files else folder or 0
 
 
-def _told(report: AlignmentSummary, out: Path | None) -> list[str]:
-    """What a person is told of it all, within 80 columns."""
-    lines = [f"{counted(report.aligned, 'recording')} aligned" + (f": {out}" if out else "")]
-    lines += [f"  left out  {one['file']}: {one['reason']}" for one in report.left_out[:5]]
-    if len(report.left_out) > 5:
-        lines.append(f"  left out  {len(report.left_out) - 5} more; alignment.json names them")
-    if report.unknown:
-        lines.append(f"  not in the vocabulary, and passed over: {_most(report.unknown)}")
-    if report.silent:
-        lines.append(f"  of no sound by the text rules, and without a time: {_most(report.silent)}")
-    if report.rewritten:
-        lines.append(
-            f"  {counted(report.rewritten, 'recording')} whose words are those of the text rules, not of the"
-            " writer"
-        )
-    return [
-        textwrap.fill(line, 80, subsequent_indent="      ", break_long_words=False, break_on_hyphens=False)
-        for line in lines
-    ]
+def _write(writer: AlignmentWriter, aligned: AlignedRecording, unit_tier: str) -> str:
+    """Write the words and units of a recording -> the name of its files. unit_tier: the name of the units."""
+    utterance, alignment = aligned.utterance, aligned.alignment
+    tiers = {"words": alignment.words} if alignment.words else {}
+    tiers[unit_tier] = alignment.units
+    metadata = {
+        "id": utterance.id,
+        "file": str(utterance.audio),
+        "text": utterance.text,
+        "confidence": alignment.confidence,
+    }
+    return writer.write(utterance.id, tiers, aligned.seconds, metadata)
 
 
-def _most(counts: Counter[str]) -> str:
-    shown = ", ".join(f"{unit} ({number})" for unit, number in counts.most_common(6))
-    return shown + (f" and {len(counts) - 6} more" if len(counts) > 6 else "")
+def _compare(timit: TimitTimes, aligned: AlignedRecording, tokenizer: Tokenizer, strict: bool) -> None:
+    """Compare an alignment with the .WRD and .PHN beside its recording.
+
+    strict: whether UserError is raised for such a file in another format than TIMIT's. Otherwise it is taken
+    for a file of the user's own, and not compared.
+    """
+    audio, alignment = aligned.utterance.audio, aligned.alignment
+    if not isinstance(audio, FileAudio):
+        return
+    inventory = tokenizer.inventory if tokenizer.inventory in INVENTORIES else None
+    phones = alignment.units if _unit_tier(tokenizer) == "phones" else []
+    try:
+        timit.add(audio.path, alignment.words, phones, inventory)
+    except UserError:
+        if strict:
+            raise
+
+
+def _unit_tier(tokenizer: Tokenizer) -> str:
+    return "phones" if tokenizer.unit == "phone" else "characters"
 
 
 # ------------------------------------------------------------------------------------------------------------
-# what is asked for
+# what the config names
 
 
-def _place(config: DictConfig) -> Path | None:
-    """The folder that the alignments go to; None for standard output."""
+def _output_folder(config: DictConfig) -> Path | None:
+    """The folder for the alignments; None for standard output.
+
+    Raises UserError where a split is aligned and there is no folder for it.
+    """
     if config.out:
         return Path(config.out).expanduser()
     if config.files:
@@ -178,10 +149,10 @@ def _place(config: DictConfig) -> Path | None:
             "align has nowhere to put the alignments of a whole split; give out=FOLDER, or files=[a.wav] for"
             " some recordings."
         )
-    asked, own = (
+    dataset, own_dataset = (
         {**one.dataset, "root": None, "max_utterances": None} for one in (config, load_run(config.run))
     )
-    if asked != own:
+    if dataset != own_dataset:
         raise UserError(
             f"align keeps the alignments of {config.run}'s own dataset there; for another one give"
             " out=FOLDER."
@@ -190,56 +161,14 @@ def _place(config: DictConfig) -> Path | None:
 
 
 def _formats(config: DictConfig) -> tuple[str, ...]:
-    asked = config.format or ("ctm" if config.files and not config.out else "textgrid")
-    if asked not in (*FORMATS, "all"):
+    """The file formats to write. Raises UserError for one that does not exist."""
+    name = config.format or ("ctm" if config.files and not config.out else "textgrid")
+    if name not in (*FORMATS, "all"):
         raise UserError(
-            f"format={asked} is no form of an alignment; there is {', '.join(FORMATS)}, and all of them:"
+            f"format={name} is no form of an alignment; there is {', '.join(FORMATS)}, and all of them:"
             " format=all."
         )
-    return FORMATS if asked == "all" else (asked,)
-
-
-def _recordings(config: DictConfig, tokenizer: Tokenizer) -> Iterator[Utterance]:
-    """The recordings with their transcripts as they are written: files, or a split."""
-    if not config.files:
-        raw = build_data(config, keep_raw=True, only=config.split).raw
-        assert raw is not None
-        return iter(raw.splits[config.split][: config.dataset.max_utterances])
-    files, complaints = named_files(
-        map(str, config.files) if isinstance(config.files, ListConfig) else [str(config.files)]
-    )
-    if complaints or STDIN in files:
-        raise UserError(
-            f"{complaints[0]}."
-            if complaints
-            else "align reads files, not standard input; name the recording."
-        )
-    if config.align.text is not None and len(files) > 1:
-        raise UserError(
-            f"align.text is what one recording says, and files= names {len(files)}; put a transcript beside"
-            " each, as a.txt."
-        )
-    return iter(
-        [
-            Utterance(Path(name).stem, FileAudio(name), _transcript(name, config.align.text, tokenizer))
-            for name in files
-        ]
-    )
-
-
-def _transcript(path: str, given: str | None, tokenizer: Tokenizer) -> str:
-    """What a recording says, as written; '' where that is nowhere to be found."""
-    if given is not None:
-        return given
-    phones = beside(path, ".phn")
-    if phones and tokenizer.unit == "phone" and tokenizer.inventory in INVENTORIES:
-        return " ".join(label for label, _, _ in read_times(phones))
-    found = beside(path, ".txt") or beside(path, ".lab")
-    if not found:
-        return ""
-    text = found.read_text(encoding="utf-8-sig", errors="replace").strip()
-    # TIMIT's begins with first and last sample
-    return re.sub(r"^\d+\s+\d+\s+", "", text) if phones or beside(path, ".wrd") else text
+    return FORMATS if name == "all" else (name,)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -247,15 +176,15 @@ def _transcript(path: str, given: str | None, tokenizer: Tokenizer) -> str:
 
 
 def _aligned(
-    recordings: Iterator[Utterance], transcriber: Transcriber, rules: TextRules, report: AlignmentSummary
-) -> Iterator[tuple[Utterance, Alignment, float]]:
-    """What can be aligned, with its length in seconds; the rest is named in the report."""
-    while some := list(islice(recordings, TOGETHER)):
-        clips = [_samples(one, transcriber.rate) for one in some]
+    recordings: Iterator[Utterance], transcriber: Transcriber, rules: TextRules, summary: AlignmentSummary
+) -> Iterator[AlignedRecording]:
+    """Align recordings. Those that cannot be aligned are added to the summary, with the reason."""
+    while batch := list(islice(recordings, BATCH)):
+        clips = [read_samples(one, transcriber.rate) for one in batch]
         samples = {i: clip for i, clip in enumerate(clips) if not isinstance(clip, str)}
         emissions = dict(zip(samples, transcriber.emissions(list(samples.values())), strict=True))
-        for i, (utterance, clip) in enumerate(zip(some, clips, strict=True)):
-            script = make_transcript(utterance.text, rules, transcriber.tokenizer)
+        for i, (utterance, clip) in enumerate(zip(batch, clips, strict=True)):
+            transcript = make_transcript(utterance.text, rules, transcriber.tokenizer)
             try:
                 if isinstance(clip, str):
                     raise ValueError(clip)
@@ -263,21 +192,13 @@ def _aligned(
                     raise ValueError("it has no transcript; write it beside the recording, as .txt or .lab")
                 if not len(emissions[i]):
                     raise ValueError(f"too short ({len(clip) / transcriber.rate:.2f} s) for its transcript")
-                found = align_transcript(emissions[i], script, transcriber.tokenizer, transcriber.frame)
+                alignment = align_transcript(
+                    emissions[i], transcript, transcriber.tokenizer, transcriber.frame
+                )
             except ValueError as why:
-                report.left_out.append({"id": utterance.id, "file": str(utterance.audio), "reason": str(why)})
+                summary.left_out.append(
+                    {"id": utterance.id, "file": str(utterance.audio), "reason": str(why)}
+                )
                 continue
-            report.add(script)
-            yield utterance, found, len(clip) / transcriber.rate
-
-
-def _samples(utterance: Utterance, rate: int) -> Samples | str:
-    """The samples of a recording at that rate, or why there are none."""
-    audio = utterance.audio
-    if isinstance(audio, FileAudio) and audio.start is None and audio.end is None:
-        try:
-            return read_recording(audio.path, rate)
-        except UserError as why:
-            return str(why).removeprefix(f"{audio.path}: ").rstrip(".")
-    clip = decode(audio, rate)
-    return clip.reason if clip.samples is None else clip.samples
+            summary.add(transcript)
+            yield AlignedRecording(utterance, alignment, len(clip) / transcriber.rate)

@@ -1,4 +1,4 @@
-"""TIMIT's own times (.WRD and .PHN), and how far alignments are from them."""
+"""Compares alignments with TIMIT's own times (.WRD and .PHN files)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from asr_exp.core.errors import UserError
 from asr_exp.data.phones import fold
 from asr_exp.decoding.alignment import Word
 
-RATE = 16_000  # the times of TIMIT are samples at this rate
-WITHIN = (20, 50, 100)  # milliseconds
-SILENCES = ("h#", "pau", "epi")  # where these start and end is nobody's question
+RATE = 16_000  # samples per second: TIMIT counts its times in samples
+TOLERANCES = (20, 50, 100)  # milliseconds
+SILENCES = ("h#", "pau", "epi")  # phones that are not compared
 
-Time = tuple[str, float, float]  # a label, its start and end in seconds
+TimedLabel = tuple[str, float, float]  # a word or phone, its start and end in seconds
 
 
 @dataclass(frozen=True)
 class BoundaryPair:
-    """An aligned word or phone, and when the corpus says that it starts and ends, in seconds."""
+    """A word or phone as it was aligned, and its start and end by the corpus, in seconds."""
 
     aligned: Word
     start: float
@@ -29,49 +29,56 @@ class BoundaryPair:
 
 
 class TimitTimes:
-    """What alignments are held against: the .WRD and .PHN beside their recordings."""
+    """Collects alignments with the times in the .WRD and .PHN files beside their recordings.
+
+    files: how many of these files were compared.
+    """
 
     def __init__(self) -> None:
         self.files = 0
         self._pairs: dict[str, list[BoundaryPair]] = {"words": [], "phones": []}
-        self._of = {"words": 0, "phones": 0}
+        self._totals = {"words": 0, "phones": 0}
 
     def add(self, audio: str, words: Sequence[Word], phones: Sequence[Word], inventory: str | None) -> None:
-        """Hold an alignment of TIMIT against the times beside `audio`, where there are any. inventory: that
-        of its phones.
+        """Compare the alignment of a recording with the .WRD and .PHN beside it, where they exist.
+
+        audio: path of the recording. inventory: that of the phones; None where they cannot be compared.
+        Raises UserError where such a file is not in TIMIT's format.
         """
         if words and (path := beside(audio, ".wrd")):
             self._add("words", words, read_times(path), letters)
         if phones and inventory and (path := beside(audio, ".phn")):
             times = [
-                one
-                for one in read_times(path)
-                if one[0] not in SILENCES and fold(one[0], "timit61", inventory)
+                (label, start, end)
+                for label, start, end in read_times(path)
+                if label not in SILENCES and fold(label, "timit61", inventory)
             ]
             self._add("phones", phones, times, lambda phone: fold(phone, "timit61", inventory))
 
     def _add(
-        self, tier: str, aligned: Sequence[Word], times: Sequence[Time], label: Callable[[str], str]
+        self, tier: str, aligned: Sequence[Word], times: Sequence[TimedLabel], label: Callable[[str], str]
     ) -> None:
         self._pairs[tier] += pairs(aligned, times, label)
-        self._of[tier] += len(times)
+        self._totals[tier] += len(times)
         self.files += 1
 
     def summary(self) -> dict[str, Any] | None:
-        """Of each tier, how much is paired, and how far starts and ends are off; None where there was nothing
-        to compare with.
+        """For each tier, how many of the corpus's labels are paired, and `distances`; None where no file was
+        compared.
         """
-        found = {
-            tier: {"paired": len(some), "of": self._of[tier], **distances(some)}
+        tiers = {
+            tier: {"paired": len(some), "of": self._totals[tier], **distances(some)}
             for tier, some in self._pairs.items()
             if some
         }
-        return found or None
+        return tiers or None
 
 
 def beside(audio: str | Path, ending: str) -> Path | None:
-    """The file of the same name with another ending, in either case: SX9.WAV -> SX9.WRD. (SX9.WAV.wav is SX9
-    too.)
+    """The file beside a recording with the same name and another ending, in capitals or not; None where there
+    is none.
+
+    SX9.WAV has SX9.WRD, as has SX9.WAV.wav: some copies of TIMIT have both endings.
     """
     path = Path(audio)
     stems = {
@@ -82,8 +89,10 @@ def beside(audio: str | Path, ending: str) -> Path | None:
     return next((name for name in names if name.is_file()), None)
 
 
-def read_times(path: Path) -> list[Time]:
-    """The lines of a .WRD or .PHN file. Raises UserError for a line that is none."""
+def read_times(path: Path) -> list[TimedLabel]:
+    """The labels of a .WRD or .PHN file, with times in seconds. Raises UserError for a line of another
+    format.
+    """
     times = []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         try:
@@ -98,8 +107,13 @@ def read_times(path: Path) -> list[Time]:
     return times
 
 
-def pairs(aligned: Sequence[Word], times: Sequence[Time], label: Callable[[str], str]) -> list[BoundaryPair]:
-    """What is aligned beside the corpus's times, where both have the same labels in the same order."""
+def pairs(
+    aligned: Sequence[Word], times: Sequence[TimedLabel], label: Callable[[str], str]
+) -> list[BoundaryPair]:
+    """Pair aligned words with the corpus's, where both have the same labels in the same order.
+
+    label: makes labels of words that can be compared, such as `letters`.
+    """
     ours, theirs = [label(word.text) for word in aligned], [label(text) for text, _, _ in times]
     blocks = SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks()
     return [
@@ -110,23 +124,25 @@ def pairs(aligned: Sequence[Word], times: Sequence[Time], label: Callable[[str],
 
 
 def letters(word: str) -> str:
-    """A word by its letters and digits alone, for comparison: 'Year.' and 'year' are one."""
+    """The letters and digits of a word, without case: 'Year.' and 'year' are the same."""
     return "".join(character for character in word.casefold() if character.isalnum())
 
 
-def distances(found: Sequence[BoundaryPair]) -> dict[str, dict[str, float]]:
-    """How far starts and ends are from the corpus's, in milliseconds; later is positive.
+def distances(boundaries: Sequence[BoundaryPair]) -> dict[str, dict[str, float]]:
+    """Statistics of the errors of starts and ends, in milliseconds; an aligned boundary later than the
+    corpus's has a positive error.
 
-    offset: the median of the signed errors; without_offset: the mean absolute error were that taken away.
+    offset_ms is the median error; without_offset_ms is the mean absolute error after the offset is
+    subtracted.
     """
-    starts = np.array([pair.aligned.start - pair.start for pair in found])
-    ends = np.array([pair.aligned.end - pair.end for pair in found])
+    starts = np.array([pair.aligned.start - pair.start for pair in boundaries])
+    ends = np.array([pair.aligned.end - pair.end for pair in boundaries])
     return {"start": _distance(1000 * starts), "end": _distance(1000 * ends)}
 
 
 def _distance(errors: np.ndarray) -> dict[str, float]:
     absolute, offset = np.abs(errors), float(np.median(errors))
-    within = {f"within_{limit}_ms": round(float((absolute <= limit).mean()), 4) for limit in WITHIN}
+    within = {f"within_{limit}_ms": round(float((absolute <= limit).mean()), 4) for limit in TOLERANCES}
     return {
         "mean_absolute_ms": round(float(absolute.mean()), 2),
         "median_absolute_ms": round(float(np.median(absolute)), 2),
@@ -137,14 +153,14 @@ def _distance(errors: np.ndarray) -> dict[str, float]:
 
 
 def table(summary: dict[str, Any]) -> list[str]:
-    """The distances as lines of a terminal, within 80 columns."""
+    """The summary as lines for the terminal, of at most 80 columns."""
     lines = []
-    for tier, found in summary.items():
-        lines.append(f"against TIMIT's own times: {found['paired']:,} of {found['of']:,} {tier}")
+    for tier, errors in summary.items():
+        lines.append(f"against TIMIT's own times: {errors['paired']:,} of {errors['of']:,} {tier}")
         lines.append("          mean |error|   median    within 20, 50, 100 ms    offset (without it)")
         for edge in ("start", "end"):
-            one = found[edge]
-            within = ", ".join(f"{100 * one[f'within_{limit}_ms']:.0f} %" for limit in WITHIN)
+            one = errors[edge]
+            within = ", ".join(f"{100 * one[f'within_{limit}_ms']:.0f} %" for limit in TOLERANCES)
             lines.append(
                 f"  {edge:<6}{one['mean_absolute_ms']:9.1f} ms {one['median_absolute_ms']:8.1f} ms   "
                 f" {within:<21}{one['offset_ms']:+8.1f} ms ({one['without_offset_ms']:.1f} ms)"

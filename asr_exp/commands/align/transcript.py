@@ -1,5 +1,5 @@
-"""A transcript made ready to be aligned: its words as they were written, each with the labels that the model
-emits for it.
+"""Aligns a transcript with a recording: its words as they are written, by the labels that the model emits for
+each of them.
 """
 
 from dataclasses import dataclass
@@ -14,12 +14,13 @@ from asr_exp.decoding.alignment import Word, align_groups, word_of
 
 @dataclass(frozen=True)
 class AlignmentTranscript:
-    """What is said in a recording. texts: its words (its phones, where the transcript is one of phones);
-    labels: those of each, none where the vocabulary has no unit of it.
+    """A transcript that can be aligned.
 
-    as_written: whether the texts are the writer's; else they are what the text rules made, where that cannot
-    be told word by word. of_words: whether they are words. unknown: units that the vocabulary lacks; silent:
-    words that the rules leave nothing of.
+    texts: its words, or its phones where it is written in phones. labels: those of each text; none where the
+    vocabulary lacks all its units. as_written: whether the texts are those of the transcript; otherwise they
+    are the result of the text rules, which cannot be divided among the words of the trantranscript. of_words:
+    whether the texts are words. unknown: units that the vocabulary lacks. silent: words of which the text
+    rules leave nothing.
     """
 
     texts: list[str]
@@ -32,8 +33,8 @@ class AlignmentTranscript:
 
 @dataclass(frozen=True)
 class Alignment:
-    """When the words of a script are said, and its characters or phones. confidence: the mean of these
-    units', 0 to 1.
+    """Words and units (characters or phones) with their times. confidence: the mean of the units', from 0 to
+    1.
     """
 
     words: list[Word]
@@ -42,10 +43,10 @@ class Alignment:
 
 
 def make_transcript(text: str, rules: TextRules, tokenizer: Tokenizer) -> AlignmentTranscript:
-    """A transcript through the text rules and the tokenizer, word by word.
+    """Apply the text rules and the tokenizer to a transcript, word by word.
 
-    A word is kept as it is written where the rules do the same to it alone as in its sentence, whatever
-    number of words they make of it.
+    The words stay as they are written where the rules, applied to each word alone, give the same result as
+    applied to the whole trantranscript. A word may become several words by the rules, or none.
     """
     normal, written = rules(text), text.split()
     whole = tokenizer.target(normal).split()
@@ -55,57 +56,62 @@ def make_transcript(text: str, rules: TextRules, tokenizer: Tokenizer) -> Alignm
     if not as_written:
         written, parts = whole, [[word] for word in whole]
     unknown: list[str] = []
-    spoken = [
+    labelled = [
         (word, _labels(some, tokenizer, unknown)) for word, some in zip(written, parts, strict=True) if some
     ]
     silent = [word for word, some in zip(written, parts, strict=True) if not some]
     return AlignmentTranscript(
-        [word for word, _ in spoken], [labels for _, labels in spoken], as_written, of_words, unknown, silent
+        [word for word, _ in labelled],
+        [labels for _, labels in labelled],
+        as_written,
+        of_words,
+        unknown,
+        silent,
     )
 
 
 def _labels(parts: list[str], tokenizer: Tokenizer, unknown: list[str]) -> list[int]:
-    """The labels of what the rules made of a word; units that the vocabulary lacks are left out, and added to
-    `unknown`.
+    """The labels of a word. parts: the words or phones that the text rules made of it. Units that the
+    vocabulary lacks have no label and are added to `unknown`.
     """
-    found: list[int] = []
+    labels: list[int] = []
     space = _space(tokenizer)
     for part in parts:
         known: list[int] = []
         for unit in [part] if tokenizer.unit == "phone" else part:
-            labels = tokenizer.encode(unit)
-            if tokenizer.known(labels):
-                known += labels.tolist()
+            encoded = tokenizer.encode(unit)
+            if tokenizer.known(encoded):
+                known += encoded.tolist()
             else:
                 unknown.append(unit)
-        found += ([space] if found and known and space is not None else []) + known
-    return found
+        labels += ([space] if labels and known and space is not None else []) + known
+    return labels
 
 
 def _space(tokenizer: Tokenizer) -> int | None:
-    """The label that parts words, where the model emits one."""
+    """The label between words; None where the model has none."""
     return None if tokenizer.unit == "phone" else tokenizer.ids.get(tokenizer.space)
 
 
 def align_transcript(
-    log_probs: torch.Tensor, script: AlignmentTranscript, tokenizer: Tokenizer, frame: float
+    log_probs: torch.Tensor, transcript: AlignmentTranscript, tokenizer: Tokenizer, frame: float
 ) -> Alignment:
-    """Place a script in an utterance. log_probs: (frames, vocabulary); frame: seconds from one frame to the
-    next.
+    """Align a transcript with an utterance.
 
-    A word of no known unit is placed between its neighbours, with the confidence 0. Raises ValueError where
-    the recording is too short for the script, and where no unit of it is known.
+    log_probs: (frames, vocabulary). frame: seconds from one frame to the next. A word whose units are all
+    unknown is placed between its neighbours, with confidence 0. Raises ValueError where the recording is too
+    short for the transcript, and where no unit of the transcript is known.
     """
-    if not any(script.labels):
-        unknown = "the vocabulary has no unit of its transcript, as the text rules leave it"
-        raise ValueError(unknown if script.labels else "its transcript is empty")
+    if not any(transcript.labels):
+        all_unknown = "the vocabulary has no unit of its transcript, as the text rules leave it"
+        raise ValueError(all_unknown if transcript.labels else "its transcript is empty")
     space = _space(tokenizer)
-    placed = align_groups(log_probs, script.labels, tokenizer.blank, space)
-    emitted = [span for group in placed for span in group if span.label not in (space, len(tokenizer))]
+    spans_of = align_groups(log_probs, transcript.labels, tokenizer.blank, space)
+    emitted = [span for group in spans_of for span in group if span.label not in (space, len(tokenizer))]
     units = [word_of([span], tokenizer.tokens[span.label].strip(), frame) for span in emitted]
     words = (
-        [word_of(group, text, frame) for text, group in zip(script.texts, placed, strict=True)]
-        if script.of_words
+        [word_of(group, text, frame) for text, group in zip(transcript.texts, spans_of, strict=True)]
+        if transcript.of_words
         else []
     )
     return Alignment(words, units, round(sum(one.confidence for one in units) / len(units), 4))

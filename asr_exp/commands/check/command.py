@@ -1,78 +1,45 @@
 """Look before you train: the recordings, the transcripts, and a step of these settings that is really run.
 
 Reads every file's header and decodes a sample of 200 clips (check.clips; check.audio=all for all, none for
-headers alone), holds transcripts against vocabulary, text rules and the other splits, and runs the median and
-the worst forward and backward pass on the device at hand (check.steps=false: not). Trains nothing. Exit
-status 1 where something would hurt the run; the utterances concerned then stand in check.jsonl in the run
+headers alone), compares transcripts with vocabulary, text rules and the other splits, and runs the median and
+the worst forward and backward pass on this machine's device (check.steps=false: not). Trains nothing. Exit
+status 1 where something would hurt the run; the utterances concerned are then in check.jsonl in the run
 folder, with the reason.
 """
 
-import logging
 import os
-import textwrap
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from asr_exp.builders.data import Data, build_data, build_tokenizer
-from asr_exp.builders.model import build_recogniser, model_arguments
+from asr_exp.builders.data import Data, build_data
 from asr_exp.builders.plan import advice
 from asr_exp.builders.session import cache_folder
 from asr_exp.builders.training import build_training
-from asr_exp.commands.check import headers, recordings, transcripts
-from asr_exp.commands.check import text_rules as wording
-from asr_exp.commands.check.findings import FAIL, NOTE, WARN, Finding, Row, common, histogram, quarantine
-from asr_exp.commands.check.forecast import disk, plan
-from asr_exp.commands.check.trial_step import OnDemand
+from asr_exp.commands.check import headers, recordings, signal_levels, transcripts
+from asr_exp.commands.check.findings import WARN, CheckedUtterance, Concern
+from asr_exp.commands.check.forecast import ForecastOptions, disk_space, forecast
+from asr_exp.commands.check.loading import CheckedModel, load_model
+from asr_exp.commands.check.report import CheckReport, histogram, most_common, wrapped
+from asr_exp.commands.check.text_rules import deletions
+from asr_exp.commands.check.usable import Exclusions, find_exclusions, usable_splits
 from asr_exp.core import console
-from asr_exp.core.errors import Unreachable, UserError
-from asr_exp.core.files import write_text
+from asr_exp.core.errors import UserError
 from asr_exp.core.log import logging_to_terminal
 from asr_exp.data.audio_store import undecoded
-from asr_exp.data.corpora import Utterances
-from asr_exp.data.filtering import LengthLimits, rejection_reason
+from asr_exp.data.corpora.base import Utterance
+from asr_exp.data.filtering import LengthLimits
 from asr_exp.data.prepare import Split
 from asr_exp.data.text import build_rules
-from asr_exp.data.tokenizer import Tokenizer
-from asr_exp.model.loading import check_checkpoint
-from asr_exp.model.recogniser import Recogniser
 from asr_exp.runs.folder import run_folder
 from asr_exp.runtime.distributed import Runtime, started
 
-log = logging.getLogger(__name__)
-FILE = "check.jsonl"
-RATE = 16000  # of every backbone there is, where the one asked for cannot be had
-
-
-@dataclass
-class CheckReport:
-    """Prints blocks as they come, and keeps what was found."""
-
-    findings: list[Finding] = field(default_factory=list)
-
-    def block(
-        self,
-        title: str,
-        rows: Iterable[tuple[str, str]],
-        findings: Iterable[Finding],
-        after: Sequence[str] = (),
-    ) -> None:
-        """A topic: what there is, then what is wrong with it, the worst first."""
-        found = sorted(findings, key=lambda one: (FAIL, WARN, NOTE).index(one.level))
-        self.findings += found
-        console.page(title, rows)
-        for line in (*after, *(line for one in found for line in one.lines())):
-            log.info("%s", line)
-
-    def count(self, level: str) -> int:
-        return sum(one.level == level for one in self.findings)
-
 
 def run(config: DictConfig) -> int:
-    """Inspect the run that a config asks for -> exit status: 1 where something would hurt it. Raises
-    UserError.
+    """Check the run that a config describes -> exit status: 1 where something would hurt it.
+
+    Raises UserError where the corpus cannot be read at all, and under torchrun.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UserError(
@@ -84,181 +51,144 @@ def run(config: DictConfig) -> int:
 
 
 def _check(config: DictConfig, runtime: Runtime) -> int:
-    report, data = CheckReport(), build_data(config, keep_raw=True)
-    tokenizer, model, amiss = _model(config, data, runtime)
-    rate = model.extractor.sampling_rate if model else RATE
-    rows = _recordings(config, data, rate, report)
-    usable = _transcripts(config, data, rows, tokenizer, model, report)
-    report.block(
-        "Model", [("name", config.model.checkpoint or f"{config.model.architecture}, random weights")], amiss
-    )
-    if model and usable["train"]:
-        _forecast(config, usable, tokenizer, model, runtime, report)
-    return _verdict(config, report)
-
-
-def _model(
-    config: DictConfig, data: Data, runtime: Runtime
-) -> tuple[Tokenizer, Recogniser | None, list[Finding]]:
-    """The vocabulary and the network; in the place of one that cannot be had, the training split's own
-    vocabulary, and None.
-    """
-    amiss: list[Finding] = []
-    try:
-        check_checkpoint(**model_arguments(config))
-        tokenizer = build_tokenizer(config, data)
-        return tokenizer, build_recogniser(config, tokenizer, runtime), amiss
-    except UserError as why:
-        away = isinstance(why, Unreachable)
-        amiss.append(
-            Finding(
-                WARN if away else FAIL,
-                "no-model",
-                f"The model part was skipped. {str(why).rstrip('.')}",
-                "Frames are counted as wav2vec 2.0 makes them: 50 a second.",
-            )
-        )
-    t = config.tokenizer
-    try:
-        return (
-            Tokenizer.build(data.texts(["train"]), t.unit, t.inventory, t.score_inventory, t.min_count),
-            None,
-            amiss,
-        )
-    except UserError as why:
-        amiss.append(Finding(FAIL, "no-vocabulary", str(why).rstrip(".")))
-        return Tokenizer(["[UNK]", "[PAD]"], t.unit), None, amiss
+    report = CheckReport()
+    data = build_data(config, keep_raw=True)
+    model = load_model(config, data, runtime)
+    utterances = _check_recordings(config, data, model.rate, report)
+    d = config.dataset
+    limits = LengthLimits(d.min_seconds, d.max_seconds, d.max_eval_seconds, d.max_utterances, model.frames)
+    exclusions = find_exclusions(utterances, model, limits)
+    _check_transcripts(config, utterances, model, exclusions, report)
+    name = config.model.checkpoint or f"{config.model.architecture}, random weights"
+    report.section("Model", [("name", name)], model.findings)
+    splits = usable_splits(utterances, exclusions, data.corpus.splits, model)
+    if model.recogniser and splits["train"]:
+        _forecast(config, splits, model, runtime, report)
+    return report.verdict(run_folder(config))
 
 
 # ------------------------------------------------------------------------------------------------------------
-# the data
+# the recordings
 
 
-def _recordings(config: DictConfig, data: Data, rate: int, report: CheckReport) -> list[Row]:
-    """Look at the recordings -> the rows of all splits."""
-    c, workers = config.check, config.trainer.workers
-    most = config.dataset.max_utterances
-    raw = data.raw.splits if data.raw else {}
-    pairs = [
-        (split, u, text)
-        for split in raw
-        for u, text in zip(raw[split][:most], data.corpus.splits[split].texts(), strict=False)
+def _check_recordings(
+    config: DictConfig, data: Data, model_rate: int, report: CheckReport
+) -> list[CheckedUtterance]:
+    """Read all headers, decode a sample, print the section -> the utterances of all splits. model_rate: in
+    hertz.
+    """
+    options, workers = config.check, config.trainer.workers
+    sources = _sources(config, data)
+    audios = [one.audio for _, one, _ in sources]
+    read = headers.map_in_threads(headers.read_header, audios, "reading headers", workers)
+    utterances = [
+        CheckedUtterance(*source, header.clip) for source, header in zip(sources, read, strict=True)
     ]
-    audios = [u.audio for _, u, _ in pairs]
-    read = headers.in_threads(headers.read_header, audios, "reading headers", workers)
-    rows, sizes = (
-        [Row(*pair, header.clip) for pair, header in zip(pairs, read, strict=True)],
-        [header.size for header in read],
+    sizes = [header.size for header in read]
+    chosen = signal_levels.choose_clips(utterances, sizes, options.audio, options.clips, config.seed)
+    levels = headers.map_in_threads(
+        signal_levels.measure_levels, [audios[i] for i in chosen], "decoding", workers
     )
-    chosen = recordings.to_hear(rows, sizes, c.audio, c.clips, config.seed)
-    sounds = headers.in_threads(recordings.hear, [audios[i] for i in chosen], "listening", workers)
-    reasons = {i: r.clip.reason for i, r in enumerate(rows) if r.clip.reason}
-    reasons |= {i: s.reason for i, s in zip(chosen, sounds, strict=True) if s.reason}
-    kinds = recordings.formats(rows)
-    splits = [(split, _size(split, rows, data)) for split in data.corpus.splits]
-    trained = [r.clip.seconds for r in rows if r.split == "train" and r.clip.rate]
-    rejected = [(split, r.id, r.file, r.reason) for split, some in data.corpus.rejected.items() for r in some]
-    counts = {split: len(some) for split, some in data.corpus.splits.items()}
-    report.block(
+    reasons = {i: one.clip.reason for i, one in enumerate(utterances) if one.clip.reason}
+    reasons |= {i: one.reason for i, one in zip(chosen, levels, strict=True) if one.reason}
+    rejected = [
+        Concern(split, row.id, row.file, row.reason)
+        for split, rows in data.corpus.rejected.items()
+        for row in rows
+    ]
+    train_lengths = [one.clip.seconds for one in utterances if one.split == "train" and one.clip.rate]
+    report.section(
         f"Recordings of {config.dataset.name}",
-        [*splits, *_wrapped("formats", common(kinds)), *_heard(len(chosen), len(rows))],
         [
-            *transcripts.left_out(rejected, counts),
-            *recordings.broken(rows, dict(sorted(reasons.items()))),
-            *recordings.rates(rows, rate),
-            *recordings.unended(rows, [header.ended for header in read]),
-            *recordings.copies(rows, headers.copies(audios, sizes, workers)),
-            *recordings.heard([rows[i] for i in chosen], sounds),
+            *((split, _split_summary(split, utterances)) for split in data.corpus.splits),
+            *wrapped("formats", most_common(recordings.format_counts(utterances))),
+            *_sample_rows(len(chosen), len(utterances)),
         ],
-        ["  lengths of train", *histogram(trained, "s")],
+        [
+            *transcripts.unusable_rows(rejected, {name: len(s) for name, s in data.corpus.splits.items()}),
+            *recordings.unusable(utterances, dict(sorted(reasons.items()))),
+            *recordings.sampling_rates(utterances, model_rate),
+            *recordings.missing_ends(utterances, [header.has_end for header in read]),
+            *recordings.duplicates(utterances, headers.duplicate_groups(audios, sizes, workers)),
+            *signal_levels.level_findings([utterances[i] for i in chosen], levels),
+        ],
+        ["  lengths of train", *histogram(train_lengths, "s")],
     )
-    return rows
+    return utterances
 
 
-def _size(split: str, rows: Sequence[Row], data: Data) -> str:
-    mine = [r for r in rows if r.split == split]
-    seconds = np.array([r.clip.seconds for r in mine if r.clip.rate] or [0.0])
-    speakers = len({r.utterance.speaker for r in mine} - {None})
-    voices = console.counted(speakers, "speaker") if speakers else "speakers unknown"
+def _sources(config: DictConfig, data: Data) -> list[tuple[str, Utterance, str]]:
+    """(split, utterance as the corpus has it, transcript after the text rules) of all splits."""
+    raw = data.raw.splits if data.raw else {}
+    return [
+        (split, utterance, text)
+        for split, rows in raw.items()
+        for utterance, text in zip(
+            rows[: config.dataset.max_utterances], data.corpus.splits[split].texts(), strict=False
+        )
+    ]
+
+
+def _split_summary(split: str, utterances: Sequence[CheckedUtterance]) -> str:
+    """'30 clips, 40 s, 3 speakers; 1.2 .. 1.5 s, median 1.3'."""
+    in_split = [one for one in utterances if one.split == split]
+    seconds = np.array([one.clip.seconds for one in in_split if one.clip.rate] or [0.0])
+    number = len({one.utterance.speaker for one in in_split} - {None})
+    speakers = console.counted(number, "speaker") if number else "speakers unknown"
     return (
-        f"{console.counted(len(mine), 'clip')}, {console.duration(seconds.sum())}, {voices}; "
+        f"{console.counted(len(in_split), 'clip')}, {console.duration(seconds.sum())}, {speakers}; "
         f"{seconds.min():.1f} .. {seconds.max():.1f} s, median {np.median(seconds):.1f}"
     )
 
 
-def _wrapped(name: str, text: str) -> list[tuple[str, str]]:
-    return [("" if number else name, line) for number, line in enumerate(textwrap.wrap(text, 65))]
-
-
-def _heard(chosen: int, there: int) -> Iterator[tuple[str, str]]:
-    yield (
-        "heard",
-        f"{chosen:,} of {there:,} clips" + ("; check.audio=all hears all" if chosen < there else ""),
-    )
-    if chosen < there:
+def _sample_rows(decoded: int, clips: int) -> Iterator[tuple[str, str]]:
+    all_of_them = "; check.audio=all decodes all" if decoded < clips else ""
+    yield "decoded", f"{decoded:,} of {clips:,} clips{all_of_them}"
+    if decoded < clips:
         yield "", "silence, clipping, damage, the end of MP3s: known of these alone"
 
 
-def _transcripts(
+# ------------------------------------------------------------------------------------------------------------
+# the transcripts
+
+
+def _check_transcripts(
     config: DictConfig,
-    data: Data,
-    rows: list[Row],
-    tokenizer: Tokenizer,
-    model: Recogniser | None,
+    utterances: list[CheckedUtterance],
+    model: CheckedModel,
+    exclusions: Exclusions,
     report: CheckReport,
-) -> dict[str, Split]:
-    """Look at the transcripts -> what a run can use of each split."""
-    d, rate = config.dataset, model.extractor.sampling_rate if model else RATE
-    frames = model.frames if model else lambda samples: (samples - 80) // 320
-    limits = LengthLimits(d.min_seconds, d.max_seconds, d.max_eval_seconds, d.max_utterances, frames)
-    targets = [tokenizer.target(r.text) for r in rows]
-
-    def why_not(i: int, split: str) -> str:
-        return rejection_reason(
-            split, round(rows[i].clip.seconds * rate), rate, targets[i], tokenizer, limits
-        )
-
-    reasons = [r.clip.reason and "broken" or why_not(i, r.split) for i, r in enumerate(rows)]
-    hopeless = ["" if reason else why_not(i, "train") for i, reason in enumerate(reasons)]
-    hopeless = [why if why.startswith(("labels longer", "no character")) else "" for why in hopeless]
-    own = config.model.head != "keep" and not config.tokenizer.vocabulary
+) -> None:
+    tokenizer = model.tokenizer
+    built_from_train = config.model.head != "keep" and not config.tokenizer.vocabulary
     findings = [
-        *transcripts.fit(rows, reasons),
-        *transcripts.fit(rows, hopeless, WARN),
-        *transcripts.contents(rows),
+        *transcripts.excluded(utterances, exclusions.left_out),
+        *transcripts.excluded(utterances, exclusions.unlearnable, WARN),
+        *transcripts.empty_transcripts(utterances),
+        *transcripts.repeated_sentences(utterances),
+        *transcripts.split_overlaps(utterances),
         *transcripts.vocabulary(
-            rows, tokenizer, own, lambda texts, found: advice(config, texts, tokenizer, found)
+            utterances,
+            tokenizer,
+            built_from_train,
+            lambda texts, covered: advice(config, texts, tokenizer, covered),
         ),
     ]
     if tokenizer.unit != "phone":
-        rules = build_rules(OmegaConf.to_container(config.text.rules), d.language)  # type: ignore[arg-type]
-        findings += [*transcripts.pace(rows), *wording.changes((r.utterance.text for r in rows), rules)]
-    words = [w for r in rows if r.split == "train" for w in r.text.split()]
-    shown = " ".join(t.strip() for t in tokenizer.tokens[:22]) + (" ..." if len(tokenizer) > 22 else "")
-    report.block(
+        rules = build_rules(OmegaConf.to_container(config.text.rules), config.dataset.language)  # type: ignore[arg-type]
+        findings += transcripts.speaking_rates(utterances)
+        findings += deletions((one.utterance.text for one in utterances), rules)
+    words = [word for one in utterances if one.split == "train" for word in one.text.split()]
+    tokens = " ".join(token.strip() for token in tokenizer.tokens[:22]) + " ..." * (len(tokenizer) > 22)
+    report.section(
         "Transcripts",
         [
             ("rules", f"text={config.text.name}"),
             ("train", f"{len(words):,} words, {len(set(words)):,} different"),
-            ("vocabulary", f"{len(tokenizer)} tokens ({tokenizer.unit}): {shown}"),
+            ("vocabulary", f"{len(tokenizer)} tokens ({tokenizer.unit}): {tokens}"),
         ],
         findings,
     )
-    usable = {}
-    for split in data.corpus.splits:
-        keep = [i for i, r in enumerate(rows) if r.split == split and not reasons[i]]
-        utterances = Utterances(replace(rows[i].utterance, text=rows[i].text) for i in keep)
-        seconds = np.array([rows[i].clip.seconds for i in keep])
-        usable[split] = Split(
-            split,
-            utterances,
-            tokenizer,
-            seconds,
-            [],
-            OnDemand(utterances, seconds, rate),  # type: ignore[arg-type]
-            np.arange(len(keep)),
-        )
-    return usable
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -267,38 +197,22 @@ def _transcripts(
 
 def _forecast(
     config: DictConfig,
-    usable: dict[str, Split],
-    tokenizer: Tokenizer,
-    model: Recogniser,
+    splits: dict[str, Split],
+    model: CheckedModel,
     runtime: Runtime,
     report: CheckReport,
 ) -> None:
-    """What the run will do, take and need."""
-    job = build_training(config, usable["train"], tokenizer, model, runtime)
-    if job.total:
+    """Print what the run will take: steps, memory, time and disk space."""
+    assert model.recogniser
+    setup = build_training(config, splits["train"], model.tokenizer, model.recogniser, runtime)
+    if setup.total:
         t = config.trainer
         sharded = t.strategy == "fsdp" and t.devices > 1
-        report.block("The run", *plan(job, usable, t.devices, t.device_seconds, config.check.steps, sharded))
+        options = ForecastOptions(t.devices, t.device_seconds, config.check.steps, sharded)
+        report.section("The run", *forecast(setup, splits, options))
     cache = cache_folder(config)
-    folder = run_folder(config)
-    rate = model.extractor.sampling_rate
-    missing = sum(split.seconds[undecoded(split.utterances, cache, rate)].sum() for split in usable.values())
-    report.block("Disk", *disk(job, float(missing) * rate * 2, cache, folder, config.trainer.average))
-
-
-def _verdict(config: DictConfig, report: CheckReport) -> int:
-    """Say how it stands, and leave the faults in the run folder."""
-    fails, warnings = report.count(FAIL), report.count(WARN)
-    lines, path = quarantine(report.findings), run_folder(config) / FILE
-    rows = [("found", f"{fails} FAIL, {warnings} WARN")]
-    if lines:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, lines)
-        rows += [("utterances", f"{console.counted(lines.count(chr(10)), 'line')} in"), ("", str(path))]
-    else:
-        path.unlink(missing_ok=True)
-    rows.append(
-        ("next", "mend what says FAIL, then look again" if fails else "the same settings with `train`")
+    missing = sum(
+        split.seconds[undecoded(split.utterances, cache, model.rate)].sum() for split in splits.values()
     )
-    console.page("Verdict", rows)
-    return 1 if fails else 0
+    audio_bytes = float(missing) * model.rate * 2
+    report.section("Disk", *disk_space(setup, audio_bytes, cache, run_folder(config), config.trainer.average))

@@ -1,12 +1,10 @@
-"""What an inspection finds: faults, how bad each is, whom it concerns and what to do about it; and how that
-reads.
-"""
+"""Findings of a check: what is wrong, how bad it is, which utterances are concerned and what to do."""
 
-import json
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from asr_exp.data.audio import Clip
 from asr_exp.data.corpora.base import Utterance
@@ -15,12 +13,14 @@ from asr_exp.data.vocabulary import TOLERATED
 FAIL = "FAIL"
 WARN = "WARN"
 NOTE = "NOTE"
-WIDTH = 80
+WIDTH = 80  # columns of a line on the terminal
 
 
 @dataclass(frozen=True)
-class Row:
-    """An utterance as it is inspected. text: after the text rules; clip: what the header of its file says."""
+class CheckedUtterance:
+    """An utterance that is checked. text: its transcript after the text rules. clip: the header of its
+    recording.
+    """
 
     split: str
     utterance: Utterance
@@ -32,23 +32,34 @@ class Row:
         return self.utterance.id
 
 
+class Concern(NamedTuple):
+    """An utterance that a finding concerns, and the reason: a line of check.jsonl."""
+
+    split: str
+    id: str
+    file: str
+    reason: str
+
+
 @dataclass(frozen=True)
 class Finding:
-    """FAIL would hurt the run, WARN may, NOTE is to be known. rows: (split, id, file, reason) of each
-    utterance concerned.
+    """Something that is wrong, or worth knowing.
+
+    level: FAIL would hurt the run, WARN may hurt it, NOTE does not. fault: a short name for check.jsonl.
+    text: what is wrong. advice: what to do about it.
     """
 
     level: str
     fault: str
     text: str
     advice: str = ""
-    rows: Sequence[tuple[str, str, str, str]] = field(default=(), repr=False)
+    concerns: Sequence[Concern] = field(default=(), repr=False)
 
     def lines(self) -> list[str]:
-        """The finding for a terminal, within WIDTH columns."""
-        named = f": {_names(self.rows)}" if self.rows else "."
+        """The finding as lines for a terminal, of at most `WIDTH` columns."""
+        ids = f": {_ids(self.concerns)}" if self.concerns else "."
         text = textwrap.wrap(
-            self.text + named, WIDTH, initial_indent=f"  {self.level}  ", subsequent_indent=" " * 8
+            self.text + ids, WIDTH, initial_indent=f"  {self.level}  ", subsequent_indent=" " * 8
         )
         return text + textwrap.wrap(
             self.advice,
@@ -59,61 +70,36 @@ class Finding:
         )
 
 
-def about(rows: Iterable[Row], reason: str | Callable[[Row], str]) -> list[tuple[str, str, str, str]]:
-    """The rows of a finding."""
+def concerns(
+    utterances: Iterable[CheckedUtterance], reason: str | Callable[[CheckedUtterance], str]
+) -> list[Concern]:
+    """The same reason for each utterance, or the one that `reason` returns for it."""
     return [
-        (r.split, r.id, str(r.utterance.audio), reason if isinstance(reason, str) else reason(r))
-        for r in rows
+        Concern(
+            one.split, one.id, str(one.utterance.audio), reason if isinstance(reason, str) else reason(one)
+        )
+        for one in utterances
     ]
 
 
-def lost(gone: Sequence[Row], everything: Sequence[Row]) -> str:
-    """How bad it is that these utterances are left out: they lower the coverage of a score, or take from the
-    training data.
+def exclusion_level(excluded: Sequence[CheckedUtterance], utterances: Sequence[CheckedUtterance]) -> str:
+    """How bad it is that a run leaves these utterances out: FAIL for any of dev or test, whose score would
+    not cover them, and for more than `TOLERATED` of train; else WARN.
     """
-    sizes, losses = Counter(r.split for r in everything), Counter(r.split for r in gone)
-    bad = any(n > (TOLERATED * sizes[split] if split == "train" else 0) for split, n in losses.items())
-    return FAIL if bad else WARN
+    sizes = Counter(one.split for one in utterances)
+    losses = Counter(one.split for one in excluded)
+    too_many = any(n > (TOLERATED * sizes[split] if split == "train" else 0) for split, n in losses.items())
+    return FAIL if too_many else WARN
 
 
-def counted(rows: Sequence[tuple[str, str, str, str]] | Sequence[Row]) -> str:
+def counted(utterances: Sequence[Concern] | Sequence[CheckedUtterance]) -> str:
     """'3 utterances (train 2, test 1)'."""
-    splits = Counter(r.split if isinstance(r, Row) else r[0] for r in rows)
-    where = ", ".join(f"{split} {n:,}" for split, n in splits.items())
-    return f"{len(rows):,} utterance{'s' * (len(rows) != 1)} ({where})"
+    splits = Counter(one.split for one in utterances)
+    by_split = ", ".join(f"{split} {n:,}" for split, n in splits.items())
+    return f"{len(utterances):,} utterance{'s' * (len(utterances) != 1)} ({by_split})"
 
 
-def quarantine(findings: Iterable[Finding]) -> str:
-    """JSON Lines: one for each utterance and fault that is no mere note."""
-    names = ("level", "fault", "split", "id", "file", "reason")
-    rows = ((f.level, f.fault, *row) for f in findings if f.level != NOTE for row in f.rows)
-    return "".join(json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
-
-
-def _names(rows: Sequence[tuple[str, str, str, str]], shown: int = 4) -> str:
-    """The first few ids, long ones by their ends."""
-    ids = [id if len(id) <= 40 else f"...{id[-37:]}" for _, id, *_ in rows[:shown]]
-    return ", ".join(ids) + (f" and {len(rows) - shown:,} more." if len(rows) > shown else ".")
-
-
-def histogram(values: Sequence[float], unit: str, bins: int = 10, bar: int = 40) -> list[str]:
-    """A text histogram: equal bins of a round width from zero, a line each."""
-    if not values:
-        return []
-    steps = [m * 10.0**e for e in range(-2, 4) for m in (1, 2, 5)]
-    width = next((s for s in steps if s * bins >= max(values)), max(values) / bins)
-    counts = Counter(min(int(v / width), bins - 1) for v in values)
-    most = max(counts.values())
-    last = max(counts)
-    bars = ["#" * -(-counts[i] * bar // most) for i in range(last + 1)]
-    return [
-        f"{i * width:>7g} - {(i + 1) * width:<5g} {unit} {one:<{bar}} {counts[i]:>9,}"
-        for i, one in enumerate(bars)
-    ]
-
-
-def common(counts: Mapping[str, int], shown: int = 4) -> str:
-    """'FLAC PCM_16 1,200, MP3 4'."""
-    ordered = Counter(counts).most_common()
-    more = f" and {len(ordered) - shown} more" if len(ordered) > shown else ""
-    return ", ".join(f"{name} {n:,}" for name, n in ordered[:shown]) + more
+def _ids(utterances: Sequence[Concern], shown: int = 4) -> str:
+    """The first few ids; of a long id, its end."""
+    ids = [one.id if len(one.id) <= 40 else f"...{one.id[-37:]}" for one in utterances[:shown]]
+    return ", ".join(ids) + (f" and {len(utterances) - shown:,} more." if len(utterances) > shown else ".")

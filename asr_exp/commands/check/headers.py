@@ -1,5 +1,5 @@
-"""What files say without being decoded: their headers, whether their end is there, and which of them are
-copies.
+"""What can be known of recordings without decoding them: their headers, whether they are whole, and which
+of them are duplicates.
 """
 
 import hashlib
@@ -17,25 +17,27 @@ from tqdm import tqdm
 from asr_exp.data.audio import TOLERANCE, Audio, Clip, read_clip
 from asr_exp.data.corpora.base import FileAudio
 
-PIECE = 4096  # bytes from the middle, by which most files of one size differ
-PART = 32  # items that a thread is given at once; handing over one costs as much as a header
-PAGE = 65307  # bytes of the longest page of an Ogg stream (RFC 3533)
+PROBE_BYTES = 4096  # from the middle of a file: most files of the same size differ there
+CHUNK_ITEMS = 32  # items per task of a thread: handing one over takes as long as reading a header
+OGG_PAGE_BYTES = 65307  # of the longest page of an Ogg stream (RFC 3533)
 
 
 @dataclass(frozen=True)
 class Header:
-    """A file's header and its size in bytes. ended: False for an Ogg stream without its end, which decodes
-    all the same.
+    """What the header of a recording says, and the size of its file in bytes.
+
+    has_end: False for an Ogg stream whose last page is missing; it decodes without an error as far as it
+    goes.
     """
 
     clip: Clip
     size: int = 0
-    ended: bool = True
+    has_end: bool = True
 
 
 @dataclass(frozen=True)
-class _Fetched:
-    """A recording out of a table, whose bytes are fetched once."""
+class _LoadedAudio:
+    """A recording out of a table (parquet), with its bytes in memory, so that they are read once."""
 
     content: bytes
     start: float | None
@@ -45,11 +47,13 @@ class _Fetched:
         return io.BytesIO(self.content)
 
 
-def in_threads(
-    work: Callable[[Any], Any], items: Sequence[Any], label: str | None, workers: int | None
+def map_in_threads(
+    function: Callable[[Any], Any], items: Sequence[Any], label: str | None, workers: int | None
 ) -> list[Any]:
-    """`work` on each item, in order, with a progress bar (None: no bar)."""
-    parts = [items[i : i + PART] for i in range(0, len(items), PART)]
+    """The function's result for each item, in their order. label: of the progress bar, None for no bar.
+    workers: threads, None for as many as there are CPUs.
+    """
+    chunks = [items[i : i + CHUNK_ITEMS] for i in range(0, len(items), CHUNK_ITEMS)]
     with (
         tqdm(
             total=len(items),
@@ -61,61 +65,59 @@ def in_threads(
         ) as bar,
         ThreadPoolExecutor(workers or os.cpu_count()) as pool,
     ):
-        done = []
-        for some in pool.map(lambda part: [work(one) for one in part], parts):
-            done += some
+        results = []
+        for some in pool.map(lambda chunk: [function(one) for one in chunk], chunks):
+            results += some
             bar.update(len(some))
-        return done
+        return results
 
 
 def read_header(audio: Audio) -> Header:
-    """The header of a recording, and what can be known of its end without decoding it.
+    """Read the header of a recording, and check without decoding whether the file is whole.
 
-    FLAC, WAV and NIST SPHERE files are known to be whole; an MP3 where an encoder has written its length into
-    it.
+    FLAC, WAV and NIST SPHERE files are checked by libsndfile, Ogg streams by their last page, MP3 files by
+    the length that an encoder may have written into the first frame.
     """
-    held: Any = audio
     try:
-        if not isinstance(audio, FileAudio):
-            source: Any = audio.open()
-            held = (
-                FileAudio(source, audio.start, audio.end)
-                if isinstance(source, str)
-                else _Fetched(source.read(), audio.start, audio.end)
-            )
-        clip = read_clip(held, header_only=True)
+        loaded = _load(audio)
+        clip = read_clip(loaded, header_only=True)
         if clip.reason:
             return Header(clip)
         if not clip.format.startswith(("MP3", "OGG")):
-            return Header(
-                clip, os.stat(held.path).st_size if isinstance(held, FileAudio) else len(held.content)
-            )
-        with _opened(held) as file:
+            is_file = isinstance(loaded, FileAudio)
+            return Header(clip, os.stat(loaded.path).st_size if is_file else len(loaded.content))
+        with _open(loaded) as file:
             size = file.seek(0, os.SEEK_END)
             if clip.format.startswith("OGG"):
-                return Header(clip, size, _ends(file, size))
-            promised = _promised_bytes(file)
-        lacking = (
-            clip.seconds * (promised - size) / promised
-            if promised and audio.start is audio.end is None
-            else 0.0
-        )
-        reason = (
-            f"truncated: {size} bytes where the header promises {promised}" if lacking > TOLERANCE else ""
-        )
-        return Header(replace(clip, reason=reason), size)
-    except (OSError, TypeError):  # read_clip has a sentence for it
+                return Header(clip, size, _has_last_page(file, size))
+            declared = _declared_bytes(file)
+        is_segment = not (audio.start is audio.end is None)
+        missing = clip.seconds * (declared - size) / declared if declared and not is_segment else 0.0
+        if missing > TOLERANCE:
+            clip = replace(clip, reason=f"truncated: {size} bytes where the header promises {declared}")
+        return Header(clip, size)
+    except (OSError, TypeError):  # read_clip words the reason
         return Header(read_clip(audio, header_only=True))
 
 
-def _opened(audio: Audio) -> BinaryIO:
+def _load(audio: Audio) -> Any:
+    """A FileAudio for a recording in a file of its own, else its bytes in memory."""
+    if isinstance(audio, FileAudio):
+        return audio
+    source: Any = audio.open()
+    if isinstance(source, str):
+        return FileAudio(source, audio.start, audio.end)
+    return _LoadedAudio(source.read(), audio.start, audio.end)
+
+
+def _open(audio: Audio) -> BinaryIO:
     source = audio.open()
     return open(source, "rb") if isinstance(source, str) else source
 
 
-def _ends(file: BinaryIO, size: int) -> bool:
-    """Whether the last page of an Ogg stream is whole, and marked as the last."""
-    file.seek(max(0, size - PAGE))
+def _has_last_page(file: BinaryIO, size: int) -> bool:
+    """Whether the last page of an Ogg stream is whole and has the end-of-stream flag (RFC 3533)."""
+    file.seek(max(0, size - OGG_PAGE_BYTES))
     tail = file.read()
     page = tail[max(0, tail.rfind(b"OggS")) :]
     if len(page) < 27 or not page[5] & 4:
@@ -124,8 +126,10 @@ def _ends(file: BinaryIO, size: int) -> bool:
     return len(page) >= 27 + page[26] + sum(segments)
 
 
-def _promised_bytes(file: BinaryIO) -> int:
-    """Bytes of an MP3 file, as the Xing header in its first frame has them; 0 where there is none."""
+def _declared_bytes(file: BinaryIO) -> int:
+    """The size of an MP3 file by the Xing header in its first frame, after an ID3 tag; 0 without such a
+    header.
+    """
     file.seek(0)
     start = file.read(10)
     tag = (
@@ -143,37 +147,38 @@ def _promised_bytes(file: BinaryIO) -> int:
 
 
 # ------------------------------------------------------------------------------------------------------------
-# copies
+# duplicates
 
 
-def copies(audios: Sequence[Audio], sizes: Sequence[int], workers: int | None) -> list[list[int]]:
-    """Indices of recordings with the same bytes and the same segment, in groups of two and more.
+def duplicate_groups(audios: Sequence[Audio], sizes: Sequence[int], workers: int | None) -> list[list[int]]:
+    """Groups of indices of recordings with the same bytes and the same segment, two or more in each.
 
-    Most sizes come once; of those that do not, a piece is read, and all of what agrees in that too.
+    Few files have the same size; of those, `PROBE_BYTES` are compared, and only where these agree too, all
+    bytes.
     """
-    tests: tuple[Callable[[int], Hashable], ...] = (
+    keys: tuple[Callable[[int], Hashable], ...] = (
         lambda i: (sizes[i], audios[i].start, audios[i].end),
-        lambda i: _digest(audios[i], PIECE),
+        lambda i: _digest(audios[i], PROBE_BYTES),
         lambda i: _digest(audios[i], None),
     )
     groups = [[i for i, size in enumerate(sizes) if size]]
-    for test in tests:
-        left = [i for group in groups for i in group]
-        keys = dict(zip(left, in_threads(test, left, None, workers), strict=True))
-        groups = [part for group in groups for part in _parted(group, keys) if len(part) > 1]
+    for key in keys:
+        indices = [i for group in groups for i in group]
+        key_of = dict(zip(indices, map_in_threads(key, indices, None, workers), strict=True))
+        groups = [part for group in groups for part in _grouped(group, key_of) if len(part) > 1]
     return groups
 
 
-def _parted(group: Sequence[int], keys: dict[int, Hashable]) -> list[list[int]]:
-    parts: dict[Hashable, list[int]] = defaultdict(list)
-    for i in group:
-        parts[keys[i]].append(i)
-    return list(parts.values())
+def _grouped(indices: Sequence[int], key_of: dict[int, Hashable]) -> list[list[int]]:
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for i in indices:
+        groups[key_of[i]].append(i)
+    return list(groups.values())
 
 
 def _digest(audio: Audio, length: int | None) -> bytes:
-    """A hash of a file, or of `length` bytes of it from the middle on."""
-    with _opened(audio) as file:
+    """A hash of all bytes of a recording's file, or of `length` bytes from its middle."""
+    with _open(audio) as file:
         if length:
             file.seek(file.seek(0, os.SEEK_END) // 2)
         return hashlib.blake2b(file.read(length) if length else file.read(), digest_size=16).digest()

@@ -1,26 +1,39 @@
-"""Transcripts: against their recordings, against each other, and against the vocabulary."""
+"""Findings about transcripts: compared with their recordings, with each other and with the vocabulary."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import median
 
-from asr_exp.commands.check.findings import FAIL, NOTE, WARN, Finding, Row, about, common, counted, lost
+from asr_exp.commands.check.findings import (
+    FAIL,
+    NOTE,
+    WARN,
+    CheckedUtterance,
+    Concern,
+    Finding,
+    concerns,
+    counted,
+    exclusion_level,
+)
+from asr_exp.commands.check.report import most_common
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.data.vocabulary import TOLERATED, Coverage, coverage
 
-RARE = 5  # times in the training split; a model does not learn a sign from less
-# units of a training split that has room for every letter there is; in a smaller one x and q are rare by
-# nature
-ENOUGH = 50_000
-UNKNOWN = 0.005  # share of a split's units outside the vocabulary, above which its score has a floor
-REPEATED = 0.05  # share of the training split that says again what the same speaker has said
-OVERLAP = 0.01  # share of a split's sentences that the training split has too
-FASTEST, SLOWEST = 30.0, 1.0  # characters a second; people speak 10 to 20
-ALL_SPLITS = ("train", "dev", "test")
+RARE = 5  # occurrences in the training split; from fewer a model does not learn a unit
+# units of a training split in which every letter should occur often enough; in a smaller one x and q are rare
+# by nature
+LARGE_SPLIT = 50_000
+MAX_UNKNOWN = 0.005  # share of a split's units outside the vocabulary, above which its score has a floor
+MAX_REPEATED = 0.05  # share of the training split that repeats a sentence of the same speaker
+MAX_OVERLAP = 0.01  # share of a split's sentences that are in the training split as well
+MAX_PACE = 30.0  # characters a second; people speak 10 to 20
+MIN_PACE = 1.0
+MIN_PACE_SECONDS = 3  # length of the clips that are tested against MIN_PACE: short ones may be one word
+SPLITS = ("train", "dev", "test")
 
-
-# What to say of a reason that `prepare.unfit` gives, by how it begins; empty transcripts are `contents`'s.
-_UNFIT = {
+# Reasons of `prepare.rejection_reason` by their beginning, to (fault, text, advice). Empty transcripts are
+# findings of `empty_transcripts`.
+_EXCLUSIONS = {
     "too short": (
         "too-short",
         "Too short (dataset.min_seconds, or less than a frame of the model)",
@@ -44,134 +57,132 @@ _UNFIT = {
 }
 
 
-def fit(rows: Sequence[Row], reasons: Sequence[str], level: str = "") -> Iterator[Finding]:
-    """Utterances that a run leaves out for their length, or for what they say. reasons: of `prepare.unfit`,
-    one a row.
+def excluded(
+    utterances: Sequence[CheckedUtterance], reasons: Sequence[str], level: str = ""
+) -> Iterator[Finding]:
+    """Utterances that a run leaves out for their length or their transcript.
 
-    level: of those that are not left out, but scored without a hope.
+    reasons: of `prepare.rejection_reason`, one for each utterance, '' for those that are kept. level: of the
+    findings; by default it depends on how many utterances are left out.
     """
-    for beginning, (fault, what, advice) in _UNFIT.items():
-        gone = [i for i, why in enumerate(reasons) if why.startswith(beginning)]
-        if gone:
-            concerned = [about([rows[i]], reasons[i])[0] for i in gone]
+    for beginning, (fault, text, advice) in _EXCLUSIONS.items():
+        indices = [i for i, reason in enumerate(reasons) if reason.startswith(beginning)]
+        if indices:
+            concerned = [concerns([utterances[i]], reasons[i])[0] for i in indices]
             yield Finding(
-                level or lost([rows[i] for i in gone], rows),
+                level or exclusion_level([utterances[i] for i in indices], utterances),
                 fault,
-                f"{what}, {counted(concerned)}",
+                f"{text}, {counted(concerned)}",
                 advice,
                 concerned,
             )
 
 
-def pace(rows: Sequence[Row]) -> Iterator[Finding]:
-    """Characters a second that nobody speaks: often a transcript that has slipped by a row."""
-    speeds = [
-        (r, len(r.text.strip()) / r.clip.seconds)
-        for r in rows
-        if r.clip.seconds >= 1 and r.text.strip() and not r.clip.reason
+def speaking_rates(utterances: Sequence[CheckedUtterance]) -> Iterator[Finding]:
+    """Transcripts with more or fewer characters a second than anybody speaks: often each belongs to the next
+    recording.
+
+    Nothing is said where the median is unusual: then the language is written with other units than letters.
+    """
+    paces = [
+        (one, len(one.text.strip()) / one.clip.seconds)
+        for one in utterances
+        if one.clip.seconds >= 1 and one.text.strip() and not one.clip.reason
     ]
-    if not speeds or not SLOWEST * 3 < median(s for _, s in speeds) < FASTEST / 1.5:
-        return  # another script, or units of another length
-    of = {id(r): s for r, s in speeds}
-    for fault, what, found in (
-        (
-            "too-much-text",
-            f"More than {FASTEST:g} characters a second",
-            [r for r, s in speeds if s > FASTEST],
-        ),
-        (
-            "too-little-text",
-            f"Less than {SLOWEST:g} character a second",
-            [r for r, s in speeds if s < SLOWEST and r.clip.seconds >= 3],
-        ),
+    if not paces or not MIN_PACE * 3 < median(pace for _, pace in paces) < MAX_PACE / 1.5:
+        return
+    fast = [(one, pace) for one, pace in paces if pace > MAX_PACE]
+    slow = [(one, pace) for one, pace in paces if pace < MIN_PACE and one.clip.seconds >= MIN_PACE_SECONDS]
+    for fault, text, found in (
+        ("too-much-text", f"More than {MAX_PACE:g} characters a second", fast),
+        ("too-little-text", f"Less than {MIN_PACE:g} character a second", slow),
     ):
         if found:
-            yield Finding(
-                WARN,
-                fault,
-                f"{what}, {counted(found)}",
-                "Listen: does the transcript belong to the recording?",
-                about(found, lambda r: f"{of[id(r)]:.1f} characters a second"),
-            )
+            concerned = [concerns([one], f"{pace:.1f} characters a second")[0] for one, pace in found]
+            advice = "Listen: does the transcript belong to the recording?"
+            yield Finding(WARN, fault, f"{text}, {counted(concerned)}", advice, concerned)
 
 
-def contents(rows: Sequence[Row]) -> Iterator[Finding]:
-    """Transcripts that are empty, that come again, or that two splits share; speakers that two splits
-    share.
-    """
-    hollow = [r for r in rows if not r.utterance.text.strip()]
-    emptied = [r for r in rows if r.utterance.text.strip() and not r.text.strip()]
-    if hollow:
+def empty_transcripts(utterances: Sequence[CheckedUtterance]) -> Iterator[Finding]:
+    """Transcripts that are empty, or of which the text rules leave nothing."""
+    empty = [one for one in utterances if not one.utterance.text.strip()]
+    emptied = [one for one in utterances if one.utterance.text.strip() and not one.text.strip()]
+    if empty:
         yield Finding(
-            lost(hollow, rows),
+            exclusion_level(empty, utterances),
             "empty-transcript",
-            f"Empty transcripts, {counted(hollow)}",
+            f"Empty transcripts, {counted(empty)}",
             "Drop those rows.",
-            about(hollow, "empty transcript"),
+            concerns(empty, "empty transcript"),
         )
     if emptied:
         yield Finding(
-            lost(emptied, rows),
+            exclusion_level(emptied, utterances),
             "emptied-transcript",
             f"Nothing left after the text rules, {counted(emptied)}",
             "Spell numbers and signs out, or choose another text=...",
-            about(emptied, lambda r: repr(r.utterance.text)),
+            concerns(emptied, lambda one: repr(one.utterance.text)),
         )
-    yield from _repeated(rows)
-    yield from _shared(rows)
 
 
-def _repeated(rows: Sequence[Row]) -> Iterator[Finding]:
-    """What the same speaker says again. Many speakers reading one sentence is how corpora are made."""
-    for split in ALL_SPLITS:
-        mine = [r for r in rows if r.split == split and r.text.strip()]
-        seen: dict[tuple[str | None, str], str] = {}
-        again = [r for r in mine if seen.setdefault((r.utterance.speaker, r.text.strip()), r.id) != r.id]
-        if again:
-            first = {id(r): seen[r.utterance.speaker, r.text.strip()] for r in again}
-            most, times = Counter(r.text.strip() for r in again).most_common(1)[0]
-            level = WARN if len(again) > REPEATED * len(mine) and split == "train" else NOTE
-            most = most if len(most) <= 40 else most[:37] + "..."
-            whose = "by the same speaker " if mine[0].utterance.speaker else ""
+def repeated_sentences(utterances: Sequence[CheckedUtterance]) -> Iterator[Finding]:
+    """Sentences that the same speaker says more than once in a split. (Many corpora have many speakers read
+    the same sentence.)
+    """
+    for split in SPLITS:
+        in_split = [one for one in utterances if one.split == split and one.text.strip()]
+        first: dict[tuple[str | None, str], str] = {}
+        repeated = [one for one in in_split if first.setdefault(_spoken(one), one.id) != one.id]
+        if not repeated:
+            continue
+        text, times = Counter(one.text.strip() for one in repeated).most_common(1)[0]
+        text = text if len(text) <= 40 else text[:37] + "..."
+        level = WARN if len(repeated) > MAX_REPEATED * len(in_split) and split == "train" else NOTE
+        by_speaker = "by the same speaker " if in_split[0].utterance.speaker else ""
+        yield Finding(
+            level,
+            "duplicate-transcript",
+            f"Said again {by_speaker}('{text}': {times + 1} times), {counted(repeated)}",
+            (
+                ""
+                if level == NOTE
+                else "Fine for digits and commands; else look for rows that stand there twice."
+            ),
+            [concerns([one], f"the same text as {first[_spoken(one)]}")[0] for one in repeated],
+        )
+
+
+def _spoken(one: CheckedUtterance) -> tuple[str | None, str]:
+    return one.utterance.speaker, one.text.strip()
+
+
+def split_overlaps(utterances: Sequence[CheckedUtterance]) -> Iterator[Finding]:
+    """Sentences and speakers of dev or test that are in train as well."""
+    train = [one for one in utterances if one.split == "train"]
+    id_of = {one.text.strip(): one.id for one in train if one.text.strip()}
+    speakers = {one.utterance.speaker for one in train} - {None}
+    for split in SPLITS[1:]:
+        in_split = [one for one in utterances if one.split == split]
+        same_sentence = [one for one in in_split if one.text.strip() in id_of]
+        if same_sentence:
             yield Finding(
-                level,
-                "duplicate-transcript",
-                f"Said again {whose}('{most}': {times + 1} times), {counted(again)}",
-                (
-                    ""
-                    if level == NOTE
-                    else "Fine for digits and commands; else look for rows that stand there twice."
-                ),
-                [about([r], f"the same text as {first[id(r)]}")[0] for r in again],
-            )
-
-
-def _shared(rows: Sequence[Row]) -> Iterator[Finding]:
-    trained = [r for r in rows if r.split == "train"]
-    texts = {r.text.strip(): r.id for r in trained if r.text.strip()}
-    speakers = {r.utterance.speaker for r in trained} - {None}
-    for split in ALL_SPLITS[1:]:
-        mine = [r for r in rows if r.split == split]
-        known = [r for r in mine if r.text.strip() in texts]
-        if known:
-            yield Finding(
-                WARN if len(known) > OVERLAP * len(mine) else NOTE,
+                WARN if len(same_sentence) > MAX_OVERLAP * len(in_split) else NOTE,
                 "sentence-overlap",
-                f"{len(known):,} of {len(mine):,} sentences of {split} are in train too",
+                f"{len(same_sentence):,} of {len(in_split):,} sentences of {split} are in train too",
                 "Fine where that is the task (commands, digits); else that score flatters: split by"
                 " sentence.",
-                about(known, lambda r: f"the sentence of {texts[r.text.strip()]}"),
+                concerns(same_sentence, lambda one: f"the sentence of {id_of[one.text.strip()]}"),
             )
-        heard = [r for r in mine if r.utterance.speaker in speakers]
-        if heard:
-            voices = len({r.utterance.speaker for r in heard})
+        same_speaker = [one for one in in_split if one.utterance.speaker in speakers]
+        if same_speaker:
+            shared = len({one.utterance.speaker for one in same_speaker})
             yield Finding(
                 WARN,
                 "speaker-overlap",
-                f"{voices:,} of {len({r.utterance.speaker for r in mine}):,} speakers of {split} are in "
-                "train too",
+                f"{shared:,} of {len({one.utterance.speaker for one in in_split}):,} speakers of {split} are"
+                " in train too",
                 "The score will not say how new voices fare: split by speaker.",
-                about(heard, lambda r: f"speaker {r.utterance.speaker}"),
+                concerns(same_speaker, lambda one: f"speaker {one.utterance.speaker}"),
             )
 
 
@@ -180,79 +191,84 @@ def _shared(rows: Sequence[Row]) -> Iterator[Finding]:
 
 
 def units(text: str, tokenizer: Tokenizer) -> Iterable[str]:
-    """What a transcript is made of: characters, or phones of the training inventory."""
+    """The units of a transcript: its characters, or its phones in the training inventory."""
     return tokenizer.target(text).split() if tokenizer.unit == "phone" else text.strip()
 
 
 def vocabulary(
-    rows: Sequence[Row],
+    utterances: Sequence[CheckedUtterance],
     tokenizer: Tokenizer,
-    made_of_train: bool,
-    advice: Callable[[list[str], Coverage], str],
+    built_from_train: bool,
+    advise: Callable[[list[str], Coverage], str],
 ) -> Iterator[Finding]:
-    """Units that the vocabulary lacks, and those it has seen too seldom.
+    """Units of the transcripts that the vocabulary lacks, and units that are too rare to be learned.
 
-    made_of_train: it was built from the training split. advice: what to do about units that it lacks of
-    transcripts.
+    built_from_train: whether the vocabulary was built from the training split. advise: what to do about
+    transcripts and what the vocabulary lacks of them.
     """
-    what = "phones" if tokenizer.unit == "phone" else "characters"
-    covered: dict[str, Coverage] = {}
-    for split in ALL_SPLITS:
-        mine = [r for r in rows if r.split == split]
-        covered[split] = found = coverage([r.text for r in mine], tokenizer)
-        if found.outside:
+    unit_name = "phones" if tokenizer.unit == "phone" else "characters"
+    train_counts: Counter[str] = Counter()
+    for split in SPLITS:
+        in_split = [one for one in utterances if one.split == split]
+        covered = coverage([one.text for one in in_split], tokenizer)
+        if split == "train":
+            train_counts = covered.inside
+        if covered.outside:
+            touched = [one for one, n in zip(in_split, covered.unknown, strict=True) if n]
             yield Finding(
-                FAIL if found.share > UNKNOWN else WARN,
+                FAIL if covered.share > MAX_UNKNOWN else WARN,
                 "outside-vocabulary",
-                f"{100 * found.share:.2f} % of the {what} of {split} are not in the vocabulary and cannot be"
-                f" recognised: {_signs(found.outside)}",
-                advice([r.text for r in mine], found),
-                _with_units(
-                    [r for r, n in zip(mine, found.unknown, strict=True) if n], found.outside, tokenizer
-                ),
+                f"{100 * covered.share:.2f} % of the {unit_name} of {split} are not in the vocabulary and"
+                f" cannot be recognised: {_quoted(covered.outside)}",
+                advise([one.text for one in in_split], covered),
+                _concerns_with_units(touched, covered.outside, tokenizer),
             )
-    train = covered["train"].inside
-    rare = {u: n for u, n in train.items() if n < RARE}
-    if rare and made_of_train:
-        concerned = [
-            r for r in rows if r.split == "train" and not rare.keys().isdisjoint(units(r.text, tokenizer))
+    rare = {unit: n for unit, n in train_counts.items() if n < RARE}
+    if rare and built_from_train:
+        with_rare = [
+            one
+            for one in utterances
+            if one.split == "train" and not rare.keys().isdisjoint(units(one.text, tokenizer))
         ]
         yield Finding(
-            NOTE if train.total() < ENOUGH else WARN,
+            NOTE if train_counts.total() < LARGE_SPLIT else WARN,
             "rare-units",
-            f"Seen fewer than {RARE} times in train, too seldom to be learned: {_signs(rare)}",
+            f"Seen fewer than {RARE} times in train, too seldom to be learned: {_quoted(rare)}",
             (
                 ""
                 if tokenizer.inventory
                 else f"tokenizer.min_count={RARE} makes them unknown; text.rules can replace them."
             ),
-            _with_units(concerned, rare, tokenizer),
+            _concerns_with_units(with_rare, rare, tokenizer),
         )
 
 
-def _with_units(
-    rows: Sequence[Row], which: Mapping[str, int], tokenizer: Tokenizer
-) -> list[tuple[str, str, str, str]]:
-    return [about([r], " ".join(sorted(which.keys() & set(units(r.text, tokenizer)))))[0] for r in rows]
+def _concerns_with_units(
+    utterances: Sequence[CheckedUtterance], which: Mapping[str, int], tokenizer: Tokenizer
+) -> list[Concern]:
+    """Each utterance, with those of these units that are in its transcript."""
+    return concerns(utterances, lambda one: " ".join(sorted(which.keys() & set(units(one.text, tokenizer)))))
 
 
-def _signs(counts: Mapping[str, int]) -> str:
+def _quoted(counts: Mapping[str, int]) -> str:
     """ "'é' 12, 'ñ' 3"."""
-    return common({repr(u): n for u, n in counts.items()}, shown=12)
+    return most_common({repr(unit): n for unit, n in counts.items()}, shown=12)
 
 
-def left_out(rows: Sequence[tuple[str, str, str, str]], sizes: Mapping[str, int]) -> Iterator[Finding]:
-    """Rows that the corpus reader could not use. sizes: usable utterances of each split."""
-    by_reason: dict[str, list[tuple[str, str, str, str]]] = defaultdict(list)
+def unusable_rows(rows: Sequence[Concern], sizes: Mapping[str, int]) -> Iterator[Finding]:
+    """Rows of a manifest that the corpus reader could not use, with its reason. sizes: the number of usable
+    utterances of each split.
+    """
+    by_reason: dict[str, list[Concern]] = defaultdict(list)
     for row in rows:
-        by_reason[row[3].partition(": ")[2] or row[3]].append(row)
-    gone = Counter(row[0] for row in rows)
-    bad = any(
-        n > (TOLERATED * (sizes.get(split, 0) + n) if split == "train" else 0) for split, n in gone.items()
+        by_reason[row.reason.partition(": ")[2] or row.reason].append(row)
+    losses = Counter(row.split for row in rows)
+    too_many = any(
+        n > (TOLERATED * (sizes.get(split, 0) + n) if split == "train" else 0) for split, n in losses.items()
     )
     for reason, concerned in by_reason.items():
         yield Finding(
-            FAIL if bad else WARN,
+            FAIL if too_many else WARN,
             "unusable-row",
             f"Rows that cannot be used ({reason}), {counted(concerned)}",
             "Correct those rows, or drop them.",

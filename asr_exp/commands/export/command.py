@@ -19,7 +19,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.builders.data import build_data
-from asr_exp.builders.transcriber import as_asked, checkpoint_of
+from asr_exp.builders.transcriber import checkpoint_of, in_terms_of_run
 from asr_exp.commands.export.model_card import Facts, model_card
 from asr_exp.commands.export.onnx_export import require_onnx, session, write_int8, write_onnx
 from asr_exp.commands.export.upload import push, require_token
@@ -55,7 +55,7 @@ def run(config: DictConfig) -> Path:
     try:
         check_checkpoint(checkpoint, config.model.revision, keep_head=True)
     except UserError as why:
-        raise as_asked(why, config.run) from why
+        raise in_terms_of_run(why, config.run) from why
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:

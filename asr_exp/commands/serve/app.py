@@ -1,16 +1,17 @@
-"""The application: OpenAI's way to transcribe, a simpler one, a WebSocket, a health check, metrics and the
-web page.
+"""The application: the HTTP API (OpenAI's and a simpler one), the WebSocket, the health check, the metrics
+and the web page.
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import Annotated, Any, Literal
 
 import prometheus_client
-from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile, WebSocket
+from fastapi import Depends, FastAPI, File, Form, HTTPException, Request, UploadFile, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.requests import HTTPConnection
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
@@ -19,18 +20,18 @@ from starlette.exceptions import HTTPException as StarletteError
 from starlette.requests import ClientDisconnect
 
 from asr_exp import __version__
-from asr_exp.commands.serve import responses as answers
 from asr_exp.commands.serve.limits import HTTPError, error_body, error_response
-from asr_exp.commands.serve.middleware import RequestLimits, is_authorised, while_there
+from asr_exp.commands.serve.middleware import RequestLimits, cancel_on_disconnect, is_authorised
+from asr_exp.commands.serve.responses import verbose_json, words_as_json
 from asr_exp.commands.serve.service import Service
 from asr_exp.commands.serve.stream import serve_stream
-from asr_exp.commands.serve.uploads import from_json
+from asr_exp.commands.serve.uploads import recording_from_json
 from asr_exp.inference.transcript_formats import FORMATS
 
-PAGE = Path(__file__).parent / "web"
-MEDIA = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-IN_MEMORY = 2**20  # bytes of a body; what is more is written to a temporary file, as for a form
-HEADERS = {
+WEB_FOLDER = Path(__file__).parent / "web"
+MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+SPOOL_BYTES = 2**20  # of a body in memory; a larger one goes to a temporary file, as starlette does for forms
+RESPONSE_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
         "media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -41,57 +42,68 @@ HEADERS = {
 }
 
 
-def make_app(service: Service, token: str | None = None, local: bool = False) -> FastAPI:
-    """The ASGI application of a service. token: what requests must bear, but for the page and the health
-    check; local: whether it answers to the names of this machine alone."""
-    # FastAPI's pages of the API load from elsewhere.
+def make_app(service: Service, token: str | None = None, local_only: bool = False) -> FastAPI:
+    """The ASGI application of a service.
+
+    token: what clients must send for everything but the web page and the health check; None for no token.
+    local_only: whether the Host header must name this machine, see `RequestLimits`.
+    """
+    # no docs_url: FastAPI's pages about the API load scripts from another site
     app = FastAPI(title="asr_exp", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_middleware(
         RequestLimits,
         limits=service.limits,
         token=token,
         metrics=service.metrics,
-        headers=HEADERS,
-        local=local,
+        headers=RESPONSE_HEADERS,
+        local_only=local_only,
     )
-    _add_errors(app)
-    _add_recognition(app, service)
-    _add_rest(app, service, token)
+    _add_error_handlers(app)
+    _add_transcription(app, service)
+    _add_stream(app, service, token)
+    _add_status(app, service, needs_token=token is not None)
+    _add_web_page(app)
     return app
 
 
-def _add_recognition(app: FastAPI, service: Service) -> None:
+@dataclass
+class TranscriptionForm:
+    """The fields of OpenAI's transcription form, beside the recording itself."""
+
+    model: Annotated[str, Form(description="accepted and not looked at: there is one")] = ""
+    language: Annotated[str | None, Form(description="accepted: the model knows one")] = None
+    prompt: Annotated[str, Form(description="accepted and not looked at")] = ""
+    temperature: Annotated[float, Form(description="accepted and not looked at")] = 0.0
+    response_format: Annotated[Literal["json", "text", "srt", "vtt", "verbose_json"], Form()] = "json"
+    granularities: Annotated[
+        Sequence[Literal["word", "segment"]], Form(alias="timestamp_granularities[]")
+    ] = ("segment",)
+    stream: Annotated[bool, Form(description="only false: /v1/stream gives partial results")] = False
+
+
+def _add_transcription(app: FastAPI, service: Service) -> None:
     @app.post("/v1/audio/transcriptions", response_model=None)
     async def transcriptions(
         request: Request,
         file: Annotated[UploadFile, File(description="the recording")],
-        model: Annotated[str, Form(description="accepted and not looked at: there is one")] = "",
-        language: Annotated[str | None, Form(description="accepted: the model knows one")] = None,
-        prompt: Annotated[str, Form(description="accepted and not looked at")] = "",
-        temperature: Annotated[float, Form(description="accepted and not looked at")] = 0.0,
-        response_format: Annotated[Literal["json", "text", "srt", "vtt", "verbose_json"], Form()] = "json",
-        granularities: Annotated[
-            list[Literal["word", "segment"]], Form(alias="timestamp_granularities[]")
-        ] = ["segment"],  # noqa: B006
-        stream: Annotated[bool, Form(description="only false: /v1/stream gives partial results")] = False,
+        form: Annotated[TranscriptionForm, Depends()],
     ) -> Response:
-        if stream:
+        if form.stream:
             raise HTTPError(
                 400, "Partial results come over the WebSocket /v1/stream; stream=true is not served."
             )
-        said = await while_there(request, service.transcript(file.file.read))
-        match response_format:
+        transcript = await cancel_on_disconnect(request, service.transcribe_upload(file.file.read))
+        match form.response_format:
             case "text":
-                return PlainTextResponse(said.text + "\n")
+                return PlainTextResponse(transcript.text + "\n")
             case "srt":
-                return PlainTextResponse(FORMATS["srt"](said, ""), media_type="application/x-subrip")
+                return PlainTextResponse(FORMATS["srt"](transcript, ""), media_type="application/x-subrip")
             case "vtt":
-                return PlainTextResponse(FORMATS["vtt"](said, ""), media_type="text/vtt")
+                return PlainTextResponse(FORMATS["vtt"](transcript, ""), media_type="text/vtt")
             case "verbose_json":
-                return JSONResponse(
-                    answers.verbose(said, language or service.language or "und", granularities)
-                )
-        return JSONResponse({"text": said.text})
+                language = form.language or service.model.language or "und"
+                return JSONResponse(verbose_json(transcript, language, form.granularities))
+        return JSONResponse({"text": transcript.text})
 
     @app.post("/predict", response_model=None)
     async def predict(request: Request) -> Response:
@@ -102,43 +114,50 @@ def _add_recognition(app: FastAPI, service: Service) -> None:
                 file = form.get("file")
                 if not isinstance(file, StarletteUpload):
                     raise HTTPError(400, "The form has no file named 'file'.")
-                said = await while_there(request, service.transcript(file.file.read))
+                transcript = await cancel_on_disconnect(request, service.transcribe_upload(file.file.read))
         elif kind == "application/json":
-            async with _spooled(request) as body:
-                said = await while_there(request, service.transcript(lambda: from_json(body)))
+            async with _spooled_body(request) as body:
+                transcript = await cancel_on_disconnect(
+                    request, service.transcribe_upload(lambda: recording_from_json(body))
+                )
         else:
-            sent = kind or "a body without a content type"
             raise HTTPError(
                 415,
                 'Send a form (multipart/form-data) with file=..., or application/json with {"file":'
-                f" BASE64}}, not {sent}.",
+                f" BASE64}}, not {kind or 'a body without a content type'}.",
             )
         return JSONResponse(
-            {"text": said.text, "words": answers.words(said), "seconds": round(said.seconds, 3)}
+            {
+                "text": transcript.text,
+                "words": words_as_json(transcript),
+                "seconds": round(transcript.seconds, 3),
+            }
         )
 
 
-def _add_rest(app: FastAPI, service: Service, token: str | None) -> None:
-    started = int(time.time())
+def _add_stream(app: FastAPI, service: Service, token: str | None) -> None:
+    def authorise(connection: HTTPConnection, offered: str) -> bool:
+        return is_authorised(token, connection, offered)
 
     @app.websocket("/v1/stream")
     async def stream(socket: WebSocket) -> None:
-        def may(connection: HTTPConnection, given: str) -> bool:
-            return is_authorised(token, connection, given)
+        await serve_stream(socket, service, authorise)
 
-        await serve_stream(socket, service, may)
+
+def _add_status(app: FastAPI, service: Service, needs_token: bool) -> None:
+    """The health check, the metrics, and OpenAI's list of models."""
+    model_id = service.model.name
+    model = {"id": model_id, "object": "model", "created": int(time.time()), "owned_by": "asr_exp"}
 
     @app.get("/healthz")
     @app.head("/healthz", include_in_schema=False)
     async def health() -> dict[str, Any]:
         limits = {"megabytes": service.limits.max_bytes / 2**20, "seconds": service.limits.max_seconds}
-        return {"status": "ok", "model": service.model, "token": token is not None, "limits": limits}
+        return {"status": "ok", "model": model_id, "token": needs_token, "limits": limits}
 
     @app.get("/metrics", response_model=None)
     async def metrics() -> Response:
-        return Response(service.metrics.page(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
-
-    model = {"id": service.model, "object": "model", "created": started, "owned_by": "asr_exp"}
+        return Response(service.metrics.exposition(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -146,22 +165,26 @@ def _add_rest(app: FastAPI, service: Service, token: str | None) -> None:
 
     @app.get("/v1/models/{id:path}")
     async def one_model(id: str) -> dict[str, Any]:
-        if id != service.model:
-            raise HTTPError(404, f"There is no model {id}; this server has {service.model}.")
+        if id != model_id:
+            raise HTTPError(404, f"There is no model {id}; this server has {model_id}.")
         return model
 
+
+def _add_web_page(app: FastAPI) -> None:
     @app.get("/", response_model=None)
     @app.head("/", response_model=None, include_in_schema=False)
     @app.get("/page/{name}", response_model=None)
     async def page(name: str = "index.html") -> Response:
-        if name not in {path.name for path in PAGE.iterdir() if path.suffix in MEDIA}:
+        if name not in {path.name for path in WEB_FOLDER.iterdir() if path.suffix in MEDIA_TYPES}:
             raise HTTPError(404, f"There is no /page/{name}.")
-        return FileResponse(PAGE / name, media_type=MEDIA[Path(name).suffix])
+        return FileResponse(WEB_FOLDER / name, media_type=MEDIA_TYPES[Path(name).suffix])
 
 
-def _add_errors(app: FastAPI) -> None:
+def _add_error_handlers(app: FastAPI) -> None:
+    """Answer every error in the form of `error_body`."""
+
     @app.exception_handler(StarletteError)
-    async def refused(request: Request, error: HTTPException) -> Response:
+    async def http_error(request: Request, error: HTTPException) -> Response:
         if error.status_code in (404, 405) and not isinstance(error, HTTPError):
             error = HTTPException(
                 error.status_code, f"{request.method} {request.url.path} is not served here.", error.headers
@@ -169,7 +192,7 @@ def _add_errors(app: FastAPI) -> None:
         return error_response(error)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
+    async def invalid_form(request: Request, error: RequestValidationError) -> Response:
         kind = request.headers.get("content-type", "").partition(";")[0].strip()
         if kind != "multipart/form-data":
             message = (
@@ -177,25 +200,26 @@ def _add_errors(app: FastAPI) -> None:
                 f" {kind or 'a body without a content type'}."
             )
             return JSONResponse(error_body(415, message), 415)
-        found = [f"{'.'.join(map(str, one['loc'][1:2]))}: {one['msg']}" for one in error.errors()]
-        return JSONResponse(error_body(400, f"The form is not as it should be ({'; '.join(found)})."), 400)
+        problems = [f"{'.'.join(map(str, one['loc'][1:2]))}: {one['msg']}" for one in error.errors()]
+        message = f"The form is not as it should be ({'; '.join(problems)})."
+        return JSONResponse(error_body(400, message), 400)
 
     @app.exception_handler(ClientDisconnect)
-    async def gone(request: Request, error: ClientDisconnect) -> Response:
-        return Response(status_code=499)  # to no one
+    async def client_disconnected(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=499)  # nginx's "client closed request"; nobody receives it
 
     @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> Response:
+    async def internal_error(request: Request, error: Exception) -> Response:
         return JSONResponse(
             error_body(500, "The server failed; this is not your fault. Its log says why."), 500
         )
 
 
 @asynccontextmanager
-async def _spooled(request: Request) -> AsyncIterator[Any]:
-    """The body of a request as a file."""
-    with SpooledTemporaryFile(IN_MEMORY) as file:
-        async for part in request.stream():
-            file.write(part)
+async def _spooled_body(request: Request) -> AsyncIterator[Any]:
+    """The body of a request as a file, in memory up to `SPOOL_BYTES`."""
+    with SpooledTemporaryFile(SPOOL_BYTES) as file:
+        async for chunk in request.stream():
+            file.write(chunk)
         file.seek(0)
         yield file

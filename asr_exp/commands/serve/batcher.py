@@ -1,5 +1,7 @@
-"""Recordings of many requests, recognised together: the short ones by one thread, the long ones by another,
-so that nobody waits for a lecture to end. The two take turns with the model, pass by pass."""
+"""Batches the recordings of many requests. Short recordings have one thread and long ones another, so that
+nobody waits until a lecture is transcribed; the two threads alternate on the model, forward pass by forward
+pass.
+"""
 
 import asyncio
 import ctypes
@@ -19,196 +21,224 @@ from asr_exp.commands.serve.metrics import Metrics
 from asr_exp.data.audio import Samples
 from asr_exp.inference.transcriber import Transcript
 
-QUIET = 1.0  # seconds without work
+TRIM_AFTER = 1.0  # seconds without work after which free memory is returned to the system
 
 Transcribe = Callable[[Sequence[Samples]], list[Transcript]]
 
 
+@dataclass(frozen=True)
+class Batching:
+    """How recordings are grouped. All values are seconds.
+
+    batch_seconds: about how much audio goes into a batch. window: how long the first recording of a batch
+    waits for others. long_seconds: a recording longer than this one is queued with the long ones.
+    """
+
+    batch_seconds: float = 30.0
+    window: float = 0.01
+    long_seconds: float = math.inf
+
+
 @dataclass(eq=False)
 class PendingRequest:
+    """A clip that waits for the model, and the future that its transcript is set on."""
+
     clip: Samples
     seconds: float
-    done: Future = field(default_factory=Future)
+    transcript: Future = field(default_factory=Future)
 
 
 class Batcher:
-    """Gathers what waits into batches of about `batch_seconds` of audio, in the order it came; the first of a
-    batch waits `window` seconds for company. transcribe: may be called by two threads. rate: of the clips,
-    int16 mono. room: audio in seconds that may be held at once, see `held`. long: seconds; recordings that
-    are longer do not stand in the way of others."""
+    """Two queues, one of short and one of long recordings, each with a thread that forms batches in order of
+    arrival and has them transcribed.
+
+    Args:
+        transcribe: called by both threads, perhaps at once.
+        rate: samples per second of the clips (int16, mono).
+        batching: see `Batching`.
+        max_reserved_seconds: how much audio all requests together may hold, see `reserve`.
+        metrics: where batches and waiting audio are counted.
+    """
 
     def __init__(
         self,
         transcribe: Transcribe,
         rate: int,
-        batch_seconds: float,
-        window: float,
-        room: float,
+        batching: Batching,
+        max_reserved_seconds: float,
         metrics: Metrics,
-        long: float = math.inf,
     ):
         self.transcribe = transcribe
         self.rate = rate
-        self.batch_seconds = batch_seconds
-        self.window = window
-        self.room = room
-        self.metrics, self.long = metrics, long
-        # what waits: short, long
-        self._lanes: tuple[deque[PendingRequest], deque[PendingRequest]] = (deque(), deque())
-        self._change = threading.Condition()
+        self.batching = batching
+        self.max_reserved_seconds = max_reserved_seconds
+        self.metrics = metrics
+        # short recordings, long recordings
+        self._queues: tuple[deque[PendingRequest], deque[PendingRequest]] = (deque(), deque())
+        self._changed = threading.Condition()
         self._closing = False
-        self._held: list[float] = []
-        self._audio = self._busy = 0.0  # seconds of audio recognised, and the time that took
-        self._working, self._since = 0, 0.0  # threads at work, and since when there has been one
+        self._reserved: list[float] = []
+        self._audio_seconds = 0.0  # recognised so far
+        self._busy_seconds = 0.0  # during which at least one thread was at work
+        self._threads_at_work = 0
+        self._busy_since = 0.0
         self._threads = [
-            threading.Thread(target=self._work, args=[lane], name="recogniser", daemon=True)
-            for lane in self._lanes
+            threading.Thread(target=self._work, args=[queue], name="recogniser", daemon=True)
+            for queue in self._queues
         ]
         for thread in self._threads:
             thread.start()
 
     @contextmanager
-    def held(self, seconds: float) -> Iterator[None]:
-        """Room for a recording while its request lasts. Raises Refused (503) where there is none; one alone
-        always has it.
+    def reserve(self, seconds: float) -> Iterator[None]:
+        """Reserve room for a recording while its request lasts.
+
+        Raises HTTPError (503) where it would exceed `max_reserved_seconds`; a recording that is alone always
+        has room.
         """
-        with self._change:
-            if self._held and sum(self._held) + seconds > self.room:
+        with self._changed:
+            if self._reserved and sum(self._reserved) + seconds > self.max_reserved_seconds:
                 raise HTTPError(
-                    503, "The server holds as much audio as it may; try again shortly.", self.delay()
+                    503,
+                    "The server holds as much audio as it may; try again shortly.",
+                    self.expected_delay(),
                 )
-            self._held.append(seconds)
+            self._reserved.append(seconds)
         try:
             yield
         finally:
-            with self._change:
-                self._held.remove(seconds)
+            with self._changed:
+                self._reserved.remove(seconds)
 
-    def delay(self) -> float:
-        """Seconds after which what is held now should be done; 1 at the least, 60 at the most."""
-        return float(np.clip(sum(self._held) * self._busy / self._audio if self._audio else 1.0, 1.0, 60.0))
+    def expected_delay(self) -> float:
+        """Seconds until the reserved audio should be recognised, between 1 and 60."""
+        delay = sum(self._reserved) * self._busy_seconds / self._audio_seconds if self._audio_seconds else 1.0
+        return float(np.clip(delay, 1.0, 60.0))
 
     async def recognise(self, clip: Samples) -> Transcript:
-        """The transcript of a clip, int16. When the caller is cancelled before its turn has come, the clip is
+        """The transcript of a clip, (samples,) int16. A clip whose caller is cancelled while it waits is
         dropped.
 
-        Raises Refused (503) when the server is stopping, and whatever the model fails with on this clip.
+        Raises HTTPError (503) when the server is stopping, and whatever the model raises for this clip.
         """
-        job = PendingRequest(clip, len(clip) / self.rate)
-        with self._change:
+        request = PendingRequest(clip, len(clip) / self.rate)
+        with self._changed:
             if self._closing:
                 raise HTTPError(503, "The server is stopping.", 5)
-            self._lane(job).append(job)
-            self._count()
-            self._change.notify_all()
+            self._queue_of(request).append(request)
+            self._update_waiting_metric()
+            self._changed.notify_all()
         try:
-            return await asyncio.wrap_future(job.done)
+            return await asyncio.wrap_future(request.transcript)
         finally:
-            with self._change:
-                if job in self._lane(job):
-                    self._taken_out(job)
+            with self._changed:
+                if request in self._queue_of(request):
+                    self._remove(request)
 
-    def close(self, patience: float = 1.0) -> None:
-        """Let the batches at hand be finished, drop the rest, and end the threads, within `patience`
-        seconds.
-        """
-        with self._change:
+    def close(self, timeout: float = 1.0) -> None:
+        """Finish the current batches, drop what waits, and end the threads, within `timeout` seconds."""
+        with self._changed:
             self._closing = True
-            self._change.notify_all()
-        end = time.monotonic() + patience
+            self._changed.notify_all()
+        deadline = time.monotonic() + timeout
         for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     # -- the threads
     # ------------------------------------------------------------------------------------------------------
 
-    def _work(self, lane: deque[PendingRequest]) -> None:
-        while jobs := self._gather(lane):
-            self._recognise(jobs)
-            del jobs  # while this thread waits it keeps no one's audio
+    def _work(self, queue: deque[PendingRequest]) -> None:
+        while requests := self._next_batch(queue):
+            self._transcribe_batch(requests)
+            del requests  # keep nobody's audio while this thread waits
 
-    def _recognise(self, jobs: list[PendingRequest]) -> None:
-        with self._change:
-            self._since = self._since if self._working else time.perf_counter()
-            self._working += 1
+    def _transcribe_batch(self, requests: list[PendingRequest]) -> None:
+        with self._changed:
+            if not self._threads_at_work:
+                self._busy_since = time.perf_counter()
+            self._threads_at_work += 1
         try:
-            for job, transcript in zip(jobs, self.transcribe([job.clip for job in jobs]), strict=True):
-                job.done.set_result(transcript)
+            transcripts = self.transcribe([request.clip for request in requests])
+            for request, transcript in zip(requests, transcripts, strict=True):
+                request.transcript.set_result(transcript)
         except Exception as error:
-            self._one_by_one([job for job in jobs if not job.done.done()], error)
-        with self._change:
-            now, audio = time.perf_counter(), sum(job.seconds for job in jobs)
-            seconds, self._since = now - self._since, now  # by two threads at once it counts once
-            self._working -= 1
-            self._busy += seconds
-            self._audio += audio
-        self.metrics.busy.inc(seconds)
-        self.metrics.audio.inc(audio)
-        self.metrics.batch.observe(len(jobs))
+            self._transcribe_alone([one for one in requests if not one.transcript.done()], error)
+        with self._changed:
+            now = time.perf_counter()
+            audio = sum(request.seconds for request in requests)
+            busy = now - self._busy_since
+            self._busy_since = now  # time during which both threads work counts once
+            self._threads_at_work -= 1
+            self._busy_seconds += busy
+            self._audio_seconds += audio
+        self.metrics.busy_seconds.inc(busy)
+        self.metrics.audio_seconds.inc(audio)
+        self.metrics.batch_size.observe(len(requests))
 
-    def _one_by_one(self, jobs: list[PendingRequest], error: Exception) -> None:
-        """What failed together, alone: one clip that the model cannot take is no one else's harm."""
-        for job in jobs:
+    def _transcribe_alone(self, requests: list[PendingRequest], error: Exception) -> None:
+        """Transcribe the clips of a failed batch one by one: only the clip at fault gets the error."""
+        for request in requests:
             try:
-                if len(jobs) == 1:
+                if len(requests) == 1:
                     raise error
-                job.done.set_result(self.transcribe([job.clip])[0])
+                request.transcript.set_result(self.transcribe([request.clip])[0])
             except Exception as why:
-                job.done.set_exception(why)
+                request.transcript.set_exception(why)
 
-    def _gather(self, lane: deque[PendingRequest]) -> list[PendingRequest]:
-        """The next batch, waited for; none when the server is closing."""
+    def _next_batch(self, queue: deque[PendingRequest]) -> list[PendingRequest]:
+        """Wait for the next batch; an empty list when the server is closing."""
         while True:
-            self._wait(lambda: bool(lane) or self._closing)
-            with self._change:
-                if (taken := self._batch(lane)) or self._closing:
-                    return taken
+            self._wait(lambda: bool(queue) or self._closing)
+            with self._changed:
+                if (batch := self._take_batch(queue)) or self._closing:
+                    return batch
 
-    def _wait(self, due: Callable[[], bool]) -> None:
-        """Until there is a job, or the end. When none comes for a while, memory that is free goes back to the
-        system.
-        """
-        with self._change:
-            if self._change.wait_for(due, QUIET):
+    def _wait(self, ready: Callable[[], bool]) -> None:
+        """Wait until a condition holds; after `TRIM_AFTER` seconds of waiting, free memory is returned."""
+        with self._changed:
+            if self._changed.wait_for(ready, TRIM_AFTER):
                 return
-        _give_back()
-        with self._change:
-            self._change.wait_for(due)
+        _trim_memory()
+        with self._changed:
+            self._changed.wait_for(ready)
 
-    def _batch(self, lane: deque[PendingRequest]) -> list[PendingRequest]:
-        """What waits and goes together, in its order; when the server is closing, all are told."""
-        deadline = time.monotonic() + self.window
-        while not self._closing and sum(job.seconds for job in lane) < self.batch_seconds:
-            if not self._change.wait(deadline - time.monotonic()):
+    def _take_batch(self, queue: deque[PendingRequest]) -> list[PendingRequest]:
+        """Take a batch out of a queue, in its order. When the server is closing, every request gets an
+        error.
+        """
+        deadline = time.monotonic() + self.batching.window
+        while not self._closing and sum(one.seconds for one in queue) < self.batching.batch_seconds:
+            if not self._changed.wait(deadline - time.monotonic()):
                 break
-        taken: list[PendingRequest] = []
-        room = self.batch_seconds
-        while lane and (not taken or lane[0].seconds <= room):
-            job = self._taken_out(lane[0])
-            if not job.done.set_running_or_notify_cancel():
-                continue  # its client has gone
+        batch: list[PendingRequest] = []
+        room = self.batching.batch_seconds
+        while queue and (not batch or queue[0].seconds <= room):
+            request = queue[0]
+            self._remove(request)
+            if not request.transcript.set_running_or_notify_cancel():
+                continue  # its client has disconnected
             if self._closing:
-                job.done.set_exception(HTTPError(503, "The server is stopping.", 5))
+                request.transcript.set_exception(HTTPError(503, "The server is stopping.", 5))
             else:
-                taken.append(job)
-                room -= job.seconds
-        return taken
+                batch.append(request)
+                room -= request.seconds
+        return batch
 
-    def _lane(self, job: PendingRequest) -> deque[PendingRequest]:
-        return self._lanes[job.seconds > self.long]
+    def _queue_of(self, request: PendingRequest) -> deque[PendingRequest]:
+        return self._queues[request.seconds > self.batching.long_seconds]
 
-    def _taken_out(self, job: PendingRequest) -> PendingRequest:
-        self._lane(job).remove(job)
-        self._count()
-        return job
+    def _remove(self, request: PendingRequest) -> None:
+        self._queue_of(request).remove(request)
+        self._update_waiting_metric()
 
-    def _count(self) -> None:
-        self.metrics.waiting.set(sum(job.seconds for lane in self._lanes for job in lane))
+    def _update_waiting_metric(self) -> None:
+        self.metrics.waiting_seconds.set(sum(one.seconds for queue in self._queues for one in queue))
 
 
-def _give_back() -> None:
-    """Have the C library return the memory it keeps; glibc does not by itself what lies below something in
-    use.
+def _trim_memory() -> None:
+    """Have glibc return its free memory to the system: by itself it keeps free memory below blocks in use.
+
+    Does nothing where the C library has no malloc_trim (macOS, musl).
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

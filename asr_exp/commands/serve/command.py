@@ -1,9 +1,9 @@
-"""Answer over HTTP with what a run has learned: serve RUN, then open the address it names in a browser.
+"""Transcribe over HTTP with a trained run: serve RUN, then open the address it names in a browser.
 
-POST /v1/audio/transcriptions takes what OpenAI's clients send, /predict a form with file=... or JSON {"file":
-BASE64}, and the WebSocket /v1/stream speech as it is spoken. Requests that come together are recognised
-together. GET /healthz and /metrics (Prometheus) tell how it fares. SIGTERM and Ctrl-C stop it when what is
-under way is answered. Needs the extra `serve`.
+POST /v1/audio/transcriptions takes what OpenAI's clients send; POST /predict takes a form with file=..., or
+JSON {"file": BASE64}; the WebSocket /v1/stream takes speech while it is spoken. Requests that arrive together
+are recognised together. GET /healthz says whether the server is up, GET /metrics is for Prometheus. On
+SIGTERM and Ctrl-C the server answers the requests in flight, then stops. Needs the extra `serve`.
 """
 
 import re
@@ -18,53 +18,64 @@ from asr_exp.core.files import is_run
 from asr_exp.runs.folder import run_folder
 from asr_exp.runtime.distributed import started
 
-LOCAL = ("127.0.0.1", "localhost", "::1")
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 def run(config: DictConfig) -> int:
-    """Serve until a signal comes. Raises Stopped then, UserError where the address or the model cannot be
-    had.
+    """Serve until a signal comes.
+
+    Raises Stopped when it does, and UserError where the address is taken, the model cannot be loaded or the
+    extra `serve` is not installed.
     """
     try:
         from asr_exp.commands.serve.app import make_app
+        from asr_exp.commands.serve.batcher import Batching
         from asr_exp.commands.serve.limits import ServeLimits
-        from asr_exp.commands.serve.server import bound, listen, serve, url
-        from asr_exp.commands.serve.service import Service
+        from asr_exp.commands.serve.server import bind, listen, serve, url
+        from asr_exp.commands.serve.service import ServedModel, Service
     except ModuleNotFoundError as why:
         raise UserError(f"serve needs {why.name}: pip install 'asr_exp[serve]'.") from None
-    s = config.serve
-    if s.token is not None and not re.fullmatch(r"[\x21-\x7e]+", s.token):
-        found = "has characters that no header carries" if s.token else "is empty"
+    settings = config.serve
+    token = settings.token
+    if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token):
+        problem = "has characters that no header carries" if token else "is empty"
         raise UserError(
-            f"serve.token {found}; give a word of ASCII letters, digits and signs, or leave it out."
+            f"serve.token {problem}; give a word of ASCII letters, digits and signs, or leave it out."
         )
     limits = ServeLimits(
-        int(s.max_megabytes * 2**20), s.max_seconds, s.queue, s.queue_seconds, s.streams, s.timeout
+        int(settings.max_megabytes * 2**20),
+        settings.max_seconds,
+        settings.queue,
+        settings.queue_seconds,
+        settings.streams,
+        settings.timeout,
     )
-    with bound(s.host, s.port) as at, started(config.trainer.device, "fp32") as runtime:
+    with (
+        bind(settings.host, settings.port) as listener,
+        started(config.trainer.device, "fp32") as runtime,
+    ):
         transcriber = load_transcriber(config, runtime)
-        name = _name(config)
-        language = config.dataset.language
-        batching = {
-            "batch_seconds": s.batch_seconds,
-            "window": s.window,
-            "decoders": s.decoders,
-            "long": transcriber.chunking.whole,
-        }
-        with Service(transcriber, transcriber.rate, name, language, limits, **batching) as service:
-            listen(at)
-            print(f"{name} answers at {url(at)} (Ctrl-C stops it)", flush=True)
-            if s.host not in LOCAL and not s.token:
-                print(f"Whoever reaches {s.host} may use it; serve.token=WORD asks for a word.", flush=True)
-            asked, cut = serve(make_app(service, s.token, local=s.host in LOCAL and not s.token), at)
-    if asked:
-        done = f"cut {counted(cut, 'request')} short" if cut else "answered what was under way"
-        raise Stopped(f"The server has {done}, and stopped.", asked)
+        model = ServedModel(transcriber, transcriber.rate, _model_name(config), config.dataset.language)
+        batching = Batching(settings.batch_seconds, settings.window, transcriber.chunking.whole)
+        with Service(model, limits, batching, settings.decoders) as service:
+            listen(listener)
+            print(f"{model.name} answers at {url(listener)} (Ctrl-C stops it)", flush=True)
+            local = settings.host in LOCAL_HOSTS
+            if not local and not token:
+                print(
+                    f"Whoever reaches {settings.host} may use it; serve.token=WORD asks for a word.",
+                    flush=True,
+                )
+            shutdown = serve(make_app(service, token, local_only=local and not token), listener)
+    if shutdown.signal:
+        cut = shutdown.unanswered
+        outcome = f"cut {counted(cut, 'request')} short" if cut else "answered what was under way"
+        raise Stopped(f"The server has {outcome}, and stopped.", shutdown.signal)
     return 0
 
 
-def _name(config: DictConfig) -> str:
-    """What the model is called: DATASET/MODEL/SIGNATURE of a run, the name of a checkpoint."""
+def _model_name(config: DictConfig) -> str:
+    """The model's id in the API: DATASET/MODEL/SIGNATURE for a run, else the checkpoint's name."""
     folder = Path(config.run).expanduser() if config.run else run_folder(config)
     if is_run(folder):
         return f"{config.dataset.name}/{config.model.name}/{folder.resolve().name}"

@@ -1,11 +1,12 @@
-"""What a server takes, and how it refuses the rest."""
+"""The limits of a server, and the errors that it answers requests beyond them with."""
 
 from dataclasses import dataclass
 
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse
 
-KINDS = {
+# HTTP status to the `type` of an error in OpenAI's API
+ERROR_TYPES = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
@@ -15,9 +16,12 @@ KINDS = {
 
 @dataclass(frozen=True)
 class ServeLimits:
-    """max_bytes, max_seconds: of one recording. queue: requests under way at once, from their first byte to
-    their answer; queue_seconds: audio they hold decoded, all together. streams: WebSocket sessions at once.
-    timeout: seconds of one request."""
+    """How much a server takes on.
+
+    max_bytes, max_seconds: the size of one recording. queue: how many requests are in flight at once, from
+    their first byte to their response. queue_seconds: how much decoded audio all of them hold together.
+    streams: how many WebSocket sessions are open at once. timeout: seconds that one request may take.
+    """
 
     max_bytes: int
     max_seconds: float
@@ -28,8 +32,10 @@ class ServeLimits:
 
 
 class HTTPError(HTTPException):
-    """A request that is not served, and why: whole sentences for whoever sent it. retry_after: seconds, where
-    asking again helps.
+    """A request that the server refuses or cannot complete.
+
+    message: whole sentences for the client. retry_after: seconds after which another try may succeed, sent as
+    the header Retry-After; None where another try does not help.
     """
 
     def __init__(self, status: int, message: str, retry_after: float | None = None):
@@ -38,11 +44,11 @@ class HTTPError(HTTPException):
 
 
 def error_body(status: int, message: str) -> dict:
-    """An error as OpenAI's API words it, so that its clients raise what they raise there."""
-    kind = KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    """An error in the form of OpenAI's API, so that its clients raise the exceptions they raise there."""
+    kind = ERROR_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return {"error": {"message": message, "type": kind, "param": None, "code": None}}
 
 
 def error_response(error: HTTPException) -> JSONResponse:
-    """The answer to a request that is refused."""
+    """The HTTP response for an error: its status, its headers, and `error_body` as JSON."""
     return JSONResponse(error_body(error.status_code, str(error.detail)), error.status_code, error.headers)

@@ -1,13 +1,13 @@
-"""What a server counts, for Prometheus to read."""
+"""The metrics of a server, for Prometheus."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-LATENCIES = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+LATENCY_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)  # seconds
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)  # recordings
 
 
 class Metrics:
-    """Counters of one server, apart from those of any other in this process."""
+    """The metrics of one server, in a registry of their own: several servers may run in one process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -19,27 +19,32 @@ class Metrics:
             "asr_exp_request_seconds",
             "From a request's head to the end of its answer.",
             ["path"],
-            buckets=LATENCIES,
+            buckets=LATENCY_BUCKETS,
             registry=self.registry,
         )
-        self.under_way = Gauge(
+        self.in_flight = Gauge(
             "asr_exp_requests_under_way",
             "Recordings being sent, waiting or being recognised.",
             registry=self.registry,
         )
-        self.vanished = Counter(
+        self.disconnects = Counter(
             "asr_exp_clients_vanished", "Clients gone before their answer.", registry=self.registry
         )
-        self.audio = Counter("asr_exp_audio_seconds", "Audio recognised.", registry=self.registry)
-        self.busy = Counter("asr_exp_busy_seconds", "Time the model was at work.", registry=self.registry)
-        self.batch = Histogram(
-            "asr_exp_batch_clips", "Recordings recognised together.", buckets=SIZES, registry=self.registry
+        self.audio_seconds = Counter("asr_exp_audio_seconds", "Audio recognised.", registry=self.registry)
+        self.busy_seconds = Counter(
+            "asr_exp_busy_seconds", "Time the model was at work.", registry=self.registry
         )
-        self.waiting = Gauge(
+        self.batch_size = Histogram(
+            "asr_exp_batch_clips",
+            "Recordings recognised together.",
+            buckets=BATCH_BUCKETS,
+            registry=self.registry,
+        )
+        self.waiting_seconds = Gauge(
             "asr_exp_waiting_seconds", "Audio that waits for the model.", registry=self.registry
         )
         self.streams = Gauge("asr_exp_streams", "WebSocket sessions open.", registry=self.registry)
 
-    def page(self) -> bytes:
-        """All of it in Prometheus' text format."""
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)

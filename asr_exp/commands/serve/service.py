@@ -1,68 +1,79 @@
-"""What requests and streams share: the model's batcher, the threads that decode, the limits and the
-counts.
+"""What all requests and streams share: the batcher in front of the model, the decoding threads, the limits
+and the metrics.
 """
 
 import asyncio
-import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from asr_exp.commands.serve.batcher import Batcher, Transcribe
+from asr_exp.commands.serve.batcher import Batcher, Batching, Transcribe
 from asr_exp.commands.serve.limits import ServeLimits
 from asr_exp.commands.serve.metrics import Metrics
-from asr_exp.commands.serve.uploads import samples
+from asr_exp.commands.serve.uploads import decode_upload
 from asr_exp.inference.transcriber import Transcript
 
 R = TypeVar("R")
 
 
+@dataclass(frozen=True)
+class ServedModel:
+    """The recogniser that clients use.
+
+    transcribe: takes clips, each (samples,) int16 mono, and returns their transcripts; two threads may call
+    it at once. rate: samples per second of the clips. name: the model's id in the API. language: the code of
+    the language it recognises, None where that is not known.
+    """
+
+    transcribe: Transcribe
+    rate: int
+    name: str
+    language: str | None = None
+
+
 class Service:
-    """A recogniser at work for many clients. transcribe: clips (int16, mono, at `rate`) to transcripts;
-    model: its name; language: its code, where it is known. long: seconds; recordings that are longer do not
-    hold others up. streams: WebSocket sessions open now; newcomers: clients that have yet to show a token in
-    one."""
+    """A recogniser that many clients use at once; a context manager that ends its threads.
+
+    decoder_threads: how many uploads are decoded at once. open_streams: WebSocket sessions now open.
+    unauthenticated_streams: connections whose first message, which may bring the token, is still to come.
+    """
 
     def __init__(
         self,
-        transcribe: Transcribe,
-        rate: int,
-        model: str,
-        language: str | None,
+        model: ServedModel,
         limits: ServeLimits,
-        batch_seconds: float = 30.0,
-        window: float = 0.01,
-        decoders: int = 2,
-        long: float = math.inf,
+        batching: Batching | None = None,
+        decoder_threads: int = 2,
     ):
-        self.rate = rate
         self.model = model
-        self.language = language
         self.limits = limits
         self.metrics = Metrics()
         self.batcher = Batcher(
-            transcribe, rate, batch_seconds, window, limits.queue_seconds, self.metrics, long
+            model.transcribe, model.rate, batching or Batching(), limits.queue_seconds, self.metrics
         )
-        self.pool = ThreadPoolExecutor(decoders, "decoder")
-        self.streams = self.newcomers = 0
+        self.decoder_threads = ThreadPoolExecutor(decoder_threads, "decoder")
+        self.open_streams = 0
+        self.unauthenticated_streams = 0
 
     def __enter__(self) -> "Service":
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.batcher.close()
-        self.pool.shutdown(cancel_futures=True)
+        self.decoder_threads.shutdown(cancel_futures=True)
 
-    async def transcript(self, read: Callable[[], bytes]) -> Transcript:
-        """What is said in a recording that was sent; `read` gives its bytes. Raises Refused where it cannot
-        be had.
+    async def transcribe_upload(self, read: Callable[[], bytes]) -> Transcript:
+        """The transcript of an uploaded file. read: returns the bytes of the file.
 
-        As many recordings are in memory undecoded as there are threads to decode them.
+        `read` runs in a decoding thread, so that no more files are in memory undecoded than there are such
+        threads. Raises HTTPError where the file cannot be decoded (400), is too large or too long (413), or
+        the server has no room for it (503).
         """
-        clip = await self.aside(lambda: samples(read(), self.rate, self.limits))
-        with self.batcher.held(len(clip) / self.rate):
+        clip = await self.run_in_thread(lambda: decode_upload(read(), self.model.rate, self.limits))
+        with self.batcher.reserve(len(clip) / self.model.rate):
             return await self.batcher.recognise(clip)
 
-    async def aside(self, work: Callable[[], R]) -> R:
-        """Have one of the decoding threads do it, so that the event loop goes on."""
-        return await asyncio.get_running_loop().run_in_executor(self.pool, work)
+    async def run_in_thread(self, function: Callable[[], R]) -> R:
+        """Call a function in one of the decoding threads, so that the event loop is not blocked."""
+        return await asyncio.get_running_loop().run_in_executor(self.decoder_threads, function)

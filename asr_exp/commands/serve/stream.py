@@ -1,8 +1,8 @@
-"""Speech as it is spoken, over a WebSocket: partial transcripts while it comes, the whole when it ends.
+"""Speech recognised while it is spoken, over a WebSocket: partial transcripts, then the final one.
 
-What has been said in the last `WINDOW` seconds is recognised anew each time; what lies before is settled and
-stays. So memory and the time of a pass are bounded, and speech shorter than the window ends in the transcript
-that its file would get.
+The last `WINDOW` seconds are recognised anew in every pass; the transcript of everything before is committed
+and does not change. So memory and the time of a pass are bounded, and a recording shorter than the window
+gets the same transcript as its file would.
 """
 
 import array
@@ -10,51 +10,60 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from fastapi import WebSocket, WebSocketDisconnect
+from fastapi.requests import HTTPConnection
 
 from asr_exp.commands.serve.limits import HTTPError, error_body, error_response
-from asr_exp.commands.serve.responses import words
+from asr_exp.commands.serve.responses import words_as_json
 from asr_exp.commands.serve.service import Service
-from asr_exp.commands.serve.uploads import resampled
+from asr_exp.commands.serve.uploads import resample
 from asr_exp.decoding.alignment import Word
 from asr_exp.inference.transcriber import Transcript
 
-WINDOW = 15.0  # seconds
-STEP = 0.4  # seconds of new speech that are worth another pass
-QUIET = 30.0  # seconds a client may send nothing
-FIRST = 5.0  # seconds it has for its first message
-NEWCOMERS = 64  # clients that have not sent it yet, but for those whose header bears the token
-RATES = (4000, 192000)
-FRAME_BYTES = 2**20  # of one message
+WINDOW = 15.0  # seconds of uncommitted audio; more is committed after the next pass
+MIN_INTERVAL = 0.4  # seconds of new audio between two passes
+IDLE_TIMEOUT = 30.0  # seconds a client may send nothing
+FIRST_MESSAGE_TIMEOUT = 5.0  # seconds until a client has sent its first message
+# connections at once that have not sent it, not counting those whose header carries the token
+MAX_UNAUTHENTICATED = 64
+RATES = (4000, 192000)  # lowest and highest, samples per second
+MAX_MESSAGE_BYTES = 2**20
+
+# (connection, token of its first message, "" before that) -> whether the client may have a session
+Authorise = Callable[[HTTPConnection, str], bool]
 
 
-class Speech:
-    """What is heard of one speaker: samples of the window, and what was said before it. rate: of the 16-bit
-    mono samples.
+class StreamBuffer:
+    """The audio of a session that is not committed yet, and the transcript that is.
+
+    rate: samples per second. pcm: the uncommitted audio, 16-bit mono samples. start: where it begins, in
+    seconds from the beginning of the session. committed_texts, committed_words: the transcript before
+    `start`.
     """
 
     def __init__(self, rate: int):
         self.rate = rate
         self.pcm = bytearray()
-        self.start = 0.0  # where the window begins, in seconds
-        self.committed: list[str] = []
-        self.words: list[dict[str, Any]] = []
+        self.start = 0.0
+        self.committed_texts: list[str] = []
+        self.committed_words: list[dict[str, Any]] = []
+
+    @property
+    def total_seconds(self) -> float:
+        """All audio since the beginning of the session, in seconds."""
+        return self.start + self.seconds
 
     @property
     def seconds(self) -> float:
-        """All that was heard."""
-        return self.start + self.held
-
-    @property
-    def held(self) -> float:
+        """The uncommitted audio, in seconds."""
         return len(self.pcm) // 2 / self.rate
 
     def add(self, pcm: bytes) -> None:
-        """Samples, little-endian. Raises Refused (400) for half a sample."""
+        """Append 16-bit little-endian samples. Raises HTTPError (400) for an odd number of bytes."""
         if len(pcm) % 2:
             raise HTTPError(400, "A message holds an odd number of bytes; send 16-bit samples.")
         if sys.byteorder == "big":
@@ -63,92 +72,64 @@ class Speech:
             pcm = swapped.tobytes()
         self.pcm += pcm
 
-    def cut(self, spoken: list[Word]) -> float:
-        """Where to part the window, in seconds from its start: in the longest pause within its middle
-        third.
+    def split_point(self, words: list[Word]) -> float:
+        """The middle of the longest pause in the middle third of the uncommitted audio, in seconds from its
+        start. words: the words of this audio, with times from its start.
         """
-        first, last = self.held / 3, self.held * 2 / 3
-        edges = [first, *(edge for word in spoken for edge in (word.start, word.end)), last]
+        first = self.seconds / 3
+        last = self.seconds * 2 / 3
+        edges = [first, *(edge for word in words for edge in (word.start, word.end)), last]
         pauses = [
-            (max(left, first), min(right, last)) for left, right in zip(edges[::2], edges[1::2], strict=True)
+            (max(start, first), min(end, last)) for start, end in zip(edges[::2], edges[1::2], strict=True)
         ]
-        left, right = max(pauses, key=lambda pause: pause[1] - pause[0])
-        return (left + right) / 2 if right > left else self.held / 2
+        start, end = max(pauses, key=lambda pause: pause[1] - pause[0])
+        return (start + end) / 2 if end > start else self.seconds / 2
 
     def commit(self, seconds: float, transcript: Transcript) -> None:
-        """Take the window's first seconds for said, and forget their samples."""
-        self.committed += [transcript.text] if transcript.text else []
-        self.words += words(transcript, self.start)
+        """Commit `transcript` for the first `seconds` of the uncommitted audio, and drop their samples."""
+        if transcript.text:
+            self.committed_texts.append(transcript.text)
+        self.committed_words += words_as_json(transcript, self.start)
         samples = round(seconds * self.rate)
         del self.pcm[: 2 * samples]
         self.start += samples / self.rate
 
     def as_message(self, transcript: Transcript, final: bool) -> dict[str, Any]:
-        """What is sent: all text so far, and its words with times since the beginning."""
-        text = " ".join([*self.committed, transcript.text]).strip()
+        """The message to the client: the text of the whole session, and its words with times from the
+        beginning. transcript: of the uncommitted audio.
+        """
         return {
-            "text": text,
-            "words": self.words + words(transcript, self.start),
-            "seconds": round(self.seconds, 3),
+            "text": " ".join([*self.committed_texts, transcript.text]).strip(),
+            "words": self.committed_words + words_as_json(transcript, self.start),
+            "seconds": round(self.total_seconds, 3),
             "final": final,
         }
 
 
-class Listener:
-    """One session: reads what the client sends, and tells what it hears."""
+class StreamSession:
+    """One WebSocket session: receives audio, sends transcripts."""
 
-    def __init__(self, socket: WebSocket, service: Service, token: Any):
+    def __init__(self, socket: WebSocket, service: Service, authorise: Authorise):
         self.socket = socket
         self.service = service
-        self.token = token
+        self.authorise = authorise
 
-    async def run(self, rate: int) -> None:
-        """The session, from the message after the first to its last. Raises Refused for what is not served,
-        WebSocketDisconnect when it is left."""
-        speech = self.speech = Speech(rate)
-        task: asyncio.Task | None = None
-        recognised, pace = 0.0, STEP
-        try:
-            while (pcm := await self._next()) is not None:
-                speech.add(pcm)
-                if speech.seconds > self.service.limits.max_seconds:
-                    break
-                # behind: let no more come in before this is done
-                if task and (task.done() or speech.held > 2 * WINDOW):
-                    pace = max(STEP, await task)
-                    task = None
-                if not task and speech.seconds - recognised >= pace:
-                    recognised = speech.seconds
-                    task = asyncio.create_task(self._partial())
-            if task:
-                await task
-            task = None
-            while speech.held > WINDOW * 1.5:
-                await self._shorten(await self._heard(speech.held))
-            await self.socket.send_json(speech.as_message(await self._heard(speech.held), True))
-        finally:
-            if task:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-        if speech.seconds > self.service.limits.max_seconds:
-            raise HTTPError(
-                413,
-                f"The session has come to the {self.service.limits.max_seconds:g} s that this server takes.",
-            )
+    async def receive_rate(self) -> int:
+        """The sampling rate in the first message, {"rate": 16000}, which may bring the token as well.
 
-    async def rate(self) -> int:
-        """The first message: {"rate": 16000}, with the token where one is asked for and no header
-        bears it.
+        Raises HTTPError for a message of another form (400), without the server's token (401), and where none
+        comes in time (408).
         """
         try:
-            first = json.loads((await self._message(FIRST)).get("text") or "")
-            rate, given = int(first["rate"]), str(first.get("token") or "")
+            message = json.loads((await self._receive(FIRST_MESSAGE_TIMEOUT)).get("text") or "")
+            rate = int(message["rate"])
+            token = str(message.get("token") or "")
         except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
             raise HTTPError(
                 400,
                 'The first message is to be JSON text: {"rate": 16000}, the samples per second that follow.',
             ) from None
-        if not self.token(self.socket, given):
+        if not self.authorise(self.socket, token):
             raise HTTPError(
                 401,
                 "This server wants its token: send it in the header 'Authorization: Bearer TOKEN' or in the"
@@ -162,101 +143,148 @@ class Listener:
             )
         return rate
 
-    async def _next(self) -> bytes | None:
-        """The samples of the next message; None where it says that this is the end."""
-        message = await self._message(QUIET)
+    async def run(self, rate: int) -> None:
+        """The session after its first message, until the client ends it. rate: samples per second.
+
+        Raises HTTPError for a message of a wrong form (400), an idle client (408) and a session that is too
+        long (413); WebSocketDisconnect when the client disconnects.
+        """
+        buffer = self.buffer = StreamBuffer(rate)
+        max_seconds = self.service.limits.max_seconds
+        partial: asyncio.Task | None = None
+        recognised_seconds = 0.0
+        interval = MIN_INTERVAL
+        try:
+            while (pcm := await self._receive_audio()) is not None:
+                buffer.add(pcm)
+                if buffer.total_seconds > max_seconds:
+                    break
+                # where the model cannot keep up, no more audio is received until its pass is done
+                if partial and (partial.done() or buffer.seconds > 2 * WINDOW):
+                    interval = max(MIN_INTERVAL, await partial)
+                    partial = None
+                if not partial and buffer.total_seconds - recognised_seconds >= interval:
+                    recognised_seconds = buffer.total_seconds
+                    partial = asyncio.create_task(self._send_partial())
+            if partial:
+                await partial
+            partial = None
+            while buffer.seconds > WINDOW * 1.5:
+                await self._commit_part(await self._recognise(buffer.seconds))
+            await self.socket.send_json(buffer.as_message(await self._recognise(buffer.seconds), True))
+        finally:
+            if partial:
+                partial.cancel()
+                await asyncio.gather(partial, return_exceptions=True)
+        if buffer.total_seconds > max_seconds:
+            raise HTTPError(413, f"The session has come to the {max_seconds:g} s that this server takes.")
+
+    async def _receive_audio(self) -> bytes | None:
+        """The samples of the next message; None for the message that ends the session."""
+        message = await self._receive(IDLE_TIMEOUT)
         if (pcm := message.get("bytes")) is not None:
             return pcm
         try:
-            told = json.loads(message.get("text") or "")
-            if isinstance(told, dict) and "end" in told:
+            content = json.loads(message.get("text") or "")
+            if isinstance(content, dict) and "end" in content:
                 return None
         except (ValueError, RecursionError):
             pass
         raise HTTPError(400, 'A message is to be 16-bit samples (binary) or the text {"end": true}.')
 
-    async def _message(self, patience: float) -> Any:
-        """The next message that is not empty. Raises Refused (408) where none comes for so many seconds."""
+    async def _receive(self, timeout: float) -> Any:
+        """The next message that is not empty. Raises HTTPError (408) where none comes within `timeout`
+        seconds, and WebSocketDisconnect.
+        """
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 while (message := await self.socket.receive()).get("bytes") == b"":
                     pass
         except TimeoutError:
-            raise HTTPError(408, f"Nothing was sent for {patience:g} s.") from None
+            raise HTTPError(408, f"Nothing was sent for {timeout:g} s.") from None
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         return message
 
-    async def _heard(self, seconds: float) -> Transcript:
-        """What is said in the window's first seconds."""
-        pcm, rate = bytes(self.speech.pcm[: 2 * round(seconds * self.speech.rate)]), self.service.rate
-        return await self.service.batcher.recognise(
-            await self.service.aside(lambda: resampled(pcm, self.speech.rate, rate))
-        )
+    async def _recognise(self, seconds: float) -> Transcript:
+        """The transcript of the first `seconds` of the uncommitted audio."""
+        buffer = self.buffer
+        pcm = bytes(buffer.pcm[: 2 * round(seconds * buffer.rate)])
+        clip = await self.service.run_in_thread(lambda: resample(pcm, buffer.rate, self.service.model.rate))
+        return await self.service.batcher.recognise(clip)
 
-    async def _partial(self) -> float:
-        """Tell what is heard so far -> the seconds that took."""
+    async def _send_partial(self) -> float:
+        """Recognise the uncommitted audio and send the result -> the seconds that took."""
         start = time.monotonic()
-        transcript = await self._heard(self.speech.held)
-        await self.socket.send_json(self.speech.as_message(transcript, False))
+        transcript = await self._recognise(self.buffer.seconds)
+        await self.socket.send_json(self.buffer.as_message(transcript, False))
         if transcript.seconds > WINDOW:
-            await self._shorten(transcript)
+            await self._commit_part(transcript)
         return time.monotonic() - start
 
-    async def _shorten(self, transcript: Transcript) -> None:
-        """Settle the first part of the window, recognised by itself."""
-        seconds = self.speech.cut(transcript.words)
-        self.speech.commit(seconds, await self._heard(seconds))
+    async def _commit_part(self, transcript: Transcript) -> None:
+        """Commit the audio before the split point, recognised by itself. transcript: of all uncommitted
+        audio.
+        """
+        seconds = self.buffer.split_point(transcript.words)
+        self.buffer.commit(seconds, await self._recognise(seconds))
 
 
-async def serve_stream(socket: WebSocket, service: Service, token: Any) -> None:
-    """A WebSocket session, whatever happens. token: (connection, token given) -> whether it may go on."""
-    known = token(socket, "")
-    if not known and service.newcomers >= NEWCOMERS:
+async def serve_stream(socket: WebSocket, service: Service, authorise: Authorise) -> None:
+    """Accept a WebSocket and run its session; errors are sent to the client before it is closed.
+
+    Raises only what is the server's own failure.
+    """
+    authorised = authorise(socket, "")
+    if not authorised and service.unauthenticated_streams >= MAX_UNAUTHENTICATED:
         return await socket.send_denial_response(
-            error_response(HTTPError(503, "Too many clients are beginning a session.", FIRST))
+            error_response(HTTPError(503, "Too many clients are beginning a session.", FIRST_MESSAGE_TIMEOUT))
         )
-    listener, longest = Listener(socket, service, token), 2 * service.limits.max_seconds + QUIET
+    session = StreamSession(socket, service, authorise)
+    timeout = 2 * service.limits.max_seconds + IDLE_TIMEOUT
     try:
-        service.newcomers += not known
+        service.unauthenticated_streams += not authorised
         try:
             await socket.accept()
-            rate = await listener.rate()
+            rate = await session.receive_rate()
         finally:
-            service.newcomers -= not known
-        with _place(service):
-            async with asyncio.timeout(longest):
-                await listener.run(rate)
+            service.unauthenticated_streams -= not authorised
+        with _session_slot(service):
+            async with asyncio.timeout(timeout):
+                await session.run(rate)
         await socket.close()
-    except HTTPError as why:
-        await refuse(socket, why)
+    except HTTPError as error:
+        await close_with_error(socket, error)
     except TimeoutError:
-        await refuse(socket, HTTPError(408, f"The session has taken more than {longest:g} s."))
+        await close_with_error(socket, HTTPError(408, f"The session has taken more than {timeout:g} s."))
     except WebSocketDisconnect:
-        service.metrics.vanished.inc()
+        service.metrics.disconnects.inc()
     except Exception:
-        await refuse(socket, HTTPError(500, "The server failed; this is not your fault."))
+        await close_with_error(socket, HTTPError(500, "The server failed; this is not your fault."))
         raise
 
 
 @contextmanager
-def _place(service: Service) -> Iterator[None]:
-    """A place among the sessions that are open. Raises Refused (503) where all are taken."""
-    if service.streams >= service.limits.streams:
+def _session_slot(service: Service) -> Iterator[None]:
+    """Count a session as open. Raises HTTPError (503) where as many are open as the limits allow."""
+    if service.open_streams >= service.limits.streams:
         raise HTTPError(
-            503, f"The server has {service.streams} sessions open, as many as it takes; try again shortly."
+            503,
+            f"The server has {service.open_streams} sessions open, as many as it takes; try again shortly.",
         )
-    service.streams += 1
+    service.open_streams += 1
     service.metrics.streams.inc()
     try:
         yield
     finally:
-        service.streams -= 1
+        service.open_streams -= 1
         service.metrics.streams.dec()
 
 
-async def refuse(socket: WebSocket, why: HTTPError) -> None:
-    """Say why, and close: 1008 (policy), 1011 (our failure) or 1013 (try again later)."""
-    with suppress(WebSocketDisconnect, RuntimeError):  # who has gone need not be told
-        await socket.send_json(error_body(why.status_code, str(why.detail)))
-        await socket.close({500: 1011, 503: 1013}.get(why.status_code, 1008))
+async def close_with_error(socket: WebSocket, error: HTTPError) -> None:
+    """Send an error and close a WebSocket, with code 1008 (policy violation), 1011 (internal error) or 1013
+    (try again later).
+    """
+    with suppress(WebSocketDisconnect, RuntimeError):  # the client may have disconnected
+        await socket.send_json(error_body(error.status_code, str(error.detail)))
+        await socket.close({500: 1011, 503: 1013}.get(error.status_code, 1008))

@@ -1,5 +1,5 @@
-"""Recordings as they were sent, to the samples a model takes. All of it is work for a thread other than the
-event loop's.
+"""Uploaded recordings, decoded to the samples that a model takes. These functions take long: they run in a
+thread, never in the event loop.
 """
 
 import base64
@@ -15,17 +15,19 @@ from asr_exp.core.errors import UserError
 from asr_exp.data.audio import Samples, as_int16, read_clip
 from asr_exp.data.recordings import InMemory, read_recording
 
-READABLE = "send WAV, FLAC, MP3, Ogg (Vorbis or Opus), AIFF, AU or NIST SPHERE"
-MOST_SAMPLES = 2**26  # of all channels, before resampling: 256 MB while it is decoded
-NAME = "file"  # what read_recording is to call it
+SUPPORTED = "send WAV, FLAC, MP3, Ogg (Vorbis or Opus), AIFF, AU or NIST SPHERE"
+MAX_SAMPLES = 2**26  # of all channels, before resampling: 256 MB while it is decoded
+NAME = "file"  # the name that read_recording's messages begin with
 
 
-def from_json(body: BinaryIO) -> bytes:
-    """The recording in {"file": BASE64}; the base64 may be a data: URL. Raises Refused (400)."""
+def recording_from_json(body: BinaryIO) -> bytes:
+    """The recording in {"file": BASE64}; the base64 may be wrapped into lines, and may be a data: URL.
+
+    Raises HTTPError (400) for a body of another form.
+    """
     try:
-        given: Any = json.load(body)
-        text = given["file"]
-        # base64 may come in lines
+        message: Any = json.load(body)
+        text = message["file"]
         text = "".join((text.rpartition(",")[2] if text.startswith("data:") else text).split())
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise HTTPError(
@@ -37,13 +39,14 @@ def from_json(body: BinaryIO) -> bytes:
         raise HTTPError(400, "What stands in 'file' is not base64.") from None
 
 
-def samples(audio: bytes, rate: int, limits: ServeLimits) -> Samples:
-    """A recording, (samples,) int16 at `rate`, as `transcribe` reads it.
+def decode_upload(audio: bytes, rate: int, limits: ServeLimits) -> Samples:
+    """Decode a recording, as the command `transcribe` does -> (samples,) int16 mono at `rate` hertz.
 
-    Raises Refused for what is too large or, by its header, too long (413), and for what cannot be read (400).
+    Raises HTTPError for a recording that is too large or, by its header, too long (413), and for one that
+    cannot be decoded (400).
     """
     if not audio:
-        raise HTTPError(400, f"The file is empty; {READABLE}.")
+        raise HTTPError(400, f"The file is empty; {SUPPORTED}.")
     if len(audio) > limits.max_bytes:
         raise HTTPError(
             413, f"The recording is larger than the {limits.max_bytes / 2**20:g} MB this server takes."
@@ -55,7 +58,7 @@ def samples(audio: bytes, rate: int, limits: ServeLimits) -> Samples:
             f"The recording is {clip.seconds:.0f} s long, and this server takes {limits.max_seconds:g} s;"
             " cut it.",
         )
-    if clip.frames * clip.channels > MOST_SAMPLES:
+    if clip.frames * clip.channels > MAX_SAMPLES:
         raise HTTPError(
             413,
             f"The recording has {clip.frames * clip.channels:,} samples, more than this server decodes; mix"
@@ -65,12 +68,14 @@ def samples(audio: bytes, rate: int, limits: ServeLimits) -> Samples:
         return read_recording(audio, rate, NAME, limits.max_seconds)
     except UserError as why:
         reason = str(why).removeprefix(f"{NAME}: ").rstrip(".")
-        raise HTTPError(400, f"The file cannot be read as audio ({reason}); {READABLE}.") from None
+        raise HTTPError(400, f"The file cannot be read as audio ({reason}); {SUPPORTED}.") from None
 
 
-def resampled(pcm: bytes, rate: int, wanted: int) -> np.ndarray:
-    """16-bit mono samples at another rate, as `samples` gives them of a WAV file that holds them."""
-    found = np.frombuffer(pcm, dtype=np.int16)
-    return (
-        found if rate == wanted else as_int16(soxr.resample(found.astype(np.float32) / 32768, rate, wanted))
-    )
+def resample(pcm: bytes, source_rate: int, target_rate: int) -> np.ndarray:
+    """16-bit mono samples at another rate -> (samples,) int16, the same as `decode_upload` returns for a WAV
+    file of these samples.
+    """
+    samples = np.frombuffer(pcm, dtype=np.int16)
+    if source_rate == target_rate:
+        return samples
+    return as_int16(soxr.resample(samples.astype(np.float32) / 32768, source_rate, target_rate))

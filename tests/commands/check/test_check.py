@@ -15,8 +15,8 @@ import soundfile
 from harness import QUIET, make_corpus, run, run_folder, spoken, write_manifest
 
 from asr_exp.cli.main import main
-from asr_exp.commands.check import text_rules as wording
-from asr_exp.commands.check.findings import histogram
+from asr_exp.commands.check.report import histogram
+from asr_exp.commands.check.text_rules import deletions
 from asr_exp.data.text import build_rules
 
 SMALL = ["model=tiny-random", "model.config.hidden_size=32", "model.config.intermediate_size=64",
@@ -286,7 +286,9 @@ def test_a_sample_finds_what_is_suspiciously_small(planted, look):
         planted.change("train", i, file=f"t{i}.flac")
     for seed in (1, 2, 3):
         seen = look(*planted.overrides, *ONLY_DATA, "check.clips=5", f"seed={seed}")
-        assert "5 of 42 clips; check.audio=all hears all" in seen.text and "known of these alone" in seen.text
+        assert (
+            "5 of 42 clips; check.audio=all decodes all" in seen.text and "known of these alone" in seen.text
+        )
         assert ("FAIL", "silent") in seen.faults("t11.flac") & seen.faults("t23.flac")
 
 
@@ -437,7 +439,7 @@ def test_text_that_does_not_fit_its_audio(planted, look):
 
 
 def told(text: list[str], *rules, language=None) -> dict[str, str]:
-    return {f.fault: f.text for f in wording.changes(text, build_rules(rules, language))}
+    return {f.fault: f.text for f in deletions(text, build_rules(rules, language))}
 
 
 def test_what_rules_do_to_words():
@@ -492,7 +494,7 @@ def test_without_the_hub_the_data_is_looked_at_all_the_same(planted, look):
 def test_a_pass_that_cannot_fit_is_not_run(planted, look, monkeypatch):
     from asr_exp.commands.check import trial_step as trial
 
-    monkeypatch.setattr(trial, "memory_there", lambda device: trial.memory_used(device) // 2)
+    monkeypatch.setattr(trial, "available_memory", lambda device: trial.used_memory(device) // 2)
     seen = look(*planted.overrides, *SMALL)
     assert seen.status == 1
     (told,) = [line for line in seen.said("FAIL") if "does not fit" in line]

@@ -17,20 +17,21 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
+import uvicorn  # noqa: E402
 from fastapi.testclient import TestClient  # noqa: E402
 from prometheus_client.parser import text_string_to_metric_families  # noqa: E402
 from serving import encoded, recording, save_recogniser  # noqa: E402
 from starlette.testclient import WebSocketDenialResponse  # noqa: E402
+from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: E402
 
 from asr_exp.builders.transcriber import load_transcriber
-from asr_exp.commands.serve import middleware as intake
-from asr_exp.commands.serve import stream, uploads
-from asr_exp.commands.serve.app import PAGE, make_app
-from asr_exp.commands.serve.batcher import Batcher
+from asr_exp.commands.serve import exchange, stream, uploads
+from asr_exp.commands.serve.app import WEB_FOLDER, make_app
+from asr_exp.commands.serve.batcher import Batcher, Batching
 from asr_exp.commands.serve.limits import HTTPError, ServeLimits
 from asr_exp.commands.serve.metrics import Metrics
-from asr_exp.commands.serve.server import bound, url
-from asr_exp.commands.serve.service import Service
+from asr_exp.commands.serve.server import bind, has_request_in_flight, unanswered_requests, url
+from asr_exp.commands.serve.service import ServedModel, Service
 from asr_exp.config import compose as configs
 from asr_exp.core.errors import UserError
 from asr_exp.decoding.alignment import Word
@@ -64,7 +65,8 @@ def client():
         local=False,
         **limits,
     ) -> TestClient:
-        services.append(Service(transcribe, rate, "mine", None, replace(LIMITS, **limits), window=window))
+        model = ServedModel(transcribe, rate, "mine")
+        services.append(Service(model, replace(LIMITS, **limits), Batching(window=window)))
         made = TestClient(make_app(services[-1], token, local), raise_server_exceptions=False)
         made.service = services[-1]
         return made
@@ -242,7 +244,7 @@ def test_what_is_too_long(client, monkeypatch):
     quiet = encoded(np.zeros(16000 * 600, dtype=np.int16), format="FLAC", subtype=None)
     assert len(quiet) < 2**20
     refused(post(here, quiet), 413, "600 s")  # by its header; it is not decoded
-    monkeypatch.setattr(uploads, "MOST_SAMPLES", 4 * 44100)
+    monkeypatch.setattr(uploads, "MAX_SAMPLES", 4 * 44100)
     refused(post(here, encoded(np.zeros((44100, 6), dtype=np.int16), 44100)), 413, "264,600 samples")
     assert post(here, encoded(recording(4.9))).status_code == 200
 
@@ -283,8 +285,8 @@ def test_a_full_queue(client):
     here = client(transcribe, queue=2)
     with ThreadPoolExecutor(2) as threads:
         first = [threads.submit(post, here, audio) for _ in range(2)]
-        wait_until(lambda: here.service.batcher._held)
-        wait_until(lambda: len(here.service.batcher._held) == 2)
+        wait_until(lambda: here.service.batcher._reserved)
+        wait_until(lambda: len(here.service.batcher._reserved) == 2)
         full = refused(post(here, audio), 503, "try again")
         assert int(full.headers["Retry-After"]) >= 1
         assert here.get("/healthz").status_code == 200
@@ -303,7 +305,7 @@ def test_more_audio_than_it_may_hold(client):
     here = client(transcribe, queue_seconds=10)
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(post, here, encoded(recording(8)))
-        wait_until(lambda: here.service.batcher._held)
+        wait_until(lambda: here.service.batcher._reserved)
         assert int(refused(post(here, encoded(recording(3))), 503).headers["Retry-After"]) >= 1
         second = threads.submit(post, here, encoded(recording(1.5)))
         gate.set()
@@ -315,12 +317,12 @@ def test_what_takes_too_long(client):
     here = client(lambda clips: [SAID] * len(clips) if gate.wait(10) else [], timeout=0.3)
     assert refused(post(here, encoded(recording(1))), 503, "0.3 s").headers["Retry-After"] == "5"
     gate.set()
-    wait_until(lambda: not here.service.batcher._held)
+    wait_until(lambda: not here.service.batcher._reserved)
     assert post(here, encoded(recording(1))).status_code == 200
 
 
 def test_a_slow_sender(client, monkeypatch):
-    monkeypatch.setattr(intake, "IDLE", 0.2)
+    monkeypatch.setattr(exchange, "IDLE_TIMEOUT", 0.2)
     here, sent = client(), []
 
     async def hanging():
@@ -342,7 +344,7 @@ def test_a_slow_sender(client, monkeypatch):
         async def send(message):
             sent.append(message)
 
-        monkeypatch.setattr(intake, "LINGER", 0.1)
+        monkeypatch.setattr(exchange, "DRAIN_TIMEOUT", 0.1)
         await here.app(scope, receive, send)
 
     asyncio.run(hanging())
@@ -387,7 +389,7 @@ def test_who_has_gone_is_not_recognised():
         return [SAID] * len(clips)
 
     async def run():
-        batcher = Batcher(transcribe, 1000, 100, 0.0, 1000, metrics := Metrics())
+        batcher = Batcher(transcribe, 1000, Batching(100, 0.0), 1000, metrics := Metrics())
         first = asyncio.create_task(batcher.recognise(np.zeros(1, np.int16)))
         await asyncio.sleep(0.1)
         waiting = [asyncio.create_task(batcher.recognise(np.zeros(n, np.int16))) for n in (10, 20, 30)]
@@ -416,7 +418,7 @@ def test_batches_keep_to_their_budget_and_order():
         return [SAID] * len(clips)
 
     async def run():
-        batcher = Batcher(transcribe, 1, 10, 0.05, 1000, Metrics())
+        batcher = Batcher(transcribe, 1, Batching(10, 0.05), 1000, Metrics())
         tasks = [asyncio.create_task(batcher.recognise(np.zeros(n, np.int16))) for n in (4, 5, 3, 50, 6, 4)]
         await asyncio.sleep(0.3)
         gate.set()
@@ -436,7 +438,7 @@ def test_short_recordings_do_not_wait_for_long_ones():
         return [SAID] * len(clips)
 
     async def run():
-        batcher = Batcher(transcribe, 1, 10, 0.0, 1000, metrics, long=60)
+        batcher = Batcher(transcribe, 1, Batching(10, 0.0, long_seconds=60), 1000, metrics)
         long = [asyncio.create_task(batcher.recognise(np.zeros(61, np.int16))) for _ in range(2)]
         await asyncio.sleep(0.1)
         for _ in range(3):
@@ -464,7 +466,7 @@ def test_a_server_that_stops_tells_those_who_wait():
         return [SAID] * len(clips)
 
     async def run():
-        batcher = Batcher(transcribe, 1, 1, 0.0, 1000, Metrics())
+        batcher = Batcher(transcribe, 1, Batching(1, 0.0), 1000, Metrics())
         tasks = [asyncio.create_task(batcher.recognise(np.zeros(5, np.int16))) for _ in range(3)]
         await asyncio.to_thread(entered.wait, 5)
         threading.Timer(0.2, gate.set).start()
@@ -565,7 +567,7 @@ def test_a_stream_of_something_else(client, first, then, words):
                 (socket.send_bytes if isinstance(message, bytes) else socket.send_text)(message)
         assert words in socket.receive_json()["error"]["message"]
         assert socket.receive()["code"] == 1008
-    assert here.service.streams == 0
+    assert here.service.open_streams == 0
 
 
 def test_the_limits_of_streams(client):
@@ -588,22 +590,22 @@ def test_the_limits_of_streams(client):
     with here.websocket_connect("/v1/stream") as one, here.websocket_connect("/v1/stream") as two:
         for socket in (one, two):
             socket.send_json({"rate": 16000, "token": "sesame"})
-        wait_until(lambda: here.service.streams == 2)
+        wait_until(lambda: here.service.open_streams == 2)
         with here.websocket_connect("/v1/stream") as third:
             third.send_json({"rate": 16000, "token": "sesame"})
             assert (
                 "2 sessions" in third.receive_json()["error"]["message"] and third.receive()["code"] == 1013
             )
-    wait_until(lambda: here.service.streams == 0)
+    wait_until(lambda: here.service.open_streams == 0)
 
 
 def test_who_shows_no_token_takes_no_session(client, monkeypatch):
-    monkeypatch.setattr(stream, "NEWCOMERS", 2)
+    monkeypatch.setattr(stream, "MAX_UNAUTHENTICATED", 2)
     here = client(token="sesame")
     begin = lambda **headers: here.websocket_connect("/v1/stream", headers=headers)  # noqa: E731
     with begin() as one, begin():
-        wait_until(lambda: here.service.newcomers == 2)
-        assert here.service.streams == 0
+        wait_until(lambda: here.service.unauthenticated_streams == 2)
+        assert here.service.open_streams == 0
         with pytest.raises(WebSocketDenialResponse) as told, begin():
             pass
         assert refused(told.value, 503).headers["Retry-After"] == "5"
@@ -612,14 +614,14 @@ def test_who_shows_no_token_takes_no_session(client, monkeypatch):
             assert finish(known)[-1]["final"]
         one.send_json({"rate": 16000, "token": "\ud800"})
         assert "token" in one.receive_json()["error"]["message"]
-    wait_until(lambda: here.service.newcomers == 0)
-    monkeypatch.setattr(stream, "FIRST", 0.2)
+    wait_until(lambda: here.service.unauthenticated_streams == 0)
+    monkeypatch.setattr(stream, "FIRST_MESSAGE_TIMEOUT", 0.2)
     with begin() as silent:
         assert "0.2 s" in silent.receive_json()["error"]["message"] and silent.receive()["code"] == 1008
 
 
 def test_a_session_is_not_held_by_saying_nothing(client, monkeypatch):
-    monkeypatch.setattr(stream, "QUIET", 0.2)
+    monkeypatch.setattr(stream, "IDLE_TIMEOUT", 0.2)
     here = client(max_seconds=0.2)
 
     def as_message(part):
@@ -629,7 +631,7 @@ def test_a_session_is_not_held_by_saying_nothing(client, monkeypatch):
             for _ in range(40):
                 socket.send_bytes(part)
                 time.sleep(0.05)
-                if not here.service.streams:
+                if not here.service.open_streams:
                     break
             return socket.receive_json()["error"]["message"]
 
@@ -720,7 +722,7 @@ def test_the_page_needs_no_other_address(client):
     )
     named = set(re.findall(r'(?:src|href)="([^"]+)"', page.text))
     assert {"page/page.js", "page/page.css"} <= named
-    for path in [*named, *(f"page/{file.name}" for file in PAGE.iterdir())]:
+    for path in [*named, *(f"page/{file.name}" for file in WEB_FOLDER.iterdir())]:
         answer = here.get(f"/{path}")
         assert answer.status_code == 200 and answer.headers["x-content-type-options"] == "nosniff"
         assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", answer.text), path
@@ -729,13 +731,28 @@ def test_the_page_needs_no_other_address(client):
 
 
 def test_an_address_that_is_taken():
-    with bound("127.0.0.1", 0) as held:
+    with bind("127.0.0.1", 0) as held:
         held.listen()
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url(held))
         with pytest.raises(UserError, match="serve.port=0"):
-            bound("127.0.0.1", held.getsockname()[1])
+            bind("127.0.0.1", held.getsockname()[1])
     with pytest.raises(UserError, match="serve.host=nowhere.invalid"):
-        bound("nowhere.invalid", 0)
+        bind("nowhere.invalid", 0)
+
+
+def test_a_uvicorn_without_its_private_attributes():
+    """No request is cut off for the lack of them, and none is counted as unanswered."""
+    config = uvicorn.Config(lambda scope, receive, send: None)
+    connection = H11Protocol(config, uvicorn.server.ServerState(), {}, asyncio.new_event_loop())
+    assert not has_request_in_flight(connection)
+    del connection.cycle
+    assert has_request_in_flight(connection)
+    connection.loop.close()
+    server = uvicorn.Server(config)
+    server.server_state.tasks.update({"a", "b"})
+    assert unanswered_requests(server) == 2
+    del server.server_state.tasks
+    assert unanswered_requests(server) == 0
 
 
 def test_the_page_is_packed():
