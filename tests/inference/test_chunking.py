@@ -58,6 +58,15 @@ def test_a_seam_is_where_both_chunks_are_silent():
     assert 10 <= seam(left, right, BLANK) <= 13
 
 
+@pytest.mark.parametrize("peak", range(24))
+def test_a_seam_is_in_the_middle_half(peak):
+    """Silence is surest at `peak` and fades from there on: the seam is as near to it as frames 6 to 17
+    come."""
+    blank = 0.9 - 0.03 * (torch.arange(24) - peak).abs()
+    both = torch.stack([blank, 1 - blank], 1).log()
+    assert seam(both, both, 0) == min(max(peak, 6), 17)
+
+
 def test_chunks_that_agree_are_joined_to_the_whole():
     rng = np.random.default_rng(0)
     whole = emissions(rng.integers(0, len(TOKENIZER), 1000).tolist())

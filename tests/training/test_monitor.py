@@ -111,6 +111,23 @@ def test_one_label_and_nothing_else():
     assert heard(recipe(), curve(lambda s: window(s, blank=0.6, label=2, share=0.3), 5000)) == []
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "kind"),
+    [
+        ({"share": 0.9}, {"share": 0.9}, "one label"),
+        ({"share": 0.97}, {"share": 0.89}, None),
+        ({"share": 0.97, "label": 2}, {"share": 0.97, "label": 1}, None),
+        ({"blank": 0.98}, {"blank": 0.98}, "plateau"),
+        ({"blank": 1.0}, {"blank": 0.97}, None),
+    ],
+)
+def test_one_window_of_two_is_no_trouble(first, second, kind):
+    """Two windows in a row have to show it, whichever of them is the later one."""
+    for one, two in ((first, second), (second, first)):
+        trouble = diagnose(recipe(), [window(1550, **one), window(1600, **two)], 1.0)
+        assert (trouble and trouble[0]) == kind
+
+
 def test_a_loss_that_goes_up_is_seen_at_any_step():
     up = curve(lambda s: window(s, loss=3.0 if s < 200 else 0.6), 400) + curve(
         lambda s: window(s, loss=2.8), 600, start=450
