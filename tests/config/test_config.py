@@ -1,6 +1,7 @@
 """Composing, the words of what is wrong, the user's own YAML files, plugins, and which run a config is."""
 
 import sys
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -255,6 +256,8 @@ def test_a_subset_is_no_path_and_a_checkpoint_may_be_a_folder(somewhere):
     (somewhere / "test").mkdir()
     assert resolve(compose(["dataset=timit", "dataset.test=test"]))["dataset"]["test"] == ["test"]
     assert resolve(compose(["model=wav2vec2-base"]))["model"]["checkpoint"] == "facebook/wav2vec2-base"
+    vocabulary = resolve(compose(["tokenizer.vocabulary=vocab.json"]))["tokenizer"]["vocabulary"]
+    assert vocabulary == str(somewhere / "vocab.json")
     assert resolve(compose(["model=hf", "model.checkpoint=test"]))["model"]["checkpoint"] == str(
         somewhere / "test"
     )
@@ -263,6 +266,7 @@ def test_a_subset_is_no_path_and_a_checkpoint_may_be_a_folder(somewhere):
 def test_the_run_folder():
     config = compose(["dataset=timit", "model=hubert-base", "output_root=there"])
     assert run_folder(config).parts == ("there", "timit", "hubert-base", signature(config))
+    assert run_folder(compose(["output_root=~/there"])).is_relative_to(Path.home() / "there")
 
 
 def finished_run(folder, *overrides):

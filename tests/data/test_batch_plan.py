@@ -162,6 +162,13 @@ def test_the_ranks_share_a_step_and_share_it_evenly(seconds, budget, world):
         assert max(loads) - min(loads) <= longest + 1e-9  # what dealing the longest first guarantees
 
 
+def test_the_most_passes_of_a_rank_are_those_of_the_rank_with_the_most():
+    """Of a giant, which is a pass alone, and 30 of a second, which go by 9 to a pass: 1 and 4."""
+    plan = plan_of(np.array([60.0, *np.ones(30)]), 1e9, device=10.0)
+    assert [len(plan.micro_batches(1, rank, 2)) for rank in (0, 1)] == [1, 4]
+    assert (plan.max_micro_batches(1, 2), plan.max_micro_batches(1, 1)) == (4, 5)
+
+
 def test_the_longest_is_dealt_first():
     seconds = np.array([1.0, 1.0, 1.0, 6.0, 1.0, 1.0, 1.0])
     shares = [np.concatenate(plan_of(seconds, 1e9).micro_batches(1, rank, 2)).tolist() for rank in (0, 1)]
@@ -299,6 +306,13 @@ def test_a_batch_holds_what_the_split_holds():
         None,
     )
     assert isinstance(batch, Batch) and batch.to(torch.device("cpu")) is batch
+
+
+def test_all_of_a_batch_goes_to_its_device():
+    batch = collate(split_of(6400, 3200), np.array([1, 0]), masks(), 4).to(torch.device("meta"))
+    moved = (batch.audio, batch.labels, batch.time_mask, batch.feature_mask)
+    assert [tensor.device.type for tensor in moved] == ["meta"] * 4
+    assert (batch.lengths, batch.indices.tolist()) == ([3200, 6400], [1, 0])
 
 
 def test_utterances_without_samples_are_not_in_the_batch():
