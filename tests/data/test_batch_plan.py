@@ -104,7 +104,7 @@ def test_a_step_is_a_function_of_seed_and_step_alone():
 def test_seeds_and_epochs_differ():
     seconds = speech(300)
     plans = [plan_of(seconds, 50.0, seed=s) for s in (1, 2)]
-    groups = [{frozenset(b.tolist()) for b in steps(p, e)} for p in plans for e in (0, 1)]
+    groups = [{frozenset(b.tolist()) for b in steps(p, e)} for p in plans for e in (0, 1, 2)]
     for i, one in enumerate(groups):
         for other in groups[i + 1 :]:
             assert len(one & other) < 0.2 * len(one)
@@ -375,6 +375,9 @@ def test_speed_leaves_room_for_the_labels():
     assert len(speed(1.1)(clip, labels[:8], 1, 0)) // 320 == 9
     assert speed(1.1)(clip, np.zeros(5, dtype=np.int32), 1, 0) is not clip  # 9 frames with the blanks between
     assert speed(1.1)(clip, np.arange(10, dtype=np.int32), 1, 0) is clip
+    longer = np.ones(4002, dtype=np.int16)  # 3201 samples at 1.25, which may come out as one fewer: 10 frames
+    assert speed(1.25)(longer, np.arange(10, dtype=np.int32), 1, 0) is not longer
+    assert speed(1.25)(longer[:4000], np.arange(10, dtype=np.int32), 1, 0).base is longer  # 3200, or 3199: 9
     assert [frames_needed(np.array(row)) for row in ([], [1], [1, 2], [1, 1, 1], [1, 1, 2, 2])] == [
         0,
         1,

@@ -171,6 +171,17 @@ def steps(first, last, blank=1.0):
     ]
 
 
+def test_a_window_by_hand(monkeypatch):
+    """Medians, which a spike does not move; the label most often emitted, and its share, the blank aside."""
+    windows = []
+    monkeypatch.setattr(plateau, "diagnose", lambda recipe, so_far, dev: windows.append(so_far[-1]))
+    rows = [{"step": s, "train/loss": 2.0 + s, "train/blank_ratio": s / 100} for s in range(1, WINDOW + 1)]
+    rows[-1] |= {"train/loss": 1e6, "train/blank_ratio": 1.0}
+    counts = [[1.0, 3.0, 0.0, 0.0, 90.0]] * (WINDOW - 10) + [[20.0, 3.0, 0.0, 0.0, 90.0]] * 10
+    TrainingMonitor(recipe(), []).look(rows, counts, None)  # 240 times `a` and 150 times `b`
+    assert windows == [Window(WINDOW, 27.5, pytest.approx(0.255), 0, pytest.approx(240 / 390))]
+
+
 @pytest.mark.parametrize("flush", [1, 7, 10, 130])
 def test_one_warning_however_often_it_is_asked(flush, caplog):
     doctor, said = TrainingMonitor(recipe(), []), []
