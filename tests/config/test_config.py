@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -267,6 +270,25 @@ def test_a_signature_worked_out_by_hand():
     assert signature(compose()) == hashlib.sha256(text).hexdigest()[:10]
 
 
+def test_a_signature_is_ten_hex_digits_that_last():
+    """In another process too, in which sets and hashes of words come in another order."""
+    ours = signature(compose(["dataset=timit"]))
+    assert re.fullmatch("[0-9a-f]{10}", ours)
+    program = (
+        "from asr_exp.config.compose import compose; from asr_exp.runs.folder import signature;"
+        " print(signature(compose(['dataset=timit'])))"
+    )
+    for seed in ("1", "2"):
+        there = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert there.stdout.strip() == ours
+
+
 def test_the_same_ask_from_another_folder_is_the_same_run(somewhere, monkeypatch):
     near = signature(compose(["dataset=csv", "dataset.train=data/a.csv", "dataset.root=data"]))
     assert near == signature(
@@ -282,6 +304,8 @@ def test_a_subset_is_no_path_and_a_checkpoint_may_be_a_folder(somewhere):
     (somewhere / "test").mkdir()
     assert resolve(compose(["dataset=timit", "dataset.test=test"]))["dataset"]["test"] == ["test"]
     assert resolve(compose(["model=wav2vec2-base"]))["model"]["checkpoint"] == "facebook/wav2vec2-base"
+    vocabulary = resolve(compose(["tokenizer.vocabulary=vocab.json"]))["tokenizer"]["vocabulary"]
+    assert vocabulary == str(somewhere / "vocab.json")
     assert resolve(compose(["model=hf", "model.checkpoint=test"]))["model"]["checkpoint"] == str(
         somewhere / "test"
     )
@@ -290,6 +314,7 @@ def test_a_subset_is_no_path_and_a_checkpoint_may_be_a_folder(somewhere):
 def test_the_run_folder():
     config = compose(["dataset=timit", "model=hubert-base", "output_root=there"])
     assert run_folder(config).parts == ("there", "timit", "hubert-base", signature(config))
+    assert run_folder(compose(["output_root=~/there"])).is_relative_to(Path.home() / "there")
 
 
 def finished_run(folder, *overrides):

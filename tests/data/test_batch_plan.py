@@ -104,7 +104,7 @@ def test_a_step_is_a_function_of_seed_and_step_alone():
 def test_seeds_and_epochs_differ():
     seconds = speech(300)
     plans = [plan_of(seconds, 50.0, seed=s) for s in (1, 2)]
-    groups = [{frozenset(b.tolist()) for b in steps(p, e)} for p in plans for e in (0, 1)]
+    groups = [{frozenset(b.tolist()) for b in steps(p, e)} for p in plans for e in (0, 1, 2)]
     for i, one in enumerate(groups):
         for other in groups[i + 1 :]:
             assert len(one & other) < 0.2 * len(one)
@@ -160,6 +160,13 @@ def test_the_ranks_share_a_step_and_share_it_evenly(seconds, budget, world):
         loads = [sum(cost(seconds)[p].sum() for p in share) for share in shares]
         longest = cost(seconds)[plan.step(step)].max()
         assert max(loads) - min(loads) <= longest + 1e-9  # what dealing the longest first guarantees
+
+
+def test_the_most_passes_of_a_rank_are_those_of_the_rank_with_the_most():
+    """Of a giant, which is a pass alone, and 30 of a second, which go by 9 to a pass: 1 and 4."""
+    plan = plan_of(np.array([60.0, *np.ones(30)]), 1e9, device=10.0)
+    assert [len(plan.micro_batches(1, rank, 2)) for rank in (0, 1)] == [1, 4]
+    assert (plan.max_micro_batches(1, 2), plan.max_micro_batches(1, 1)) == (4, 5)
 
 
 def test_the_longest_is_dealt_first():
@@ -302,6 +309,13 @@ def test_a_batch_holds_what_the_split_holds():
     assert isinstance(batch, Batch) and batch.to(torch.device("cpu")) is batch
 
 
+def test_all_of_a_batch_goes_to_its_device():
+    batch = collate(split_of(6400, 3200), np.array([1, 0]), masks(), 4).to(torch.device("meta"))
+    moved = (batch.audio, batch.labels, batch.time_mask, batch.feature_mask)
+    assert [tensor.device.type for tensor in moved] == ["meta"] * 4
+    assert (batch.lengths, batch.indices.tolist()) == ([3200, 6400], [1, 0])
+
+
 def test_utterances_without_samples_are_not_in_the_batch():
     split = split_of(5, 0, 9)
     batch = collate(split, np.array([1, 2, 0]))
@@ -362,6 +376,9 @@ def test_speed_leaves_room_for_the_labels():
     assert len(speed(1.1)(clip, labels[:8], 1, 0)) // 320 == 9
     assert speed(1.1)(clip, np.zeros(5, dtype=np.int32), 1, 0) is not clip  # 9 frames with the blanks between
     assert speed(1.1)(clip, np.arange(10, dtype=np.int32), 1, 0) is clip
+    longer = np.ones(4002, dtype=np.int16)  # 3201 samples at 1.25, which may come out as one fewer: 10 frames
+    assert speed(1.25)(longer, np.arange(10, dtype=np.int32), 1, 0) is not longer
+    assert speed(1.25)(longer[:4000], np.arange(10, dtype=np.int32), 1, 0).base is longer  # 3200, or 3199: 9
     assert [frames_needed(np.array(row)) for row in ([], [1], [1, 2], [1, 1, 1], [1, 1, 2, 2])] == [
         0,
         1,

@@ -7,7 +7,7 @@ import soundfile
 from asr_exp.core.errors import UserError
 from asr_exp.data import prepare as prepare_module
 from asr_exp.data.corpora.base import Corpus, FileAudio, Rejected, Utterance, Utterances
-from asr_exp.data.filtering import LengthLimits
+from asr_exp.data.filtering import LengthLimits, rejection_reason
 from asr_exp.data.prepare import AudioSettings, normalise, prepare_split
 from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
@@ -194,6 +194,45 @@ def test_the_fingerprint_changes_with_what_is_learned_from_and_with_nothing_else
     soundfile.write(folder.rows[0].audio.path, folder.tone(0.7), 16000)
     others.append(prepare())
     assert len({first, *(one.fingerprint() for one in others)}) == 6
+    parted = [
+        [Utterance(u.id, u.audio, text, u.speaker) for u, text in zip(folder.rows, texts, strict=True)]
+        for texts in (("ab", "c"), ("a", "bc"))  # the same labels in a row
+    ]
+    assert len({prepare(rows=rows).fingerprint() for rows in parted}) == 2
+
+
+def test_the_hash_of_the_audio_is_of_the_recordings_that_are_used(folder, prepare):
+    for seconds in (0.5, 0.6, 0.7):
+        folder.add("abc", seconds)
+    first = prepare().audio_hash
+    texts = [Utterance(u.id, u.audio, "d", u.speaker) for u in folder.rows]
+    assert prepare().audio_hash == prepare(rows=texts).audio_hash == first
+    some = [
+        [Utterance(u.id, u.audio, "" if u is left else "abc", u.speaker) for u in folder.rows]
+        for left in folder.rows[:2]
+    ]
+    others = [prepare(rows=rows).audio_hash for rows in (*some, folder.rows[::-1])]
+    soundfile.write(folder.rows[0].audio.path, folder.tone(0.8), 16000)
+    others.append(prepare().audio_hash)
+    assert len({first, *others}) == 5
+
+
+@pytest.mark.parametrize(
+    ("split", "samples", "reason"),
+    [
+        ("train", 32000, ""),
+        ("train", 32001, "too long"),
+        ("dev", 64000, ""),
+        ("dev", 64001, "too long"),
+        ("train", 1600, ""),
+        ("train", 1599, "too short"),
+        ("dev", 1599, ""),
+    ],
+)
+def test_lengths_at_the_very_limits(split, samples, reason):
+    """Of 0.1 s to 2 s for training, and of 4 s at the most for scoring."""
+    found = rejection_reason(split, samples, 16000, "a", LETTERS, LIMITS)
+    assert found.startswith(reason) and bool(found) == bool(reason)
 
 
 def test_the_ids_of_a_split_count_in_those_left_out_in_any_order(folder, prepare):

@@ -110,6 +110,8 @@ def test_remove_punctuation(text, wanted):
         ("Auf\u200clage", "Auflage"),
         ("a\x00b\tc", "ab\tc"),
         ("❤\ufe0f", "❤"),
+        ("a\u034fb", "ab"),
+        ("葛\U000e0100城", "葛城"),
         ("می\u200cخواهم", "می\u200cخواهم"),
         ("می\u200c خواهم", "می خواهم"),
         ("می\u200c\u200cخواهم", "می\u200cخواهم"),

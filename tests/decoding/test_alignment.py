@@ -14,7 +14,7 @@ from asr_exp.commands.align.transcript import align_transcript, make_transcript
 from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding import alignment
-from asr_exp.decoding.alignment import Span, Word, align_groups, align_labels
+from asr_exp.decoding.alignment import Span, Word, align_groups, align_labels, best_path, word_of
 from asr_exp.inference.alignment_formats import AlignmentWriter, ctm, textgrid
 
 STANDARD = ["nfc", "remove_invisible", "lower", "remove_punctuation", "nfc", "collapse_whitespace"]
@@ -89,6 +89,26 @@ def test_what_cannot_be_aligned(monkeypatch):
     with pytest.raises(ValueError, match="cut it into segments"):
         align_labels(peaks(40, 3, {}), [1, 2], BLANK)
     assert align_labels(peaks(3, 3, {}), [], BLANK) == []
+
+
+def test_labels_that_need_every_frame_there_is():
+    spans = align_labels(peaks(4, 3, {0: 1, 2: 1, 3: 2}), [1, 1, 2], BLANK)
+    assert [(one.label, one.start, one.end) for one in spans] == [(1, 0, 1), (1, 2, 3), (2, 3, 4)]
+
+
+def test_the_best_path_by_hand():
+    labels = torch.tensor([BLANK, 1, 1, BLANK, 1, 2, 2, 2])
+    scores = torch.tensor([0.9, 0.5, 0.7, 0.8, 0.3, 0.2, 0.3, 0.7])
+    expected = [(1, 1, 3, 0.6), (1, 4, 5, 0.3), (2, 5, 8, 0.4)]
+    found = best_path(labels, scores, BLANK)
+    assert [(one.label, one.start, one.end, pytest.approx(one.score)) for one in found] == expected
+    assert best_path(labels[:1], scores[:1], BLANK) == best_path(labels[:0], scores[:0], BLANK) == []
+
+
+def test_a_word_of_its_spans_by_hand():
+    """Two frames of 0.9 and one of 0.3 are 0.7 in the mean; the blank between them is none of the word's."""
+    word = word_of([Span(1, 10, 12, 0.9), Span(2, 15, 16, 0.3)], "ab", 0.02)
+    assert word == Word("ab", 0.2, 0.32, 0.7)
 
 
 def test_a_group_without_labels_takes_what_its_neighbours_leave():

@@ -249,6 +249,15 @@ def test_a_hot_word_in_a_model_that_knows_no_other_words(tmp_path):
     assert boosted(logits, [logits.shape[1]]) == ["find my red pup"]
 
 
+def test_a_new_word_is_as_likely_as_the_rarest_of_a_model_that_knows_no_others(tmp_path):
+    lm, hot = tmp_path / "lm.arpa", tmp_path / "hot.arpa"
+    lm.write_text("\\data\\\nngram 1=4\n\n\\1-grams:\n-99 <s>\n-0.3 </s>\n-0.4 cup\n-1.5 door\n\n\\end\\\n")
+    boost(lm, hot, {("pup",)}, 2.0)
+    found = {words: log10 for words, (log10, _) in table(hot).items() if len(words) == 1}
+    assert found[("pup",)] == pytest.approx(-1.5)  # and no less, for it is a hot word
+    assert (found[("cup",)], found[("door",)]) == pytest.approx((-2.4, -3.5))
+
+
 def test_where_phrases_are_complete():
     phrases = {("red", "cup"), ("cup",), ("door",)}
     assert occurrences(["red", "cup"], phrases) == 1  # at one place, whichever of them it is

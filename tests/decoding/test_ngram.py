@@ -49,6 +49,17 @@ def test_by_hand(tmp_path):
     ][0] == -99
 
 
+def test_discounts_that_would_be_negative_are_those_of_a_small_text(tmp_path):
+    """By hand: of 8 words one comes once (and the end does), one twice, one three times, four four times: for
+    three and more 3 - 4 * 0.5 * 4 / 1 would be taken off. With 0.5, 1 and 1.5 it is 9.5 of 23 in all.
+    """
+    text = " ".join(["a", *"bb", *"ccc", *"ddddeeeeffffgggg"])
+    found = table(arpa(tmp_path / "lm.arpa", [text], 1))
+    rest = 9.5 / 23 / 9  # a ninth for each word, the end and <unk>
+    by_hand = {"a": 0.5 / 23 + rest, "b": 1 / 23 + rest, "d": 2.5 / 23 + rest, "<unk>": rest}
+    assert {word: 10 ** found[(word,)][0] for word in by_hand} == pytest.approx(by_hand, rel=1e-5)
+
+
 def defined(sentences, order):
     """P(word | context) by the definition of Chen and Goodman, one word at a time."""
     counts = [Counter() for _ in range(order)]
@@ -148,6 +159,11 @@ GOOD = (
     "words before\n\n\\data\\\nngram 1=3\nngram 2=1\n\n\\1-grams:\n-1 <unk>\n-99\t<s>\t-0.3\n-0.5\t</s>\n\n"
     "\\2-grams:\n-0.1\t<s> </s>\n\n\\end\\\n"
 )
+
+
+def test_a_word_may_be_certain(tmp_path):
+    (tmp_path / "lm.arpa").write_text(GOOD.replace("-0.1\t<s> </s>", "0\t<s> </s>"))
+    assert list(read_arpa(tmp_path / "lm.arpa"))[-1] == (("<s>", "</s>"), 0.0, 0.0)
 
 
 def test_a_file_as_others_write_it(tmp_path):

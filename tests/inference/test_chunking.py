@@ -58,6 +58,32 @@ def test_a_seam_is_where_both_chunks_are_silent():
     assert 10 <= seam(left, right, BLANK) <= 13
 
 
+@pytest.mark.parametrize("peak", range(24))
+def test_a_seam_is_in_the_middle_half(peak):
+    """Silence is surest at `peak` and fades from there on: the seam is as near to it as frames 6 to 17
+    come."""
+    blank = 0.9 - 0.03 * (torch.arange(24) - peak).abs()
+    both = torch.stack([blank, 1 - blank], 1).log()
+    assert seam(both, both, 0) == min(max(peak, 6), 17)
+
+
+def of_two(blanks: list[float]) -> torch.Tensor:
+    """Log probabilities of a vocabulary of two, of which the blank, 0, has these probabilities."""
+    return torch.tensor([[blank, 1 - blank] for blank in blanks]).log()
+
+
+def test_a_seam_is_where_both_chunks_are_sure_and_agree():
+    """By hand: 0.8 - (0.1 + 0.1) is less than 0.65 - 0; the surest of both, or without the 0.2, is more."""
+    left, right = of_two([0.9] * 20 + [0.65] * 20), of_two([0.8] * 20 + [0.65] * 20)
+    assert 23 <= seam(left, right, 0) <= 29 and 23 <= seam(right, left, 0) <= 29
+
+
+def test_a_seam_is_in_a_silence_not_at_a_frame_of_it():
+    """Seven frames of 0.8 against one of 0.99 among others of 0.3."""
+    both = of_two([0.3] * 12 + [0.99] + [0.3] * 7 + [0.8] * 7 + [0.3] * 13)
+    assert seam(both, both, 0) == 23
+
+
 def test_chunks_that_agree_are_joined_to_the_whole():
     rng = np.random.default_rng(0)
     whole = emissions(rng.integers(0, len(TOKENIZER), 1000).tolist())
@@ -77,6 +103,8 @@ def test_pieces_end_in_pauses():
         piece[-1].argmax() == BLANK and after[0].argmax() == BLANK
         for piece, after in zip(pieces, pieces[1:], strict=False)
     )
+    twice = emissions([1] * 40 + [BLANK] * 4 + [1] * 4 + [BLANK] * 4 + [1] * 20)
+    assert [len(piece) for piece in at_pauses([twice], 60, [BLANK])] == [42, 30]  # of two as long the first
     endless = emissions([1, 2] * 100)
     assert [len(piece) for piece in at_pauses([endless], 60, [BLANK])] == [60, 60, 60, 20]  # cut all the same
 

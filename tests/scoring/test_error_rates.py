@@ -189,6 +189,8 @@ def test_what_sclite_says_by_hand():
         (["วันนี้ อากาศ ดี มาก"], False),
         (["오늘은 날씨가 좋습니다"], False),
         (["donaudampfschifffahrt"], False),
+        (["今天天气很 今天天气很好吗"], False),  # six to a word, on average; below, more than six
+        (["今天天气很好 今天天气很好吗"], True),
         ([], False),
     ],
 )

@@ -27,6 +27,11 @@ def test_student_against_what_can_be_integrated_by_hand(t):
     assert student_p(t, 1e7) == pytest.approx(math.erfc(t / math.sqrt(2)), rel=1e-4, abs=1e-12)
 
 
+@pytest.mark.parametrize("degrees", [1, 2, 7.5, 30, 1000, 1e6])
+def test_the_whole_of_the_density_is_one(degrees):
+    assert student_p(0.0, degrees) == pytest.approx(1.0, abs=1e-9)
+
+
 @pytest.mark.parametrize(
     ("degrees", "t"),
     [(1, 12.706), (2, 4.303), (3, 3.182), (5, 2.571), (10, 2.228), (30, 2.042), (120, 1.980)],

@@ -61,6 +61,23 @@ def left_out_in_a_loop(a, b, lengths, clusters, matched):
     return math.sqrt(variance), variance**2 / sum(part**2 / degrees for part, degrees in parts)
 
 
+def of_one_side(group, lengths, clusters):
+    """Error and degrees of freedom of the mean rate of a group's runs: the mean of their variances over
+    speakers, each run against one without an error, and the variance between them over their number.
+    """
+    alone = [
+        left_out_in_a_loop(run[None], np.zeros_like(group[:1]), lengths, clusters, False) for run in group
+    ]
+    parts = [(sum(error**2 for error, _ in alone) / len(alone), alone[0][1])]
+    if len(group) > 1:
+        rates = [sum(run) / sum(lengths) for run in group]
+        mean = sum(rates) / len(rates)
+        between = sum((rate - mean) ** 2 for rate in rates) / (len(rates) - 1)
+        parts.append((between / len(rates), len(rates) - 1))
+    variance = sum(part for part, _ in parts)
+    return math.sqrt(variance), variance**2 / sum(part**2 / degrees for part, degrees in parts)
+
+
 @pytest.mark.parametrize(
     ("runs", "matched"), [((1, 1), False), ((3, 3), True), ((3, 3), False), ((4, 1), False), ((2, 5), False)]
 )
@@ -73,6 +90,16 @@ def test_against_a_loop(runs, matched, speakers):
     assert (found.difference.error, found.difference.degrees) == pytest.approx(
         left_out_in_a_loop(a, b, lengths, clusters, matched)
     )
+    for side, group in ((found.a, a), (found.b, b)):
+        assert (side.error, side.degrees) == pytest.approx(of_one_side(group, lengths, clusters))
+
+
+def test_a_rate_is_never_below_no_errors_and_a_difference_may_be():
+    """By hand, 0 and 10 errors in 10 words each: .5 +- 12.7062 * .5, and for the difference 0 +- 12.7062."""
+    found = compare_rates(np.array([[0, 10]]), np.array([[10, 0]]), np.array([10, 10]), np.arange(2))
+    for side in (found.a, found.b):
+        assert side.interval == pytest.approx((0.0, 0.5 + 12.7062 * 0.5), rel=1e-5)
+    assert found.difference.interval == pytest.approx((-12.7062, 12.7062), rel=1e-5)
 
 
 def test_against_a_bootstrap():

@@ -111,6 +111,23 @@ def test_one_label_and_nothing_else():
     assert heard(recipe(), curve(lambda s: window(s, blank=0.6, label=2, share=0.3), 5000)) == []
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "kind"),
+    [
+        ({"share": 0.9}, {"share": 0.9}, "one label"),
+        ({"share": 0.97}, {"share": 0.89}, None),
+        ({"share": 0.97, "label": 2}, {"share": 0.97, "label": 1}, None),
+        ({"blank": 0.98}, {"blank": 0.98}, "plateau"),
+        ({"blank": 1.0}, {"blank": 0.97}, None),
+    ],
+)
+def test_one_window_of_two_is_no_trouble(first, second, kind):
+    """Two windows in a row have to show it, whichever of them is the later one."""
+    for one, two in ((first, second), (second, first)):
+        trouble = diagnose(recipe(), [window(1550, **one), window(1600, **two)], 1.0)
+        assert (trouble and trouble[0]) == kind
+
+
 def test_a_loss_that_goes_up_is_seen_at_any_step():
     up = curve(lambda s: window(s, loss=3.0 if s < 200 else 0.6), 400) + curve(
         lambda s: window(s, loss=2.8), 600, start=450
@@ -152,6 +169,17 @@ def steps(first, last, blank=1.0):
     return [{"step": s, "train/loss": 3.0, "train/blank_ratio": blank} for s in made], [
         [100 * c for c in counts] for _ in made
     ]
+
+
+def test_a_window_by_hand(monkeypatch):
+    """Medians, which a spike does not move; the label most often emitted, and its share, the blank aside."""
+    windows = []
+    monkeypatch.setattr(plateau, "diagnose", lambda recipe, so_far, dev: windows.append(so_far[-1]))
+    rows = [{"step": s, "train/loss": 2.0 + s, "train/blank_ratio": s / 100} for s in range(1, WINDOW + 1)]
+    rows[-1] |= {"train/loss": 1e6, "train/blank_ratio": 1.0}
+    counts = [[1.0, 3.0, 0.0, 0.0, 90.0]] * (WINDOW - 10) + [[20.0, 3.0, 0.0, 0.0, 90.0]] * 10
+    TrainingMonitor(recipe(), []).look(rows, counts, None)  # 240 times `a` and 150 times `b`
+    assert windows == [Window(WINDOW, 27.5, pytest.approx(0.255), 0, pytest.approx(240 / 390))]
 
 
 @pytest.mark.parametrize("flush", [1, 7, 10, 130])

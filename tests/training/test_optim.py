@@ -277,6 +277,17 @@ def test_the_average_follows_by_hand():
     assert 199 - ema.average[0].item() == pytest.approx(9.0, rel=0.01)  # the lag of a decay of 0.9
 
 
+def test_the_average_of_the_first_steps_follows_closely_by_hand():
+    """At step s no more than (1 + s) / (10 + s) of the old average stays, however slow the decay."""
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(net.weight, 1.0)
+    ema = Ema(net, 0.9)
+    for step, weight, expected in ((1, 12.0, 10.0), (2, 34.0, 28.0)):  # 2/11 and 1/4 of the old one stay
+        nn.init.constant_(net.weight, weight)
+        ema.update(step)
+        assert ema.average[0].item() == pytest.approx(expected, rel=1e-6)
+
+
 def test_swapping_twice_changes_nothing_and_once_everything_trained():
     net = network()
     net[0].requires_grad_(False)

@@ -3,8 +3,12 @@ must not move.
 """
 
 import json
+import math
 import os
 import sys
+import time
+from collections.abc import Iterable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,13 +24,17 @@ from asr_exp.builders.training import build_training
 from asr_exp.commands.train import scoring
 from asr_exp.config.compose import compose
 from asr_exp.core.errors import UserError
+from asr_exp.data.batch import collate
+from asr_exp.evaluation.evaluate import Evaluation
 from asr_exp.model.loss import ctc_losses
 from asr_exp.model.recogniser import Emissions
 from asr_exp.runtime.distributed import Runtime
 from asr_exp.training import checkpoint
 from asr_exp.training import loop as training
 from asr_exp.training.setup import TrainingSetup
+from asr_exp.training.state import Hooks, State
 from asr_exp.training.step_metrics import StepFigures
+from asr_exp.training.trackers import NoTracker, Profile
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny.json"
 STILL = ["augment=none"]
@@ -159,11 +167,31 @@ def test_few_frames_lie_between_the_command_line_and_backward(corpus, tmp_path, 
 )
 def test_the_gradient_does_not_depend_on_the_passes(setup, monkeypatch, more):
     cut = [
-        gradients(setup(*STILL, *more, f"trainer.device_seconds={seconds}"), 2, monkeypatch)
+        gradients(
+            setup(*STILL, *more, f"trainer.device_seconds={seconds}", "optimizer.clip_norm=null"),
+            2,
+            monkeypatch,
+        )  # unclipped: clipping would hide a factor
         for seconds in (100, 4, 0.5)
     ]
     for one in cut[1:]:
         assert float((one - cut[0]).abs().max() / cut[0].abs().max()) < 1e-5
+
+
+def test_what_is_random_in_a_step_differs_from_rank_to_rank(setup, monkeypatch):
+    """Dropout alone: two ranks that drew the same would see less of it than they are set to."""
+
+    def of_rank(rank: int, dropout: float) -> torch.Tensor:
+        one = setup(*STILL, f"augment.dropout={dropout}")
+        batches = training._batches(one, 1)
+        one.runtime = replace(ALONE, rank=rank)
+        monkeypatch.setattr(training, "_batches", lambda *_: batches)
+        found = gradients(one, 1, monkeypatch)
+        monkeypatch.undo()
+        return found
+
+    assert torch.equal(of_rank(0, 0.0), of_rank(1, 0.0))
+    assert torch.equal(of_rank(1, 0.2), of_rank(1, 0.2)) and not torch.equal(of_rank(0, 0.2), of_rank(1, 0.2))
 
 
 def test_gradient_checkpointing_changes_nothing_but_memory(setup, monkeypatch):
@@ -190,18 +218,104 @@ def test_layerdrop_is_drawn_for_a_step_not_for_a_pass(setup):
 
 def test_a_dropped_layer_moves_as_it_would_among_several_ranks(setup):
     one = setup("augment.layerdrop=0.5", "model.config.num_hidden_layers=3")
-    seen = {}
+    trained, carried_on = set(), 0
     for step in range(1, 8):
         before = weights(one)
         steps(one, step)
-        if seen and one.model._dropped:  # its moments carry it on, a missing gradient would not
-            assert all(
-                any(f"layers.{i}." in name for name in moved(one, before))
-                for i in one.model._dropped
-                if i in seen
-            )
-        seen |= {i: True for i in range(3) if i not in one.model._dropped}
-    assert seen
+        for layer in trained & set(one.model._dropped):
+            # its moments carry it on, a missing gradient would not
+            assert any(f"layers.{layer}." in name for name in moved(one, before))
+            carried_on += 1
+        trained |= set(range(3)) - set(one.model._dropped)
+    assert carried_on
+
+
+# ------------------------------------------------------------------------------------------------------------
+# what is written of a step
+
+
+class Lines:
+    """A file of metrics that keeps its lines in memory."""
+
+    def __init__(self):
+        self.rows: list[dict] = []
+
+    @property
+    def lines(self) -> int:
+        return len(self.rows)
+
+    def write(self, lines: Iterable[dict]) -> None:
+        self.rows += lines
+
+
+def fitted(setup: TrainingSetup, state: State) -> tuple[list[dict], list[dict]]:
+    """The lines of metrics and of losses that `fit` writes of all its steps."""
+    metrics, losses = Lines(), Lines()
+    scored = Evaluation({"wer": 1.0, "cer": 1.0, "per": None}, 1.0, [])
+    hooks = Hooks(
+        lambda step: scored, lambda *_: None, metrics, NoTracker(), Profile(Path(), 0), losses=losses
+    )
+    training.fit(setup, state, hooks)
+    return [line for line in metrics.rows if "train/loss" in line], losses.rows
+
+
+def test_a_line_says_what_its_step_was(setup):
+    """Losses and blanks of the first step against torch's own, utterance by utterance."""
+    one = setup(*STILL, "trainer.device_seconds=4")
+    chosen = one.plan.step(1).tolist()
+    one.model.train()
+    expected, emitted = {}, torch.zeros(one.model.network.lm_head.out_features)
+    for index in chosen:
+        batch = collate(one.split, np.array([index]))
+        with torch.no_grad():
+            logits = one.model(batch).logits
+        labels = torch.from_numpy(one.split.labels(index)).long()[None]
+        log_probs = logits.log_softmax(-1).transpose(0, 1)
+        loss = torch.nn.functional.ctc_loss(
+            log_probs, labels, [logits.shape[1]], [labels.shape[1]], one.blank, "sum"
+        )
+        expected[index] = float(loss) / (labels.shape[1] if one.reduction == "mean" else 1)
+        emitted += torch.bincount(logits.argmax(-1).flatten(), minlength=len(emitted))
+    counted = [training.backward(one, batch, len(chosen))[1] for batch in training._batches(one, 1)]
+    assert len(counted) > 1 and torch.equal(sum(counted), emitted)
+    one.optimizer.zero_grad(set_to_none=True)
+    metrics, losses = fitted(one, State())
+    assert [line["step"] for line in metrics] == [line["step"] for line in losses] == list(range(1, 9))
+    assert metrics[0]["train/loss"] == pytest.approx(np.mean(list(expected.values())), rel=1e-4)
+    assert metrics[0]["train/blank_ratio"] == pytest.approx(float(emitted[one.blank] / emitted.sum()))
+    assert losses[0]["utterances"] == chosen
+    assert losses[0]["losses"] == pytest.approx([expected[index] for index in chosen], rel=1e-4)
+    an_epoch = math.ceil(one.split.seconds.sum() / 6)
+    assert [line["epoch"] for line in metrics] == [round(step / an_epoch, 4) for step in range(8)]
+
+
+def test_an_utterance_without_a_loss_is_named(setup, monkeypatch, caplog):
+    """An alignment that cannot be has the loss 0 here; what is written of it is no number."""
+    one, backward = setup(*STILL), training.backward
+    first = one.plan.step(1).tolist()[0]
+
+    def but_one(setup, batch, count):
+        losses, labels = backward(setup, batch, count)
+        return losses * torch.from_numpy(batch.indices != first), labels
+
+    monkeypatch.setattr(training, "backward", but_one)
+    _, rows = fitted(one, State())
+    for row in rows:
+        without = [i for i, loss in zip(row["utterances"], row["losses"], strict=True) if loss is None]
+        assert without == [first] * (first in row["utterances"])
+    named = [record.getMessage() for record in caplog.records if "no finite loss" in record.getMessage()]
+    assert named[0] == f"step 1: no finite loss for 1 utterances: {one.split.utterances[first].id}"
+    assert len(named) == sum(first in row["utterances"] for row in rows)
+
+
+def test_a_run_that_goes_on_adds_to_what_it_has_heard(setup):
+    one, state = setup(*STILL), State(step=2, audio_seconds=1000.0, wall_seconds=5000.0)
+    began = time.monotonic()
+    fitted(one, state)
+    took = time.monotonic() - began
+    left = [float(one.split.seconds[one.plan.step(step)].sum()) for step in range(3, 9)]
+    assert state.step == 8 and state.audio_seconds == pytest.approx(1000 + sum(left))
+    assert 5000 < state.wall_seconds <= 5000 + took
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -236,6 +350,7 @@ def test_steps_without_a_finite_gradient_are_counted(corpus, tmp_path, monkeypat
         return loss(*args) * (float("inf") if len(calls) in (3, 5) else 1.0)
 
     monkeypatch.setattr(training, "ctc_losses", sometimes)
+    monkeypatch.setattr("asr_exp.training.step_metrics.HOPELESS", 2)  # in a row, and these are not
     folder = run(*corpus, *SMALL, *STEPS, *QUIET, f"optimizer.name={optimizer}", cwd=tmp_path)
     curve = [line for line in lines(folder / "metrics.jsonl") if "train/loss" in line]
     assert [line["step"] for line in curve if line["train/loss"] is None] == [3, 5]
@@ -249,7 +364,7 @@ def test_training_that_has_diverged_says_so(corpus, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(training, "ctc_losses", lambda *args: loss(*args) * float("nan"))
     monkeypatch.setattr("asr_exp.training.step_metrics.HOPELESS", 4)
     run(*corpus, *SMALL, *STEPS, *QUIET, cwd=tmp_path, status=2)
-    assert "training has diverged" in capsys.readouterr().err
+    assert "No finite gradient for 4 steps, up to step 4: training has diverged" in capsys.readouterr().err
 
 
 def test_the_front_end_is_frozen_by_default(setup, backbone):
@@ -312,6 +427,18 @@ def test_a_moving_average_is_what_is_scored(corpus, tmp_path):
     assert sum(float(t.double().sum()) for t in kept) == pytest.approx(
         sum(float(t.double().sum()) for t in average.values()), rel=1e-6
     )
+
+
+def test_the_moving_average_takes_in_every_step(setup):
+    one = setup("trainer.ema=0.9", *STILL)
+    expected = [p.detach().clone() for p in one.trained]
+    for step in (1, 2, 3):
+        steps(one, step)
+        stays = (1 + step) / (10 + step)
+        expected = [
+            stays * old + (1 - stays) * p.detach() for old, p in zip(expected, one.trained, strict=True)
+        ]
+    torch.testing.assert_close(one.ema.average, expected)
 
 
 def test_the_mean_of_the_last_evaluations(corpus, tmp_path, monkeypatch):

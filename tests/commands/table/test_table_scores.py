@@ -39,6 +39,16 @@ def test_intervals_of_what_there_is():
     assert interval([score(0.2), score(0.2)]) is None
 
 
+def test_runs_whose_own_intervals_differ():
+    """By hand, of two equal rates: with t(3) = 3.18245 and t(30) = 2.04227 their variances are (.03 / t)^2
+    and (.05 / t)^2, 3.44127e-4 in the mean; the mean of them has the fewer degrees of freedom, 3.
+    """
+    reach = 3.18245 * math.sqrt(3.44127e-4)
+    pair = [score(0.2, (0.17, 0.23), 3), score(0.2, (0.15, 0.25), 30)]
+    for runs in (pair, pair[::-1]):
+        assert interval(runs) == pytest.approx((0.2 - reach, 0.2 + reach), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("ours", "within", "word"),
     [
@@ -68,3 +78,8 @@ def test_no_verdict_on_another_split_or_a_part_of_one():
     assert judge([score(0.2, split=["test-clean"])], published)[0] == "cannot tell"
     assert "97.0 %" in judge([score(0.2, split=["dev-clean"], coverage=0.97)], published)[1]
     assert judge([score(0.2)], PublishedScore()) == ("", "") == judge([], published)
+    plain = PublishedScore(0.2, split="Test")
+    assert judge([score(0.2, split=["TEST"], coverage=0.99)], plain) == ("as published", "")
+    partly = [score(0.2), score(0.2, coverage=0.9)]
+    for runs in (partly, partly[::-1]):
+        assert judge(runs, plain) == ("cannot tell", "only 90.0 % of the split is scored")
