@@ -106,7 +106,7 @@ def heading(table: ResultTable, protocol: ScoringProtocol | None, material: str)
     """
     if protocol is None:
         return f"Not measured yet: {material}", ""
-    name = f"Protocol {protocol.letter}" if len(table.protocols) > 1 else "ScoringProtocol"
+    name = f"Protocol {protocol.letter}" if len(table.protocols) > 1 else "Protocol"
     first = next(one.letter for one in table.protocols if one.material == protocol.material)
     apart = (
         f"Not to be compared with {first}: it differs in"
