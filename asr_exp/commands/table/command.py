@@ -23,20 +23,23 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from asr_exp.commands.table.cells import KeptCells, cells_csv, found
-from asr_exp.commands.table.markdown import block_of, markdown, table_csv
+from asr_exp.commands.table.arrange import arrange
+from asr_exp.commands.table.kept_cells import KeptCells, cells_csv
+from asr_exp.commands.table.markdown import block_of, markdown
 from asr_exp.commands.table.page import html
 from asr_exp.commands.table.request import TableRequest, published_elsewhere
-from asr_exp.commands.table.rows import ResultTable, TableCell, arrange
+from asr_exp.commands.table.rows import ResultTable, TableCell
+from asr_exp.commands.table.run_folders import read_cell
+from asr_exp.commands.table.table_csv import table_csv
 from asr_exp.config.compose import compose, validate
 from asr_exp.config.schema import TableOptions as Section
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import write_text
 
-OWN = [one.name for one in fields(Section)]
-# What a command in a page leaves out: it says where things are on one machine, or what cannot change the
-# result.
-PLACES = (
+OPTIONS = [one.name for one in fields(Section)]
+# A command that is printed in a page leaves these keys out: they say where things are on one machine, or
+# cannot change the result.
+LOCAL_KEYS = (
     "dataset.root",
     "output_root",
     "cache_root",
@@ -48,48 +51,47 @@ PLACES = (
 
 
 def run(overrides: Sequence[str], config_dir: str | None = None) -> int:
-    """Make the table that a command line asks for -> exit status: 1 where `check` finds another block than it
-    should.
+    """Make the table that a command line asks for. The exit status is 1 where `check` finds another block in
+    the page than it should, else 0.
 
-    Raises UserError for settings that cannot be, files that cannot be read, and pages without a block.
+    Raises UserError for settings that make no run, files that cannot be read, and pages without a block.
     """
-    own = [text for text in overrides if _own(text)]
-    others = [text for text in overrides if not _own(text)]
-    options, output_root = _options(
-        own, [text for text in others if text.startswith("output_root=")], config_dir
-    )
-    asked = TableRequest.read(
-        others, {name: options[name] for name in ("rows", "columns", "mean_over")}, config_dir
-    )
+    own = [text for text in overrides if _is_option(text)]
+    others = [text for text in overrides if not _is_option(text)]
+    places = [text for text in others if text.startswith("output_root=")]
+    options, output_root = _options(own, places, config_dir)
+    keys = {name: options[name] for name in ("rows", "columns", "mean_over")}
+    request = TableRequest.read(others, keys, config_dir)
     kept = KeptCells.read(Path(options.cells).expanduser()) if options.cells else None
     cells, configs = [], []
-    for cell, config in asked.cells(_run_config):
-        cells.append(cell if config is None else kept.found(cell) if kept else found(cell, config))
-        configs += [config] if config else []
+    for cell, config in request.cells(_run_config):
+        if config is None:
+            cells.append(cell)
+        else:
+            cells.append(kept.read_cell(cell) if kept else read_cell(cell, config))
+            configs.append(config)
     if not configs:
         raise UserError(cells[0].reason)
-    name, layout = options.name or asked.name, asked.arranged(cells)
-    elsewhere = () if "experiment" in asked.values else tuple(published_elsewhere(configs, config_dir))
+    name, layout = options.name or request.name, request.arranged(cells)
+    elsewhere = () if "experiment" in request.values else tuple(published_elsewhere(configs, config_dir))
     table = replace(arrange(name, cells, **layout), elsewhere=elsewhere)
     if options.into:
         portable = replace(arrange(name, [_portable(cell) for cell in cells], **layout), elsewhere=elsewhere)
-        status = _into(
-            Path(options.into).expanduser(), portable, options.check, _remade(overrides, options.keep)
-        )
+        page = Path(options.into).expanduser()
+        status = _write_block(page, portable, options.check, _own_command(overrides, options.keep))
         if options.check:
             return status
-    _write(
-        table, cells, Path(options.out).expanduser() if options.out else output_root / "tables" / table.name
-    )
+    folder = Path(options.out).expanduser() if options.out else output_root / "tables" / table.name
+    _write_pages(table, cells, folder)
     if options.keep:
         Path(options.keep).expanduser().parent.mkdir(parents=True, exist_ok=True)
         write_text(Path(options.keep).expanduser(), cells_csv(cells))
     return 0
 
 
-def _own(text: str) -> bool:
-    """Whether a word of the command line is an option of the table's."""
-    return text.partition("=")[0].removeprefix("table.") in OWN
+def _is_option(text: str) -> bool:
+    """Whether an override is one of the table's own options."""
+    return text.partition("=")[0].removeprefix("table.") in OPTIONS
 
 
 def _options(own: Sequence[str], places: Sequence[str], config_dir: str | None) -> tuple[Any, Path]:
@@ -117,7 +119,8 @@ def _run_config(config: DictConfig) -> DictConfig:
     return rehearsal_config(config, write=False)
 
 
-def _write(table: ResultTable, cells: Sequence[TableCell], folder: Path) -> None:
+def _write_pages(table: ResultTable, cells: Sequence[TableCell], folder: Path) -> None:
+    """Write the table in all its formats into a folder, and print the Markdown."""
     text = markdown(table)
     folder.mkdir(parents=True, exist_ok=True)
     contents = {
@@ -136,43 +139,44 @@ def _write(table: ResultTable, cells: Sequence[TableCell], folder: Path) -> None
 
 
 def _portable(cell: TableCell) -> TableCell:
-    """The cell with a command that holds anywhere."""
-    asked = [(key, value) for key, value in cell.asked if not key.startswith(PLACES)]
-    return replace(cell, asked=tuple([*asked, ("dataset.root", "FOLDER")] if cell.local else asked))
+    """The cell with a command line that holds on any machine."""
+    overrides = [(key, value) for key, value in cell.overrides if not key.startswith(LOCAL_KEYS)]
+    overrides += [("dataset.root", "FOLDER")] if cell.local else []
+    return replace(cell, overrides=tuple(overrides))
 
 
-def _remade(overrides: Sequence[str], keep: str | None) -> str:
-    """The command that makes the block of a page again, from cells that are kept where there are any.
+def _own_command(overrides: Sequence[str], keep: str | None) -> str:
+    """The command that makes the block of a page again, from the cells that are kept where there are any.
 
-    Settings first, as given; the table's own options in one order, whatever was typed.
+    The settings come first, as typed; the table's own options follow in one order, however they were typed.
     """
-    words = [text for text in overrides if not text.startswith((*PLACES, "check=", "keep=", "out="))]
+    words = [text for text in overrides if not text.startswith((*LOCAL_KEYS, "check=", "keep=", "out="))]
     words += [f"cells={keep}"] if keep else []
     words.sort(
-        key=lambda text: OWN.index(text.partition("=")[0].removeprefix("table.")) if _own(text) else -1
+        key=lambda text: (
+            OPTIONS.index(text.partition("=")[0].removeprefix("table.")) if _is_option(text) else -1
+        )
     )
     return " ".join(["python -m asr_exp table", *map(shlex.quote, words)])
 
 
-def _into(page: Path, table: ResultTable, check: bool, command: str) -> int:
-    """Rewrite the block of a table in a page, or say how it differs -> exit status."""
+def _write_block(page: Path, table: ResultTable, check: bool, command: str) -> int:
+    """Write the block of a table in a page, or (`check`) print how it differs; return the exit status.
+
+    Raises UserError for a page that cannot be read or has no such block.
+    """
     try:
         text = page.read_text(encoding="utf-8")
-    except OSError as why:
-        raise UserError(f"into={page} cannot be read ({why.strerror}).") from why
+    except OSError as error:
+        raise UserError(f"into={page} cannot be read ({error.strerror}).") from error
     start, end = block_of(text, table.name, str(page))
-    wanted = f"\n{markdown(table)}\nMade by `{command}`.\n\n"
-    if text[start:end] == wanted:
+    block = f"\n{markdown(table)}\nMade by `{command}`.\n\n"
+    if text[start:end] == block:
         print(f"{page}: the block {table.name} is up to date.")
         return 0
     if check:
-        lines = difflib.unified_diff(
-            text[start:end].splitlines(),
-            wanted.splitlines(),
-            f"{page} as it is",
-            "as it should be",
-            lineterm="",
-        )
+        before, after = text[start:end].splitlines(), block.splitlines()
+        lines = difflib.unified_diff(before, after, f"{page} as it is", "as it should be", lineterm="")
         print("\n".join(lines))
         remedy = (
             f"The block {table.name} of {page} is not what its data say; the same command without check=true"
@@ -180,6 +184,6 @@ def _into(page: Path, table: ResultTable, check: bool, command: str) -> int:
         )
         print(f"error: {remedy}", file=sys.stderr)
         return 1
-    write_text(page, text[:start] + wanted + text[end:])
+    write_text(page, text[:start] + block + text[end:])
     print(f"{page}: the block {table.name} is written.\n")
     return 0

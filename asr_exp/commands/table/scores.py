@@ -1,4 +1,4 @@
-"""Scores, the interval of their mean, and what it is beside a published one: pure functions. A rate is a
+"""Scores, the interval of their mean, and how it compares with a published score. Pure functions; a rate is a
 fraction (0.21).
 """
 
@@ -9,10 +9,10 @@ from typing import Any
 
 from asr_exp.scoring.intervals import LEVEL, student_quantile, summed
 
-# by how much a score may differ from the published one and be the same, where its recipe does not say
+# A score within the tolerance of the published one counts as the same; a recipe may state another tolerance.
 TOLERANCE = 0.01
-ENOUGH = 0.99  # a score of less of the split than this is not set against a published one
-EDGE = 1e-9  # what a sum of decimal fractions may miss its value by
+LEAST_COVERAGE = 0.99  # a score of a smaller share of the split is not compared with a published one
+ROUNDING = 1e-9  # the error that a sum of decimal fractions may have
 INTERVALS = (
     "95 % intervals are Student's: of one run, its own, from its speakers left out in turn; of several, from"
     " their mean variance over speakers plus the variance between the runs over their number, with"
@@ -27,7 +27,9 @@ VERDICTS = (
 
 @dataclass(frozen=True)
 class PublishedScore:
-    """The score a row is to be set against, as its source gives it."""
+    """The score that ours are compared with, as its source gives it. protocol: the parts that are known of
+    how it was measured; inferred: the settings that the source leaves open.
+    """
 
     value: float | None = None
     metric: str | None = None
@@ -37,12 +39,14 @@ class PublishedScore:
     time: str | None = None
     tolerance: float = TOLERANCE
     inferred: tuple[str, ...] = ()
-    protocol: Mapping[str, Any] = field(default_factory=dict)  # the parts of its protocol that are known
+    protocol: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a finished run says of its test split. degrees: of freedom of its interval, which is Student's."""
+    """What a finished run says of its test split. degrees: the degrees of freedom of its interval, which is
+    Student's; coverage: the share of the split's utterances that were scored.
+    """
 
     metric: str
     value: float
@@ -58,8 +62,8 @@ class Score:
 
 
 def judge(scores: Sequence[Score], published: PublishedScore) -> tuple[str, str]:
-    """The verdict on the mean of `scores`, of one protocol, and why it is one that needs a word; both '' with
-    nothing to compare.
+    """The verdict on the mean of scores of one protocol, and the reason where the verdict is `cannot tell`;
+    both '' where there is nothing to compare.
     """
     if not scores or published.value is None:
         return "", ""
@@ -70,7 +74,7 @@ def judge(scores: Sequence[Score], published: PublishedScore) -> tuple[str, str]
             "cannot tell",
             f"published on {published.split}, ours is on {' and '.join(named) or 'an unnamed split'}",
         )
-    if (least := min(score.coverage for score in scores)) < ENOUGH:
+    if (least := min(score.coverage for score in scores)) < LEAST_COVERAGE:
         return "cannot tell", f"only {100 * least:.1f} % of the split is scored"
     return verdict(
         statistics.fmean(score.value for score in scores),
@@ -81,11 +85,13 @@ def judge(scores: Sequence[Score], published: PublishedScore) -> tuple[str, str]
 
 
 def interval(scores: Sequence[Score]) -> tuple[float, float] | None:
-    """95 % interval of the mean of runs that differ by their seed, as `INTERVALS` says; None where there is
-    nothing to tell it by.
+    """The 95 % interval of the mean of runs that differ by their seed, as `INTERVALS` says; None where
+    neither the runs nor their spread give one.
 
-    The runs share their speakers, so the variance over speakers does not shrink with their number, as that
-    between seeds does.
+    The variance between seeds shrinks with the number of runs. The variance over speakers does not, because
+    the runs share their speakers.
+
+    Student's quantile is our own (asr_exp.scoring.intervals), as SciPy is no dependency of the base install.
     """
     if len(scores) < 2:
         return scores[0].ci95 if scores else None
@@ -101,11 +107,11 @@ def interval(scores: Sequence[Score]) -> tuple[float, float] | None:
 def verdict(
     ours: float, within: tuple[float, float] | None, published: float, tolerance: float
 ) -> tuple[str, str]:
-    """What our score is beside the published one, as `VERDICTS` says -> (the verdict, why it is `cannot
-    tell`).
+    """How our score compares with the published one, as `VERDICTS` says, and the reason where the verdict is
+    `cannot tell`. within: the interval of ours.
     """
     reach = (within[1] - within[0]) / 2 if within else 0.0
-    if reach > 2 * tolerance + EDGE:
+    if reach > 2 * tolerance + ROUNDING:
         return (
             "cannot tell",
             (
@@ -113,7 +119,7 @@ def verdict(
                 f" {100 * tolerance:g}"
             ),
         )
-    if abs(ours - published) <= tolerance + EDGE:
+    if abs(ours - published) <= tolerance + ROUNDING:
         return "as published", ""
     if within is None:
         return "cannot tell", "beyond the tolerance, and the runs have no interval to tell it from chance"
