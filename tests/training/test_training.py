@@ -180,9 +180,9 @@ def test_layerdrop_is_drawn_for_a_step_not_for_a_pass(setup):
     dropped = []
     for step in range(1, 40):
         one.model.drop_layers(one.seed, step)
-        first = set(one.model._dropped)
+        first = one.model.dropped_layers
         one.model.drop_layers(one.seed, step)
-        assert first == one.model._dropped
+        assert first == one.model.dropped_layers
         dropped.append(first)
     share = sum(map(len, dropped)) / (6 * len(dropped))
     assert 0.35 < share < 0.65 and len({tuple(d) for d in dropped}) > 10
@@ -194,13 +194,13 @@ def test_a_dropped_layer_moves_as_it_would_among_several_ranks(setup):
     for step in range(1, 8):
         before = weights(one)
         steps(one, step)
-        if seen and one.model._dropped:  # its moments carry it on, a missing gradient would not
+        if seen and one.model.dropped_layers:  # its moments carry it on, a missing gradient would not
             assert all(
                 any(f"layers.{i}." in name for name in moved(one, before))
-                for i in one.model._dropped
+                for i in one.model.dropped_layers
                 if i in seen
             )
-        seen |= {i: True for i in range(3) if i not in one.model._dropped}
+        seen |= {i: True for i in range(3) if i not in one.model.dropped_layers}
     assert seen
 
 
