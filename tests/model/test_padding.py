@@ -116,20 +116,14 @@ def test_passes_side_by_side_do_not_mix(backbone, name):
             assert got.shape == want.shape and relative(got, want) < 1e-5
 
 
-def reference(model: Recogniser, folder: Path, step: int | None) -> transformers.PreTrainedModel:
-    """Transformers' own network with our weights; in training (step) without the layers that our step
-    drops.
+def reference(folder: Path, step: int | None, augment: dict) -> Recogniser:
+    """transformers' own network with the weights of `load`; in training (step) without the layer that
+    `DROPS_LAYER_1` drops.
     """
-    save_pretrained(model, folder)
-    theirs = transformers.AutoModelForCTC.from_pretrained(
-        folder, attn_implementation="eager", layerdrop=0.0
-    ).train(step is not None)
-    encoder = getattr(theirs, theirs.base_model_prefix).encoder
+    model = load(folder, "transformers", augment={**augment, "layerdrop": 0.0}).train(step is not None)
     if step is not None:
-        model.drop_layers(0, step)
-        assert model.dropped_layers == {1}
-        encoder.layers = encoder.layers[:1]
-    return theirs
+        model.backbone.encoder.layers = model.backbone.encoder.layers[:1]
+    return model
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(FAMILIES)])
@@ -138,30 +132,29 @@ def reference(model: Recogniser, folder: Path, step: int | None) -> transformers
 )
 @pytest.mark.parametrize("step", [None, DROPS_LAYER_1], ids=["eval", "training"])
 def test_a_packed_batch_is_transformers_one_utterance_at_a_time(
-    backbone, tmp_path, monkeypatch, name, attention, step, pairs
+    backbone, monkeypatch, name, attention, step, pairs
 ):
     """Losses, logits and gradients, with time masks and dropped layers in training."""
     monkeypatch.setitem(layout.MAX_PADDED_PAIRS, "cpu", pairs)
     masks = {**MASKS, "mask_feature_prob": 0.0, "layerdrop": 0.5} if step else NOTHING
     model = load(backbone(name), augment=masks, attention=attention).train(step is not None)
-    theirs = reference(model, tmp_path, step)
+    theirs = reference(backbone(name), step, masks)
+    if step is not None:
+        model.drop_layers(0, step)
+        assert model.dropped_layers == {1}
     batch = batch_of([0, 1, 2, 3, 4], model)
     emissions = model(batch)
     losses = ctc_losses(emissions, batch.labels, batch.label_lengths, TOKENIZER.blank, "mean")
     losses.sum().backward()
-    extractor = transformers.AutoFeatureExtractor.from_pretrained(tmp_path)
-    for i, (clip, frames) in enumerate(zip(clips(), emissions.frames, strict=True)):
-        values = extractor(clip / np.float32(32768), sampling_rate=16000, return_tensors="pt").input_values
-        marks = batch.time_mask[i : i + 1, :frames] if step else None
-        hidden = getattr(theirs, theirs.base_model_prefix)(values, mask_time_indices=marks).last_hidden_state
-        logits = theirs.lm_head(hidden)
-        logs, labels = logits.log_softmax(-1).transpose(0, 1), torch.tensor([LABELS[i]])
-        loss = torch.nn.functional.ctc_loss(logs, labels, (frames,), (len(LABELS[i]),), blank=TOKENIZER.blank)
+    for i, frames in enumerate(emissions.frames):
+        one = batch_of([i], model)
+        alone = theirs(one)
+        loss = ctc_losses(alone, one.labels, one.label_lengths, TOKENIZER.blank, "mean")[0]
         loss.backward()
-        assert relative(emissions.logits[i, :frames], logits[0]) < 1e-5
+        assert relative(emissions.logits[i, :frames], alone.logits[0, :frames]) < 1e-5
         assert losses[i].item() == pytest.approx(loss.item(), rel=1e-5)
     ours = dict(model.network.named_parameters())
-    moved = {n: p.grad for n, p in theirs.named_parameters() if p.grad is not None}
+    moved = {n: p.grad for n, p in theirs.network.named_parameters() if p.grad is not None}
     assert {n for n, p in ours.items() if p.grad is not None} == set(moved)
     for n, gradient in moved.items():
         assert (ours[n].grad - gradient).norm() < 1e-4 * gradient.norm() + 1e-6, n
@@ -226,7 +219,7 @@ def test_the_shortest_clips_have_an_output(backbone, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("padding", ["exact", "hf_compat"])
+@pytest.mark.parametrize("padding", ["exact", "hf_compat", "transformers"])
 @torch.no_grad()
 def test_transformers_own_logits(backbone, tmp_path, name, padding):
     """One utterance, through our model and through an unmodified one loaded from what we saved."""
@@ -241,9 +234,10 @@ def test_transformers_own_logits(backbone, tmp_path, name, padding):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
+@pytest.mark.parametrize("padding", ["hf_compat", "transformers"])
 @torch.no_grad()
-def test_hf_compat_is_transformers_own_loss(backbone, tmp_path, name, training):
-    model = load(backbone(name), augment=NOTHING, padding="hf_compat").train(training)
+def test_hf_compat_is_transformers_own_loss(backbone, tmp_path, name, training, padding):
+    model = load(backbone(name), augment=NOTHING, padding=padding).train(training)
     save_pretrained(model, tmp_path)
     theirs = transformers.AutoModelForCTC.from_pretrained(tmp_path, ctc_loss_reduction="mean").train(training)
     extractor = transformers.AutoFeatureExtractor.from_pretrained(tmp_path)
@@ -273,3 +267,7 @@ def test_layerdrop_survives_saving(backbone, tmp_path):
     save_pretrained(model, tmp_path)
     assert transformers.AutoConfig.from_pretrained(tmp_path).layerdrop == 0.25
     assert model.network.config.layerdrop == 0.0
+    plain = load(backbone("wav2vec2-layer"), "transformers", augment={"layerdrop": 0.25})
+    save_pretrained(plain, tmp_path)
+    assert transformers.AutoConfig.from_pretrained(tmp_path).layerdrop == 0.25
+    assert plain.network.config.layerdrop == 0.25

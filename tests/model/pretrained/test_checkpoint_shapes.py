@@ -461,10 +461,8 @@ def test_what_cannot_be_loaded_is_named(folder, shape, tmp_path, monkeypatch):
 
 def test_the_advice_for_an_adapter_works_and_keeps_no_head_that_was_trained_on_it(original, folder):
     configure(folder, add_adapter=True)
-    same(
-        loaded(folder, config={"add_adapter": False}), original()[1], but=("lm_head.weight", "lm_head.bias")
-    )
-    told = refusal(folder, settings={"add_adapter": False}, keep_head=True)
+    same(loaded(folder, config={"add_adapter": False}), original()[1], but=("lm_head.weight", "lm_head.bias"))
+    told = refusal(folder, config={"add_adapter": False}, keep_head=True)
     assert "which cannot be used. Train a new head without the adapter: model.head=new" in told
 
 
