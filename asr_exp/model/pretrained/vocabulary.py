@@ -81,8 +81,8 @@ def read_vocabulary(source: CheckpointSource) -> CheckpointVocabulary:
             f" {names[ids[blank]]!r}",
         )
     tokens = [names.get(i) for i in range(outputs)]
-    delimiter = theirs._word_delimiter_token  # its property makes "None" of None
-    space = "" if delimiter is None or delimiter == blank else str(delimiter)
+    delimiter = _word_delimiter(theirs)
+    space = "" if delimiter is None or delimiter == blank else delimiter
     if not phonemes and space not in tokens and " " in tokens:
         space = " "
     printed = "" if phonemes else getattr(theirs, "replace_word_delimiter_char", " ")
@@ -129,6 +129,19 @@ def _their_tokenizer(
             raise UserError(sentence) from why
         first = (str(why).splitlines() or [type(why).__name__])[0]
         raise _unfit(source, f"its tokenizer's files cannot be read ({first.rstrip('.')})") from why
+
+
+def _word_delimiter(tokenizer: Any) -> str | None:
+    """The token that parts words; None where the tokenizer has none.
+
+    The private attribute `_word_delimiter_token` says so, as seen in transformers 5.18 to 5.24; the public
+    property makes the word "None" of a missing one. Without the attribute that word is taken for none.
+    """
+    if hasattr(tokenizer, "_word_delimiter_token"):
+        delimiter = tokenizer._word_delimiter_token
+        return None if delimiter is None else str(delimiter)
+    delimiter = str(tokenizer.word_delimiter_token)
+    return None if delimiter == "None" else delimiter
 
 
 def _special(theirs: Any, vocabulary: dict[str, int], role: str, *usual: str) -> str:

@@ -172,3 +172,13 @@ def test_evaluate_a_bundle(bundle, tmp_path):
     assert (line["reference"], line["hypothesis"]) == ("TEA-TEN", want) and len(want) > 3
     call("transcribe", "a.wav", f"run={folder}", "out=said.txt", "trainer.device=cpu", cwd=tmp_path)
     assert (tmp_path / "said.txt").read_text() == f"{want}\n"
+
+
+def test_a_release_that_keeps_no_sizes(bundle, monkeypatch):
+    """What bundles keep in private attributes: a torchaudio without them is named, not a line of ours."""
+    unlike = type(
+        "Bundle", (), {"_path": "a.pth", "_model_type": "Wav2Vec2", "get_labels": lambda _: ("-",)}
+    )()
+    monkeypatch.setattr(bundles, "_bundle", lambda *_, **__: unlike)
+    with pytest.raises(UserError, match="this release of torchaudio keeps no _params of its bundles"):
+        bundles.bundle_config("SMALL", keep_head=False)
