@@ -1,4 +1,4 @@
-"""The network, made from the config."""
+"""The network, built from the config."""
 
 from pathlib import Path
 

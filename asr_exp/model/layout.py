@@ -42,7 +42,7 @@ class Layout:
 
     Attributes:
         count: all frames of the batch.
-        tail: frames at the end that fill it up; their indices are 0 and nothing is made of their values.
+        tail: frames at the end that fill it up; their indices are 0 and their values are not used.
         row: (count + tail,) the utterance of each frame.
         cell: (count + tail,) its place in a padded (batch * longest,).
         spaced: (count + tail,) its place on a time axis with gaps, which has `spaced_length` frames.

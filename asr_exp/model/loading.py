@@ -157,10 +157,11 @@ def _attention(settings: ModelSettings, config: Any) -> str:
     """transformers' name of the attention: `auto` is sdpa on a GPU, and eager on a CPU, where it is faster.
     WavLM and SEW-D have eager alone.
     """
-    wanted = settings.attention
-    if wanted == "auto":
-        wanted = "eager" if settings.device == "cpu" else "sdpa"
-    return "eager" if config.model_type in ("wavlm", "sew-d") else wanted
+    if config.model_type in ("wavlm", "sew-d"):
+        return "eager"
+    if settings.attention == "auto":
+        return "eager" if settings.device == "cpu" else "sdpa"
+    return settings.attention
 
 
 # ------------------------------------------------------------------------------------------------------------

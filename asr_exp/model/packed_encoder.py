@@ -187,7 +187,7 @@ def _attention_of_groups(
 
 
 def _merge_heads(x: torch.Tensor) -> torch.Tensor:
-    """(1, heads, frames, channels of a head) -> (frames, channels): a view of what the projection made."""
+    """(1, heads, frames, channels of a head) -> (frames, channels): a view of the projection's output."""
     return x[0].transpose(0, 1).flatten(1)
 
 
