@@ -162,7 +162,9 @@ def build(options: argparse.Namespace, runtime: Any) -> Any:
     from asr_exp.builders.training import build_training
     from asr_exp.config.compose import compose
     from asr_exp.data.tokenizer import Tokenizer
+    from asr_exp.model.freezing import freeze
     from asr_exp.model.loading import load_backbone
+    from asr_exp.model.model_config import ModelSettings
     from asr_exp.model.recogniser import Recogniser
 
     count, rng = options.utterances * runtime.world, np.random.default_rng(0)
@@ -176,17 +178,16 @@ def build(options: argparse.Namespace, runtime: Any) -> Any:
         ]
     )
     tokenizer = Tokenizer.build(["abcdefghij klmnopqrst uvwxyz"], "character")
-    settings = {
+    sizes = {
         "hidden_size": options.hidden,
         "num_hidden_layers": options.layers,
         "num_attention_heads": options.hidden // 64,
         "intermediate_size": 4 * options.hidden,
     }
-    network, extractor = load_backbone(
-        None, len(tokenizer), tokenizer.blank, architecture="wav2vec2", settings=settings
-    )
+    settings = ModelSettings(architecture="wav2vec2", config=sizes)
+    network, extractor = load_backbone(settings, len(tokenizer), tokenizer.blank)
+    freeze(network, True, [])
     model = Recogniser(network, extractor)
-    model.freeze(True, [])
     clips = rng.integers(-3000, 3000, (count, round(options.seconds * 16000)), dtype=np.int16)
     labels = [rng.integers(4, len(tokenizer), 40) for _ in range(count)]
     split: Any = SimpleNamespace(

@@ -19,10 +19,11 @@ from asr_exp.data.prepare import AudioSettings, Split, normalise, prepare_split
 from asr_exp.data.text import TextRules, build_rules
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.data.transformers_tokenizer import SpecialTokens
+from asr_exp.model.model_info import ModelInfo
 from asr_exp.model.pretrained.source import BUNDLE
 from asr_exp.model.pretrained.torchaudio_bundles import bundle_labels
 from asr_exp.model.pretrained.vocabulary import read_tokenizer
-from asr_exp.model.recogniser import ModelInfo, Recogniser
+from asr_exp.model.recogniser import Recogniser
 from asr_exp.runs.folder import load_run, resolve
 
 log = logging.getLogger(__name__)

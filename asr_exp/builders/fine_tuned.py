@@ -16,8 +16,11 @@ from asr_exp.builders.data import checkpoint_tokenizer
 from asr_exp.builders.model import build_recogniser
 from asr_exp.core.errors import UserError
 from asr_exp.evaluation.emission_cache import checkpoint_hash
-from asr_exp.model.loading import read_config, read_outline
-from asr_exp.model.recogniser import ModelInfo, Recogniser
+from asr_exp.model.loading import read_model_info
+from asr_exp.model.model_config import ModelSettings, read_config
+from asr_exp.model.model_info import ModelInfo
+from asr_exp.model.recogniser import Recogniser
+from asr_exp.model.saving import save_pretrained
 from asr_exp.runtime.distributed import Runtime
 
 
@@ -40,13 +43,13 @@ class FineTuned:
         model = self.config.model
         self._is_configured = self.checkpoint == model.checkpoint and model.head == "keep"
         self.revision: str | None = model.revision  # of an id on the hub; a folder has none
-        read_config(self.checkpoint, self.revision, keep_head=True)
+        read_config(ModelSettings(self.checkpoint, self.revision, keep_head=True))
         self.tokenizer = checkpoint_tokenizer(self.config, self.checkpoint, self.revision)
 
     @cached_property
     def outline(self) -> ModelInfo:
         """The sample rate and the frames of a clip, without loading the network."""
-        return ModelInfo(*read_outline(self.checkpoint, self.revision))
+        return read_model_info(self.checkpoint, self.revision)
 
     @cached_property
     def hash(self) -> str:
@@ -72,7 +75,7 @@ class FineTuned:
         """Write the checkpoint as transformers' `from_pretrained` reads it. Every rank has loaded the network
         before.
         """
-        self.network.save(folder)
+        save_pretrained(self.network, folder)
         self.tokenizer.save(folder)
 
     def identity(self) -> dict[str, Any]:

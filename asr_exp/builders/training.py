@@ -12,7 +12,9 @@ from asr_exp.data.augment import SpeedPerturbation
 from asr_exp.data.batch_plan import BatchPlan
 from asr_exp.data.prepare import Split
 from asr_exp.data.tokenizer import Tokenizer
+from asr_exp.model.masking import build_masks
 from asr_exp.model.recogniser import Recogniser
+from asr_exp.model.transformers_patches import enable_gradient_checkpointing
 from asr_exp.runtime.distributed import Runtime
 from asr_exp.runtime.fsdp import shard
 from asr_exp.training.ema import Ema
@@ -51,7 +53,7 @@ def build_training(
     if sharded:
         shard(model, model.blocks(), runtime.device, runtime.world)  # before the optimizer has the parameters
     if trainer.gradient_checkpointing:
-        _checkpoint_activations(model)
+        enable_gradient_checkpointing(model.network)
     plan = _batch_plan(config, split, one_by_one=sharded and model.one_by_one)
     total = _steps(config, plan)
     schedule = _schedule(config, total)
@@ -61,7 +63,7 @@ def build_training(
         model=model,
         split=split,
         plan=plan,
-        masks=model.masks(config.seed),
+        masks=build_masks(model.info, config.seed),
         speed=_speed_perturbation(config, model),
         optimizer=_optimizer(config, model),
         factor=schedule,
@@ -81,16 +83,6 @@ def build_training(
         recipe=_recipe(config, tokenizer, plan, total, schedule),
         sharded=sharded,
     )
-
-
-def _checkpoint_activations(model: Recogniser) -> None:
-    """Have the network compute activations again in the backward pass instead of keeping them.
-
-    The method was renamed within transformers 5: `activation_checkpointing_enable` is the later name.
-    """
-    network = model.network
-    enable = getattr(network, "activation_checkpointing_enable", network.gradient_checkpointing_enable)
-    enable({"use_reentrant": False})
 
 
 def _batch_plan(config: DictConfig, split: Split, one_by_one: bool) -> BatchPlan:
@@ -135,7 +127,7 @@ def _keep_features(
     budget = config.trainer.feature_cache_gb * 1e9  # bytes
     if budget and not config.augment.speed:
         samples = np.rint(split.seconds * model.extractor.sampling_rate).astype(np.int64)
-        model.keep_features(folder, samples, runtime.precision, budget, runtime.world)
+        model.front_end.open_cache(folder, samples, runtime.precision, budget, runtime.world)
 
 
 def _recipe(

@@ -28,8 +28,9 @@ class Model:
     )
     padding: str = key(
         "exact",
-        "exact: no utterance depends on its batch-mates; hf_compat: pad as transformers does",
-        choices=("exact", "hf_compat"),
+        "exact: no utterance depends on its batch-mates; hf_compat: pad as transformers does; transformers:"
+        " nothing of its network replaced, for comparison",
+        choices=("exact", "hf_compat", "transformers"),
     )
     freeze_front_end: bool = key(True, "keep the convolutional front end as pretrained")
     freeze_encoder_steps: int = key(0, "train the head alone for the first N steps", minimum=0)

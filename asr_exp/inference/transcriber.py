@@ -209,7 +209,7 @@ class Transcriber:
         # samples that the first frame sees
         field = next(n for n in range(1, len(clip) + 1) if self.model.frames(n))
         field -= (self.model.frames(field) - 1) * self.hop
-        statistics = self.model.moments(clip)
+        statistics = self.model.signal_statistics(clip)
         batch_size = max(1, int(self.device_seconds // cost(np.array(self.chunking.length))))
         samples_done = 0
         chunks = spans(frames, length, overlap, squeeze)

@@ -1,8 +1,8 @@
-"""The convolutional front end over a batch laid end to end: no padding, matrix products, time before
-channels.
+"""The arithmetic of the convolutional front end over a batch laid end to end.
 
-Each utterance starts at a multiple of the total stride, so its frames are those it has alone; frames that see
-two utterances lie between them and are left out.
+There is no padding, convolutions are matrix products, and time comes before channels. Each utterance starts
+at a multiple of the total stride, so its frames are those that it has alone. Frames that see two utterances
+lie between them and are left out.
 """
 
 import math
@@ -17,21 +17,22 @@ from torch.utils.checkpoint import checkpoint
 
 from asr_exp.data.audio import Samples
 
-BLOCK = 2**20  # samples looked at together
-# frames; an utterance is heard in pieces of so many, where no gradient is wanted: what layers put out stays
-# in the CPU's cache
-PIECE = 64
-# frames; audio is filled up to a multiple of so many, so that matrix products come in few shapes (see
-# `packed.GRAIN`)
-GRAIN = 8
+SAMPLES_AT_ONCE = 2**20  # of a recording whose statistics are computed
+# Where no gradient is needed an utterance is computed in pieces of so many frames, so that the activations of
+# a layer stay in the CPU's cache.
+FRAMES_AT_ONCE = 64
+# Audio is filled up to a multiple of so many frames, so that matrix products come in few shapes (see
+# `layout.FRAME_MULTIPLE`).
+FRAME_MULTIPLE = 8
 
 
 @dataclass(frozen=True)
 class SignalStatistics:
-    """Of a recording what the norms over time need, for pieces of it to be normalised as the whole is.
+    """The statistics of a recording by which its pieces are normalised as the whole recording is.
 
-    mean, variance: of the samples, full scale at 1. window_mean, (kernel,), window_covariance, (kernel,
-    kernel): of what the first convolution sees of them at each of its steps. All in double precision.
+    mean, variance: of the samples, full scale at 1. window_mean, (kernel,), and window_covariance, (kernel,
+    kernel): of the windows that the first convolution sees, from which the statistics of its output follow.
+    All are in double precision.
     """
 
     mean: float
@@ -41,22 +42,23 @@ class SignalStatistics:
 
     @classmethod
     def of(cls, samples: Samples, kernel: int, stride: int) -> "SignalStatistics":
-        """Those of a recording, which is read once, a block after the other."""
-        count = (len(samples) - kernel) // stride + 1
+        """The statistics of an int16 recording, (samples,), which is read once, block by block."""
+        windows = (len(samples) - kernel) // stride + 1
         total = 0.0
         square = 0.0
+        for start in range(0, len(samples), SAMPLES_AT_ONCE):
+            block = samples[start : start + SAMPLES_AT_ONCE] / 32768
+            total += float(block.sum())
+            square += float(block @ block)
         first, second = np.zeros(kernel), np.zeros((kernel, kernel))
-        for start in range(0, len(samples), BLOCK):
-            piece = samples[start : start + BLOCK] / 32768
-            total, square = total + float(piece.sum()), square + float(piece @ piece)
-        steps = BLOCK // stride
-        for step in range(0, count, steps):
-            end = min(step + steps, count)
-            piece = samples[step * stride : (end - 1) * stride + kernel] / 32768
-            seen = np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(piece, kernel)[::stride])
+        steps = SAMPLES_AT_ONCE // stride
+        for step in range(0, windows, steps):
+            end = min(step + steps, windows)
+            block = samples[step * stride : (end - 1) * stride + kernel] / 32768
+            seen = np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(block, kernel)[::stride])
             first, second = first + seen.sum(0), second + seen.T @ seen
-        mean, window_mean = total / len(samples), first / count
-        covariance = second / count - np.outer(window_mean, window_mean)
+        mean, window_mean = total / len(samples), first / windows
+        covariance = second / windows - np.outer(window_mean, window_mean)
         return cls(
             mean,
             max(0.0, square / len(samples) - mean**2),
@@ -65,7 +67,7 @@ class SignalStatistics:
         )
 
     def normalised(self, deviation: float) -> "SignalStatistics":
-        """Those of the recording once its mean is taken away and it is divided by `deviation`."""
+        """The statistics of the recording minus its mean, divided by `deviation`."""
         squared = deviation**2
         return SignalStatistics(
             0.0,
@@ -75,8 +77,13 @@ class SignalStatistics:
         )
 
 
-# of a convolution, (outputs, taps * channels): of all its kernel, or of each stride's worth of it
+# The weights of one convolution as its matrix products need them, each (outputs, taps * channels): one matrix
+# of the whole kernel, or one for each stride's worth of taps.
 ConvWeights = list[torch.Tensor]
+
+# Weight, (outputs, kernel), and bias, (outputs,), of a first convolution with the group norm of one utterance
+# in them.
+NormedFilter = tuple[torch.Tensor, torch.Tensor]
 
 
 def extract_features(
@@ -84,166 +91,190 @@ def extract_features(
     audio: torch.Tensor,
     lengths: Sequence[int],
     positions: torch.Tensor,
-    whole: SignalStatistics | None = None,
-    taps: Sequence[ConvWeights] | None = None,
+    recording: SignalStatistics | None = None,
+    weights: Sequence[ConvWeights] | None = None,
 ) -> torch.Tensor:
-    """Features of the frames at `positions` (see `frame_positions`), shape (frames, channels).
+    """The features of a batch of utterances, laid end to end.
 
-    layers: transformers' `feature_extractor.conv_layers`: all with a layer norm, or the first with a group
-    norm, the others without. audio: (batch, samples), normalised; lengths: samples of each row. whole: of the
-    recording, as normalised, that the rows are pieces of, where they are. taps: `conv_weights(layers)`, if at
-    hand.
+    Args:
+        layers: transformers' `feature_extractor.conv_layers`: all with a layer norm, or the first with a
+            group norm and the others without one.
+        audio: (batch, samples), normalised.
+        lengths: the number of samples of each row.
+        positions: (all frames,) the places of the utterances' frames; see `frame_positions`.
+        recording: the statistics, as normalised, of the recording that all rows are pieces of; None where
+            each row is an utterance.
+        weights: `conv_weights(layers)`, where it is kept.
+
+    Returns:
+        (all frames, channels).
     """
-    taps = taps or conv_weights(layers)
+    weights = weights or conv_weights(layers)
     stride = _total_stride(layers)
     clips = [F.pad(row[:n], (0, -n % stride)) for row, n in zip(audio, lengths, strict=True)]
-    fill = -sum(map(len, clips)) % (GRAIN * stride)
-    end, more = sum(map(len, clips)) + fill, _reach(layers)
+    fill = -sum(map(len, clips)) % (FRAME_MULTIPLE * stride)
+    end, more = sum(map(len, clips)) + fill, _overlap(layers)
     # zeros at the end, so that no window of the last utterance is cut
     flat = torch.cat([*clips, audio.new_zeros(fill + more * stride)])
     starts = np.cumsum([0, *map(len, clips)])[:-1].tolist()
-    norms = (
-        [_folded(layers[0], flat[a : a + n], whole) for a, n in zip(starts, lengths, strict=True)]
-        if _grouped(layers[0])
+    filters = (
+        [_normed_filter(layers[0], flat[a : a + n], recording) for a, n in zip(starts, lengths, strict=True)]
+        if _has_group_norm(layers[0])
         else []
     )
     if torch.is_grad_enabled() or audio.device.type != "cpu" or len(lengths) > 1:
-        return _layered(layers, taps, flat, starts, norms).index_select(0, positions)
+        return _run_layers(layers, weights, flat, starts, filters).index_select(0, positions)
     pieces = [
-        flat[first : min(first + PIECE * stride, end) + more * stride]
-        for first in range(0, end, PIECE * stride)
+        flat[first : min(first + FRAMES_AT_ONCE * stride, end) + more * stride]
+        for first in range(0, end, FRAMES_AT_ONCE * stride)
     ]
-    made = torch.cat(
-        [_layered(layers, taps, piece, [0], norms)[: len(piece) // stride - more] for piece in pieces]
+    features = torch.cat(
+        [_run_layers(layers, weights, piece, [0], filters)[: len(piece) // stride - more] for piece in pieces]
     )
-    return made if len(made) == len(positions) else made.index_select(0, positions)
+    return features if len(features) == len(positions) else features.index_select(0, positions)
 
 
-def _layered(
+def _run_layers(
     layers: Sequence[Any],
-    taps: Sequence[ConvWeights],
+    weights: Sequence[ConvWeights],
     flat: torch.Tensor,
     starts: Sequence[int],
-    norms: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    filters: Sequence[NormedFilter],
 ) -> torch.Tensor:
-    """All layers over utterances that start at `starts`, (samples,) -> (frames, channels); norms: of a
-    grouped first layer, one each.
+    """All layers over utterances laid end to end.
+
+    Args:
+        layers, weights: as for `extract_features`.
+        flat: (samples,) the utterances.
+        starts: the first sample of each.
+        filters: of each utterance, for a first layer with a group norm.
+
+    Returns:
+        (frames, channels), with frames that see two utterances.
     """
     x = flat[:, None]
-    for layer, own in zip(layers, taps, strict=True):
-        if _grouped(layer):
-            x = _normed(layer, flat, starts, norms)
+    for layer, own in zip(layers, weights, strict=True):
+        if _has_group_norm(layer):
+            x = _run_group_norm_layer(layer, flat, starts, filters)
         elif getattr(layer, "gradient_checkpointing", False) and torch.is_grad_enabled():
-            x = checkpoint(_convolved, layer, x, own, use_reentrant=False)  # type: ignore[assignment]
+            x = checkpoint(_run_layer, layer, x, own, use_reentrant=False)  # type: ignore[assignment]
         else:
-            x = _convolved(layer, x, own)
+            x = _run_layer(layer, x, own)
     return x
 
 
 def frame_positions(layers: Sequence[Any], lengths: Sequence[int], frames: Sequence[int]) -> torch.Tensor:
-    """Where the frames of utterances of so many samples come out, one utterance after the other, shape (sum
-    of frames,).
+    """The places of the utterances' own frames among all that the layers compute, (all frames,).
+
+    lengths: samples of each utterance; frames: its frames.
     """
     stride = _total_stride(layers)
     start = 0
-    found = []
+    places = []
     for samples, count in zip(lengths, frames, strict=True):
-        found.append(torch.arange(start, start + count))
+        places.append(torch.arange(start, start + count))
         start += -(-samples // stride)
-    return torch.cat(found)
+    return torch.cat(places)
 
 
 def _total_stride(layers: Sequence[Any]) -> int:
     return math.prod(layer.conv.stride[0] for layer in layers)
 
 
-def _reach(layers: Sequence[Any]) -> int:
-    """How many total strides more than its own a frame hears; of kernels, `_convolve` takes whole strides."""
-    heard, stride = 1, 1
+def _overlap(layers: Sequence[Any]) -> int:
+    """How many total strides of samples a frame sees beyond its own; a kernel counts as whole strides, as
+    `_convolve` takes it.
+    """
+    field, stride = 1, 1
     for layer in layers:
         (kernel,), (hop,) = layer.conv.kernel_size, layer.conv.stride
-        heard += (-(-kernel // hop) * hop - 1) * stride
+        field += (-(-kernel // hop) * hop - 1) * stride
         stride *= hop
-    return max(1, -(-(heard - stride) // stride))
+    return max(1, -(-(field - stride) // stride))
 
 
 def conv_weights(layers: Sequence[Any]) -> list[ConvWeights]:
-    """The weights of each layer as `_convolve` multiplies by them; to be made anew when they change.
+    """The weights of each layer as `_convolve` multiplies by them. They are to be computed anew when a weight
+    changes.
 
-    A gradient keeps what was multiplied: then a stride's worth at a time, which are views of the input. A GPU
-    has not the room either.
+    The whole kernel is one matrix where nothing has to be kept for a gradient. For a gradient, autograd keeps
+    the input of each product: then a stride's worth of taps at a time, whose inputs are views. On a GPU the
+    input of a whole kernel would take too much memory, too.
     """
-    made = []
+    weights = []
     for layer in layers:
         weight, stride = layer.conv.weight, layer.conv.stride[0]
         if torch.is_autocast_enabled(weight.device.type):
             weight = weight.to(torch.get_autocast_dtype(weight.device.type))
         whole = weight.shape[1] == 1 or weight.device.type == "cpu" and not torch.is_grad_enabled()
-        made.append(
-            [
-                some.transpose(1, 2).flatten(1)
-                for some in weight.split(weight.shape[2] if whole else stride, 2)
-            ]
-        )
-    return made
+        taps = weight.shape[2] if whole else stride
+        weights.append([part.transpose(1, 2).flatten(1) for part in weight.split(taps, 2)])
+    return weights
 
 
-def _convolved(layer: Any, x: torch.Tensor, taps: ConvWeights) -> torch.Tensor:
+def _run_layer(layer: Any, x: torch.Tensor, weights: ConvWeights) -> torch.Tensor:
     """conv -> layer norm -> activation; (time, channels) -> (time, channels)."""
-    y = _convolve(x, taps, layer.conv.bias, layer.conv.kernel_size[0], layer.conv.stride[0])
+    y = _convolve(x, weights, layer.conv.bias, layer.conv.kernel_size[0], layer.conv.stride[0])
     return layer.activation(layer.layer_norm(y) if hasattr(layer, "layer_norm") else y)
 
 
 def _convolve(
-    x: torch.Tensor, taps: ConvWeights, bias: torch.Tensor | None, kernel: int, stride: int
+    x: torch.Tensor, weights: ConvWeights, bias: torch.Tensor | None, kernel: int, stride: int
 ) -> torch.Tensor:
-    """A strided convolution, (time, channels) -> (time, channels): a matrix product, or a sum of them whose
-    inputs are views of x.
+    """A strided convolution as one matrix product, or as a sum of several whose inputs are views of x.
+
+    Args:
+        x: (time, channels).
+        weights: of the layer, from `conv_weights`.
+        bias: (outputs,), or None.
+        kernel, stride: of the convolution, in steps of x.
+
+    Returns:
+        (time, outputs).
     """
-    channels, x = x.shape[1], x.to(taps[0].dtype)
-    if taps[0].shape[1] == kernel * channels:
-        return F.linear(x.flatten().unfold(0, kernel * channels, stride * channels), taps[0], bias)
+    channels, x = x.shape[1], x.to(weights[0].dtype)
+    if weights[0].shape[1] == kernel * channels:
+        return F.linear(x.flatten().unfold(0, kernel * channels, stride * channels), weights[0], bias)
     hops = x[: len(x) // stride * stride].view(-1, stride * channels)
     count = len(hops) - (kernel - 1) // stride
-    y = F.linear(hops[:count], taps[0], bias)
-    for number, some in enumerate(taps[1:], 1):
-        y.addmm_(hops[number : number + count, : some.shape[1]], some.T)  # in place: no copy of y
+    y = F.linear(hops[:count], weights[0], bias)
+    for number, part in enumerate(weights[1:], 1):
+        y.addmm_(hops[number : number + count, : part.shape[1]], part.T)  # in place: no copy of y
     return y
 
 
-def _grouped(layer: Any) -> bool:
-    """Whether a layer's norm runs over time: a group is a channel."""
+def _has_group_norm(layer: Any) -> bool:
+    """Whether the norm of a layer runs over time: a group of its group norm is a channel."""
     return isinstance(getattr(layer, "layer_norm", None), torch.nn.GroupNorm)
 
 
-def _folded(
-    layer: Any, clip: torch.Tensor, whole: SignalStatistics | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight and bias of a grouped first layer with the norm of an utterance, or of the whole that it is a
-    piece of, in them.
+def _normed_filter(layer: Any, clip: torch.Tensor, recording: SignalStatistics | None) -> NormedFilter:
+    """Weight and bias of a first layer with the group norm of an utterance, (samples,), or of the recording
+    that it is a piece of, in them.
 
-    Mean and variance of a linear map of the samples follow from the samples' mean and covariance, so the norm
-    needs no pass over what the layer puts out.
+    The mean and variance of a linear map of the samples follow from the mean and covariance of the samples,
+    so that the norm needs no pass over the layer's output.
     """
     norm, weight = layer.layer_norm, layer.conv.weight[:, 0].double()
-    if whole:
-        mean, covariance = whole.window_mean.to(clip.device), whole.window_covariance.to(clip.device)
+    if recording:
+        mean = recording.window_mean.to(clip.device)
+        covariance = recording.window_covariance.to(clip.device)
     else:
-        heard = clip.unfold(0, layer.conv.kernel_size[0], layer.conv.stride[0]).double()
-        mean = heard.mean(0)
-        covariance = (heard - mean).T @ (heard - mean) / len(heard)
+        windows = clip.unfold(0, layer.conv.kernel_size[0], layer.conv.stride[0]).double()
+        mean = windows.mean(0)
+        covariance = (windows - mean).T @ (windows - mean) / len(windows)
     factor = norm.weight.double() / torch.sqrt(((weight @ covariance) * weight).sum(1) + norm.eps)
     bias = norm.bias.double() - weight @ mean * factor  # a bias of the convolution's own would cancel
     return (weight * factor[:, None]).to(clip.dtype), bias.to(clip.dtype)
 
 
-def _normed(
-    layer: Any, flat: torch.Tensor, starts: Sequence[int], norms: Sequence[tuple[torch.Tensor, torch.Tensor]]
+def _run_group_norm_layer(
+    layer: Any, flat: torch.Tensor, starts: Sequence[int], filters: Sequence[NormedFilter]
 ) -> torch.Tensor:
-    """A grouped first layer, each utterance by its own weight and bias."""
+    """A first layer with a group norm, (samples,) -> (time, channels): each utterance by its own filter."""
     (kernel,), (stride,) = layer.conv.kernel_size, layer.conv.stride
     ends = [start + kernel - stride for start in starts[1:]] + [len(flat)]
     windows = (flat[start:end].unfold(0, kernel, stride) for start, end in zip(starts, ends, strict=True))
     return torch.cat(
-        [layer.activation(F.linear(some, *norm)) for some, norm in zip(windows, norms, strict=True)]
+        [layer.activation(F.linear(part, *own)) for part, own in zip(windows, filters, strict=True)]
     )

@@ -11,14 +11,23 @@ from asr_exp.model.recogniser import Emissions
 def ctc_losses(
     emissions: Emissions, labels: torch.Tensor, label_lengths: Sequence[int], blank: int, reduction: str
 ) -> torch.Tensor:
-    """CTC loss of each utterance (Graves et al. 2006), shape (batch,), in fp32: over its labels' mean, or
-    their sum.
+    """The CTC loss of each utterance (Graves et al. 2006).
 
-    An utterance that cannot be aligned gives exactly 0 and no gradient; a finite loss is never exactly 0, so
+    An utterance that cannot be aligned gives exactly 0 and no gradient. A finite loss is never exactly 0, so
     callers can tell.
+
+    Args:
+        emissions: of the batch.
+        labels: (all labels,) of the utterances, one after the other.
+        label_lengths: the number of labels of each utterance.
+        blank: the number of the blank.
+        reduction: mean divides the loss of an utterance by its number of labels; sum does not.
+
+    Returns:
+        (batch,) in fp32.
     """
-    # A gradient comes from differences of log-likelihoods of a thousand and more: in fp32 it is off by 1e-5
-    # to 1e-4.
+    # A gradient comes from differences of log-likelihoods of a thousand and more: in fp32 its relative error
+    # is 1e-5 to 1e-4.
     dtype = torch.float64 if torch.is_grad_enabled() else torch.float32
     log_probs = F.log_softmax(emissions.logits, dim=-1, dtype=dtype).transpose(0, 1)
     frames, lengths = torch.tensor(emissions.frames), torch.tensor(label_lengths)

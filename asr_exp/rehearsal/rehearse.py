@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from asr_exp.builders.session import cache_folder
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import write_folder
-from asr_exp.model.loading import read_config
+from asr_exp.model.model_config import ModelSettings, read_config
 from asr_exp.rehearsal import corpora as synthetic_corpora
 from asr_exp.runs.folder import run_folder
 from asr_exp.runs.results import read_result
@@ -130,7 +130,7 @@ def _facts(model: DictConfig) -> dict[str, Any]:
     if model.facts and not Path(model.checkpoint).expanduser().is_dir():
         return OmegaConf.to_container(model.facts)  # type: ignore[return-value]
     try:
-        settings = read_config(model.checkpoint, model.revision).to_dict()
+        settings = read_config(ModelSettings(model.checkpoint, model.revision)).to_dict()
     except UserError as error:
         raise UserError(
             f"{error} A rehearsal needs no more than its architecture: give model.facts, as"

@@ -1,4 +1,6 @@
-"""Where a run runs: rank and world, device and precision, seeds, sums across ranks."""
+"""The place of a process in a run: its rank among `world` ranks, its device and precision; sums over ranks,
+and seeds.
+"""
 
 import contextlib
 import os
@@ -17,16 +19,18 @@ from asr_exp.core.errors import RankLost, UserError
 from asr_exp.runtime.precision import choose_precision, is_true_fp32, use_onednn
 from asr_exp.runtime.signals import Signals
 
-# Ranks wait for each other while one decodes audio or evaluates: hours are normal, a lost rank closes its
-# socket at once.
+# Ranks wait for each other while one decodes audio or evaluates, which may take hours. A rank that dies
+# closes its socket, which the others notice at once.
 PATIENCE = timedelta(hours=4)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
 class Runtime:
-    """This process's place among the ranks of a run. `group` carries host-side messages (gloo), whatever the
-    device.
+    """This process among the ranks of a run.
+
+    rank: of all machines; local_rank: of this machine. group: carries messages between hosts (gloo), whatever
+    the device.
     """
 
     rank: int
@@ -41,20 +45,20 @@ class Runtime:
         return self.rank == 0
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor summed over ranks, in place."""
+        """The sum of a tensor, of any shape, over ranks; in place."""
         if self.world > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def all_reduce_max(self, value: int) -> int:
-        """The largest of the ranks' values: what one rank knows (a signal, the time to save), all learn. Host
-        side only.
+        """The largest of the ranks' values, so that all ranks learn what one knows: that a signal came, that
+        it is time to save. It does not wait for the device.
         """
         if self.world == 1:
             return value
-        word = torch.tensor([value])
-        dist.all_reduce(word, op=dist.ReduceOp.MAX, group=self.group)
-        return int(word)
+        largest = torch.tensor([value])
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=self.group)
+        return int(largest)
 
     def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
@@ -65,6 +69,7 @@ class Runtime:
         return box[0]
 
     def autocast(self) -> contextlib.AbstractContextManager:
+        """torch's autocast to the run's precision; nothing for fp32."""
         if self.precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=DTYPES[self.precision])
@@ -72,9 +77,11 @@ class Runtime:
 
 @contextlib.contextmanager
 def started(device: str, precision: str) -> Iterator[Runtime]:
-    """Join the ranks torchrun (or `launch`) started, choose device and precision; leave them on the way out.
+    """Join the ranks that torchrun or `launch` has started, choose device and precision, and leave the ranks
+    at the end.
 
-    Raises UserError for a device or a precision this machine does not have.
+    Raises UserError for a device or a precision that this machine does not have, RankLost where another rank
+    has ended.
     """
     rank, world, local = (
         int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
@@ -94,7 +101,7 @@ def started(device: str, precision: str) -> Iterator[Runtime]:
     if on_cuda:
         torch.cuda.set_device(place)
     if world > 1:
-        _meet("nccl" if on_cuda else "gloo")
+        _join_ranks("nccl" if on_cuda else "gloo")
         runtime.group = dist.new_group(backend="gloo", timeout=PATIENCE) if on_cuda else None
         _end_with_parent()
     try:
@@ -115,26 +122,24 @@ def started(device: str, precision: str) -> Iterator[Runtime]:
             dist.destroy_process_group()
 
 
-def _meet(backend: str) -> None:
+def _join_ranks(backend: str) -> None:
     """Join the group of all ranks."""
     store, rank, world = next(rendezvous("env://"))
     if os.environ.get("TORCHELASTIC_RUN_ID") == "none":
-        # torchrun's static rendezvous keeps one store over all its restarts: addresses of ranks that died
-        # must not be read.
+        # torchrun's static rendezvous keeps one store over all its restarts: the addresses in it of ranks
+        # that died must not be read
         store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
 
 
 def peer_lost(error: BaseException) -> bool:
-    """Whether an error says that another rank is gone: its socket closed in the middle of a message between
-    ranks.
-    """
+    """Whether an error comes from the end of another rank, which closed its socket during a message."""
     return isinstance(error, dist.DistError) or isinstance(error, RuntimeError) and "gloo" in str(error)
 
 
 def _end_with_parent() -> None:
-    """End this rank when the process that started it (`launch`, torchrun) is killed: an orphan would hold the
-    run folder.
+    """End this rank when the process that has started it, `launch` or torchrun, is killed. Otherwise it would
+    keep the run folder locked.
     """
     parent = os.getppid()
 
@@ -147,8 +152,8 @@ def _end_with_parent() -> None:
 
 
 def seed_everything(*parts: int) -> None:
-    """Seed torch's generators from integers, such as (seed, step, rank): what is drawn at a step does not
-    depend on the past.
+    """Seed torch's generators from integers, such as (seed, step, rank), so that what is drawn at a step does
+    not depend on the steps before.
     """
     mixed = 0
     for part in parts:
@@ -161,6 +166,7 @@ def seed_everything(*parts: int) -> None:
 
 
 def under_torchrun() -> bool:
+    """Whether torchrun or `launch` has started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 

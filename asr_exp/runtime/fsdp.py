@@ -1,8 +1,8 @@
-"""Weights, gradients and optimizer state cut across ranks: PyTorch's fully sharded data parallelism (Zhao et
-al. 2023), second edition.
+"""Weights, gradients and optimizer state sharded across ranks by PyTorch's FSDP2 (fully sharded data
+parallelism, Zhao et al. 2023).
 
-Each rank keeps a part of every tensor, a `DTensor`. A block's weights are gathered when its forward or
-backward pass begins and given back when it ends, so that all ranks have to make the same passes.
+Each rank keeps a shard of every tensor, a `DTensor`. The weights of a block are gathered when its forward or
+backward pass begins and freed when it ends, so all ranks have to make the same passes.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,11 +14,11 @@ from torch import nn
 
 
 def shard(model: nn.Module, blocks: Iterable[nn.Module], device: torch.device, world: int) -> None:
-    """Cut a model's parameters across all ranks: those of each block are gathered together, the others with
-    the model's forward pass.
+    """Shard a model's parameters across `world` ranks: those of a block are gathered together, the others
+    with the model's forward pass.
 
-    The parameters become other objects, so it comes before an optimizer's making. Gradients are summed over
-    ranks, not averaged. They and the weights stay in fp32: what is computed is what one device computes.
+    The parameters become other objects, so an optimizer is to be built afterwards. Gradients are summed over
+    ranks, not averaged. They and the weights stay in fp32, so that the result is that of one device.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -28,14 +28,14 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], device: torch.device, w
         sharded = fully_shard(module, mesh=mesh)
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)  # gloo has no other
-    # it would keep a copy of every block's weights up to the end of the forward pass
+    # the cache of autocast would keep a copy of every block's weights up to the end of the forward pass
     torch.set_autocast_cache_enabled(False)
 
 
 @contextmanager
 def whole(model: nn.Module) -> Iterator[None]:
-    """All weights gathered on every rank, so that ranks may make forward passes as they please. Nothing for a
-    model that is not cut.
+    """While it lasts all weights are gathered on every rank, so that each rank may make its own number of
+    forward passes. Nothing happens to a model that is not sharded.
     """
     parts = _parts(model)
     for part in parts:
@@ -50,6 +50,7 @@ def whole(model: nn.Module) -> Iterator[None]:
 
 
 def is_cut(model: nn.Module) -> bool:
+    """Whether a model is sharded."""
     return bool(_parts(model))
 
 
@@ -62,14 +63,15 @@ def _parts(model: nn.Module) -> list[Any]:
 
 
 def is_sharded(tensor: Any) -> bool:
-    return hasattr(tensor, "full_tensor")  # a DTensor, told without the import, which takes most of a second
+    """Whether a tensor is a DTensor. The import of that class would take most of a second."""
+    return hasattr(tensor, "full_tensor")
 
 
 def gathered(tree: Any, keep: bool) -> Any:
-    """Dictionaries and lists with every tensor that is cut made whole, on the CPU; None in its place where it
-    is not to be kept.
+    """Dictionaries and lists in which every sharded tensor is replaced by the whole one, on the CPU, or by
+    None where `keep` is false.
 
-    All ranks take part. Other values stay as they are.
+    All ranks have to call it. Other values stay as they are.
     """
     if isinstance(tree, dict):
         return {name: gathered(value, keep) for name, value in tree.items()}
@@ -82,21 +84,21 @@ def gathered(tree: Any, keep: bool) -> Any:
 
 
 def shard_like(full: torch.Tensor, tensor: Any) -> torch.Tensor:
-    """This rank's part of a tensor that every rank has whole, cut as `tensor` is; all of it where that is not
-    cut.
+    """This rank's shard of a tensor that every rank has whole, sharded as `tensor` is; all of it where that
+    is not sharded.
     """
     if not is_sharded(tensor):
         return full
     from torch.distributed.tensor import distribute_tensor
 
-    # lets the whole go
+    # a clone, so that the whole tensor is freed
     return distribute_tensor(full, tensor.device_mesh, tensor.placements, src_data_rank=None).clone()
 
 
 def shard_optimizer_state(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimizer's state dict with what has the shape of its parameter cut as that is."""
+    """An optimizer's state dict in which each tensor of the shape of its parameter is sharded as that is."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    cut = {
+    sharded = {
         index: {
             name: (
                 shard_like(v, parameters[index])
@@ -107,4 +109,4 @@ def shard_optimizer_state(saved: dict[str, Any], optimizer: torch.optim.Optimize
         }
         for index, one in saved["state"].items()
     }
-    return {**saved, "state": cut}
+    return {**saved, "state": sharded}

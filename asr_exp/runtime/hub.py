@@ -1,5 +1,7 @@
-"""The Hugging Face hub: whether it is within reach (its libraries try for half a minute and say so in eleven
-lines), why it refuses, and sending to it."""
+"""The Hugging Face hub: whether it can be reached, and why it refuses.
+
+Its own libraries try for half a minute before they say that it cannot be reached, in eleven lines.
+"""
 
 import functools
 import importlib
@@ -9,26 +11,26 @@ import re
 import socket
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 PATIENCE = 5.0  # seconds for a connection
-_ANSWERED_IN = 30.0  # seconds within which the hub answers a question, or sends the next bytes of a file
-# The same of Xet, by which the hub sends large files: of itself it waits for five minutes before it tries
-# again. With these, one that keeps silent was given up after 92 s.
+_ANSWERED_IN = 30.0  # seconds within which the hub answers a request, or sends the next bytes of a file
+# The same for Xet, by which the hub sends large files. By default it waits for five minutes before it tries
+# again; with these settings, a server that sent nothing was given up after 92 s.
 XET = {
     "HF_XET_CLIENT_CONNECT_TIMEOUT": "10s",
     "HF_XET_CLIENT_READ_TIMEOUT": "15s",
     "HF_XET_CLIENT_RETRY_MAX_DURATION": "60s",
     "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "3",
 }
-# Where a library that is imported already keeps what it has read of HF_HUB_OFFLINE.
+# The modules in which imported libraries keep the value that HF_HUB_OFFLINE had.
 _SETTINGS = ("huggingface_hub.constants", "datasets.config")
 
 
 def reachable(address: str) -> bool:
-    """Whether a server answers, or a proxy may know the way to it."""
+    """Whether a server accepts connections, or a proxy is set that may reach it."""
     url = urlsplit(address)
     if urllib.request.getproxies().get(url.scheme):
         return True
@@ -43,17 +45,17 @@ def reachable(address: str) -> bool:
 
 @functools.cache
 def offline_where_unreachable() -> bool:
-    """Have the hub's libraries go by their cache alone, here and in the processes to come, where the hub
-    cannot be reached.
+    """Have the hub's libraries use their cache alone where the hub cannot be reached, here and in processes
+    that are started later.
 
-    Whether that is so; False where it is HF_HUB_OFFLINE that says it.
+    Returns whether it could not be reached; False where the user has set HF_HUB_OFFLINE.
     """
     _limit_waiting()
-    # each of its tries is a line; what they end with is told
+    # it logs each of its tries; our message says how they ended
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    asked = os.environ.get("HF_HUB_OFFLINE", "0") != "0"
-    unreached = not asked and not reachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    if asked or unreached:
+    set_by_user = os.environ.get("HF_HUB_OFFLINE", "0") != "0"
+    unreached = not set_by_user and not reachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    if set_by_user or unreached:
         os.environ["HF_HUB_OFFLINE"] = "1"
         for name in _SETTINGS:
             if name in sys.modules:
@@ -62,62 +64,76 @@ def offline_where_unreachable() -> bool:
 
 
 def _limit_waiting() -> None:
-    """Have no request of the hub's libraries wait for ever, as some do, or for minutes: where a server takes
-    connections and keeps silent, they try six times before they say so.
+    """Limit the time that the hub's libraries wait for an answer. Some requests have no limit, and where a
+    server accepts connections and sends nothing, they are tried six times.
 
-    What is sent to the hub is left alone: it may have to think about a commit.
+    Uploads are not limited: the hub may take long to check a commit.
     """
     from huggingface_hub import constants, set_client_factory
-    from huggingface_hub.utils._http import default_client_factory
 
     def limit(request: Any) -> None:
         if request.method not in ("HEAD", "GET"):
             return
-        most = (
+        longest = (
             constants.HF_HUB_ETAG_TIMEOUT
             if request.method == "HEAD"
             else max(_ANSWERED_IN, constants.HF_HUB_DOWNLOAD_TIMEOUT)
         )
-        asked = request.extensions.get("timeout", {})
+        timeout = request.extensions.get("timeout", {})
         request.extensions["timeout"] = {
-            kind: min(asked.get(kind) or most, most) for kind in ("connect", "read", "write", "pool")
+            kind: min(timeout.get(kind) or longest, longest) for kind in ("connect", "read", "write", "pool")
         }
 
-    def client() -> Any:
-        made = default_client_factory()
-        made.event_hooks = {**made.event_hooks, "request": [*made.event_hooks["request"], limit]}
-        return made
+    if default_factory := _default_client_factory():
 
-    set_client_factory(client)
+        def client() -> Any:
+            created = default_factory()
+            created.event_hooks = {**created.event_hooks, "request": [*created.event_hooks["request"], limit]}
+            return created
+
+        set_client_factory(client)
     for name, value in XET.items():
         os.environ.setdefault(name, value)
 
 
+def _default_client_factory() -> Callable[[], Any] | None:
+    """The function by which huggingface_hub creates its HTTP client, so that ours has its hooks.
+
+    It is in the private module `huggingface_hub.utils._http`, as seen in huggingface_hub 2.4. Without
+    it the answer is None, and requests wait as long as the library lets them.
+    """
+    try:
+        from huggingface_hub.utils._http import default_client_factory
+    except ImportError:
+        return None
+    return default_client_factory
+
+
 # ------------------------------------------------------------------------------------------------------------
-# why it does not give what was asked for
+# why it refuses
 
 
 def failure(error: BaseException) -> str | None:
-    """Why the hub did not give what was asked for, as a clause to put after 'ID cannot be loaded: ', without
-    a full stop.
+    """Why the hub did not send a file or a data set: a clause that follows 'ID cannot be loaded: ', without a
+    full stop.
 
-    None where `error`, with all that is behind it, is not the hub's. It goes by types and by HTTP status,
-    never by what a text says.
+    None where neither `error` nor any of its causes comes from the hub. Types and the HTTP status decide,
+    never the text of an error.
     """
     away, reason = diagnose(error)
     return f"it is not in the local cache, and {reason}" if away else reason
 
 
 def unreachable(error: BaseException) -> bool:
-    """Whether it is for want of a network that the hub did not give what was asked for."""
+    """Whether the error is that the hub could not be reached over the internet."""
     return diagnose(error)[0]
 
 
 def refusal(repository: str, kind: str, revision: str | None = None, file: str | None = None) -> str | None:
-    """Why the hub does not give a repository, or a file of it, asked anew: `failure` where a library has not
-    kept the hub's answer.
+    """Why the hub refuses a repository, or a file of it. The hub is asked again, for an error of a library
+    that has not kept the hub's answer.
 
-    kind: `model` or `dataset`. None where the hub would give it.
+    kind: `model` or `dataset`. None where the hub does not refuse.
     """
     from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 
@@ -135,22 +151,20 @@ def refusal(repository: str, kind: str, revision: str | None = None, file: str |
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and, one after the other, those behind it."""
+    """An error, its cause, the cause of that, and so on."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def diagnose(error: BaseException) -> tuple[bool, str | None]:
-    """Whether the hub could not be asked at all, and why it does not give what was asked for (None: the error
-    is not the hub's).
-    """
+    """Whether the hub could not be reached; and the clause of `failure`, None for an error not of the hub."""
     from huggingface_hub import constants, errors
 
-    # httpx, or what has taken its place
+    # httpx, or the library that has taken its place
     http: Any = importlib.import_module(errors.HTTPError.__module__.partition(".")[0])
     chain = list(causes(error))
-    for one in chain:  # the last that happened comes first: what is told of is what the retries ended with
+    for one in chain:  # the last error comes first: the one that the retries ended with
         if isinstance(one, errors.HfHubHTTPError):
             return False, _answer(one)
         if isinstance(one, errors.FileMetadataError):
@@ -162,10 +176,10 @@ def diagnose(error: BaseException) -> tuple[bool, str | None]:
         if isinstance(one, http.TransportError):
             if isinstance(one, http.ConnectError | http.ProxyError):
                 break
-            if isinstance(one, http.ConnectTimeout | http.PoolTimeout) or _is_a_question(one):
+            if isinstance(one, http.ConnectTimeout | http.PoolTimeout) or _is_api_request(one):
                 return True, f"{_place()} does not answer; try again later"
             return False, _BROKE_OFF
-        if _is_of_a_download(one):
+        if _is_download_error(one):
             return False, _BROKE_OFF
     else:
         if not any(
@@ -184,7 +198,7 @@ _BROKE_OFF = (
 
 
 def _answer(error: Any) -> str:
-    """What the hub's answer to a request, a HfHubHTTPError, means."""
+    """What an error status of the hub, a HfHubHTTPError, means."""
     from huggingface_hub import errors
 
     status, headers = error.response.status_code, error.response.headers
@@ -222,24 +236,22 @@ def _answer(error: Any) -> str:
         )
     if status >= 500:
         return f"the hub answers {status}, which is its own trouble; try again later"
-    said = " ".join((error.server_message or "").split())
-    return f"the hub answers {status}" + (f": {said.rstrip('.')}" if said else "")
+    message = " ".join((error.server_message or "").split())
+    return f"the hub answers {status}" + (f": {message.rstrip('.')}" if message else "")
 
 
-def _is_a_question(error: Any) -> bool:
-    """Whether an error of the connection is that of a request about a repository, not of one for a file's
-    contents.
-    """
+def _is_api_request(error: Any) -> bool:
+    """Whether a connection failed during a request about a repository, and not for a file's content."""
     try:
         request = error.request
-    except RuntimeError:  # it knows of none
+    except RuntimeError:  # the error has no request
         return False
     return request.method == "HEAD" or (request.method == "GET" and "/api/" in request.url.path)
 
 
-def _is_of_a_download(error: BaseException) -> bool:
-    """Whether it was raised in the midst of a download: by a file that came short, or by the library of Xet,
-    without types of their own.
+def _is_download_error(error: BaseException) -> bool:
+    """Whether an error was raised during a download, by a file that came short or by the library of Xet,
+    which have no types of their own.
     """
     trace = error.__traceback__
     while trace and trace.tb_next:
@@ -254,7 +266,3 @@ def _is_of_a_download(error: BaseException) -> bool:
 
 def _place() -> str:
     return os.environ.get("HF_ENDPOINT") or "the hub"
-
-
-# ------------------------------------------------------------------------------------------------------------
-# sending to it

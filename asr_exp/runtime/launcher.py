@@ -1,4 +1,4 @@
-"""One process a device, started and ended together."""
+"""One process for each device, started and ended together."""
 
 import os
 import signal
@@ -15,8 +15,8 @@ from asr_exp.runtime.signals import LEAVE
 
 
 def task_overrides() -> list[str]:
-    """What the user gave on the command line for this run (of a sweep: for this cell), to hand to another
-    process.
+    """The overrides of this run, in a sweep of this cell, and the user's --config-dir, as another process
+    takes them.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -30,10 +30,10 @@ def task_overrides() -> list[str]:
 
 
 def launch(devices: int, command: str, overrides: Sequence[str]) -> int:
-    """Run `asr_exp COMMAND OVERRIDES` as `devices` ranks on this machine -> the exit status.
+    """Run `asr_exp COMMAND OVERRIDES` as `devices` ranks on this machine, and return their exit status.
 
-    When one rank dies the others are ended; SIGINT and the signals of LEAVE sent to this process are handed
-    on to the ranks. Raises Stopped where they left because of one.
+    When one rank dies the others are ended. SIGINT and the signals of LEAVE that this process receives are
+    sent on to the ranks. Raises Stopped where the ranks left because of one.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -55,15 +55,15 @@ def launch(devices: int, command: str, overrides: Sequence[str]) -> int:
         for r in range(devices)
     ]
 
-    handed_on: list[int] = []
+    forwarded: list[int] = []
 
-    def hand_on(number: int, _: Any) -> None:
-        handed_on.append(number)
+    def forward(number: int, _: Any) -> None:
+        forwarded.append(number)
         for process in ranks:
             if process.poll() is None:
                 process.send_signal(number)
 
-    before = {number: signal.signal(number, hand_on) for number in (*LEAVE, signal.SIGINT)}
+    before = {number: signal.signal(number, forward) for number in (*LEAVE, signal.SIGINT)}
     try:
         while (ended := [p for p in ranks if p.poll() is not None]) != ranks:
             if any(p.returncode for p in ended):
@@ -73,22 +73,22 @@ def launch(devices: int, command: str, overrides: Sequence[str]) -> int:
         _end(ranks)
         for number, handler in before.items():
             signal.signal(number, handler)
-    # A rank that was ended because another failed (1, or by a signal) tells less than one that knows why.
+    # A rank that was ended because another failed has the status 1, or a signal's: the largest says why.
     codes = [p.returncode for p in ranks if p.returncode]
-    for asked in handed_on:
-        if 128 + asked in codes:
-            raise Stopped("The ranks have saved and left; the same command goes on from there.", asked)
+    for received in forwarded:
+        if 128 + received in codes:
+            raise Stopped("The ranks have saved and left; the same command goes on from there.", received)
     return max((c for c in codes if c > 0), default=1 if codes else 0)
 
 
 def _end(ranks: Sequence[subprocess.Popen]) -> None:
-    """Give running ranks a moment to leave by themselves, then ask them to, then make them."""
-    for patience, last_word in ((2.0, subprocess.Popen.terminate), (15.0, subprocess.Popen.kill)):
+    """Wait 2 s for running ranks to leave by themselves; then terminate them, and after 15 s kill them."""
+    for patience, end in ((2.0, subprocess.Popen.terminate), (15.0, subprocess.Popen.kill)):
         deadline = time.monotonic() + patience
         while any(p.poll() is None for p in ranks) and time.monotonic() < deadline:
             time.sleep(0.05)
         for process in ranks:
             if process.poll() is None:
-                last_word(process)
+                end(process)
     for process in ranks:
         process.wait()

@@ -1,4 +1,4 @@
-"""Signals that ask a run to save and leave."""
+"""The signals upon which a run saves and leaves."""
 
 import contextlib
 import os
@@ -7,8 +7,7 @@ from typing import Any
 
 from asr_exp.core.errors import Stopped
 
-# What asks a run to save and leave. submitit has SIGUSR2 for it and keeps SIGTERM, which comes beside it, to
-# itself.
+# Upon these a run saves and leaves. Under submitit it is SIGUSR2, because submitit handles SIGTERM itself.
 LEAVE = (
     (signal.SIGUSR1, signal.SIGUSR2)
     if "SUBMITIT_EXECUTOR" in os.environ
@@ -17,10 +16,11 @@ LEAVE = (
 
 
 class Signals:
-    """Remembers that a signal of LEAVE came, for the training loop to save and leave at its next step.
+    """While it lasts, `received` is the number of the last signal of LEAVE, or 0; the training loop reads it
+    after each step.
 
-    at_once: where there is nothing to save (data is prepared, a split is scored), raise Stopped then and
-    there.
+    at_once: raise Stopped as soon as the signal comes, where there is nothing to save: while data is prepared
+    or a split is scored.
     """
 
     def __init__(self, at_once: bool = False) -> None:
@@ -29,7 +29,7 @@ class Signals:
 
     def __enter__(self) -> "Signals":
         for number in LEAVE:
-            # not the main thread: the signals are someone else's business
+            # a thread other than the main one cannot handle signals
             with contextlib.suppress(ValueError):
                 self._before[number] = signal.signal(number, self._note)
         return self

@@ -1,8 +1,5 @@
-"""Work on several passes of a network at once, each in a thread of its own with a share of torch's
-threads.
-"""
+"""Several forward passes of a network at once, each in a thread with a share of torch's threads."""
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,40 +8,24 @@ from typing import Any
 import torch
 
 
-class PerThread:
-    """An attribute of which each thread has its own value.
+def side_by_side(items: Iterable[Any], function: Callable[[Any], Any], workers: int) -> Iterator[Any]:
+    """Yield `function(item)` for each item, in their order.
 
-    A thread that has set none finds what was set last: one of autograd's, say, in which a GPU's checkpointed
-    layers are recomputed.
-    """
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.own, self.last = f"_own_{name}", f"_last_{name}"
-
-    def __set__(self, one: Any, value: Any) -> None:
-        one.__dict__.setdefault(self.own, threading.local()).value = value
-        one.__dict__[self.last] = value
-
-    def __get__(self, one: Any, owner: type | None = None) -> Any:
-        return getattr(one.__dict__[self.own], "value", one.__dict__[self.last])
-
-
-def side_by_side(items: Iterable[Any], make: Callable[[Any], Any], workers: int) -> Iterator[Any]:
-    """`make(item)` for each item, in order, `workers` of them at a time; one more than that is made ahead of
-    its use.
+    `workers` threads compute the results, and at most one result more than that ahead of its use.
     """
     threads = torch.get_num_threads()
-    made: deque[Future] = deque()
+    futures: deque[Future] = deque()
     pool = ThreadPoolExecutor(
         workers, initializer=torch.set_num_threads, initargs=(max(1, threads // workers),)
     )
     try:
         for item in items:
-            made.append(pool.submit(make, item))
-            if len(made) > workers:
-                yield made.popleft().result()
-        while made:
-            yield made.popleft().result()
+            futures.append(pool.submit(function, item))
+            if len(futures) > workers:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # of threads to come; this one's were never others
+        # What a thread of the pool sets is the default of threads to come; that of this thread never changed.
+        torch.set_num_threads(threads)

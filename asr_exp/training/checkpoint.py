@@ -11,6 +11,7 @@ from safetensors import safe_open
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import recover, short_reason, write_error, write_folder
 from asr_exp.data.tokenizer import Tokenizer
+from asr_exp.model.saving import save_pretrained
 from asr_exp.runs.results import DEV_CANDIDATE
 from asr_exp.runtime.fsdp import gathered, shard_like, shard_optimizer_state
 from asr_exp.training.setup import TrainingSetup
@@ -113,7 +114,7 @@ def save_checkpoint(
         return
 
     def fill(place: Path) -> None:
-        setup.model.save(place, parts.pop("weights"))
+        save_pretrained(setup.model, place, parts.pop("weights"))
         tokenizer.save(place)
         if not best:
             save_state(place, {"state": asdict(state), "scaler": setup.scaler.state_dict(), **parts})

@@ -207,6 +207,6 @@ def _batches(setup: TrainingSetup, step: int) -> list[Batch]:
         for indices in passes
         if (batch := collate(setup.split, indices, setup.masks, step, setup.speed))
     ]
-    if cache := setup.model.cache:
+    if cache := setup.model.front_end.cache:
         made = [cache.attach(batch) for batch in made]
     return [batch.pinned() if setup.runtime.device.type == "cuda" else batch for batch in made]

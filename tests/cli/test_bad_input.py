@@ -215,7 +215,7 @@ def full_at(folder: Path, function: str, call: int) -> None:
     "moment",
     [
         ("asr_exp.training.checkpoint.save_state", 2),
-        ("asr_exp.model.recogniser.Recogniser.save", 3),
+        ("asr_exp.training.checkpoint.save_pretrained", 3),
         ("asr_exp.training.loop.train_step", 2),
         ("asr_exp.training.loop.train_step", 5),
         ("asr_exp.data.prepare.open_store", 1),

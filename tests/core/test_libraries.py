@@ -223,6 +223,7 @@ def test_a_checkpoint_is_not_to_blame_for_a_library(monkeypatch, tmp_path):
     model.checkpoint.
     """
     from asr_exp.model.loading import load_backbone
+    from asr_exp.model.model_config import ModelSettings
 
     monkeypatch.syspath_prepend(
         package(
@@ -238,5 +239,5 @@ def test_a_checkpoint_is_not_to_blame_for_a_library(monkeypatch, tmp_path):
 
     monkeypatch.setattr("transformers.Wav2Vec2ForCTC.from_pretrained", broken)
     with pytest.raises(UserError, match="door_kernels 3.0 cannot be loaded .OSError: libdoor.so") as told:
-        load_backbone("builtin:tiny", 5, 0)
+        load_backbone(ModelSettings("builtin:tiny"), 5, 0)
     assert "checkpoint" not in str(told.value)

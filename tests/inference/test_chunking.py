@@ -16,6 +16,7 @@ from asr_exp.inference.chunking import Chunking, at_pauses, joined, seam, spans
 from asr_exp.inference.transcriber import Transcriber
 from asr_exp.model.conv_frontend import SignalStatistics
 from asr_exp.model.loading import load_backbone
+from asr_exp.model.model_config import ModelSettings
 from asr_exp.model.recogniser import Recogniser
 
 TOKENIZER = Tokenizer.build(["the quick brown fox jumps over the lazy dog"])
@@ -112,7 +113,7 @@ def test_pieces_end_in_pauses():
 def test_moments_are_those_of_what_the_convolution_sees(monkeypatch):
     rng = np.random.default_rng(0)
     samples = (rng.standard_normal(20011) * 3000 + 500).clip(-32768, 32767).astype(np.int16)
-    monkeypatch.setattr("asr_exp.model.conv_frontend.BLOCK", 1000)
+    monkeypatch.setattr("asr_exp.model.conv_frontend.SAMPLES_AT_ONCE", 1000)
     moments = SignalStatistics.of(samples, 10, 5)
     x = samples / 32768
     windows = np.stack([x[i : i + 10] for i in range(0, len(x) - 9, 5)])
@@ -129,7 +130,7 @@ def transcriber(folder, chunking: Chunking, local: bool, **extractor) -> Transcr
     near it alone.
     """
     torch.manual_seed(7)
-    network, features = load_backbone(str(folder), len(TOKENIZER), BLANK)
+    network, features = load_backbone(ModelSettings(str(folder)), len(TOKENIZER), BLANK)
     for name, value in extractor.items():
         setattr(features, name, value)
     with torch.no_grad():
@@ -179,7 +180,7 @@ def test_a_piece_alone_would_be_heard_otherwise(backbone):
     one = transcriber(backbone("wav2vec2-group"), Chunking(), True)
     clip = recording(9)
     piece = Batch(np.zeros(1, int), torch.from_numpy(clip[None, 32000:64000]), [32000], torch.empty(0), [0])
-    alone, part = one.model(piece).logits, one.model(piece, one.model.moments(clip)).logits
+    alone, part = one.model(piece).logits, one.model(piece, one.model.signal_statistics(clip)).logits
     assert (alone.softmax(-1) - part.softmax(-1)).abs().max() > 0.05
 
 

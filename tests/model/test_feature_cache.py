@@ -12,14 +12,14 @@ from harness import QUIET, SMALL, losses, run
 
 from asr_exp.data.batch import Batch
 from asr_exp.model import feature_cache as features
-from asr_exp.model.feature_cache import FeatureCache, open_cache
+from asr_exp.model.feature_cache import FeatureCache, FeatureTable, cache_name, open_cache
 
 FRAMES = np.array([3, 5, 2])
 CLIP = torch.arange(100, dtype=torch.int16)
 
 
 def cache(path, budget=1e6) -> FeatureCache:
-    return FeatureCache(path / "a.features", FRAMES, 4, budget)
+    return FeatureCache(path / "a.features", FeatureTable(FRAMES, 4), budget)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
@@ -74,9 +74,8 @@ def test_a_full_disk_is_told_of_once(tmp_path, monkeypatch, caplog):
 
 def test_the_longest_unused_makes_room(tmp_path):
     def opened(weight: float, budget: float) -> FeatureCache:
-        return open_cache(
-            tmp_path, {"w": torch.tensor([weight])}, "", FRAMES * 320, FRAMES * 10_000, 4, budget
-        )
+        name = cache_name({"w": torch.tensor([weight])}, "", FRAMES * 320)
+        return open_cache(tmp_path, name, FeatureTable(FRAMES * 10_000, 4), budget)
 
     first = opened(1.0, 1e7)
     first.write(0, CLIP, torch.ones(30_000, 4))

@@ -9,10 +9,12 @@ import torch
 from transformers import Wav2Vec2Config
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncoder
 
+from asr_exp.model import layout as layout_module
 from asr_exp.model import packed_encoder as packed
 from asr_exp.model.conv_frontend import extract_features, frame_positions
 from asr_exp.model.dropout import dropout
-from asr_exp.model.positional_conv import convolve_positions, spread_filters
+from asr_exp.model.layout import Layout
+from asr_exp.model.positional_conv import block_filters, convolve_positions
 from asr_exp.runtime import distributed as runtime
 from asr_exp.runtime.precision import is_true_fp32
 
@@ -30,8 +32,8 @@ TINY = {
 FAR = {"conv_dim": [4, 4], "conv_kernel": [10, 90], "conv_stride": [5, 4], "num_feat_extract_layers": 2}
 
 
-def layout(frames: list[int], gap: int = 0) -> packed.Layout:
-    return packed.Layout(frames, gap, torch.zeros(sum(frames), dtype=torch.int64), CPU)
+def layout(frames: list[int], gap: int = 0) -> Layout:
+    return Layout(frames, gap, torch.zeros(sum(frames), dtype=torch.int64), CPU)
 
 
 def test_a_layout_packs_and_unpacks():
@@ -46,7 +48,7 @@ def test_a_layout_packs_and_unpacks():
 
 
 def test_only_lengths_that_are_near_share_a_call(monkeypatch):
-    monkeypatch.setitem(packed.PAIRS, "cpu", 100)
+    monkeypatch.setitem(layout_module.MAX_PADDED_PAIRS, "cpu", 100)
     groups = layout([20, 20, 18, 11, 5, 5]).groups
     assert [(g.frames.start, g.frames.stop, g.rows, g.longest) for g in groups] == [
         (0, 58, 3, 20),
@@ -67,15 +69,15 @@ def test_positions_are_convolved_as_torch_does(kernel):
     want = torch.cat([conv(part.T[None])[0, :, : len(part)].T for part in x.split(FRAMES)])
     assert torch.allclose(got, want, atol=1e-12)
     with torch.no_grad():
-        spread = spread_filters(conv, 10**9)
+        spread = block_filters(conv, 10**9)
         kept = convolve_positions(torch.cat([x, tail]), conv, place.spaced, place.spaced_length, spread)[
             : place.count
         ]
     size = sum(matrix.nbytes for matrix in spread)
     assert (
         torch.allclose(kept, want, atol=1e-12)
-        and spread_filters(conv, size)
-        and not spread_filters(conv, size - 1)
+        and block_filters(conv, size)
+        and not block_filters(conv, size - 1)
     )
     weights = torch.randn_like(got)
     inputs = (x, conv.weight, conv.bias)
@@ -116,8 +118,8 @@ def test_features_are_those_of_transformers_front_end(norm, shape):
 
 @pytest.mark.parametrize("biased", [False, True])
 def test_attention_in_blocks_is_attention(biased, monkeypatch):
-    monkeypatch.setattr(packed, "BLOCK", 3 * 2 * 100 * 30)  # of 30 queries
-    monkeypatch.setattr(packed, "LEAST", 7)
+    monkeypatch.setattr(packed, "SCORES_AT_ONCE", 3 * 2 * 100 * 30)  # of 30 queries
+    monkeypatch.setattr(packed, "MIN_QUERIES", 7)
     calls, softmax = [], torch.softmax
     monkeypatch.setattr(torch, "softmax", lambda x, dim: calls.append(x.shape) or softmax(x, dim))
     torch.manual_seed(0)
@@ -128,11 +130,11 @@ def test_attention_in_blocks_is_attention(biased, monkeypatch):
     scores = torch.einsum("rhqc,rhkc->rhqk", query, key) + mask + (0 if bias is None else bias)
     want = torch.einsum("rhqk,rhkc->rhqc", softmax(scores, -1), value)
     with torch.no_grad():
-        assert torch.allclose(packed._eager(query, key, value, bias, mask, 0.0), want, atol=1e-12)
+        assert torch.allclose(packed._attention(query, key, value, bias, mask, 0.0), want, atol=1e-12)
     assert [shape[2] for shape in calls] == [30, 30, 30, 10]
     # for a gradient, whole
     assert (
-        torch.allclose(packed._eager(query, key, value, bias, mask, 0.0), want, atol=1e-12)
+        torch.allclose(packed._attention(query, key, value, bias, mask, 0.0), want, atol=1e-12)
         and len(calls) == 5
     )
 
@@ -140,7 +142,7 @@ def test_attention_in_blocks_is_attention(biased, monkeypatch):
 @pytest.mark.parametrize("norm", ["group", "layer"])
 @pytest.mark.parametrize("shape", [USUAL, TINY | {"conv_bias": True}, FAR], ids=["usual", "tiny", "far"])
 def test_an_utterance_heard_in_pieces_has_the_features_it_has_in_one(norm, shape, monkeypatch):
-    monkeypatch.setattr("asr_exp.model.conv_frontend.PIECE", 8)
+    monkeypatch.setattr("asr_exp.model.conv_frontend.FRAMES_AT_ONCE", 8)
     torch.manual_seed(0)
     theirs = Wav2Vec2FeatureEncoder(Wav2Vec2Config(feat_extract_norm=norm, **shape)).double()
     stride = math.prod(layer.conv.stride[0] for layer in theirs.conv_layers)

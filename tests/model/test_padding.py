@@ -13,11 +13,14 @@ from harness import NAMES
 from asr_exp.data.batch import Batch
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding.decoders import make_decoder
-from asr_exp.model import packed_encoder as packed
+from asr_exp.model import layout
 from asr_exp.model.loading import load_backbone
 from asr_exp.model.loss import ctc_losses
+from asr_exp.model.masking import build_masks
+from asr_exp.model.model_config import ModelSettings
 from asr_exp.model.packed_encoder import FAMILIES
 from asr_exp.model.recogniser import Recogniser
+from asr_exp.model.saving import save_pretrained
 from asr_exp.runtime.threads import side_by_side
 
 # 25, 49, 16, 38, 26 frames of 20 ms: odd and even, for SEW's squeezing by two
@@ -43,7 +46,7 @@ def clips() -> list[np.ndarray]:
 def batch_of(indices: list[int], model: Recogniser) -> Batch:
     """The batch of these clips, with the masks that step 3 draws for them."""
     audio = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(clips()[i]) for i in indices], batch_first=True)
-    masks, lengths = model.masks(seed=5), [LENGTHS[i] for i in indices]
+    masks, lengths = build_masks(model.info, seed=5), [LENGTHS[i] for i in indices]
     drawn = masks.draw(3, np.array(indices), lengths) if masks else (None, None)
     labels = [LABELS[i] for i in indices]
     return Batch(
@@ -68,7 +71,9 @@ def outputs(model: Recogniser, batch: Batch) -> list[tuple[torch.Tensor, float, 
 
 def load(folder, padding="exact", **how) -> Recogniser:
     torch.manual_seed(7)
-    model = Recogniser(*load_backbone(str(folder), len(TOKENIZER), TOKENIZER.blank, **how), padding)
+    model = Recogniser(
+        *load_backbone(ModelSettings(str(folder), **how), len(TOKENIZER), TOKENIZER.blank), padding
+    )
     with torch.no_grad():
         model.network.lm_head.weight.mul_(20)  # so that something other than one label wins
     return model
@@ -111,20 +116,14 @@ def test_passes_side_by_side_do_not_mix(backbone, name):
             assert got.shape == want.shape and relative(got, want) < 1e-5
 
 
-def reference(model: Recogniser, folder: Path, step: int | None) -> transformers.PreTrainedModel:
-    """Transformers' own network with our weights; in training (step) without the layers that our step
-    drops.
+def reference(folder: Path, step: int | None, augment: dict) -> Recogniser:
+    """transformers' own network with the weights of `load`; in training (step) without the layer that
+    `DROPS_LAYER_1` drops.
     """
-    model.save(folder)
-    theirs = transformers.AutoModelForCTC.from_pretrained(
-        folder, attn_implementation="eager", layerdrop=0.0
-    ).train(step is not None)
-    encoder = getattr(theirs, theirs.base_model_prefix).encoder
+    model = load(folder, "transformers", augment={**augment, "layerdrop": 0.0}).train(step is not None)
     if step is not None:
-        model.drop_layers(0, step)
-        assert model._dropped == {1}
-        encoder.layers = encoder.layers[:1]
-    return theirs
+        model.backbone.encoder.layers = model.backbone.encoder.layers[:1]
+    return model
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(FAMILIES)])
@@ -133,30 +132,29 @@ def reference(model: Recogniser, folder: Path, step: int | None) -> transformers
 )
 @pytest.mark.parametrize("step", [None, DROPS_LAYER_1], ids=["eval", "training"])
 def test_a_packed_batch_is_transformers_one_utterance_at_a_time(
-    backbone, tmp_path, monkeypatch, name, attention, step, pairs
+    backbone, monkeypatch, name, attention, step, pairs
 ):
     """Losses, logits and gradients, with time masks and dropped layers in training."""
-    monkeypatch.setitem(packed.PAIRS, "cpu", pairs)
+    monkeypatch.setitem(layout.MAX_PADDED_PAIRS, "cpu", pairs)
     masks = {**MASKS, "mask_feature_prob": 0.0, "layerdrop": 0.5} if step else NOTHING
     model = load(backbone(name), augment=masks, attention=attention).train(step is not None)
-    theirs = reference(model, tmp_path, step)
+    theirs = reference(backbone(name), step, masks)
+    if step is not None:
+        model.drop_layers(0, step)
+        assert model.dropped_layers == {1}
     batch = batch_of([0, 1, 2, 3, 4], model)
     emissions = model(batch)
     losses = ctc_losses(emissions, batch.labels, batch.label_lengths, TOKENIZER.blank, "mean")
     losses.sum().backward()
-    extractor = transformers.AutoFeatureExtractor.from_pretrained(tmp_path)
-    for i, (clip, frames) in enumerate(zip(clips(), emissions.frames, strict=True)):
-        values = extractor(clip / np.float32(32768), sampling_rate=16000, return_tensors="pt").input_values
-        marks = batch.time_mask[i : i + 1, :frames] if step else None
-        hidden = getattr(theirs, theirs.base_model_prefix)(values, mask_time_indices=marks).last_hidden_state
-        logits = theirs.lm_head(hidden)
-        logs, labels = logits.log_softmax(-1).transpose(0, 1), torch.tensor([LABELS[i]])
-        loss = torch.nn.functional.ctc_loss(logs, labels, (frames,), (len(LABELS[i]),), blank=TOKENIZER.blank)
+    for i, frames in enumerate(emissions.frames):
+        one = batch_of([i], model)
+        alone = theirs(one)
+        loss = ctc_losses(alone, one.labels, one.label_lengths, TOKENIZER.blank, "mean")[0]
         loss.backward()
-        assert relative(emissions.logits[i, :frames], logits[0]) < 1e-5
+        assert relative(emissions.logits[i, :frames], alone.logits[0, :frames]) < 1e-5
         assert losses[i].item() == pytest.approx(loss.item(), rel=1e-5)
     ours = dict(model.network.named_parameters())
-    moved = {n: p.grad for n, p in theirs.named_parameters() if p.grad is not None}
+    moved = {n: p.grad for n, p in theirs.network.named_parameters() if p.grad is not None}
     assert {n for n, p in ours.items() if p.grad is not None} == set(moved)
     for n, gradient in moved.items():
         assert (ours[n].grad - gradient).norm() < 1e-4 * gradient.norm() + 1e-6, n
@@ -221,12 +219,12 @@ def test_the_shortest_clips_have_an_output(backbone, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("padding", ["exact", "hf_compat"])
+@pytest.mark.parametrize("padding", ["exact", "hf_compat", "transformers"])
 @torch.no_grad()
 def test_transformers_own_logits(backbone, tmp_path, name, padding):
     """One utterance, through our model and through an unmodified one loaded from what we saved."""
     model = load(backbone(name), augment=NOTHING, padding=padding).eval()
-    model.save(tmp_path)
+    save_pretrained(model, tmp_path)
     theirs = transformers.AutoModelForCTC.from_pretrained(tmp_path).eval()
     extractor = transformers.AutoFeatureExtractor.from_pretrained(tmp_path)
     for i, clip in enumerate(clips()):
@@ -236,10 +234,11 @@ def test_transformers_own_logits(backbone, tmp_path, name, padding):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
+@pytest.mark.parametrize("padding", ["hf_compat", "transformers"])
 @torch.no_grad()
-def test_hf_compat_is_transformers_own_loss(backbone, tmp_path, name, training):
-    model = load(backbone(name), augment=NOTHING, padding="hf_compat").train(training)
-    model.save(tmp_path)
+def test_hf_compat_is_transformers_own_loss(backbone, tmp_path, name, training, padding):
+    model = load(backbone(name), augment=NOTHING, padding=padding).train(training)
+    save_pretrained(model, tmp_path)
     theirs = transformers.AutoModelForCTC.from_pretrained(tmp_path, ctc_loss_reduction="mean").train(training)
     extractor = transformers.AutoFeatureExtractor.from_pretrained(tmp_path)
     # As their recipes do it: each clip through the extractor, the batch padded by it.
@@ -265,6 +264,10 @@ def test_hf_compat_is_transformers_own_loss(backbone, tmp_path, name, training):
 @torch.no_grad()
 def test_layerdrop_survives_saving(backbone, tmp_path):
     model = load(backbone("wav2vec2-layer"), augment={"layerdrop": 0.25})
-    model.save(tmp_path)
+    save_pretrained(model, tmp_path)
     assert transformers.AutoConfig.from_pretrained(tmp_path).layerdrop == 0.25
     assert model.network.config.layerdrop == 0.0
+    plain = load(backbone("wav2vec2-layer"), "transformers", augment={"layerdrop": 0.25})
+    save_pretrained(plain, tmp_path)
+    assert transformers.AutoConfig.from_pretrained(tmp_path).layerdrop == 0.25
+    assert plain.network.config.layerdrop == 0.25

@@ -14,6 +14,7 @@ from asr_exp.config.compose import compose
 from asr_exp.config.groups import conf_folder
 from asr_exp.core.errors import UserError
 from asr_exp.model.loading import load_backbone
+from asr_exp.model.model_config import ModelSettings
 from asr_exp.model.pretrained.source import BUILTIN
 from asr_exp.runs.folder import resolve, signature
 
@@ -75,7 +76,7 @@ def test_a_name_that_does_not_come_with_the_package():
     with pytest.raises(
         UserError, match="model.checkpoint=builtin:tinny does not come with asr_exp; there is builtin:tiny"
     ):
-        load_backbone("builtin:tinny", vocabulary=5, blank=4)
+        load_backbone(ModelSettings("builtin:tinny"), vocabulary=5, blank=4)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Passes of a network side by side: what each thread sees, the order, an error, and what is left behind."""
+"""Passes of a network side by side: the order, the share of threads, an error, and what is left behind."""
 
 import threading
 import time
@@ -6,11 +6,7 @@ import time
 import pytest
 import torch
 
-from asr_exp.runtime.threads import PerThread, side_by_side
-
-
-class Desk:
-    paper = PerThread()
+from asr_exp.runtime.threads import side_by_side
 
 
 def test_two_at_a_time_come_in_order_with_half_of_the_threads_each():
@@ -46,20 +42,3 @@ def test_an_error_reaches_who_asked():
     assert next(made) == 1
     with pytest.raises(ZeroDivisionError):
         list(made)
-
-
-def test_each_thread_has_its_own_and_another_finds_the_last():
-    desk = Desk()
-    other = Desk()
-    seen = {}
-    desk.paper, other.paper = "mine", "another desk's"
-
-    def work():
-        seen["not set"] = desk.paper
-        desk.paper = "theirs"
-        seen["set"] = desk.paper
-
-    worker = threading.Thread(target=work)
-    worker.start()
-    worker.join()
-    assert (seen, desk.paper, other.paper) == ({"not set": "mine", "set": "theirs"}, "mine", "another desk's")

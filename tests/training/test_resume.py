@@ -121,7 +121,7 @@ def test_killed_again_and_again(whole, corpus, tmp_path, what):
         (
             (killed_at, f"{CHECKPOINT}.save_state", 1)
             if what == "plain"
-            else (killed_at, "asr_exp.model.recogniser.Recogniser.save", 2, True)
+            else (killed_at, "asr_exp.training.checkpoint.save_pretrained", 2, True)
         ),
         (killed_at, f"{TRAIN}.train_step", 9),
         (torn_line, 9),

@@ -208,9 +208,9 @@ def test_layerdrop_is_drawn_for_a_step_not_for_a_pass(setup):
     dropped = []
     for step in range(1, 40):
         one.model.drop_layers(one.seed, step)
-        first = set(one.model._dropped)
+        first = one.model.dropped_layers
         one.model.drop_layers(one.seed, step)
-        assert first == one.model._dropped
+        assert first == one.model.dropped_layers
         dropped.append(first)
     share = sum(map(len, dropped)) / (6 * len(dropped))
     assert 0.35 < share < 0.65 and len({tuple(d) for d in dropped}) > 10
@@ -222,11 +222,11 @@ def test_a_dropped_layer_moves_as_it_would_among_several_ranks(setup):
     for step in range(1, 8):
         before = weights(one)
         steps(one, step)
-        for layer in trained & set(one.model._dropped):
+        for layer in trained & set(one.model.dropped_layers):
             # its moments carry it on, a missing gradient would not
             assert any(f"layers.{layer}." in name for name in moved(one, before))
             carried_on += 1
-        trained |= set(range(3)) - set(one.model._dropped)
+        trained |= set(range(3)) - set(one.model.dropped_layers)
     assert carried_on
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from omegaconf import DictConfig
 
 from asr_exp.builders.data import Data, build_tokenizer
-from asr_exp.builders.model import build_recogniser, model_arguments
+from asr_exp.builders.model import build_recogniser, model_settings
 from asr_exp.commands.check.findings import FAIL, WARN, Finding
 from asr_exp.core.errors import Unreachable, UserError
 from asr_exp.data.tokenizer import Tokenizer
@@ -46,7 +46,7 @@ def load_model(config: DictConfig, data: Data, runtime: Runtime) -> CheckedModel
     so that the transcripts can be checked all the same.
     """
     try:
-        check_checkpoint(**model_arguments(config))
+        check_checkpoint(model_settings(config))
         tokenizer = build_tokenizer(config, data)
         return CheckedModel(tokenizer, build_recogniser(config, tokenizer, runtime), [])
     except UserError as why:

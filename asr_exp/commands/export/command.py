@@ -29,6 +29,7 @@ from asr_exp.core.files import is_run, read_json
 from asr_exp.data.audio import decode
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.model.loading import check_checkpoint, load_backbone
+from asr_exp.model.model_config import ModelSettings
 from asr_exp.model.pretrained.source import BUNDLE
 from asr_exp.model.pretrained.vocabulary import read_tokenizer
 from asr_exp.runs.folder import load_run, run_folder, signature
@@ -53,7 +54,7 @@ def run(config: DictConfig) -> Path:
         require_onnx()
     checkpoint = os.path.expanduser(checkpoint_of(config))
     try:
-        check_checkpoint(checkpoint, config.model.revision, keep_head=True)
+        check_checkpoint(ModelSettings(checkpoint, config.model.revision, keep_head=True))
     except UserError as why:
         raise in_terms_of_run(why, config.run) from why
     try:
@@ -123,10 +124,8 @@ def _fill(config: DictConfig, checkpoint: str, name: str, folder: Path) -> dict[
 
     t, ours = config.tokenizer, Path(config.run).expanduser() if config.run else run_folder(config)
     tokenizer = read_tokenizer(checkpoint, config.model.revision, t.unit, t.inventory, t.score_inventory)
-    revision = config.model.revision
-    network, extractor = load_backbone(
-        checkpoint, len(tokenizer), tokenizer.blank, revision=revision, keep_head=True, attention="eager"
-    )
+    plain = ModelSettings(checkpoint, config.model.revision, keep_head=True, attention="eager")
+    network, extractor = load_backbone(plain, len(tokenizer), tokenizer.blank)
     network.save_pretrained(folder)
     transformers.Wav2Vec2Processor(extractor, tokenizer.as_transformers()).save_pretrained(folder)
     extractor.save_pretrained(folder)  # preprocessor_config.json, which other programs look for

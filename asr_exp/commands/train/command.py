@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from asr_exp.builders.data import build_data, build_split, build_tokenizer
 from asr_exp.builders.decoder import build_decoder, build_protocol
-from asr_exp.builders.model import build_recogniser, model_arguments
+from asr_exp.builders.model import build_recogniser, model_settings
 from asr_exp.builders.plan import announce, check_vocabulary
 from asr_exp.builders.session import cache_folder, run_session
 from asr_exp.builders.training import build_training
@@ -38,7 +38,7 @@ def run(config: DictConfig) -> int:
     if _is_finished(config, folder):
         return 0
     # A checkpoint that cannot be loaded is reported before the data is read.
-    check_checkpoint(**model_arguments(config))
+    check_checkpoint(model_settings(config))
     if config.trainer.devices > 1 and not under_torchrun():
         return launch(config.trainer.devices, "train", task_overrides())
     with run_session(config, folder) as runtime, run_record(config, folder, runtime) as record:

@@ -1,4 +1,4 @@
-"""Where the files of a pretrained checkpoint are: in a folder, in a run of ours, in this package, or in a
+"""The files of a pretrained checkpoint, which are in a folder, in a run's folder, in this package, or in a
 repository of the hub.
 """
 
@@ -15,9 +15,9 @@ from asr_exp.core.files import is_run
 from asr_exp.runtime import hub
 
 BUILTIN = Path(__file__).parent  # folders of checkpoints, named builtin:FOLDER in a config
-BUNDLE = "torchaudio:"  # of torchaudio.pipelines: see bundles.py
+BUNDLE = "torchaudio:"  # prefix of networks of torchaudio.pipelines: see torchaudio_bundles.py
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-# What people keep in place of weights that transformers reads, by the end of the file's name.
+# Files that users have in place of weights that transformers reads, by the end of the name.
 FOREIGN = {
     "flax_model.msgpack": "weights of Flax",
     "tf_model.h5": "weights of TensorFlow",
@@ -35,8 +35,10 @@ FOREIGN = {
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """The files of one checkpoint. name: as the user gave it; repository, commit: on the hub, None of a local
-    folder.
+    """The files of one checkpoint.
+
+    name: what the user has typed. folder: where the files are, or the cache that they are downloaded to.
+    repository, commit: on the hub; None for a local folder.
     """
 
     name: str
@@ -45,10 +47,10 @@ class CheckpointSource:
     commit: str | None = None
 
     def file(self, name: str) -> Path | None:
-        """The path of a file, downloaded where it has to be; None where the checkpoint has no file of that
-        name.
+        """The path of a file, which is downloaded if need be; None where the checkpoint has no such file.
 
-        Raises UserError for a file that git-lfs has not fetched, and where the hub does not give it.
+        Raises UserError for a file that git-lfs has not fetched, and where the hub cannot be reached or
+        refuses.
         """
         path = (
             self.folder / name
@@ -66,8 +68,9 @@ class CheckpointSource:
         return path
 
     def json(self, name: str) -> dict[str, Any] | None:
-        """The content of a JSON file that holds an object; None where there is no such file. Raises UserError
-        where it is none.
+        """The content of a JSON file, an object; None where the checkpoint has no such file.
+
+        Raises UserError for a file that is not a JSON object.
         """
         path = self.file(name)
         if path is None:
@@ -81,46 +84,49 @@ class CheckpointSource:
         return content
 
     def names(self) -> list[str]:
-        """The names of all its files; where the hub does not give them, of those that are in the cache."""
+        """The names of all files; of those in the cache, where the hub cannot be reached or refuses."""
         if self.repository is not None:
             from huggingface_hub import HfApi
 
-            with suppress(Exception):  # some ask in order to explain another error, which must not be hidden
+            with suppress(Exception):  # callers explain another error by the names, which must not be hidden
                 return HfApi().list_repo_files(self.repository, revision=self.commit)
         # not the whole tree: it may be large
         here = (path for pattern in ("*", "language_model/*") for path in self.folder.glob(pattern))
         return sorted(path.relative_to(self.folder).as_posix() for path in here if path.is_file())
 
     def lacks(self, what: str) -> UserError:
-        """The error of a checkpoint without a file that it needs: it names what is there instead."""
+        """The error for a checkpoint without `what`, such as config.json. It names the files that it has."""
         names = self.names()
         foreign = {
             kind: name for name in reversed(names) for end, kind in FOREIGN.items() if name.endswith(end)
         }
         if foreign:
             held = " and ".join(f"{kind} ({name})" for kind, name in sorted(foreign.items()))
-            there = f"it holds {held}, which transformers' PyTorch classes do not read"
+            content = f"it holds {held}, which transformers' PyTorch classes do not read"
         else:
-            there = f"it holds {', '.join(names[:5])}{' ...' * (len(names) > 5)}" if names else "it is empty"
-        return self.error(f"it has no {what}; {there}. Give a checkpoint as save_pretrained writes it")
+            content = (
+                f"it holds {', '.join(names[:5])}{' ...' * (len(names) > 5)}" if names else "it is empty"
+            )
+        return self.error(f"it has no {what}; {content}. Give a checkpoint as save_pretrained writes it")
 
     def error(self, reason: str) -> UserError:
+        """The error for a checkpoint that cannot be loaded. reason: a clause without a full stop."""
         return UserError(f"model.checkpoint={self.name} cannot be loaded: {reason}.")
 
 
 def find_checkpoint(name: str, revision: str | None = None) -> CheckpointSource:
-    """The files of a checkpoint: `builtin:NAME`, a folder, the folder of a run (its best checkpoint), or a
-    hub id.
+    """The files of a checkpoint.
 
-    Raises UserError for what is none of these, and where the hub does not give it.
+    name: `builtin:NAME`, a folder, the folder of a run (its best checkpoint), or a hub id. revision: of a hub
+    id. Raises UserError for a name that is none of these, and where the hub cannot be reached or refuses.
     """
     if name.startswith("builtin:"):
-        there = {f"builtin:{path.parent.name}": path.parent for path in BUILTIN.glob("*/model.safetensors")}
-        if name not in there:
+        builtin = {f"builtin:{path.parent.name}": path.parent for path in BUILTIN.glob("*/model.safetensors")}
+        if name not in builtin:
             raise UserError(
-                f"model.checkpoint={name} does not come with asr_exp; there is {', '.join(there)}."
+                f"model.checkpoint={name} does not come with asr_exp; there is {', '.join(builtin)}."
             )
-        return CheckpointSource(name, there[name])
+        return CheckpointSource(name, builtin[name])
     path = Path(name).expanduser()
     if path.is_dir():
         best = path / "checkpoints" / "best"
@@ -153,8 +159,8 @@ def find_checkpoint(name: str, revision: str | None = None) -> CheckpointSource:
 
 @functools.cache
 def _commit(repository: str, revision: str | None) -> tuple[Path, str]:
-    """The folder of the local cache that a repository's files go to, and the commit that its revision
-    is now.
+    """The folder of the local cache that holds a repository's files, and the commit that its revision names
+    now.
     """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
@@ -174,35 +180,37 @@ def _commit(repository: str, revision: str | None) -> tuple[Path, str]:
     hub.offline_where_unreachable()
     path = _download(repository, repository, "config.json", revision or "main")
     if path is None:
-        nowhere = Path(os.devnull)  # nothing of it is in the cache
-        raise CheckpointSource(repository, nowhere, repository, revision or "main").lacks("config.json")
+        empty = Path(os.devnull)  # no file of it is in the cache
+        raise CheckpointSource(repository, empty, repository, revision or "main").lacks("config.json")
     return path.parent, path.parent.name
 
 
 def _download(name: str, repository: str, file: str, revision: str | None) -> Path | None:
-    """A file of the hub in the local cache; None where the repository has none of that name, as far as can be
-    known offline.
+    """The path of a file of the hub in the local cache; None where the repository has no such file.
+
+    Without a connection, the files in the cache count as all files of a known commit.
     """
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    known = try_to_load_from_cache(repository, file, revision=revision)
+    cached = try_to_load_from_cache(repository, file, revision=revision)
     fixed = revision is not None and len(revision) == 40
-    if fixed and known is not None:
-        return Path(known) if isinstance(known, str) else None
+    if fixed and cached is not None:
+        return Path(cached) if isinstance(cached, str) else None  # or a mark that there is no such file
     try:
         return Path(hf_hub_download(repository, file, revision=revision))
     except Exception as why:
         if isinstance(why, EntryNotFoundError) and not isinstance(why, LocalEntryNotFoundError):
             return None
-        # Offline, what was fetched while there was a network is all there is. Where the commit is known, it
-        # is the file that is missing.
+        # Without a connection to the internet only files in the cache can be had. Where the commit is known,
+        # it is the file that the cache lacks.
         if fixed and (constants.HF_HUB_OFFLINE or _is_missing(why)):
             return None
         raise _refused(name, why) from why
 
 
 def _refused(name: str, why: Exception) -> Exception:
+    """The error for a checkpoint that could not be downloaded; `why` itself where it is not the hub's."""
     reason = hub.failure(why)
     if reason is None:
         return why
@@ -215,9 +223,7 @@ def _refused(name: str, why: Exception) -> Exception:
 
 
 def _is_missing(why: Exception) -> bool:
-    """Whether the hub answers that there is no such repository, or that there is no such thing without saying
-    what.
-    """
+    """Whether the hub answers that there is no such repository, or 404 without saying what is missing."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,

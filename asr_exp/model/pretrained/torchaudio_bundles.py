@@ -1,9 +1,8 @@
-"""Networks out of `torchaudio.pipelines`: their weights in a transformers network, which computes the same
-from them.
-"""
+"""The networks of `torchaudio.pipelines`, as transformers networks with the same output."""
 
 import os
 import pickle
+from dataclasses import dataclass
 from typing import Any
 
 from asr_exp.core.errors import UserError, nearest
@@ -13,29 +12,31 @@ from asr_exp.model.pretrained.weights import draw_mask_embedding
 from asr_exp.runtime.hub import reachable
 
 SERVER = "https://download.pytorch.org"
-# Where a part of torchaudio's network stands in that of transformers.
-PLACES = {"encoder.feature_projection.": "feature_projection.", "encoder.transformer.": "encoder."}
+# Names of the parts of torchaudio's network, and what they are called in transformers'.
+PARTS = {"encoder.feature_projection.": "feature_projection.", "encoder.transformer.": "encoder."}
 
 
 def bundle_labels(name: str) -> list[str]:
-    """The labels of a fine-tuned bundle, such as WAV2VEC2_ASR_BASE_960H, the blank first. Raises UserError
-    for a name that is none.
+    """The labels of a fine-tuned bundle, such as WAV2VEC2_ASR_BASE_960H, the blank first.
+
+    Raises UserError for an unknown name.
     """
     return list(_bundle(name, with_head=True).get_labels())
 
 
 def bundle_config(name: str, keep_head: bool) -> Any:
-    """The sizes of a bundle's network as a transformers config, without its weights.
+    """The transformers config of a bundle's network. Its weights are not read.
 
-    Raises UserError for a name that is none, and for a network that transformers has no equal of.
+    Raises UserError for an unknown name, and for a kind of network that cannot be converted.
     """
     import transformers
 
     bundle = _bundle(name, keep_head)
-    sizes = bundle._params
-    if bundle._model_type != "Wav2Vec2":
+    facts = _facts(bundle)
+    sizes = facts.sizes
+    if facts.model_type != "Wav2Vec2":
         raise UserError(
-            f"model.checkpoint={BUNDLE}{name} is a {bundle._model_type}, whose weights cannot be taken over;"
+            f"model.checkpoint={BUNDLE}{name} is a {facts.model_type}, whose weights cannot be taken over;"
             " use the same model's copy on the hub, such as model=wavlm-base."
         )
     convolutions = sizes["extractor_conv_layer_config"] or [
@@ -68,22 +69,22 @@ def bundle_config(name: str, keep_head: bool) -> Any:
 
 
 def load_bundle(name: str, config: Any, keep_head: bool, attention: str = "eager") -> tuple[Any, Any]:
-    """(CTC network, feature extractor) of a bundle, in the network of `config` (see `bundle_config`): with
-    its own head, or a new one.
+    """A bundle's CTC network, with its own head or a new one, and its feature extractor.
 
-    Raises UserError for weights that cannot be had, or do not fit.
+    config: from `bundle_config`, with the run's settings. attention: transformers' name of an implementation.
+    Raises UserError for weights that cannot be downloaded, or do not fit.
     """
     import transformers
 
     bundle = _bundle(name, keep_head)
-    theirs = _weights(name, bundle)
-    theirs = getattr(theirs, "model", theirs)  # what normalises the waveform is wrapped around it
+    original = _original_network(name, bundle)
+    original = getattr(original, "model", original)  # without the module that normalises the waveform
     weights = {
-        _place(key): tensor
-        for key, tensor in theirs.state_dict().items()
+        _transformers_name(key): tensor
+        for key, tensor in original.state_dict().items()
         if keep_head or not key.startswith("aux.")
     }
-    made: Any = transformers.Wav2Vec2ForCTC.from_pretrained(
+    loaded: Any = transformers.Wav2Vec2ForCTC.from_pretrained(
         None,
         config=config,
         state_dict=weights,
@@ -91,32 +92,61 @@ def load_bundle(name: str, config: Any, keep_head: bool, attention: str = "eager
         output_loading_info=True,
         attn_implementation=attention,
     )
-    network, info = made
-    strange = {*info["unexpected_keys"], *(key for key, *_ in info["mismatched_keys"]), *info["missing_keys"]}
-    strange -= {"wav2vec2.masked_spec_embed", *([] if keep_head else ["lm_head.weight", "lm_head.bias"])}
-    if strange:
+    network, info = loaded
+    misfits = {*info["unexpected_keys"], *(key for key, *_ in info["mismatched_keys"]), *info["missing_keys"]}
+    misfits -= {"wav2vec2.masked_spec_embed", *([] if keep_head else ["lm_head.weight", "lm_head.bias"])}
+    if misfits:
         raise UserError(
             f"model.checkpoint={BUNDLE}{name} does not fit the settings of the model, or is no network that"
-            f" transformers has an equal of: {min(strange)}."
+            f" transformers has an equal of: {min(misfits)}."
         )
     draw_mask_embedding(network, info["missing_keys"])
     return network, bundle_extractor(name, config)
 
 
 def bundle_extractor(name: str, config: Any) -> Any:
-    """How a bundle wants its waveforms, as a feature extractor of transformers."""
+    """transformers' feature extractor for a bundle: its sampling rate, and whether it normalises."""
     import transformers
 
     bundle = _bundle(name, with_head=False)
     return transformers.Wav2Vec2FeatureExtractor(
         sampling_rate=int(bundle.sample_rate),
-        do_normalize=bool(bundle._normalize_waveform),
+        do_normalize=_facts(bundle).normalises,
         return_attention_mask=config.feat_extract_norm == "layer",
         variance_epsilon=1e-5,
     )
 
 
+@dataclass(frozen=True)
+class _BundleFacts:
+    """sizes: arguments of torchaudio's network. file: the name of the file of weights. normalises: whether
+    the waveform is normalised first.
+    """
+
+    sizes: dict[str, Any]
+    model_type: str
+    file: str
+    normalises: bool
+
+
+def _facts(bundle: Any) -> _BundleFacts:
+    """What a bundle keeps in private attributes, as seen in torchaudio 2.11.
+
+    There is no public way to the sizes without the weights. A release without these attributes raises
+    UserError here.
+    """
+    try:
+        file = os.path.basename(bundle._path)
+        return _BundleFacts(bundle._params, bundle._model_type, file, bool(bundle._normalize_waveform))
+    except AttributeError as why:
+        raise UserError(
+            f"model.checkpoint={BUNDLE}...: this release of torchaudio keeps no {why.name} of its bundles;"
+            " use the same model's copy on the hub, such as model=wav2vec2-base, or torchaudio 2.11."
+        ) from why
+
+
 def _bundle(name: str, with_head: bool) -> Any:
+    """A bundle of torchaudio.pipelines. Raises UserError for an unknown name."""
     pipelines = torchaudio("pipelines", "Wav2Vec2Bundle", "Wav2Vec2ASRBundle")
     kind = pipelines.Wav2Vec2ASRBundle if with_head else pipelines.Wav2Vec2Bundle
     known = [one for one in dir(pipelines) if isinstance(getattr(pipelines, one), kind)]
@@ -129,12 +159,15 @@ def _bundle(name: str, with_head: bool) -> Any:
     return getattr(pipelines, name)
 
 
-def _weights(name: str, bundle: Any) -> Any:
-    """The bundle's own network, from where torch.hub keeps its weights, or downloaded."""
+def _original_network(name: str, bundle: Any) -> Any:
+    """torchaudio's network with its weights, which are downloaded unless torch.hub has them already.
+
+    Raises UserError where they cannot be downloaded, or where the file holds others.
+    """
     import torch
 
-    file = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(bundle._path))
-    advice = f"Put its file at {file}, or run once with network."
+    file = os.path.join(torch.hub.get_dir(), "checkpoints", _facts(bundle).file)
+    advice = f"Put its file at {file}, or run once with a connection to the internet."
     if not os.path.exists(file) and not reachable(SERVER):
         raise UserError(
             f"model.checkpoint={BUNDLE}{name}: its weights are not there, and {SERVER} cannot be reached from"
@@ -155,11 +188,11 @@ def _weights(name: str, bundle: Any) -> Any:
         ) from why
 
 
-def _place(key: str) -> str:
-    """What transformers calls a weight of torchaudio's."""
+def _transformers_name(key: str) -> str:
+    """What transformers calls a weight of torchaudio's network."""
     if key.startswith("aux."):
         return f"lm_head.{key.removeprefix('aux.')}"
-    for theirs, ours in PLACES.items():
+    for theirs, ours in PARTS.items():
         if key.startswith(theirs):
             return f"wav2vec2.{ours}{key.removeprefix(theirs)}"
     return f"wav2vec2.{key}"

@@ -1,4 +1,4 @@
-"""The vocabulary of other people's fine-tuned checkpoints, as transformers' two CTC tokenizers read it."""
+"""The vocabulary of fine-tuned checkpoints, as transformers' two CTC tokenizers read it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +10,16 @@ from asr_exp.data.transformers_tokenizer import PHONEMES, Conventions, SpecialTo
 from asr_exp.model.pretrained.source import CheckpointSource, find_checkpoint
 from asr_exp.model.pretrained.weights import head_size
 
-# transformers adds them behind a vocabulary that has none; a CTC head has no output for them
+# transformers adds these to the end of a vocabulary without them; a CTC head has no output for them
 SENTENCE = ("<s>", "</s>")
 
 
 @dataclass(frozen=True)
 class CheckpointVocabulary:
-    """tokens: one for each output of the head, None for one that the vocabulary does not name; space: ""
-    where nothing parts words.
+    """The vocabulary of a CTC head.
+
+    tokens: of each output of the head; None for one that the vocabulary does not name. blank, unknown:
+    tokens. space: the token between words; "" where there is none. conventions: of the text that is printed.
     """
 
     tokens: list[str | None]
@@ -34,10 +36,21 @@ def read_tokenizer(
     inventory: str | None = None,
     score_inventory: str | None = None,
 ) -> Tokenizer:
-    """The vocabulary of a fine-tuned CTC checkpoint (see `find_checkpoint`), as long as its head.
+    """The vocabulary of a fine-tuned CTC checkpoint.
 
-    unit: of a checkpoint whose tokenizer does not say; a Wav2Vec2PhonemeCTCTokenizer is one of phones. Raises
-    UserError where it has none, or one that does not fit its head.
+    Args:
+        checkpoint: its name; see `find_checkpoint`.
+        revision: of a hub id.
+        unit: character or phone, for a checkpoint whose tokenizer does not say; the unit of a
+            Wav2Vec2PhonemeCTCTokenizer is the phone.
+        inventory: of the phones.
+        score_inventory: to which phones are folded before they are scored.
+
+    Returns:
+        A tokenizer with one token for each output of the head.
+
+    Raises:
+        UserError: where the checkpoint has no vocabulary, or one that does not fit its head.
     """
     v = read_vocabulary(find_checkpoint(checkpoint, revision))
     unit = "phone" if v.conventions.phonemes else unit
@@ -46,9 +59,9 @@ def read_tokenizer(
 
 
 def read_vocabulary(source: CheckpointSource) -> CheckpointVocabulary:
-    """The vocabulary of a fine-tuned checkpoint, as long as its head.
+    """The vocabulary of a fine-tuned checkpoint, with one token for each output of its head.
 
-    Raises UserError where it has none, or one that does not fit its head.
+    Raises UserError where the checkpoint has no vocabulary, or one that does not fit its head.
     """
     settings = {**(source.json("config.json") or {}), **(source.json("tokenizer_config.json") or {})}
     phonemes = settings.get("tokenizer_class") == PHONEMES
@@ -72,7 +85,7 @@ def read_vocabulary(source: CheckpointSource) -> CheckpointVocabulary:
             f"its vocab.json has {len(vocabulary)} tokens and its head {outputs} outputs ({token!r} would be"
             f" number {number}): they are not of one model, or not of one language",
         )
-    # the vocabulary counts above what is added
+    # vocab.json takes precedence over the tokens that transformers adds
     names = {i: token for token, i in [*theirs.get_vocab().items(), *vocabulary.items()]}
     if names[ids[blank]] != blank:
         raise _unfit(
@@ -81,8 +94,8 @@ def read_vocabulary(source: CheckpointSource) -> CheckpointVocabulary:
             f" {names[ids[blank]]!r}",
         )
     tokens = [names.get(i) for i in range(outputs)]
-    delimiter = theirs._word_delimiter_token  # its property makes "None" of None
-    space = "" if delimiter is None or delimiter == blank else str(delimiter)
+    delimiter = _word_delimiter(theirs)
+    space = "" if delimiter is None or delimiter == blank else delimiter
     if not phonemes and space not in tokens and " " in tokens:
         space = " "
     printed = "" if phonemes else getattr(theirs, "replace_word_delimiter_char", " ")
@@ -98,11 +111,15 @@ def read_vocabulary(source: CheckpointSource) -> CheckpointVocabulary:
 def _their_tokenizer(
     source: CheckpointSource, phonemes: bool, language: str | None
 ) -> tuple[Any, dict[str, int]]:
-    """transformers' own tokenizer of a checkpoint, and its vocab.json. (AutoTokenizer knows none for SEW.)"""
+    """transformers' own tokenizer of a checkpoint, and its vocab.json.
+
+    phonemes: whether it is a tokenizer of phonemes. language: whose vocabulary is read, where vocab.json has
+    several. (AutoTokenizer has no tokenizer for SEW.)
+    """
     import transformers
 
     for name in ("special_tokens_map.json", "added_tokens.json"):
-        source.json(name)  # so that it is there, and whole, where the tokenizer looks for it
+        source.json(name)  # downloads it to where the tokenizer reads it, and checks that it is JSON
     vocabulary = source.json("vocab.json")
     if vocabulary is None:
         raise _unfit(source, "it has no vocabulary (vocab.json)")
@@ -121,7 +138,7 @@ def _their_tokenizer(
         raise _unfit(source, "its vocab.json has half of a character (a lone surrogate) in it")
     try:
         kind = getattr(transformers, PHONEMES if phonemes else "Wav2Vec2CTCTokenizer")
-        # its own phonemizer is for writing labels, and may not be installed
+        # the tokenizer's phonemizer writes labels from text, and may not be installed
         options = {"do_phonemize": False} if phonemes else {}
         return kind.from_pretrained(source.folder, **options), vocabulary
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as why:
@@ -131,9 +148,22 @@ def _their_tokenizer(
         raise _unfit(source, f"its tokenizer's files cannot be read ({first.rstrip('.')})") from why
 
 
+def _word_delimiter(tokenizer: Any) -> str | None:
+    """The token that parts words; None where the tokenizer has none.
+
+    The private attribute `_word_delimiter_token` says so, as seen in transformers 5.18 to 5.24; the public
+    property makes the word "None" of a missing one. Without the attribute that word is taken for none.
+    """
+    if hasattr(tokenizer, "_word_delimiter_token"):
+        delimiter = tokenizer._word_delimiter_token
+        return None if delimiter is None else str(delimiter)
+    delimiter = str(tokenizer.word_delimiter_token)
+    return None if delimiter == "None" else delimiter
+
+
 def _special(theirs: Any, vocabulary: dict[str, int], role: str, *usual: str) -> str:
-    """The token of a role: the one that the files name, or, where the vocabulary lacks that, the usual one
-    that it has.
+    """The token of a role: the one that the tokenizer's files name, or, where the vocabulary lacks it, the
+    first of `usual` that the vocabulary has.
     """
     named = getattr(theirs, role)
     return (
@@ -144,6 +174,7 @@ def _special(theirs: Any, vocabulary: dict[str, int], role: str, *usual: str) ->
 
 
 def _unfit(source: CheckpointSource, reason: str) -> UserError:
+    """The error for a vocabulary that does not fit. reason: a clause without a full stop."""
     return UserError(
         f"model.checkpoint={source.name} cannot keep its head: {reason}. Use model.head=new, or give another"
         " checkpoint."

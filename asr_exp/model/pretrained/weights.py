@@ -13,7 +13,7 @@ import torch
 from asr_exp.core.errors import UserError
 from asr_exp.model.pretrained.source import CheckpointSource
 
-# In the order in which they are looked for; an index names the files that the weights are spread over.
+# In order of preference. An index names the files that hold parts of the weights.
 FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -21,15 +21,15 @@ FILES = (
     "pytorch_model.bin.index.json",
 )
 HEAD = "lm_head.weight"
-PARALLEL = "module."  # before every name, where torch's DataParallel has saved them
+PARALLEL = "module."  # prefix of every name in a checkpoint of torch's DataParallel
 
 
 def read_weights(source: CheckpointSource) -> dict[str, torch.Tensor]:
-    """Every tensor of a checkpoint by its name there, on the CPU, in the type that it is kept in; zip files
-    and safetensors are mapped.
+    """All tensors of a checkpoint by name, on the CPU, in the type that they are saved in. Zip files and
+    safetensors are mapped into memory.
 
-    Raises UserError for a checkpoint without weights, a file that is missing, damaged, or no plain weights,
-    and for a pickle with code.
+    Raises UserError for a checkpoint without weights, for a file that is missing, is damaged or holds more
+    than weights, and for a pickle with code.
     """
     weights: dict[str, torch.Tensor] = {}
     for path in weight_files(source):
@@ -39,8 +39,9 @@ def read_weights(source: CheckpointSource) -> dict[str, torch.Tensor]:
 
 
 def weight_files(source: CheckpointSource) -> list[Path]:
-    """The files that hold a checkpoint's weights. Raises UserError where there are none, or where one that
-    the index names is missing.
+    """The files that hold a checkpoint's weights.
+
+    Raises UserError where there are none, or where one that the index names is missing.
     """
     name, path = next(((name, path) for name in FILES if (path := source.file(name))), ("", None))
     if path is None:
@@ -54,18 +55,18 @@ def weight_files(source: CheckpointSource) -> list[Path]:
         or not all(isinstance(one, str) and Path(one).name == one for one in places.values())
     ):
         raise source.error(f"{name} does not say which file holds which weight; download it again")
-    found = {shard: source.file(shard) for shard in sorted(set(places.values()))}
-    missing = [shard for shard, shard_path in found.items() if shard_path is None]
+    shards = {shard: source.file(shard) for shard in sorted(set(places.values()))}
+    missing = [shard for shard, shard_path in shards.items() if shard_path is None]
     if missing:
         raise source.error(
-            f"{len(missing)} of the {len(found)} files that {name} names are not there, such as {missing[0]};"
-            " download them"
+            f"{len(missing)} of the {len(shards)} files that {name} names are not there, such as"
+            f" {missing[0]}; download them"
         )
-    return [shard_path for shard_path in found.values() if shard_path]
+    return [shard_path for shard_path in shards.values() if shard_path]
 
 
 def head_size(source: CheckpointSource) -> int | None:
-    """How many outputs the CTC head of a checkpoint has; None where it has no head."""
+    """The number of outputs of a checkpoint's CTC head; None where it has no head."""
     for path in weight_files(source):
         if path.suffix != ".safetensors":
             weights = _read_pickle(source, path)
@@ -87,7 +88,7 @@ def head_size(source: CheckpointSource) -> int | None:
 
 
 class _safetensors_errors:
-    """Turns what safetensors says of a file that it cannot read into a UserError."""
+    """Turns the error of safetensors for a file that it cannot read into a UserError."""
 
     def __init__(self, source: CheckpointSource, path: Path):
         self.source, self.path = source, path
@@ -110,21 +111,20 @@ def _read_safetensors(source: CheckpointSource, path: Path) -> dict[str, torch.T
 
 def _read_pickle(source: CheckpointSource, path: Path) -> dict[str, torch.Tensor]:
     try:
-        # mapped: a pass over 4 GB of weights that are copied into the network anyway needs no memory of its
-        # own
-        # of pickle protocols that it may not know: then it fails, or does not
+        # Mapped, because the weights are copied into the network anyway. Warnings about pickle protocols that
+        # torch may not read are ignored: if it cannot read one, it fails.
         with warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as why:
-        if found := sorted(set(_foreign_globals(path))):
-            if fairseq := [one for one in found if one.startswith(("argparse.", "fairseq.", "omegaconf."))]:
+        if imports := sorted(set(_foreign_globals(path))):
+            if fairseq := [one for one in imports if one.startswith(("argparse.", "fairseq.", "omegaconf."))]:
                 raise source.error(
                     f"{path.name} is a checkpoint of fairseq ({fairseq[0]}) and not of transformers; give its"
                     " copy on the hub, or convert it"
                 ) from None
             raise source.error(
-                f"{path.name} is a pickle that holds more than weights ({found[0]}), which would run as code,"
-                " so it is not opened; give a copy in safetensors"
+                f"{path.name} is a pickle that holds more than weights ({imports[0]}), which would run as"
+                " code, so it is not opened; give a copy in safetensors"
             ) from None
         raise _damaged(source, path, str(why)) from None
     if not isinstance(content, dict) or not all(
@@ -151,8 +151,8 @@ def _damaged(source: CheckpointSource, path: Path, why: str) -> UserError:
 
 
 def _foreign_globals(path: Path) -> Iterator[str]:
-    """The names that a pickle, plain or in torch's zip file, would have Python call, less those that tensors
-    are made of.
+    """The names that a pickle, plain or in torch's zip file, would have Python import, without those that
+    tensors are built from.
     """
     try:
         if zipfile.is_zipfile(path):
@@ -187,11 +187,11 @@ def _globals(file: BinaryIO) -> Iterator[str]:
 
 
 def draw_mask_embedding(network: Any, missing: Iterable[str]) -> None:
-    """Draw the vector that stands for masked frames, uniform on 0..1, where a checkpoint has none; from
-    torch's seed, which stays as it is.
+    """Draw the embedding of masked frames, uniformly from 0 to 1, where a checkpoint lacks it.
 
-    transformers 5.18 leaves it as the memory happened to be (all families but HuBERT), later ones draw it
-    themselves.
+    missing: the names of the weights that the checkpoint lacks. The numbers follow from torch's seed, and
+    torch's generator stays as it is. transformers 5.18 leaves the embedding uninitialised in all families but
+    HuBERT; later releases draw it themselves.
     """
     for name in missing:
         if name.endswith("masked_spec_embed"):

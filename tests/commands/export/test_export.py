@@ -18,6 +18,7 @@ from asr_exp.commands.export import onnx_export as onnx_file
 from asr_exp.commands.export.model_card import Facts, _without_place, model_card
 from asr_exp.core.errors import UserError
 from asr_exp.model.loading import load_backbone
+from asr_exp.model.model_config import ModelSettings
 
 
 @pytest.fixture
@@ -205,7 +206,7 @@ def test_what_else_stands_in_a_clone_stays(trained, tmp_path):
 
 def plain(backbone, name: str):
     torch.manual_seed(7)
-    network, _ = load_backbone(str(backbone(name)), 12, 11, attention="eager")
+    network, _ = load_backbone(ModelSettings(str(backbone(name)), attention="eager"), 12, 11)
     with torch.no_grad():
         network.lm_head.weight.mul_(20)
     return network.eval()

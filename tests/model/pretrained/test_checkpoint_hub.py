@@ -13,6 +13,7 @@ from test_checkpoint_vocabularies import FIRST, UPPER, checkpoint
 from asr_exp.builders.decoder import checkpoint_model
 from asr_exp.core.errors import UserError
 from asr_exp.model.loading import load_backbone
+from asr_exp.model.model_config import ModelSettings
 from asr_exp.model.pretrained import source as checkpoint_source
 from asr_exp.model.pretrained.source import find_checkpoint
 from asr_exp.model.pretrained.vocabulary import read_tokenizer
@@ -77,11 +78,11 @@ def test_a_language_model_is_fetched_once(hub, model, monkeypatch):
 
 def test_the_same_where_the_hub_is_gone(hub, model, tmp_path, monkeypatch):
     hub.add_model(ID, model)
-    wanted = load_backbone(ID, 5, 0)[0].state_dict()
+    wanted = load_backbone(ModelSettings(ID), 5, 0)[0].state_dict()
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     for function in (checkpoint_source._commit, checkpoint_source.hub.offline_where_unreachable):
         function.cache_clear()
-    found = load_backbone(ID, 5, 0)[0].state_dict()
+    found = load_backbone(ModelSettings(ID), 5, 0)[0].state_dict()
     assert all(torch.equal(found[name], wanted[name]) for name in wanted if not name.startswith("lm_head"))
 
 
@@ -97,7 +98,7 @@ def test_safetensors_shards_and_a_revision(hub, model, tmp_path):
     hub.add_model(ID, model)
     hub.add_model(ID, other, revision="v2")
     first, second = (
-        load_backbone(ID, 0, 0, keep_head=True, revision=revision)[0].state_dict()
+        load_backbone(ModelSettings(ID, revision, keep_head=True), 0, 0)[0].state_dict()
         for revision in (None, "v2")
     )
     assert all(
@@ -120,14 +121,14 @@ def test_a_repository_without_weights_says_what_it_has(hub, model, there):
         UserError,
         match=rf"model.checkpoint={ID} cannot be loaded: it has no (weights|config.json).*\({there}\)",
     ):
-        load_backbone(ID, 5, 0)
+        load_backbone(ModelSettings(ID), 5, 0)
 
 
 def test_what_can_be_no_id():
     with pytest.raises(
         UserError, match="model.checkpoint=models/of/mine is neither a folder nor an id on the hub"
     ):
-        load_backbone("models/of/mine", 5, 0)
+        load_backbone(ModelSettings("models/of/mine"), 5, 0)
 
 
 REFUSALS = {
@@ -174,7 +175,7 @@ def test_a_file_that_is_not_there_is_not_missed(hub, hurried, model, answer):
     for name in ("model.safetensors", "preprocessor_config.json", "processor_config.json"):
         hub.fail(ID, file=name, **answer)
     hub.add_model(ID, model)
-    assert load_backbone(ID, 5, 0)
+    assert load_backbone(ModelSettings(ID), 5, 0)
 
 
 @pytest.mark.parametrize("trouble", ["stall", "break_off"])
@@ -185,6 +186,6 @@ def test_a_download_that_does_not_come_to_its_end_is_made_again(hub, hurried, mo
         UserError,
         match=f"model.checkpoint={ID} cannot be loaded: the transfer broke off, or nothing more came",
     ):
-        load_backbone(ID, 5, 0)
+        load_backbone(ModelSettings(ID), 5, 0)
     hub.heal(ID)
-    assert load_backbone(ID, 5, 0)
+    assert load_backbone(ModelSettings(ID), 5, 0)

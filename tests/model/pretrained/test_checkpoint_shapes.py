@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from transformers import initialization
 
 from asr_exp.core.errors import UserError
-from asr_exp.model.loading import load_backbone, read_outline
+from asr_exp.model.loading import load_backbone, read_model_info
+from asr_exp.model.model_config import ModelSettings
 
 OUTPUTS = 12
 KINDS = [*FAMILIES, ("wav2vec2-conformer", "layer")]
@@ -76,7 +77,7 @@ def configure(folder: Path, **changes):
 
 
 def loaded(folder, **how):
-    network, _ = load_backbone(str(folder), OUTPUTS, OUTPUTS - 1, **how)
+    network, _ = load_backbone(ModelSettings(str(folder), **how), OUTPUTS, OUTPUTS - 1)
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
     return network.state_dict()
 
@@ -88,7 +89,7 @@ def same(found, wanted, but=()):
 
 def refusal(folder, **how):
     with pytest.raises(UserError) as caught:
-        load_backbone(str(folder), OUTPUTS, OUTPUTS - 1, **how)
+        load_backbone(ModelSettings(str(folder), **how), OUTPUTS, OUTPUTS - 1)
     told = str(caught.value)
     assert (
         "\n" not in told
@@ -236,7 +237,7 @@ def test_retired_keys_and_a_null_vocabulary_in_the_config(original, tmp_path, ki
         transformers_version="4.5.0.dev0",
         architectures=["Wav2Vec2ForPreTraining"],
     )
-    network, _ = load_backbone(str(folder), 0, 0, keep_head=True)
+    network, _ = load_backbone(ModelSettings(str(folder), keep_head=True), 0, 0)
     same(network.state_dict(), wanted)
     assert network.config.vocab_size == OUTPUTS
     assert not any(getattr(module, "gradient_checkpointing", False) for module in network.modules())
@@ -249,7 +250,10 @@ def test_retired_keys_and_a_null_vocabulary_in_the_config(original, tmp_path, ki
 )
 def test_without_preprocessor_config_the_front_end_says_whether_there_is_a_mask(original, kind, norm):
     source, _ = original(kind, norm)
-    for extractor in (load_backbone(str(source), OUTPUTS, 0)[1], read_outline(source)[1]):
+    for extractor in (
+        load_backbone(ModelSettings(str(source)), OUTPUTS, 0)[1],
+        read_model_info(source).extractor,
+    ):
         assert (
             extractor.return_attention_mask == (norm == "layer")
             and extractor.do_normalize
@@ -276,7 +280,7 @@ def test_the_feature_extractor_in_the_older_and_the_newer_file(folder):
         },
     }.items():
         (folder / name).write_text(json.dumps(content))
-        extractor = load_backbone(str(folder), OUTPUTS, 0)[1]
+        extractor = load_backbone(ModelSettings(str(folder)), OUTPUTS, 0)[1]
         assert (extractor.do_normalize, extractor.sampling_rate, extractor.return_attention_mask) == (
             False,
             8000,
@@ -285,7 +289,7 @@ def test_the_feature_extractor_in_the_older_and_the_newer_file(folder):
         (folder / name).unlink()
     # as it was once
     (folder / "processor_config.json").write_text('{"processor_class": "Wav2Vec2Processor"}')
-    assert load_backbone(str(folder), OUTPUTS, 0)[1].sampling_rate == 16000
+    assert load_backbone(ModelSettings(str(folder)), OUTPUTS, 0)[1].sampling_rate == 16000
     (folder / "preprocessor_config.json").write_text('{"do_norm')
     assert "preprocessor_config.json is not a JSON object" in refusal(folder)
 
@@ -457,10 +461,8 @@ def test_what_cannot_be_loaded_is_named(folder, shape, tmp_path, monkeypatch):
 
 def test_the_advice_for_an_adapter_works_and_keeps_no_head_that_was_trained_on_it(original, folder):
     configure(folder, add_adapter=True)
-    same(
-        loaded(folder, settings={"add_adapter": False}), original()[1], but=("lm_head.weight", "lm_head.bias")
-    )
-    told = refusal(folder, settings={"add_adapter": False}, keep_head=True)
+    same(loaded(folder, config={"add_adapter": False}), original()[1], but=("lm_head.weight", "lm_head.bias"))
+    told = refusal(folder, config={"add_adapter": False}, keep_head=True)
     assert "which cannot be used. Train a new head without the adapter: model.head=new" in told
 
 

@@ -5,6 +5,7 @@ pipeline, character for character.
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from harness import call, settings
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2PhonemeCTCTokenizer, pipeline
 
 from asr_exp.core.errors import UserError
-from asr_exp.model.pretrained.vocabulary import read_tokenizer
+from asr_exp.model.pretrained.vocabulary import _word_delimiter, read_tokenizer
 
 LETTERS = list("abcehlnost'.")
 UPPER = [letter.upper() for letter in LETTERS]
@@ -403,3 +404,11 @@ def test_what_cannot_be_kept_is_named(tmp_path, name):
 def test_a_checkpoint_without_a_head_has_none_to_keep(tmp_path, backbone):
     with pytest.raises(UserError, match="cannot keep its head: it has no vocabulary"):
         read_tokenizer(str(backbone("wav2vec2-group")))
+
+
+def test_the_delimiter_without_transformers_private_attribute():
+    """A tokenizer that has one, and one whose public property makes a word of None."""
+    for public, delimiter in (("|", "|"), ("None", None)):
+        assert _word_delimiter(SimpleNamespace(word_delimiter_token=public)) == delimiter
+        private = SimpleNamespace(word_delimiter_token=public, _word_delimiter_token=delimiter)
+        assert _word_delimiter(private) == delimiter

@@ -17,6 +17,7 @@ from asr_exp.data.batch import Batch
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.data.transformers_tokenizer import SpecialTokens
 from asr_exp.model.loading import load_backbone
+from asr_exp.model.model_config import ModelSettings
 from asr_exp.model.pretrained import torchaudio_bundles as bundles
 from asr_exp.model.pretrained.torchaudio_bundles import bundle_labels
 from asr_exp.model.recogniser import Recogniser
@@ -72,7 +73,7 @@ def noise(seconds: float) -> np.ndarray:
 @torch.inference_mode()
 def test_the_same_logits(bundle):
     assert bundle_labels("SMALL") == ["-", *LABELS]
-    network, extractor = load_backbone("torchaudio:SMALL", 9, 0, keep_head=True)
+    network, extractor = load_backbone(ModelSettings("torchaudio:SMALL", keep_head=True), 9, 0)
     model = Recogniser(network, extractor).eval()
     theirs = bundle.get_model()
     clip = noise(1.7)
@@ -131,7 +132,7 @@ def test_what_cannot_be_had(tmp_path, monkeypatch):
         UserError,
         match="cannot be reached from here. Put its file at .*wav2vec2_fairseq_base_ls960_asr_ls960.pth",
     ):
-        load_backbone("torchaudio:WAV2VEC2_ASR_BASE_960H", 29, 0, keep_head=True)
+        load_backbone(ModelSettings("torchaudio:WAV2VEC2_ASR_BASE_960H", keep_head=True), 29, 0)
 
 
 @pytest.mark.parametrize("bundle", ["base"], indirect=True)
@@ -143,7 +144,7 @@ def test_a_file_that_holds_other_weights(bundle, tmp_path, content):
     else:
         file.write_bytes(content)
     with pytest.raises(UserError, match="small.pth does not hold its weights"):
-        load_backbone("torchaudio:SMALL", 9, 0, keep_head=True)
+        load_backbone(ModelSettings("torchaudio:SMALL", keep_head=True), 9, 0)
 
 
 @pytest.mark.parametrize("bundle", ["base"], indirect=True)
@@ -171,3 +172,13 @@ def test_evaluate_a_bundle(bundle, tmp_path):
     assert (line["reference"], line["hypothesis"]) == ("TEA-TEN", want) and len(want) > 3
     call("transcribe", "a.wav", f"run={folder}", "out=said.txt", "trainer.device=cpu", cwd=tmp_path)
     assert (tmp_path / "said.txt").read_text() == f"{want}\n"
+
+
+def test_a_release_that_keeps_no_sizes(bundle, monkeypatch):
+    """What bundles keep in private attributes: a torchaudio without them is named, not a line of ours."""
+    unlike = type(
+        "Bundle", (), {"_path": "a.pth", "_model_type": "Wav2Vec2", "get_labels": lambda _: ("-",)}
+    )()
+    monkeypatch.setattr(bundles, "_bundle", lambda *_, **__: unlike)
+    with pytest.raises(UserError, match="this release of torchaudio keeps no _params of its bundles"):
+        bundles.bundle_config("SMALL", keep_head=False)
