@@ -96,8 +96,8 @@ class Config:
     sweep: SweepOptions = field(default_factory=SweepOptions)
 
 
-# Keys that cannot change what is learned or scored. The signature, which names a run's folder, leaves them out:
-# without one of these names the signatures of all runs would be others.
+# Keys that cannot change what is learned or scored: a run's signature is made without them. If one of these
+# names were dropped, every run would have another signature.
 NOT_IN_SIGNATURE = (
     "tracking",
     "published",

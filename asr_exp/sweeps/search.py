@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from asr_exp.config.compose import translate_error
 from asr_exp.config.groups import conf_folders
 from asr_exp.config.hydra_internals import hydra_at, launch
-from asr_exp.config.overrides import to_hydra_overrides
+from asr_exp.config.overrides import quoted, to_hydra_overrides
 from asr_exp.core.console import percent
 from asr_exp.core.errors import UserError
 from asr_exp.runs.results import read_result
@@ -88,7 +88,11 @@ class Worker:
         starts N processes with its overrides, and the first of them reports to the study.
         """
         folders = conf_folders(self.job.config_dir)
-        trial = [f"sweep.trial={number}", f"sweep.name={self.folder.name}", f"sweep.storage='{self.storage}'"]
+        trial = [
+            f"sweep.trial={number}",
+            f"sweep.name={quoted(self.folder.name)}",
+            f"sweep.storage={quoted(self.storage)}",
+        ]
         overrides = [*to_hydra_overrides([*self.fixed, *varied]), *trial, "hydra.mode=RUN"]
         try:
             return (

@@ -81,9 +81,9 @@ def test_a_rehearsal_is_the_run_but_for_its_size(here, row):
     assert signature(tried) != signature(real) and run_folder(tried).is_relative_to("outputs/rehearsal")
 
 
-def test_a_rehearsal_is_found_without_being_rehearsal_config(here, cache):
+def test_a_rehearsal_is_found_without_being_written(here, cache):
     asked = ["experiment=hf-timit/distilhubert", "debug=rehearsal"]
-    named = rehearsal_config(compose(asked), fill=False)
+    named = rehearsal_config(compose(asked), write=False)
     assert not list(cache.rglob("rehearsal/*")) and resolve(named) == resolve(
         rehearsal_config(compose(asked))
     )
