@@ -1,5 +1,5 @@
-"""What a run is about to do: every number that was derived, before step 1; and what its vocabulary
-cannot do.
+"""What is printed before step 1: every number that was derived from the config and the data, and a warning of
+what the vocabulary lacks.
 """
 
 import logging
@@ -36,7 +36,16 @@ def announce(
     tokenizer: Tokenizer,
     setup: TrainingSetup,
 ) -> None:
-    """Tell of the data, the model, the batches and the steps."""
+    """Log what a run is about to do.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        data: the corpus, for the names of the subsets that make each split.
+        splits: prepared, by name.
+        tokenizer: for the vocabulary.
+        setup: for the model, the batches, the steps and the device.
+    """
     runtime = setup.runtime
     plan = setup.plan
     network = setup.model.network
@@ -83,7 +92,15 @@ def announce(
 def announce_scoring(
     config: DictConfig, folder: Path, data: Data, split: Split, tokenizer: Tokenizer
 ) -> None:
-    """Tell of a checkpoint that is to be scored as it is."""
+    """Log which checkpoint is about to be scored as it is, and on which split.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        data: the corpus, for the names of the subsets that make the split.
+        split: prepared.
+        tokenizer: for the vocabulary.
+    """
     console.page(
         f"{config.dataset.name} x {config.model.checkpoint}",
         [
@@ -119,17 +136,18 @@ def _step_size(config: DictConfig) -> str:
 
 
 def expected_memory(setup: TrainingSetup, seconds: float) -> float:
-    """A rough forecast, in bytes: fp32 weights, gradients and two moments, and the activations of the largest
-    forward pass.
+    """A rough forecast of the memory of a device, in bytes: weights, gradients and two moments in fp32, and
+    the activations of a forward pass over so many seconds of audio.
     """
-    c, wide = setup.model.network.config, 4 if setup.runtime.precision == "fp32" else 2
+    c = setup.model.network.config
+    width = 4 if setup.runtime.precision == "fp32" else 2  # bytes of a number
     fixed = 4 * sum(p.numel() for p in setup.model.parameters()) + 12 * sum(p.numel() for p in setup.trained)
     fixed /= setup.runtime.world if setup.sharded else 1
     frames = setup.model.frames(int(seconds * setup.model.extractor.sampling_rate))
-    encoder = c.num_hidden_layers * frames * (14 * c.hidden_size + 3 * c.intermediate_size) * wide
+    encoder = c.num_hidden_layers * frames * (14 * c.hidden_size + 3 * c.intermediate_size) * width
     rates = [math.prod(c.conv_stride[: i + 1]) for i in range(len(c.conv_stride))]
     front = sum(
-        2 * seconds * setup.model.extractor.sampling_rate / r * d * wide
+        2 * seconds * setup.model.extractor.sampling_rate / r * d * width
         for r, d in zip(rates, c.conv_dim, strict=True)
     )
     return fixed + encoder + front
@@ -147,22 +165,30 @@ def check_vocabulary(
     main: bool,
     train: bool = False,
 ) -> None:
-    """Warn (main) of what the vocabulary lacks of the splits that are scored, and of the training split,
-    before audio is decoded.
+    """Warn of units in the transcripts that the vocabulary lacks, before audio is decoded.
 
-    Of training some of it is tolerated. Raises UserError where a vocabulary that was not made of the
-    transcripts covers hardly anything of most transcripts of a split.
+    Args:
+        config: of the run.
+        data: its transcripts, after the text rules.
+        tokenizer: with the vocabulary.
+        scored: the names of the splits that are scored.
+        main: whether this is rank 0, which logs the warning.
+        train: look at the training split too; there, a few such utterances are tolerated.
+
+    Raises:
+        UserError: where the vocabulary was not built from the transcripts, and covers hardly anything of most
+            transcripts of a split.
     """
-    t, given = config.tokenizer, config.model.head == "keep" or config.tokenizer.vocabulary
-    # made of all that training has
-    whole = not given and t.inventory is None and t.min_count == 1 and "train" in t.splits
+    t = config.tokenizer
+    ready = config.model.head == "keep" or t.vocabulary  # it was not built from the transcripts
+    complete = not ready and t.inventory is None and t.min_count == 1 and "train" in t.splits
     rows = {
         name: data.corpus.splits[name][: config.dataset.max_utterances]
-        for name in ["train"] * (train and not whole) + list(scored)
+        for name in ["train"] * (train and not complete) + list(scored)
     }
-    found = {name: coverage(some.texts(), tokenizer) for name, some in rows.items()}
-    harm = {name: _harm(name, one, train and name == "train", tokenizer) for name, one in found.items()}
-    concerned = {name: one for name, one in found.items() if harm[name]}
+    covered = {name: coverage(some.texts(), tokenizer) for name, some in rows.items()}
+    harm = {name: _harm(name, one, train and name == "train", tokenizer) for name, one in covered.items()}
+    concerned = {name: one for name, one in covered.items() if harm[name]}
     if not concerned:
         return
     worst = max(concerned, key=lambda name: concerned[name].share)
@@ -170,34 +196,35 @@ def check_vocabulary(
     more = f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
     units = "phones" if tokenizer.unit == "phone" else "characters"
     lacking = ", ".join(f"{unit!r} {n:,}" for unit, n in counts.most_common(SHOWN)) + more
-    told = (
+    message = (
         f"The vocabulary lacks {units} of the transcripts (text={config.text.name}; {lacking}):"
         f" {'; '.join(filter(None, harm.values()))}."
         f" {advice(config, rows[worst].texts(), tokenizer, concerned[worst])}"
     )
-    if given and any(2 * one.hollow > one.spoken for one in concerned.values()):
-        raise UserError(told)
+    if ready and any(2 * one.hollow > one.spoken for one in concerned.values()):
+        raise UserError(message)
     if main:
-        log.warning(told)
+        log.warning(message)
 
 
-def _harm(name: str, found: Coverage, trained_on: bool, tokenizer: Tokenizer) -> str:
-    """What becomes of the utterances of a split, '' where nothing does."""
-    of = f"of {console.counted(found.spoken, 'utterance')} of {name}"
+def _harm(name: str, covered: Coverage, trained_on: bool, tokenizer: Tokenizer) -> str:
+    """What happens to the utterances of a split with units outside the vocabulary; '' where nothing does."""
+    of = f"of {console.counted(covered.spoken, 'utterance')} of {name}"
     if not trained_on:
-        return f"{found.touched:,} {of} cannot be recognised in full" if found.touched else ""
-    dropped = 0 if tokenizer.unknown is not None else found.touched - found.lost
-    if found.lost + dropped <= TOLERATED * found.spoken:
+        return f"{covered.touched:,} {of} cannot be recognised in full" if covered.touched else ""
+    dropped = 0 if tokenizer.unknown is not None else covered.touched - covered.lost
+    if covered.lost + dropped <= TOLERATED * covered.spoken:
         return ""
     return " and ".join(
-        [f"{found.lost:,} {of} hold nothing else and are left out"] * (found.lost > 0)
+        [f"{covered.lost:,} {of} hold nothing else and are left out"] * (covered.lost > 0)
         + [f"{dropped:,} {of} are trained on without them"] * (dropped > 0)
     )
 
 
-def advice(config: DictConfig, texts: Iterable[str], tokenizer: Tokenizer, found: Coverage) -> str:
-    """Which text rules would mend what the vocabulary lacks of transcripts, or what else would. texts: after
-    the config's own rules.
+def advice(config: DictConfig, texts: Iterable[str], tokenizer: Tokenizer, missing: Coverage) -> str:
+    """A sentence on which text rules would make transcripts fit the vocabulary, or on what else would.
+
+    texts: after the config's own rules; missing: what the vocabulary lacks of them.
     """
     own = OmegaConf.to_container(config.text.rules)
     assert isinstance(own, list)
@@ -207,8 +234,8 @@ def advice(config: DictConfig, texts: Iterable[str], tokenizer: Tokenizer, found
         tried = {f"Give text={name}": _rules_of(name) for name in ("upper", "standard")}
         tried["Put strip_accents at the end of text.rules"] = [*own, "strip_accents"]
     chosen = {
-        *np.flatnonzero(found.unknown)[:SAMPLE].tolist(),
-        *np.linspace(0, len(found.unknown) - 1, SAMPLE, dtype=int).tolist(),
+        *np.flatnonzero(missing.unknown)[:SAMPLE].tolist(),
+        *np.linspace(0, len(missing.unknown) - 1, SAMPLE, dtype=int).tolist(),
     }
     sample = [text for number, text in enumerate(texts) if number in chosen]
     if name := mending_rules(

@@ -1,4 +1,4 @@
-"""What a run holds while it is at work: its folder, its ranks, its log."""
+"""What a run holds while it works: the lock of its folder, its ranks, its log."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from asr_exp.runtime.distributed import Runtime, is_main, started
 
 
 def cache_folder(config: DictConfig) -> Path:
-    """Where decoded audio is kept. Raises UserError where nothing can be written there."""
+    """The folder where decoded audio is kept, which is made. Raises UserError where it cannot be written."""
     chosen = config.cache_root or os.environ.get("ASR_EXP_CACHE")
     base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     folder = Path(chosen or Path(base) / "asr_exp").expanduser().absolute()
@@ -30,9 +30,9 @@ def cache_folder(config: DictConfig) -> Path:
 
 @contextmanager
 def run_session(config: DictConfig, folder: Path | None = None) -> Iterator[Runtime]:
-    """Hold a run folder (rank 0), where one is given, join the ranks and send the log to the terminal.
+    """Lock a run folder (rank 0, where there is a folder), join the ranks, and send the log to the terminal.
 
-    Raises UserError where another process holds it.
+    Raises UserError where another process holds the lock.
     """
     with (
         locked(folder) if folder and is_main() else nullcontext(),

@@ -66,9 +66,9 @@ MAIN_KEYS = (
 
 
 def page(topic: str | None, commands: Mapping[str, Path]) -> str:
-    """The page on `topic`: a command, a group, a section or a key; without one, on the whole program.
+    """The page on `topic`: a command, a group, a section or a key. None: the page on the whole program.
 
-    Raises UserError for a topic there is no page on.
+    commands: by name, the file of each. Raises UserError for a topic that has no page.
     """
     if topic is None:
         return whole_page(commands)
@@ -139,9 +139,7 @@ def section_page(section: str) -> str:
 
 
 def command_page(command: str, path: Path) -> str:
-    """What a command does, and the keys that are its own: those whose help begins with its name, and those of
-    its section.
-    """
+    """What a command does, and its own keys: those whose help begins with its name, and its section's."""
     rows = {}
     for name, one in keys():
         readers, _, _ = one.metadata["help"].partition(": ") if one.metadata else ("", "", "")
@@ -150,15 +148,15 @@ def command_page(command: str, path: Path) -> str:
         elif name.startswith(f"{command}."):
             rows[name] = _key_line(name, one, {})
     own = f"Keys:\n{_table(rows)}\n" if rows else ""
-    told = "\n\n".join(
+    text = "\n\n".join(
         part if part.startswith(" ") else _wrap(" ".join(part.split()))
         for part in docstring(path).split("\n\n")
     )
-    return f"{told}\n\n{own}All settings, and the other commands: python -m asr_exp --help\n"
+    return f"{text}\n\n{own}All settings, and the other commands: python -m asr_exp --help\n"
 
 
 def choice_page(group: str, name: str) -> str:
-    """What a choice of a group is: its YAML file."""
+    """The page on a choice of a group, such as dataset=timit: its YAML file."""
     file = next(
         path for folder in reversed(conf_folders()) if (path := folder / group / f"{name}.yaml").exists()
     )
@@ -169,7 +167,7 @@ def choice_page(group: str, name: str) -> str:
 
 
 def docstring(path: Path) -> str:
-    """A module's docstring, read without importing the module."""
+    """The docstring of a module, read without importing it."""
     return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
 
 
@@ -198,18 +196,19 @@ def _key_line(name: str, one: Field, defaults: Mapping[str, Any]) -> str:
 
 
 def _defaults() -> dict[str, Any]:
-    """What conf/config.yaml chooses of each group, and what those choices set."""
-    folder, found = conf_folder(), {}
+    """The default of each group in conf/config.yaml, and of each key that these choices set."""
+    folder = conf_folder()
+    defaults: dict[str, Any] = {}
     for entry in yaml.safe_load((folder / "config.yaml").read_text())["defaults"]:
         for group, choice in entry.items() if isinstance(entry, dict) else ():
             if isinstance(choice, str) and (file := folder / group / f"{choice}.yaml").exists():
-                found[group] = choice
-                # the demo's keys say nothing about another dataset's
+                defaults[group] = choice
+                # what the demo sets is no default of another dataset
                 if group not in ("dataset", "model", "protocol"):
-                    found |= {
+                    defaults |= {
                         f"{group}.{name}": value for name, value in yaml.safe_load(file.read_text()).items()
                     }
-    return found
+    return defaults
 
 
 def _width() -> int:
@@ -233,7 +232,7 @@ def _wrap(text: str, indent: str = "", first: str = "") -> str:
 
 
 def _table(rows: Mapping[str, str]) -> str:
-    """Names to the left, wrapped text to the right."""
+    """Two columns: the names, and the text, which is wrapped."""
     left = min(26, max(map(len, rows), default=0)) + 2
     margin = " " * (left + 2)
     blocks = {  # a name too long for its column stands on a line of its own

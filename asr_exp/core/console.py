@@ -1,5 +1,5 @@
-"""What a person sees and train.log keeps: the log, the plan before step 1, progress, examples, the closing
-summary.
+"""How numbers and scores are written for people, on the terminal and in train.log: rates, times, sizes, and
+blocks of named values.
 """
 
 import json
@@ -10,14 +10,14 @@ from asr_exp.core.log import log
 
 
 def clock(seconds: float) -> str:
-    """1:02:03, or 2:03 under an hour."""
+    """Seconds as 1:02:03, or as 2:03 below an hour."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def page(title: str, rows: Iterable[tuple[str, str]]) -> None:
-    """A titled block of name and value lines, within 80 columns where the values are."""
+    """Log a block of lines with a title, each a name and its value."""
     log.info("%s", f"\n{title}")
     for name, value in rows:
         log.info("  %-12s %s", name, value)
@@ -29,7 +29,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """2.1 h, 3.4 min or 12 s."""
+    """Seconds of audio as 2.1 h, 3.4 min or 12 s."""
     return (
         f"{seconds / 3600:.1f} h"
         if seconds >= 3600
@@ -40,12 +40,12 @@ def duration(seconds: float) -> str:
 
 
 def size(bytes_: float) -> str:
-    """12 MiB or 3.4 GiB."""
+    """Bytes as 12 MiB or 3.4 GiB."""
     return f"{bytes_ / 2**30:.1f} GiB" if bytes_ >= 2**30 else f"{bytes_ / 2**20:.0f} MiB"
 
 
 def show_examples(examples: Sequence[Any], count: int) -> None:
-    """References above hypotheses, of a few of the examples, spread evenly."""
+    """Log `count` of the examples, spread evenly: each its reference, and its hypothesis below."""
     for one in examples[:: max(1, len(examples) // max(1, count))][:count]:
         log.info("    ref  %s", _short(one.reference))
         log.info("    hyp  %s", _short(one.hypothesis) or "(nothing)")
@@ -56,7 +56,7 @@ def _short(text: str, width: int = 71) -> str:
 
 
 def rates(summary: Mapping[str, Any]) -> str:
-    """'WER 12.30 %, CER 4.56 %', of the rates that apply."""
+    """The rates of a summary that are not None, as 'WER 12.30 %, CER 4.56 %'."""
     return ", ".join(
         f"{name.upper()} {percent(summary[name])}"
         for name in ("wer", "cer", "per")
@@ -65,7 +65,9 @@ def rates(summary: Mapping[str, Any]) -> str:
 
 
 def headline(split: str, summary: Mapping[str, Any]) -> str:
-    """The score of a split with its 95 % interval, what it was measured on, and how much of it."""
+    """The score of a split with its 95 % interval, the number of utterances, and the coverage where some were
+    left out.
+    """
     name = "per" if summary["wer"] is None else "wer"
     within = summary["ci95"]
     spread = f" [{percent(within[0])} .. {percent(within[1])}]" if within else ""
@@ -78,12 +80,15 @@ def headline(split: str, summary: Mapping[str, Any]) -> str:
 
 
 def percent(rate: float | None) -> str:
+    """A fraction as '12.30 %'; None as '-'."""
     return "-" if rate is None else f"{100 * rate:.2f} %"
 
 
 def number(value: float | None) -> str:
+    """Three digits after the point; None as '-'."""
     return "-" if value is None else f"{value:.3f}"
 
 
 def pretty_json(value: Any) -> str:
+    """Indented JSON with a newline at its end."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -5,22 +5,18 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake the user can mend. The message is whole sentences that name the key or the file; it is shown
-    without a traceback.
-
-    The process ends with exit status 2.
+    """A mistake that the user can mend. The message is whole sentences that name the key or the file; it is
+    printed without a traceback, and the process ends with exit status 2.
     """
 
 
 class Unreachable(UserError):
-    """A mistake that a network would mend: what is asked for is on the hub alone, and the hub is out of
-    reach.
-    """
+    """A UserError of a file that is only on the Hugging Face hub, when the hub cannot be reached."""
 
 
 class Stopped(Exception):
-    """The run was asked to leave (by a signal such as SIGTERM) and has saved its state. The process ends with
-    status 128 + `signal`.
+    """The run has stopped after a signal such as SIGTERM, with its state saved. The process ends with status
+    128 + `signal`.
     """
 
     def __init__(self, message: str, signal: int):
@@ -29,8 +25,8 @@ class Stopped(Exception):
 
 
 class Pruned(Exception):
-    """A sweep has ended the run, which does not do as well as others; its state is saved. The process ends
-    with status 0.
+    """The pruner of a sweep has ended the run, which does worse than others; its state is saved. The process
+    ends with status 0.
     """
 
 

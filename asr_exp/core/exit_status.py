@@ -1,4 +1,4 @@
-"""How a process ends: what it says on stderr, and its exit status."""
+"""How a process ends: the message on stderr, and the exit status."""
 
 import atexit
 import errno
@@ -12,28 +12,28 @@ from typing import NoReturn
 from asr_exp.core.errors import RankLost, Stopped, UserError
 from asr_exp.core.libraries import import_failure
 
-# seconds that rank 0 has to tell of a mistake that every rank has met; `launch` and torchrun then end the
-# others
+# Seconds that rank 0 has to print a mistake that every rank has met; `launch` or torchrun then end the rest.
 HEAD_START = 6.0
 
 
 def status_of(error: BaseException, where: str = "", quiet: bool = False) -> int:
-    """Say what happened (a traceback only for what is our bug), and return the exit status that goes with it.
+    """Print what happened (a traceback only for a bug of ours), and return the exit status that goes with it.
 
-    Of what every rank is told or finds at the same time, rank 0 alone speaks.
+    What every rank meets at the same time is printed by rank 0 alone. where: what the message begins with;
+    quiet: print no message, but a traceback all the same.
     """
     if not isinstance(error, UserError) and (sentence := import_failure(error)):
         error = UserError(sentence)
     if isinstance(error, UserError):
         status, message = 2, str(error)
         if rank() > 0:
-            time.sleep(HEAD_START)  # where rank 0 has found the same, this process is ended meanwhile
+            time.sleep(HEAD_START)  # where rank 0 meets the same, this process is ended meanwhile
     elif isinstance(error, Stopped | KeyboardInterrupt):
         status = 128 + error.signal if isinstance(error, Stopped) else 130
         message = str(error) or "Interrupted."
         quiet = quiet or rank() > 0
     elif isinstance(error, RankLost):
-        status = 1  # the rank that ended first has told why, if it could
+        status = 1  # the rank that ended first has printed why, if it could
         message = str(error)
         quiet = quiet or rank() > 0
     elif full := _disk_full(error):
@@ -55,7 +55,7 @@ def status_of(error: BaseException, where: str = "", quiet: bool = False) -> int
 
 
 def _disk_full(error: BaseException | None) -> str | None:
-    """What was being written when the disk was full, where that is at the bottom of an error."""
+    """The file that was being written when the disk was full, if that caused an error; None otherwise."""
     while error is not None:
         if (
             isinstance(error, OSError)
@@ -68,7 +68,7 @@ def _disk_full(error: BaseException | None) -> str | None:
 
 
 def say(label: str, message: str) -> None:
-    """A message on stderr; on a terminal, wrapped to its width."""
+    """Print a message on stderr, wrapped to the width of the terminal where there is one."""
     lines = message.splitlines() or [""]
     if sys.stderr.isatty():
         width = max(60, min(120, os.get_terminal_size(sys.stderr.fileno()).columns))
@@ -79,15 +79,15 @@ def say(label: str, message: str) -> None:
 
 
 def rank() -> int:
-    """This process's among the ranks of a run, known before they have met."""
+    """The rank of this process, from the environment: it is known before the ranks have met."""
     return int(os.environ.get("RANK", 0))
 
 
 def exit_rank(status: int) -> NoReturn:
-    """End a rank of several with what is registered for the end, and without taking Python apart.
+    """End a rank of several: run the exit handlers, but leave out the finalization of the interpreter.
 
-    Its work is on the disk. A thread of a library that is still about when Python's parts go (gloo's,
-    OpenMP's) can abort the process, and `launch` and torchrun would then count the run as failed: seen once,
+    Its work is on the disk. A thread of a library (gloo's, OpenMP's) that is still alive while Python
+    finalizes can abort the process, and `launch` and torchrun would then count the run as failed: seen once
     in some seventy runs.
     """
     _run_exit_handlers()

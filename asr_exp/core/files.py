@@ -1,5 +1,5 @@
-"""Files and folders that are whole or not there: written beside, then renamed; and the lock that keeps a
-folder to one process.
+"""Files and folders that are written whole or not at all, under another name that is then changed; and the
+lock that keeps a folder to one process.
 """
 
 import contextlib
@@ -18,10 +18,10 @@ from asr_exp.core.errors import UserError
 
 @contextlib.contextmanager
 def locked(folder: Path, patience: float = 0) -> Iterator[None]:
-    """Hold a run folder; the lock goes with the process, however it ends.
+    """Hold the lock of a run folder; however the process ends, the lock ends with it.
 
-    patience: seconds to wait for another process that holds it (-1: as long as it takes). Raises UserError
-    where it holds it longer, and where nothing can be written.
+    patience: seconds to wait for another process that holds the lock (-1: as long as it takes). Raises
+    UserError where the other process holds it longer, and where the folder cannot be written.
     """
     lock = FileLock(folder / ".lock")
     try:
@@ -44,10 +44,10 @@ def locked(folder: Path, patience: float = 0) -> Iterator[None]:
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Replace a folder by a new one that `fill` writes; whenever the process dies, `recover` finds the old or
-    the new one, whole.
+    """Replace a folder by a new one that `fill` writes. Whenever the process dies, `recover` brings back the
+    old or the new folder, whole.
 
-    Raises UserError where it cannot be written (a full disk); what stood before still stands.
+    Raises UserError where the new folder cannot be written (a full disk); the old one is then untouched.
     """
     beside, before = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(beside, ignore_errors=True)
@@ -55,7 +55,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
         beside.mkdir(parents=True)
         fill(beside)
         _flush(beside)
-    # RuntimeError is torch's way of saying that a disk is full
+    # torch raises RuntimeError when a disk is full
     except (OSError, RuntimeError, SafetensorError, MemoryError) as why:
         shutil.rmtree(beside, ignore_errors=True)
         raise write_error(folder, why) from why
@@ -67,7 +67,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
 
 
 def recover(folder: Path) -> bool:
-    """Undo what a kill in the middle of `write_folder` left -> whether the folder is there."""
+    """Clean up after a kill in the middle of `write_folder`, and return whether the folder exists."""
     beside, before = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     if not folder.exists():
         # The old one is moved away only once the new one is complete, so with an old one the new one is
@@ -82,6 +82,7 @@ def recover(folder: Path) -> bool:
 
 
 def write_error(folder: Path, why: Exception) -> UserError:
+    """The error for a checkpoint that could not be written, with the room that its disk has left."""
     free = shutil.disk_usage(next(p for p in folder.parents if p.exists())).free / 2**20
     before = "The one before it is whole: make" if folder.exists() else "Make"
     return UserError(
@@ -91,12 +92,12 @@ def write_error(folder: Path, why: Exception) -> UserError:
 
 
 def short_reason(why: Exception) -> str:
-    """The first line of an error's message; its name where it has none (EOFError, MemoryError)."""
+    """The first line of an error's message, or the error's name where the message is empty (EOFError)."""
     return str(why).strip().split("\n")[0] or type(why).__name__
 
 
 def _flush(folder: Path) -> None:
-    """Have every file of a folder on the disk before the folder gets its name."""
+    """Wait until every file of a folder is on the disk, before the folder gets its name."""
     for path in folder.rglob("*"):
         if path.is_file():
             handle = os.open(path, os.O_RDONLY)
@@ -107,7 +108,7 @@ def _flush(folder: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """What a JSON file holds, or None where there is none (or a torn one)."""
+    """The content of a JSON file; None where the file does not exist or is not complete."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -115,12 +116,12 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file in one go: a reader sees the old or the new one."""
+    """Replace a small file in one step: a reader sees the old or the new text."""
     beside = path.with_name(path.name + ".new")
     beside.write_text(text, encoding="utf-8")
     os.replace(beside, path)
 
 
 def is_run(folder: str | Path) -> bool:
-    """Whether a folder is that of a run."""
+    """Whether a folder is that of a run: it holds a config.yaml."""
     return (Path(folder).expanduser() / "config.yaml").is_file()

@@ -1,5 +1,5 @@
-"""Libraries that are not there, or cannot be loaded: told as what they are. torchaudio above all, whose
-releases fit few of torch's.
+"""Messages about libraries that are missing or cannot be loaded: torchaudio above all, each of whose releases
+fits few of torch's.
 """
 
 import functools
@@ -14,51 +14,52 @@ from asr_exp.core.errors import UserError
 
 
 def torchaudio(module: str, *names: str) -> Any:
-    """The module `torchaudio.MODULE`, once it is sure that it has these names.
+    """Import `torchaudio.MODULE` and make sure that it has these names.
 
-    Raises UserError where torchaudio is not installed, and where it cannot be loaded beside the torch that
-    is.
+    Raises UserError where torchaudio is not installed, and where it cannot be loaded beside the installed
+    torch.
     """
     try:
-        found = importlib.import_module(f"torchaudio.{module}")
+        imported = importlib.import_module(f"torchaudio.{module}")
         for name in names:
-            getattr(found, name)
-        return found
+            getattr(imported, name)
+        return imported
     except Exception as error:
         why = _failure() or error
         missing = why.name or "" if isinstance(why, ModuleNotFoundError) else ""
         if missing == "torchaudio":
-            told = (
+            message = (
                 "torchaudio is not installed, and alignments, beam search and its recognisers need it: pip"
                 " install -U torch torchaudio"
             )
         elif missing and not missing.startswith("torchaudio."):
-            told = (
+            message = (
                 f"Python finds no module {missing!r}, which {_named('torchaudio')} needs: pip install"
                 f" {missing.partition('.')[0]}"
             )
         else:
-            told = (
+            message = (
                 f"{_named('torchaudio')} cannot be loaded beside {_named('torch')} ({_reason(why)}): install"
                 " a pair that fits (a CPU build of torch needs one of torchaudio): pip install -U torch"
                 " torchaudio"
             )
-        raise UserError(told) from why
+        raise UserError(message) from why
 
 
 def hide_broken_torchaudio() -> None:
-    """Have transformers, which imports any torchaudio that it finds, find none where it cannot be imported.
+    """Hide a torchaudio that cannot be imported from transformers, which imports any that is installed.
 
-    To be called before transformers is imported; where torch is not, nothing will need it.
+    It is called before transformers is imported. Where torch is not imported, it does nothing: nothing will
+    need torchaudio.
     """
     if "torch" in sys.modules and _failure():
-        sys.modules["torchaudio"] = None  # type: ignore[assignment]  # what Python reads as: there is no such module
+        sys.modules["torchaudio"] = None  # type: ignore[assignment]  # to Python: there is no such module
 
 
 @functools.cache
 def _failure() -> Exception | None:
-    """Why torchaudio cannot be imported; None where it can. Beside torch and transformers the import costs 20
-    ms.
+    """The error with which torchaudio fails to import; None where it can be imported, which takes 20 ms once
+    torch and transformers are.
     """
     try:
         importlib.import_module("torchaudio")
@@ -72,8 +73,8 @@ def _failure() -> Exception | None:
 
 
 def import_failure(error: BaseException) -> str | None:
-    """The sentence for a library that could not be imported; None for an error of another kind, or of our own
-    files.
+    """The message for an error that comes from importing a library; None for an error of another kind, or of
+    our own files.
     """
     for one in reversed([*_causes(error)]):
         if package := _library(one):
@@ -90,8 +91,8 @@ def import_failure(error: BaseException) -> str | None:
 
 
 def _library(error: BaseException) -> str | None:
-    """The package that was being imported when this happened, or that is not there; None where it was no
-    import of an installed one.
+    """The package whose import raised an error, or that is missing; None where the error is not of an import,
+    or the package is not one that pip has installed.
     """
     frames = [
         frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "<module>"
@@ -112,17 +113,17 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _reason(error: BaseException) -> str:
-    """What is at the bottom of it, in a line."""
+    """The first cause of an error, in one line."""
     *_, last = _causes(error)
     lines = str(last).strip().splitlines() or [""]
     return f"{type(last).__name__}: {lines[0].rstrip('.')}"
 
 
 def _named(package: str) -> str:
-    found = _distribution(package)
-    return f"{package} {importlib.metadata.version(found)}" if found else package
+    distribution = _distribution(package)
+    return f"{package} {importlib.metadata.version(distribution)}" if distribution else package
 
 
 def _distribution(package: str) -> str | None:
-    """What pip calls an importable package; None where pip has not installed it."""
+    """The name that an importable package has for pip; None where pip has not installed it."""
     return next(iter(importlib.metadata.packages_distributions().get(package, [])), None)

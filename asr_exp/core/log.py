@@ -12,10 +12,10 @@ log = logging.getLogger("asr_exp")
 
 
 class _Handler(logging.Handler):
-    """Prints above a progress bar instead of through it."""
+    """Prints records above a progress bar instead of into it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        # train.log keeps it; what the terminal is told of a crash, `endings.status_of` decides
+        # train.log keeps the traceback; what of a crash is printed, `exit_status.status_of` decides
         if record.exc_info:
             return
         tqdm.write(self.format(record), file=sys.stdout)
@@ -24,7 +24,9 @@ class _Handler(logging.Handler):
 
 @contextlib.contextmanager
 def logging_to_terminal(main: bool, rank: int) -> Iterator[None]:
-    """Send the log to the terminal: everything on rank 0, warnings alone elsewhere."""
+    """Send the log to the terminal: everything on rank 0 (main), only warnings on other ranks. At the end all
+    handlers are closed, those of `log_to_file` too.
+    """
     handler = _Handler(logging.INFO if main else logging.WARNING)
     handler.setFormatter(logging.Formatter("%(message)s" if main else f"[rank {rank}] %(message)s"))
     log.addHandler(handler)
@@ -40,8 +42,8 @@ def logging_to_terminal(main: bool, rank: int) -> Iterator[None]:
 
 
 class _File(logging.FileHandler):
-    """A log that a full disk cuts short (what needs the room tells of it, in a sentence), without the
-    terminal's empty lines.
+    """A log file without the empty lines of the terminal. A full disk cuts it short without an error: what
+    needs the room more raises one.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -57,7 +59,7 @@ class _File(logging.FileHandler):
 
 
 def log_to_file(path: Path) -> None:
-    """Keep the log in a file too."""
+    """Append the log to a file too, until `logging_to_terminal` ends."""
     handler = _File(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.addHandler(handler)

@@ -1,4 +1,4 @@
-"""Names to parts: what a config may name is what has been registered, here or in a plugin."""
+"""Registries of parts by name: a config can name what has been registered, here or in a plugin."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -9,7 +9,7 @@ Part = TypeVar("Part")
 
 
 class Registry(Generic[Part]):
-    """The parts of one kind by name. `key` is the config key that names one (decode.name)."""
+    """The parts of one kind by name. key: the config key that names one, such as decode.name."""
 
     def __init__(self, key: str):
         self.key = key
@@ -19,7 +19,7 @@ class Registry(Generic[Part]):
         return name in self._parts
 
     def register(self, name: str) -> Callable[[Part], Part]:
-        """A decorator that makes a part known. Raises UserError where the name is another part's already."""
+        """A decorator that registers a part. Raises UserError where another part has the name already."""
 
         def add(part: Part) -> Part:
             if self._parts.setdefault(name, part) is not part:
@@ -31,8 +31,8 @@ class Registry(Generic[Part]):
         return add
 
     def find(self, name: str, also: tuple[str, ...] = ()) -> Part:
-        """The part of that name; `also` are names that are known but not loaded. Raises UserError for an
-        unknown one.
+        """The part of that name. also: further names that the message about an unknown one lists. Raises
+        UserError for an unknown name.
         """
         if name not in self._parts:
             known = sorted({*self._parts, *also})

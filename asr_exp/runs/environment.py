@@ -1,4 +1,4 @@
-"""What environment.json says: the machine, the versions, the command and the code's commit."""
+"""The content of environment.json: the machine, the versions, the command and the commit of the code."""
 
 import contextlib
 import importlib.metadata
@@ -18,7 +18,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that can move a number."""
+    """The versions of Python and of the libraries that can change a result."""
     names = (
         "asr_exp",
         "torch",
@@ -32,15 +32,15 @@ def versions() -> dict[str, str]:
         "hydra-core",
         "flashlight-text",
     )
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+            installed[name] = importlib.metadata.version(name)
+    return installed
 
 
 def environment(runtime: Runtime) -> dict[str, Any]:
-    """The record of this process's machine and software."""
+    """The machine, device, software and command of this process, as environment.json has them."""
     on_cuda = runtime.device.type == "cuda"
     return {
         "command": ["python", "-m", "asr_exp", *sys.argv[1:]],
@@ -59,7 +59,7 @@ def environment(runtime: Runtime) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The CPU's name; where the system does not tell it, its architecture."""
+    """The name of the CPU, or its architecture where the system does not give the name."""
     with contextlib.suppress(OSError):
         fields = (
             line.partition(":") for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -70,6 +70,7 @@ def processor() -> str:
 
 
 def _commit() -> str | None:
+    """The commit of the checkout that this code is in; None where it is in none."""
     here = Path(__file__).resolve().parents[1]
     if not (here.parent / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""Which run a config is: its signature, its folder, and its config out of that folder."""
+"""The run that a config describes: its signature, its folder, and the config as that folder keeps it."""
 
 import hashlib
 import json
@@ -22,19 +22,19 @@ NO_PATHS = {"lm": (None, "train-text", "checkpoint"), "lexicon": (None, "auto")}
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
-    """The config as plain dicts and lists, nothing left to look up, local paths absolute: the same ask from
-    any folder.
+    """The config as plain dicts and lists, with interpolations resolved and local paths made absolute, so
+    that it is the same in whatever directory the command is given.
     """
-    asked: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    dataset, model = asked["dataset"], asked["model"]
+    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    dataset, model = settings["dataset"], settings["model"]
     for split in ("train", "dev", "test"):
         named = [dataset[split]] if isinstance(dataset[split], str) else dataset[split]
         dataset[split] = (
             [_absolute(path) for path in named] if named and dataset["reader"] == "manifest" else named
         )
     dataset["root"] = _absolute(dataset["root"])
-    asked["tokenizer"]["vocabulary"] = _absolute(asked["tokenizer"]["vocabulary"])
-    decode = asked["decode"]
+    settings["tokenizer"]["vocabulary"] = _absolute(settings["tokenizer"]["vocabulary"])
+    decode = settings["decode"]
     decode["lm"] = None if decode["lm"] == "none" else decode["lm"]
     decode.update(
         {key: _absolute(decode[key]) for key, names in NO_PATHS.items() if decode[key] not in names}
@@ -42,7 +42,7 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     for section, name in ((model, "checkpoint"), (dataset["hub"], "id")):  # a folder, or an id on the hub
         if section[name] and Path(section[name]).expanduser().is_dir():
             section[name] = _absolute(section[name])
-    return asked
+    return settings
 
 
 def _absolute(path: Any) -> Any:
@@ -50,30 +50,30 @@ def _absolute(path: Any) -> Any:
 
 
 def signature(config: DictConfig) -> str:
-    """Ten hex digits that tell one ask from another: a hash of the config less what cannot change the result.
+    """A hash of the config, ten hex digits, without the keys that cannot change the result.
 
-    What `decode` leaves at its default is no part of it, so that a key more there leaves the signatures of
-    runs as they are.
+    Keys of `decode` count only where they differ from their defaults, so that a new key there leaves the
+    signatures of earlier runs as they are.
     """
-    asked = resolve(config)
+    settings = resolve(config)
     for name in NOT_IN_SIGNATURE:
         section, _, leaf = name.rpartition(".")
-        (asked[section] if section else asked).pop(leaf)
+        (settings[section] if section else settings).pop(leaf)
     usual: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(Decode))  # type: ignore[assignment]
-    decode = asked["decode"]
-    asked["decode"] = {
+    decode = settings["decode"]
+    settings["decode"] = {
         key: value for key, value in decode.items() if key in ("name", "settings") or value != usual[key]
     }
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def run_folder(config: DictConfig) -> Path:
-    """Where this run's files go: OUTPUT_ROOT/DATASET/MODEL/SIGNATURE, relative to where the user stands."""
+    """The folder of a run: OUTPUT_ROOT/DATASET/MODEL/SIGNATURE, relative to the current directory."""
     return Path(config.output_root).expanduser() / config.dataset.name / config.model.name / signature(config)
 
 
 def load_run(folder: str | Path, overrides: Sequence[str] = (), config_dir: str | None = None) -> DictConfig:
-    """The config of a run out of its folder, with overrides (keys, and choices of groups) laid over it.
+    """Read the config of a run from its folder, and apply overrides (keys, and choices of groups) to it.
 
     Raises UserError where the folder holds no run, its config does not fit this version, or an override is
     wrong.
@@ -91,7 +91,7 @@ def load_run(folder: str | Path, overrides: Sequence[str] = (), config_dir: str 
             f"{path} does not fit this version of asr_exp. {composition_problem(error, {}, [])}"
         ) from error
     assert isinstance(config, DictConfig)
-    asked = compose(overrides, config_dir)
+    composed = compose(overrides, config_dir)
     for text in overrides:
         name = text.partition("=")[0].lstrip("+~")
         if name in OPTIONAL_GROUPS:
@@ -104,5 +104,5 @@ def load_run(folder: str | Path, overrides: Sequence[str] = (), config_dir: str 
                 f"{text} cannot be laid over run={folder}: its own {name} is what is used; drop it."
             )
         if not name.startswith(("hydra.", "hydra/")):
-            OmegaConf.update(config, name, OmegaConf.select(asked, name), merge=False, force_add=True)
+            OmegaConf.update(config, name, OmegaConf.select(composed, name), merge=False, force_add=True)
     return config

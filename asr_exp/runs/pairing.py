@@ -1,5 +1,5 @@
-"""Run folders in, a pair of groups on the same utterances out: what `compare` compares. Refuses what does not
-compare.
+"""The two groups of runs that `compare` compares, read from their folders, on the same utterances. Runs that
+were not scored alike are refused.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,14 +13,14 @@ from omegaconf import ListConfig
 from asr_exp.core.errors import UserError
 from asr_exp.runs.results import read_hypotheses, read_result
 
-# what the two sides may differ in; the rest of a protocol is the yardstick
+# What the two sides may differ in; the rest of a protocol has to be equal.
 OF_THE_SYSTEM = ("decoder", "padding")
-OF_THE_SPLIT = ("split", "ids", "coverage")  # in result.json these speak of the test split
+OF_THE_SPLIT = ("split", "ids", "coverage")  # in result.json these are of the test split
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's result.json, and the lines of its hypotheses by utterance id. name: as the user gave it,
+    """A run: its protocol, and the lines of its hypotheses by utterance id. name: as the user gave it,
     a=FOLDER or b=FOLDER.
     """
 
@@ -32,7 +32,9 @@ class Run:
 
 
 class Counts(NamedTuple):
-    """Errors of both sides, (runs, utterances), and the units of the references, (utterances,)."""
+    """Errors of both sides, (runs, utterances) each, and the lengths of the references in words, phones or
+    characters, (utterances,).
+    """
 
     a: np.ndarray
     b: np.ndarray
@@ -40,14 +42,16 @@ class Counts(NamedTuple):
 
     @property
     def difference(self) -> np.ndarray:
-        """(utterances,) mean errors of A less those of B."""
+        """The mean errors of A minus those of B, (utterances,)."""
         return (self.a.mean(axis=0) - self.b.mean(axis=0)).round(9)
 
 
 @dataclass(frozen=True)
 class PairedRuns:
-    """Two groups of runs on the same utterances. counts: by metric, the one of the protocol first; clusters:
-    (utterances,).
+    """Two groups of runs on the same utterances.
+
+    ids: of the utterances. counts: by metric, that of the protocol first. clusters: the number of each
+    utterance's speaker, or its own where speakers are not known, (utterances,).
     """
 
     a: list[Run]
@@ -59,17 +63,18 @@ class PairedRuns:
 
     @property
     def metric(self) -> str:
+        """The first metric: wer or per."""
         return next(iter(self.counts))
 
     @property
     def basis(self) -> str:
-        """What the answer rests on: '24 speakers and 3 + 3 seeds'."""
+        """What the comparison is based on, such as '24 speakers and 3 + 3 seeds'."""
         seeds = f" and {len(self.a)} + {len(self.b)} seeds" if len(self.a) + len(self.b) > 2 else ""
         return counted(int(self.clusters.max()) + 1, "speaker" if self.by_speaker else "utterance") + seeds
 
 
 def counted(count: int, unit: str) -> str:
-    """'1 speaker', '24 speakers'."""
+    """A number and its unit, as '1 speaker' or '24 speakers'."""
     return f"{count:,} {unit}{'s' * (count != 1)}"
 
 
@@ -77,9 +82,12 @@ def counted(count: int, unit: str) -> str:
 # reading, and refusing
 
 
-def read_runs(name: str, asked: Any, split: str) -> list[Run]:
-    """The runs of one side, by seed. Raises UserError where there are none, or a seed is there twice."""
-    folders = list(asked) if isinstance(asked, ListConfig) else [] if asked is None else [asked]
+def read_runs(name: str, value: Any, split: str) -> list[Run]:
+    """Read the runs of one side, sorted by seed. name: `a` or `b`; value: of that key, a folder or a list.
+
+    Raises UserError where there is no run, or two have the same seed.
+    """
+    folders = list(value) if isinstance(value, ListConfig) else [] if value is None else [value]
     if not folders:
         raise UserError(
             f"{name} names no run. Write compare RUN RUN, or compare a=[RUN,RUN] b=[RUN,RUN] for several"
@@ -95,10 +103,10 @@ def read_runs(name: str, asked: Any, split: str) -> list[Run]:
     return runs
 
 
-def _run(name: str, asked: Any, split: str) -> Run:
-    if not isinstance(asked, str):
+def _run(name: str, value: Any, split: str) -> Run:
+    if not isinstance(value, str):
         raise UserError(f"{name} was read as a number; write such a folder as ./FOLDER.")
-    folder = Path(asked).expanduser()
+    folder = Path(value).expanduser()
     result = read_result(folder)
     if result is None:
         raise UserError(
@@ -113,7 +121,7 @@ def _run(name: str, asked: Any, split: str) -> Run:
     path = folder / f"hypotheses.{split}.jsonl"
     if not path.is_file():
         raise UserError(
-            f"{path} is not there. To write it: python -m asr_exp evaluate run={asked} split={split}"
+            f"{path} is not there. To write it: python -m asr_exp evaluate run={value} split={split}"
         )
     if not (lines := read_hypotheses(path)):
         raise UserError(f"{path} is empty: there is nothing to compare.")
@@ -121,7 +129,9 @@ def _run(name: str, asked: Any, split: str) -> Run:
 
 
 def pair_up(a: list[Run], b: list[Run], split: str) -> PairedRuns:
-    """Raises UserError, with every reason, where the runs were not scored on the same references by the same
+    """Pair the runs of both sides utterance by utterance.
+
+    Raises UserError, with every reason, where they were not scored on the same references by the same
     protocol.
     """
     first, others = a[0], [*a[1:], *b]
@@ -152,17 +162,17 @@ def pair_up(a: list[Run], b: list[Run], split: str) -> PairedRuns:
 
 
 def _counts(a: list[Run], b: list[Run], ids: list[str], metric: str) -> Counts:
-    found = []
+    counts = []
     for one in (*a, *b):
         rows = [one.lines[id]["counts"] for id in ids]
         rows = [row["characters"] for row in rows] if metric == "cer" else rows
-        found.append(
+        counts.append(
             [
                 [row["substitutions"] + row["deletions"] + row["insertions"], row["reference_length"]]
                 for row in rows
             ]
         )
-    errors, lengths = np.moveaxis(np.array(found), 2, 0)
+    errors, lengths = np.moveaxis(np.array(counts), 2, 0)
     return Counts(errors[: len(a)], errors[len(a) :], lengths[0])
 
 
@@ -176,7 +186,7 @@ def _protocol_problem(one: Run, other: Run, allowed: Sequence[str], split: str) 
 
 
 def differing(ours: dict[str, Any], theirs: dict[str, Any], ignored: Iterable[str]) -> str:
-    """'text: standard against upper; decoder: ...', of the keys that differ."""
+    """The keys that differ, as 'text: standard against upper; decoder: ...'."""
     differ = [key for key in {**ours, **theirs} if key not in ignored and ours.get(key) != theirs.get(key)]
     return "; ".join(f"{key}: {ours.get(key)} against {theirs.get(key)}" for key in differ)
 
@@ -188,20 +198,20 @@ def _reference_problem(one: Run, other: Run) -> str | None:
         for id in one.lines
         if id in other.lines and one.lines[id]["reference"] != other.lines[id]["reference"]
     ]
-    told = []
+    problems = []
     if alone:
-        told.append(
+        problems.append(
             f"{len(alone):,} utterances are in one of them only, such as {alone[0]} (another split, or audio"
             " left out: see the coverage in result.json, and quarantine.jsonl)"
         )
     if unlike:
         texts = " against ".join(repr(run.lines[unlike[0]]["reference"]) for run in (one, other))
-        told.append(
+        problems.append(
             f"{len(unlike):,} of {len(one.lines):,} references differ, such as that of {unlike[0]}: {texts}"
             " (other text rules, or other data)"
         )
     return (
-        f"{one.name} and {other.name} were not scored on the same references: {'; '.join(told)}."
-        if told
+        f"{one.name} and {other.name} were not scored on the same references: {'; '.join(problems)}."
+        if problems
         else None
     )

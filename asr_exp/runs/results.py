@@ -1,4 +1,4 @@
-"""The record of a run: protocol, quarantine, result.json."""
+"""Files of a run folder: result.json with the protocol of its scores, the hypotheses, the quarantine."""
 
 import hashlib
 import json
@@ -10,7 +10,12 @@ from typing import Any
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import read_json, write_text
 
-LOSSES = "losses.train.jsonl"  # a line a training step: its utterances, by number, and the loss of each
+LOSSES = (
+    "losses.train.jsonl"  # a line a step: its utterances, as rows of the training split, and their losses
+)
+DEV_CANDIDATE = (
+    "hypotheses.dev.candidate.jsonl"  # of the last score of dev, before it is known to be the best
+)
 KINDS: dict[str, Any] = {
     "id": str,
     "reference": str,
@@ -19,29 +24,31 @@ KINDS: dict[str, Any] = {
     "speaker": str | None,
     "seconds": int | float,
     "loss": int | float | None,
-}  # of what stands in a line of hypotheses
+}  # the types of the fields of a line of hypotheses
 
 
 def protocol(**parts: Any) -> dict[str, Any]:
-    """What a score was measured by, and the hash of it: two scores may be set side by side only where the
-    hashes agree.
+    """The settings that a score was measured with, and their hash. Two scores may be compared only where the
+    hashes are equal.
     """
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=6).hexdigest()
     return {**parts, "hash": digest}
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:
+    """Write the result.json of a run."""
     write_text(folder / "result.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """The run's result.json, or None where there is none (or a torn one)."""
+    """The content of a run's result.json; None where it does not exist or is not complete."""
     return read_json(folder / "result.json")
 
 
 def read_hypotheses(path: Path) -> dict[str, dict[str, Any]]:
-    """The lines of a `hypotheses.<split>.jsonl` by utterance id, in their order. Raises UserError for a line
-    that is none.
+    """Read a `hypotheses.<split>.jsonl`: its lines by the id of the utterance, in their order.
+
+    Raises UserError for a line that is malformed, or that repeats an id.
     """
     lines: dict[str, dict[str, Any]] = {}
     with path.open(encoding="utf-8") as file:
@@ -62,7 +69,9 @@ def read_hypotheses(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _checked(line: dict[str, Any]) -> dict[str, Any]:
-    """A line of hypotheses. Raises KeyError or TypeError where something is missing or of another type."""
+    """A line of hypotheses as it is. Raises KeyError or TypeError for a field that is missing or of another
+    type.
+    """
     for key, kind in KINDS.items():
         if not isinstance(line[key], kind):
             raise TypeError(f"{key} is {line[key]!r}")
@@ -74,8 +83,9 @@ def _checked(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_quarantine(folder: Path, rejected: Mapping[str, Iterable[Any]]) -> None:
-    """`quarantine.jsonl`: one line for each utterance left out, with its split, file and reason. Lines of
-    other splits stay.
+    """Write `quarantine.jsonl`: a line for each utterance that is left out, with its split, file and reason.
+
+    rejected: by split; the lines of other splits in the file stay.
     """
     path = folder / "quarantine.jsonl"
     before = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
@@ -86,6 +96,3 @@ def write_quarantine(folder: Path, rejected: Mapping[str, Iterable[Any]]) -> Non
         for one in rows
     ]
     write_text(path, "".join(lines))
-
-
-DEV_CANDIDATE = "hypotheses.dev.candidate.jsonl"

@@ -1,4 +1,4 @@
-"""Runs that train nothing: a fine-tuned checkpoint is scored as it is."""
+"""Runs without a training step: a fine-tuned checkpoint is scored as it is."""
 
 from collections.abc import Sequence
 
@@ -18,10 +18,10 @@ def trains_nothing(config: DictConfig) -> bool:
 
 
 def of_checkpoint(overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
-    """The config that scores the checkpoint that `run=` among the overrides names: that of a run which keeps
-    its head and trains nothing.
+    """The config that scores the checkpoint which `run=` names among the overrides: it keeps the head of the
+    checkpoint and makes no training step.
 
-    Raises UserError for overrides that say otherwise.
+    Raises UserError for an override that contradicts this.
     """
     words = [*overrides, "model=hf", "model.head=keep", "trainer.max_steps=0"]
     for text in overrides:
@@ -33,8 +33,8 @@ def of_checkpoint(overrides: Sequence[str], config_dir: str | None = None) -> Di
 
 
 def own_config(config: DictConfig) -> DictConfig:
-    """The config that the run folder of such a checkpoint goes by, whichever of its splits is scored, and by
-    whichever decoder.
+    """The config that the run folder of such a checkpoint is named after: the same whichever split is scored,
+    and with whichever decoder.
     """
     own = config.copy()
     own.run = None

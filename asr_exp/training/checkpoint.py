@@ -20,15 +20,19 @@ from asr_exp.training.state import State
 log = logging.getLogger(__name__)
 
 STATE = "training_state.pt"
+RECENT = "checkpoints/recent"  # the weights of the last evaluations, for trainer.average
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write training_state.pt into the folder of a checkpoint."""
     torch.save(state, folder / STATE)
 
 
 def load_state(folder: Path, device: torch.device, mapped: bool = False) -> dict[str, Any]:
-    """The training state of a checkpoint; mapped: on the CPU, read as it is used. Raises UserError where the
-    file does not read as one.
+    """Read the training state of a checkpoint onto a device; mapped: leave it in the file, and read a tensor
+    (on the CPU) when it is used.
+
+    Raises UserError where the file cannot be read as one.
     """
     try:
         return torch.load(
@@ -42,8 +46,8 @@ def load_state(folder: Path, device: torch.device, mapped: bool = False) -> dict
 
 
 def load_weights(folder: Path, network: torch.nn.Module) -> None:
-    """Read a checkpoint folder's weights into a network. Raises UserError where the file is missing or of
-    another shape.
+    """Read a checkpoint folder's weights into a network. Raises UserError where the file is missing, or a
+    tensor has another shape.
     """
     try:
         _load(folder / "model.safetensors", network)
@@ -56,7 +60,7 @@ def load_weights(folder: Path, network: torch.nn.Module) -> None:
 
 
 def _load(path: Path, network: torch.nn.Module) -> None:
-    """Set a network's weights to those of a file, each rank its part where they are cut."""
+    """Set a network's weights to those of a file; where they are cut across ranks, this rank's part."""
     own = network.state_dict()
     with safe_open(path, framework="pt") as file:
         network.load_state_dict(
@@ -65,8 +69,9 @@ def _load(path: Path, network: torch.nn.Module) -> None:
 
 
 def keep_recent(folder: Path, weights: dict[str, torch.Tensor], step: int, count: int) -> None:
-    """Keep the weights of an evaluation for `average_recent`, and no more than `count` of them. Raises
-    UserError on a full disk.
+    """Keep the weights of the evaluation at `step` for `average_recent`, and no more than the last `count`.
+
+    Raises UserError on a full disk.
     """
     from safetensors.torch import save_file
 
@@ -84,27 +89,35 @@ def keep_recent(folder: Path, weights: dict[str, torch.Tensor], step: int, count
 
 @torch.no_grad()
 def average_recent(folder: Path, network: torch.nn.Module) -> None:
-    """Set a network's weights to the mean of those kept (checkpoint averaging, as in Vaswani et al. 2017,
-    section 6.1).
+    """Set a network's weights to the mean of those that `keep_recent` has kept (checkpoint averaging, as in
+    Vaswani et al. 2017, section 6.1).
     """
-    kept = sorted(folder.glob("*.safetensors"))
+    paths = sorted(folder.glob("*.safetensors"))
     sums = [torch.zeros_like(p) for p in network.parameters()]
-    for path in kept:
+    for path in paths:
         _load(path, network)
         for total, parameter in zip(sums, network.parameters(), strict=True):
             total += parameter
     for parameter, total in zip(network.parameters(), sums, strict=True):
-        parameter.copy_(total / len(kept))
-
-
-RECENT = "checkpoints/recent"  # the weights of the last evaluations, for trainer.average
+        parameter.copy_(total / len(paths))
 
 
 def save_checkpoint(
     folder: Path, setup: TrainingSetup, tokenizer: Tokenizer, state: State, best: bool
 ) -> None:
-    """Write checkpoints/best (weights) or checkpoints/last (weights and all it takes to go on): rank 0, with
-    the others' shards.
+    """Write checkpoints/best (weights) or checkpoints/last (weights and all that it takes to resume).
+
+    Every rank takes part: rank 0 writes, with the shards of the others.
+
+    Args:
+        folder: of the run.
+        setup: whose weights, optimizer, average and gradient scale are saved.
+        tokenizer: saved beside the weights, so that transformers can load the checkpoint.
+        state: where the run stands.
+        best: write `best` instead of `last`.
+
+    Raises:
+        UserError: where it cannot be written (a full disk); the checkpoint before it is whole.
     """
     parts: dict[str, Any] = {"weights": setup.model.network.state_dict()}
     if not best:
@@ -125,16 +138,20 @@ def save_checkpoint(
 
 
 def keep_weights(folder: Path, setup: TrainingSetup, step: int, count: int) -> None:
-    """Keep the weights of an evaluation, to be averaged at the end."""
+    """Keep the weights of the evaluation at `step` to be averaged at the end, and no more than the last
+    `count`. Every rank takes part.
+    """
     weights = gathered(setup.model.network.state_dict(), setup.runtime.main)
     if setup.runtime.main:
         keep_recent(folder / RECENT, weights, step, count)
 
 
 def resume(folder: Path, setup: TrainingSetup) -> State:
-    """Put weights, optimizer and averages back as the last checkpoint has them -> its state, or a new one.
+    """Set weights, optimizer and averages to those of the last checkpoint, and return its state; a new state
+    where there is no checkpoint.
 
-    Raises UserError where the training data is not what the checkpoint was trained on.
+    Raises UserError where the training data is not what the checkpoint was trained on, or a file of it cannot
+    be read.
     """
     data = setup.split.fingerprint()
     if setup.runtime.main:

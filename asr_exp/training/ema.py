@@ -27,6 +27,6 @@ class Ema:
     def swap(self) -> None:
         """Exchange the live weights and the average; a second call undoes it."""
         for live, average in zip(self._live, self.average, strict=True):
-            kept = live.detach().clone()
+            before = live.detach().clone()
             live.copy_(average)
-            average.copy_(kept)
+            average.copy_(before)

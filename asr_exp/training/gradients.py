@@ -14,14 +14,14 @@ BUCKET = 32 * 2**20  # bytes of gradients summed across ranks in one message
 
 
 class GradientSum:
-    """Sums gradients over the ranks in buckets, each sent as soon as a rank's last backward pass of a step has
-    computed it, while the rest of that pass goes on.
+    """Sums gradients over the ranks in buckets. Each is sent as soon as a rank's last backward pass of a step
+    has computed it, while the rest of that pass goes on.
 
     Buckets are sent in the same order on every rank, from the last parameters to the first, however many
     passes a rank makes. A parameter that a rank did not use (a dropped layer, no utterance) counts as zero.
 
-    Why not torch's DistributedDataParallel: it expects the same number of passes on every rank, it divides by
-    the number of ranks where the loss is a mean over the utterances of all of them, and it finds dropped layers
+    Why not torch's DistributedDataParallel: it expects the same number of passes on every rank, divides by
+    the number of ranks where the loss is a mean over the utterances of all of them, and finds dropped layers
     by a walk through the graph in every step.
     """
 

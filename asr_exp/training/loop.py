@@ -1,8 +1,7 @@
 """The training loop: fit -> train_step -> backward.
 
-Everything random at a step is drawn from (seed, step), so a run resumes to the same curve without a record of
-what came before, and any number of ranks walks the same one. Numbers stay on the device until they are
-written.
+Everything random in a step is drawn from (seed, step), so a resumed run walks the same curve without a record
+of what came before, and so does any number of ranks. Figures stay on the device until they are written.
 """
 
 import logging
@@ -31,50 +30,51 @@ SAVE_SECONDS = 600.0  # a checkpoint at least this often, besides the one at eac
 
 
 def fit(setup: TrainingSetup, state: State, hooks: Hooks) -> State:
-    """Train from `state.step` to `setup.total`, evaluating and saving on the way.
+    """Train from `state.step` to `setup.total`; score dev and save checkpoints on the way; return the state.
 
     Raises Stopped after a signal and Pruned where the pruner gives a reason, both with the state saved;
     UserError when training has diverged beyond hope.
     """
     progress = Progress(state.step, setup.total, setup.runtime.main)
-    pending = StepMetrics(setup, state, hooks, progress)
+    step_metrics = StepMetrics(setup, state, hooks, progress)
     wall_before, saved = state.wall_seconds, time.monotonic()
     steps = range(0) if out_of_patience(setup, state) else range(state.step + 1, setup.total + 1)
     with Signals() as signals, closing(progress):
         for step, batches in prefetch(steps, lambda s: (s, _batches(setup, s)), ahead=2):
-            pending.add(train_step(setup, step, batches))
+            step_metrics.add(train_step(setup, step, batches))
             hooks.profile.step()
-            heard = float(setup.plan.seconds[setup.plan.step(step)].sum())
-            progress.advance(step, heard)
+            audio_seconds = float(setup.plan.seconds[setup.plan.step(step)].sum())
+            progress.advance(step, audio_seconds)
             state.step = step
-            state.audio_seconds = state.audio_seconds + heard
+            state.audio_seconds += audio_seconds
             state.wall_seconds = wall_before + progress.seconds
             due = step % setup.eval_every == 0 or step == setup.total
-            wanted = setup.runtime.all_reduce_max(
+            # What any rank asks for, in one number: twice the signal it has received, and 1 for a checkpoint.
+            request = setup.runtime.all_reduce_max(
                 2 * signals.received + (time.monotonic() - saved > SAVE_SECONDS)
             )
-            if due or wanted or step % setup.log_every == 0:
-                pending.flush()
+            if due or request or step % setup.log_every == 0:
+                step_metrics.flush()
             if due:
                 began = time.monotonic()
                 rate = score(setup, state, hooks)
                 progress.paused(time.monotonic() - began)
-            if due or wanted:
+            if due or request:
                 save(state, hooks)
                 saved = time.monotonic()
-            if wanted > 1:
-                setup.runtime.broadcast(None)  # none leaves before the checkpoint is written
+            if request > 1:
+                setup.runtime.broadcast(None)  # no rank leaves before the checkpoint is written
                 raise Stopped(
                     f"Stopped at step {step} of {setup.total} and saved; the same command goes on from"
                     " there.",
-                    wanted // 2,
+                    request // 2,
                 )
             if (
                 due
-                and (why := setup.runtime.broadcast(setup.runtime.main and hooks.pruner(step, rate)))
+                and (reason := setup.runtime.broadcast(setup.runtime.main and hooks.pruner(step, rate)))
                 and step < setup.total
             ):
-                raise Pruned(why)
+                raise Pruned(reason)
             if out_of_patience(setup, state):
                 log.info(
                     "No better dev score in %d evaluations: stopping early at step %d.", state.stale, step
@@ -88,26 +88,28 @@ def fit(setup: TrainingSetup, state: State, hooks: Hooks) -> State:
 
 
 def out_of_patience(setup: TrainingSetup, state: State) -> bool:
+    """Whether training ends early: dev has not improved in `patience` evaluations."""
     return setup.patience is not None and state.stale >= setup.patience
 
 
 def score(setup: TrainingSetup, state: State, hooks: Hooks) -> float:
-    """Evaluate on dev at `state.step` (with averaged weights where there are any), save them if they are to
-    be kept -> the rate.
+    """Score dev at `state.step`, with the averaged weights where the run averages them, and save the weights
+    if they are the best so far (or the last, with trainer.select=last). Returns the error rate, a fraction.
     """
     if setup.ema:
         setup.ema.swap()
     result = hooks.evaluate(state.step)
     metric = "per" if result.summary["wer"] is None else "wer"
-    # Early on every rate is 1.0 (all blanks); the loss then says which of two is ahead.
-    mark = (result.rate, math.inf if result.loss is None else result.loss)
-    better = not state.best or setup.select == "last" or mark < (state.best["value"], state.best["loss"])
+    # Early on every rate is 1.0 (all blanks); the loss then tells which of two checkpoints is better.
+    loss = math.inf if result.loss is None else result.loss
+    best = state.best
+    better = not best or setup.select == "last" or (result.rate, loss) < (best["value"], best["loss"])
     if better:
         state.best = {
             "step": state.step,
             "metric": metric,
-            "value": mark[0],
-            "loss": mark[1],
+            "value": result.rate,
+            "loss": loss,
             "summary": result.summary,
         }
         hooks.save(state, True)
@@ -168,8 +170,10 @@ def train_step(setup: TrainingSetup, step: int, batches: Sequence[Batch]) -> Ste
 
 
 def backward(setup: TrainingSetup, batch: Batch, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Forward and backward of one pass -> (loss of each utterance, number of frames by their likeliest
-    label).
+    """Run one micro-batch forward and backward; gradients are added to those of the passes before.
+
+    count: the utterances of the whole step, on all ranks, by which the loss is divided. Returns the CTC loss
+    of each utterance, (utterances,), and the number of frames by their likeliest label, (labels,).
     """
     with setup.runtime.autocast():
         emissions = setup.model(batch)
@@ -183,30 +187,30 @@ def backward(setup: TrainingSetup, batch: Batch, count: int) -> tuple[torch.Tens
     return losses.detach(), labels
 
 
-def run_dummy_passes(setup: TrainingSetup, step: int, made: int) -> None:
-    """Passes without weight, to the number of the rank with the most: ranks gather weights, and sum
-    gradients, together.
+def run_dummy_passes(setup: TrainingSetup, step: int, passes: int) -> None:
+    """Run passes whose loss is multiplied by 0 until this rank has made as many as the rank with the most.
+
+    With FSDP every pass gathers weights and sums gradients over all ranks, so that a rank with fewer passes
+    would leave the others waiting. passes: how many this rank has made.
     """
-    # a second of silence, masked as speech is so that the same weights have a part
+    # A second of silence, masked as speech is, so that the same weights take part.
     samples = setup.model.extractor.sampling_rate
     masks = setup.masks.draw(step, np.zeros(1, dtype=np.int64), [samples]) if setup.masks else (None, None)
     silence = Batch(
         np.zeros(0), torch.zeros(1, samples, dtype=torch.int16), [samples], torch.zeros(0), [0], *masks
     )
-    for _ in range(made, setup.plan.max_micro_batches(step, setup.runtime.world)):
+    for _ in range(passes, setup.plan.max_micro_batches(step, setup.runtime.world)):
         with setup.runtime.autocast():
             emissions = setup.model(silence.to(setup.runtime.device))
         (0.0 * emissions.logits.sum()).backward()
 
 
 def _batches(setup: TrainingSetup, step: int) -> list[Batch]:
-    """This rank's forward passes of a step."""
-    passes = setup.plan.micro_batches(step, setup.runtime.rank, setup.runtime.world)
-    made = [
-        batch
-        for indices in passes
-        if (batch := collate(setup.split, indices, setup.masks, step, setup.speed))
+    """This rank's micro-batches of a step, pinned where they go to a GPU."""
+    rows = setup.plan.micro_batches(step, setup.runtime.rank, setup.runtime.world)
+    batches = [
+        batch for indices in rows if (batch := collate(setup.split, indices, setup.masks, step, setup.speed))
     ]
     if cache := setup.model.front_end.cache:
-        made = [cache.attach(batch) for batch in made]
-    return [batch.pinned() if setup.runtime.device.type == "cuda" else batch for batch in made]
+        batches = [cache.attach(batch) for batch in batches]
+    return [batch.pinned() if setup.runtime.device.type == "cuda" else batch for batch in batches]

@@ -1,7 +1,7 @@
-"""The plateau doctor: tells a run that is not learning, or no longer, from one that is only still warming up.
+"""The training monitor: tells a run that does not learn, or no longer learns, from one that is warming up.
 
 CTC starts by emitting blanks alone. The published fine-tuning curves stay at a WER of 1.0 for their first 300
-to 1000 steps, and random weights take a few hundred; what is said here is said beyond that.
+to 1000 steps, and random weights take a few hundred; the monitor warns only after that.
 """
 
 import logging
@@ -22,11 +22,12 @@ UNLEARNED = 0.95  # dev error rate
 
 @dataclass(frozen=True)
 class Window:
-    """What WINDOW steps in a row were like: medians, and the label most often emitted beside the blank with
-    its share of those frames.
+    """The figures of WINDOW steps in a row. loss, blank: the medians of the loss and of the share of frames
+    whose likeliest label is the blank. label, share: the label emitted most often beside the blank, and its
+    share of the frames that are not blank.
     """
 
-    step: int  # the last of them
+    step: int  # the last of the window
     loss: float | None
     blank: float
     label: int
@@ -35,10 +36,10 @@ class Window:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is normal for a run depends on these.
+    """The settings of a run that tell what is normal for it.
 
-    settled: the first step at the peak learning rate, with all that is to be trained; tokens: the labels'
-    names; blank: one of them.
+    total: its steps. settled: the first step at the peak learning rate with everything being trained. lr: the
+    peak. tokens: the names of the labels; blank: the index of the CTC blank among them.
     """
 
     total: int
@@ -51,12 +52,13 @@ class Recipe:
 
     @property
     def patience(self) -> int:
-        """The last step at which a run may have learned nothing yet."""
+        """The last step up to which a run may have learned nothing."""
         return self.settled + min(QUIET[1], max(QUIET[0], self.total // 5))
 
 
 def diagnose(recipe: Recipe, windows: Sequence[Window], dev: float | None) -> tuple[str, str] | None:
-    """(kind of trouble, what was seen and what to try), or None where all is as it should be at this step.
+    """Tell what is wrong with a run: the kind of trouble, and a message with what was seen and what to try;
+    None where all is as it should be at this step.
 
     windows: oldest first; dev: the best error rate on dev so far, a fraction.
     """
@@ -92,8 +94,8 @@ def diagnose(recipe: Recipe, windows: Sequence[Window], dev: float | None) -> tu
 
 
 def _diverging(recipe: Recipe, windows: Sequence[Window]) -> str | None:
-    """The loss at twice its lowest and a third of its first: above the noise of a loss that has come close to
-    zero.
+    """The message for a run that diverges: its loss is twice its lowest, and at least a third of its first,
+    which a loss that wavers near zero does not reach.
     """
     losses = [
         (w.step, w.loss) for w in windows if w.loss is not None and w.step - WINDOW >= recipe.comparable_from
@@ -127,34 +129,38 @@ def _what_to_try(recipe: Recipe) -> str:
 
 
 class TrainingMonitor:
-    """Follows a run and speaks up once of each kind of trouble.
+    """Follows the figures of a run, and warns once of each kind of trouble.
 
-    said: the kinds already told of, which a checkpoint keeps; the windows begin anew when a run resumes.
+    warned: the kinds it has warned of, a list that a checkpoint keeps and this extends. The windows are
+    collected anew when a run resumes.
     """
 
-    def __init__(self, recipe: Recipe, said: list[str]):
-        self.recipe, self.said = recipe, said
+    def __init__(self, recipe: Recipe, warned: list[str]):
+        self.recipe = recipe
+        self.warned = warned
         self._windows: list[Window] = []
         self._lines: list[tuple[Mapping[str, Any], Sequence[float]]] = []
 
-    def look(
+    def observe(
         self, lines: Iterable[Mapping[str, Any]], labels: Iterable[Sequence[float]], dev: float | None
     ) -> str | None:
-        """The warning, if there is one, which is logged too.
+        """Take in steps, and return a warning, which is logged too, or None.
 
-        lines: as in metrics.jsonl; labels: frames by the label emitted; both one a step.
+        lines: those of metrics.jsonl, one for each step; labels: for each step the number of frames by their
+        likeliest label, (labels,); dev: the best error rate on dev so far, a fraction.
         """
         self._lines += zip(lines, labels, strict=True)
-        found = None
+        trouble = None
         while len(self._lines) >= WINDOW:
             self._windows.append(_window(self._lines[:WINDOW], self.recipe.blank))
             del self._lines[:WINDOW]
-            found = diagnose(self.recipe, self._windows, dev) or found
-        if found is None or found[0] in self.said:
+            trouble = diagnose(self.recipe, self._windows, dev) or trouble
+        if trouble is None or trouble[0] in self.warned:
             return None
-        self.said.append(found[0])
-        log.warning("%s", found[1])
-        return found[1]
+        kind, message = trouble
+        self.warned.append(kind)
+        log.warning("%s", message)
+        return message
 
 
 def _window(steps: Sequence[tuple[Mapping[str, Any], Sequence[float]]], blank: int) -> Window:

@@ -18,17 +18,18 @@ SCHEDULES: Registry[Callable[..., Shape]] = Registry("schedule.name")
 
 
 def register_optimizer(name: str) -> Callable[[OptimizerFactory], OptimizerFactory]:
-    """Make `factory(groups, **settings)` known as `optimizer.name=name`; settings are the section's other
-    keys.
+    """Register `factory(groups, **settings) -> optimizer` as `optimizer.name=name`.
+
+    groups: parameter groups as torch takes them; settings: the other keys of the config's section.
     """
     return OPTIMIZERS.register(name)
 
 
 def register_schedule(name: str) -> Callable[[Callable[..., Shape]], Callable[..., Shape]]:
-    """Make `factory(hold, final_scale) -> shape` known as `schedule.name=name`.
+    """Register `factory(hold, final_scale) -> shape` as `schedule.name=name`.
 
-    shape(progress) gives the factor on the peak learning rate, progress running from 0 (warm-up over) to 1
-    (the end).
+    shape(progress) is the factor on the peak learning rate, where progress runs from 0 (the warm-up is over)
+    to 1 (the last step). hold: the share of that way that stays at the peak; final_scale: the last factor.
     """
     return SCHEDULES.register(name)
 
@@ -48,10 +49,21 @@ def _sgd(groups: Iterable[dict], lr: float, momentum: float, **_: Any) -> torch.
 def make_optimizer(
     model: nn.Module, name: str, lr: float, weight_decay: float, lr_scale: dict[str, float], **settings: Any
 ) -> torch.optim.Optimizer:
-    """An optimizer over the trained parameters: no weight decay on biases and norms, learning-rate factors by
-    name pattern.
+    """Build an optimizer over the trained parameters, with no weight decay on biases and norms.
 
-    Raises UserError for an unknown optimizer or a pattern that names no parameter.
+    Args:
+        model: those of its parameters that need no gradient are left out.
+        name: of a registered optimizer.
+        lr: the peak learning rate.
+        weight_decay: of parameters with more than one dimension.
+        lr_scale: factors on the learning rate, by patterns of parameter names as in a shell.
+        settings: whatever else the optimizer takes.
+
+    Returns:
+        The optimizer; each of its groups has its peak as `peak_lr`.
+
+    Raises:
+        UserError: for an unknown optimizer, or a pattern that matches no trained parameter.
     """
     factory = OPTIMIZERS.find(name)
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -110,15 +122,27 @@ def make_schedule(
     hold_ratio: float,
     final_scale: float,
 ) -> Callable[[int], float]:
-    """factor(step) on the peak learning rate for steps 1 .. total, after a linear warm-up.
+    """Build a learning-rate schedule: a linear warm-up, then the shape of that name.
 
-    Raises UserError for an unknown name.
+    Args:
+        name: of a registered schedule.
+        total: the number of steps.
+        warmup_steps: how long the warm-up lasts; None: as `warmup_ratio` says.
+        warmup_ratio: how long it lasts, as a share of all steps.
+        hold_ratio: how long the peak is held after it, as a share of all steps, where the shape holds it.
+        final_scale: the factor at the last step.
+
+    Returns:
+        The factor on the peak learning rate as a function of the step, from 1 to `total`.
+
+    Raises:
+        UserError: for an unknown name.
     """
     warmup = round(warmup_ratio * total) if warmup_steps is None else warmup_steps
     after = max(1, total - warmup)
     shape = SCHEDULES.find(name)(min(1.0, hold_ratio * total / after), final_scale)
-    # Step s uses the rate reached after s - 1 steps, as torch's and transformers' schedulers do; the first is
-    # not wasted on 0.
+    # After the warm-up step s uses the rate reached after s - 1 steps, as the schedulers of torch and
+    # transformers do. Within it step s uses s / warmup, so that the first step is not wasted on a rate of 0.
     return lambda step: (
         step / max(1, warmup) if step <= warmup else shape(min(1.0, (step - 1 - warmup) / after))
     )

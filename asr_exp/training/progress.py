@@ -10,8 +10,8 @@ from asr_exp.core.log import log
 
 
 class Progress:
-    """Where training stands: a bar on a terminal, a line every half minute elsewhere. Rates are of this
-    process's own lifetime.
+    """Shows how far training is: a bar on a terminal, a line every half minute elsewhere. Rates count from
+    the start of this process, not from that of a resumed run.
     """
 
     EVERY = 30.0  # seconds between lines where there is no terminal
@@ -21,7 +21,8 @@ class Progress:
         self._began = time.monotonic()
         self._audio = 0.0
         self._first = step
-        self._paused, self._said = 0.0, self._began
+        self._paused = 0.0
+        self._last_line = self._began
         self._loss = ""
         on_terminal = enabled and sys.stderr.isatty()
         form = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
@@ -35,24 +36,27 @@ class Progress:
         )
 
     def advance(self, step: int, audio_seconds: float) -> None:
+        """Step number `step`, of so many seconds of audio, is done."""
         self._audio += audio_seconds
         if not self.enabled:
             return
         self._bar.set_postfix_str(self._state(step), refresh=False)
         self._bar.update(1)
-        if self._bar.disable and time.monotonic() - self._said > self.EVERY:
-            self._said = time.monotonic()
+        if self._bar.disable and time.monotonic() - self._last_line > self.EVERY:
+            self._last_line = time.monotonic()
             log.info("step %d/%d  %s", step, self.total, self._state(step))
 
     def loss(self, value: float) -> None:
+        """Show this loss from now on."""
         self._loss = f"loss {value:.3f}, "
 
     def paused(self, seconds: float) -> None:
-        """Leave time spent elsewhere (evaluating, saving) out of the rate."""
+        """Leave seconds that went into scoring dev out of the rate."""
         self._paused += seconds
 
     @property
     def seconds(self) -> float:
+        """Since the start, pauses included."""
         return time.monotonic() - self._began
 
     @property

@@ -1,6 +1,4 @@
-"""The `TrainingSetup` that `fit` runs, and that `check` tries a step of: from a config and a training
-split.
-"""
+"""The parts of a training run, as `fit` takes them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +17,15 @@ from asr_exp.training.monitor import Recipe
 
 @dataclass
 class TrainingSetup:
-    """The parts of a training run, built and ready."""
+    """The parts of a training run, built and ready: `fit` trains with it, and `check` tries a step of it.
+
+    factor: what the peak learning rate is multiplied by at each step, from 1. blank: the CTC blank's index.
+    reduction: of the loss of an utterance, `sum` over its labels or `mean`. total: the number of steps.
+    eval_every, log_every: steps between scores of dev, and between lines of figures being written. patience:
+    evaluations without a better score after which training ends. select: which weights are kept as the best,
+    those that score best on dev or those of the last evaluation. sharded: the weights are cut across the
+    ranks (FSDP), which then have to make the same number of passes.
+    """
 
     model: Recogniser
     split: Split
@@ -40,13 +46,13 @@ class TrainingSetup:
     eval_every: int
     log_every: int
     patience: int | None
-    select: str  # the weights to keep as the best: by dev, or those of the last evaluation
+    select: str
     recipe: Recipe
-    sharded: bool = False  # over the ranks, which then have to make the same number of passes
+    sharded: bool = False
 
     def __post_init__(self) -> None:
         self.trained = [p for p in self.model.network.parameters() if p.requires_grad]
         head = {id(p) for p in self.model.network.lm_head.parameters()}
         self.encoder = [p for p in self.trained if id(p) not in head]
-        # FSDP has its own
+        # FSDP sums gradients itself.
         self.gradients = GradientSum(self.trained, 1 if self.sharded else self.runtime.world)

@@ -21,11 +21,13 @@ class State:
     lines: int = 0  # of metrics.jsonl
     averaged: bool = False  # the weights are the mean of the last evaluations'
     data: str = ""  # fingerprint of the training split
-    warned: list[str] = field(default_factory=list)  # of what the plateau doctor has seen
+    warned: list[str] = field(default_factory=list)  # kinds of trouble that the monitor has warned of
 
 
 class Scored(Protocol):
-    """Scores on dev: the rate the best checkpoint is chosen by, the summary it comes from, the mean loss."""
+    """A score of dev: the error rate that the best checkpoint is chosen by, the summary it comes from, and
+    the mean loss of the utterances that can be aligned.
+    """
 
     summary: dict[str, Any]
     loss: float | None
@@ -36,8 +38,11 @@ class Scored(Protocol):
 
 @dataclass(frozen=True)
 class Hooks:
-    """What `fit` calls and does not know the inside of: score dev, save (best weights or not), judge a score
-    (why to end, or None).
+    """What the training loop calls without knowing what is inside.
+
+    evaluate: scores dev at a step. save: saves a checkpoint, the best (True) or the last (False). metrics, on
+    rank 0: the lines of metrics.jsonl. pruner: gets the step and the rate of each score, and returns why the
+    run should end, or None. losses, on rank 0: a line for each step, with the loss of each utterance.
     """
 
     evaluate: Callable[[int], Scored]
@@ -46,10 +51,10 @@ class Hooks:
     tracker: Tracker
     profile: Profile
     pruner: Callable[[int, float], str | None] = lambda step, rate: None
-    losses: MetricsFile | None = None  # of the single utterances, a line a step
+    losses: MetricsFile | None = None
 
 
 def save(state: State, hooks: Hooks) -> None:
-    """Save all it takes to go on from here, metrics.jsonl's length included."""
+    """Save all that it takes to resume at this step, with the number of lines that metrics.jsonl has now."""
     state.lines = hooks.metrics.lines if hooks.metrics else 0
     hooks.save(state, False)

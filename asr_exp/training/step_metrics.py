@@ -1,5 +1,5 @@
-"""What is known of each step: fetched from the device now and then, summed over the ranks, written as lines
-of metrics.jsonl.
+"""The figures of training steps: fetched from the device now and then, summed over the ranks, and written as
+lines of metrics.jsonl.
 """
 
 import logging
@@ -54,8 +54,9 @@ class StepMetrics:
         self._steps.append(figures)
 
     def flush(self) -> None:
-        """Fetch, sum over ranks and write what is pending. Raises UserError when no step has had a finite
-        gradient for long.
+        """Fetch the pending figures, sum them over the ranks and write them; every rank takes part.
+
+        Raises UserError when no step has had a finite gradient for long.
         """
         if not self._steps:
             return
@@ -76,7 +77,7 @@ class StepMetrics:
         if lines[-1]["train/loss"] is not None:
             self.progress.loss(lines[-1]["train/loss"])
         if self.setup.runtime.main and (
-            warning := self._monitor.look(lines, (row[1:] for row in sums), self.state.best.get("value"))
+            warning := self._monitor.observe(lines, (row[1:] for row in sums), self.state.best.get("value"))
         ):
             self.hooks.tracker.log({"train/warning": warning}, lines[-1]["step"])
         self._give_up_if_hopeless(norms)

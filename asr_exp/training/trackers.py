@@ -1,5 +1,5 @@
-"""Where numbers go: `metrics.jsonl` always; beside it Weights & Biases, TensorBoard or nothing. Rank
-0 only.
+"""Where figures are written: `metrics.jsonl` always; beside it Weights & Biases, TensorBoard or nothing. Only
+rank 0 writes them.
 """
 
 import contextlib
@@ -21,35 +21,40 @@ log = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """A sink beside metrics.jsonl."""
+    """What receives figures and hypotheses beside metrics.jsonl."""
 
-    def log(self, metrics: Mapping[str, Any], step: int) -> None: ...
+    def log(self, metrics: Mapping[str, Any], step: int) -> None:
+        """The figures of a step by name, and now and then a text."""
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
-        """Hypotheses: rows with id, reference, hypothesis, rate and, for some, audio (int16 samples) and its
-        rate.
+        """Hypotheses. Each row has id, reference, hypothesis and rate (the error rate); audio is the samples,
+        (samples,) int16, or None, and sample_rate is theirs in Hz.
         """
 
-    def finish(self, summary: Mapping[str, Any], failed: bool) -> None: ...
+    def finish(self, summary: Mapping[str, Any], failed: bool) -> None:
+        """The run has ended; summary: its scores on test by name, empty where it failed before."""
 
 
 TRACKERS: Registry[Callable[..., Tracker]] = Registry("tracking.name")
 
 
 def register_tracker(name: str) -> Callable[[Callable[..., Tracker]], Callable[..., Tracker]]:
-    """Make `factory(folder, run_id, run_name, config, **settings) -> tracker` known as
-    `tracking.name=name`.
+    """Register `factory(folder, run_id, run_name, config, **settings) -> tracker` as `tracking.name=name`.
+
+    settings: the other keys of the config's section.
     """
     return TRACKERS.register(name)
 
 
 def make_tracker(name: str, **settings: Any) -> Tracker:
-    """The tracker of that name. Raises UserError for an unknown one."""
+    """Build the tracker of that name. Raises UserError for an unknown one."""
     return TRACKERS.find(name)(**settings)
 
 
 @register_tracker("none")
 class NoTracker:
+    """Drops everything."""
+
     def __init__(self, *_: Any, **__: Any):
         pass
 
@@ -65,7 +70,9 @@ class NoTracker:
 
 @register_tracker("wandb")
 class WandbTracker:
-    """Online where there is a key, else offline; the same run again continues the same W&B run."""
+    """Records a run with Weights & Biases: online where there is a key, otherwise offline. A run that is
+    resumed continues the same W&B run.
+    """
 
     def __init__(
         self,
@@ -81,9 +88,10 @@ class WandbTracker:
     ):
         import wandb
 
-        self._wandb, self._logged = wandb, False
+        self._wandb = wandb
+        self._logged = False
         mode = os.environ.get("WANDB_MODE") or ("online" if _wandb_key() else "offline")
-        # what is logged waits in the run folder, not in the home directory
+        # W&B keeps what it has not sent yet in the run folder, not in the home directory.
         for name in ("WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
             os.environ[name] = str(folder.absolute() / "wandb")
         if mode == "offline" and "WANDB_MODE" not in os.environ:
@@ -108,10 +116,10 @@ class WandbTracker:
                 settings=quiet,
                 **settings,  # type: ignore[arg-type]
             )
-        except wandb.Error as why:
+        except wandb.Error as error:
             log.warning(
                 "W&B cannot be reached (%s), so this run is recorded offline; `wandb sync` it later.",
-                str(why).splitlines()[0],
+                str(error).splitlines()[0],
             )
             self._run = wandb.init(mode="offline", settings=quiet, **settings)  # type: ignore[arg-type]
 
@@ -159,6 +167,10 @@ def _wandb_key() -> bool:
 
 @register_tracker("tensorboard")
 class TensorBoardTracker:
+    """Writes a run for TensorBoard, into the folder `tensorboard` of the run. Raises UserError where
+    TensorBoard is not installed.
+    """
+
     def __init__(self, folder: Path, run_id: str, run_name: str, config: Mapping[str, Any], **_: Any):
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -171,8 +183,8 @@ class TensorBoardTracker:
         self._writer: Any = None
 
     def _from(self, step: int) -> Any:
-        """The writer; the first call says from which step on what an earlier process of the run has written
-        is written again.
+        """The writer. step: with the first call, the first step that this process writes; TensorBoard drops
+        what an earlier process of the run wrote from that step on.
         """
         if self._writer is None:
             self._writer = self._open(step)
@@ -189,7 +201,7 @@ class TensorBoardTracker:
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
         lines = [f"| {r['id']} | {r['reference']} | {r['hypothesis']} |" for r in rows]
-        # first where no step is left to make: what was logged at this one stays
+        # Where this is the first call, no step was left to make, and what was logged at this one stays.
         writer = self._from(step + 1)
         writer.add_text(name, "\n".join(["| id | reference | hypothesis |", "|---|---|---|", *lines]), step)
         for row in rows:
@@ -213,13 +225,13 @@ class TensorBoardTracker:
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one object a line, each with its step, and nothing that another run of the same steps
-    would not repeat.
+    """A file of JSON lines, each with its step, such as `metrics.jsonl`. It holds only what another run of
+    the same steps would repeat, so no times.
     """
 
     def __init__(self, path: Path, lines: int):
-        """Open for appending, cut back to the lines a checkpoint knows of: what was written after it is
-        written again.
+        """Open a file for appending, cut back to its first `lines`: those that a checkpoint counts. The steps
+        after the checkpoint are made again, and so are their lines.
         """
         kept = path.read_text(encoding="utf-8").splitlines()[:lines] if path.exists() and lines else []
         self.lines = len(kept)
@@ -229,13 +241,14 @@ class MetricsFile:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        made = [json.dumps(line) + "\n" for line in lines]
-        self._file.writelines(made)
+        """Append lines and hand them to the operating system: a killed process loses none."""
+        texts = [json.dumps(line) + "\n" for line in lines]
+        self._file.writelines(texts)
         self._file.flush()
-        self.lines += len(made)
+        self.lines += len(texts)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # a full disk, which `write` has told of
+        with contextlib.suppress(OSError):  # a full disk, which `write` has raised already
             self._file.close()
 
 
@@ -244,8 +257,8 @@ class MetricsFile:
 
 
 class Profile:
-    """Profiles a few steps, the first three left out: `profile.json` for chrome://tracing, `profile.txt` with
-    the costliest operations.
+    """Profiles a few steps after the first three, and writes `profile.json` for chrome://tracing and
+    `profile.txt` with the costliest operations. With steps=0 it does nothing.
     """
 
     WARM_UP = 3

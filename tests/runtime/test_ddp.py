@@ -163,7 +163,7 @@ def test_two_nodes(alone, asked, tmp_path):
 FATAL = """
 import os
 from pathlib import Path
-from asr_exp import training
+from asr_exp.training import loop as training
 
 step_of = training.train_step
 
@@ -213,7 +213,7 @@ def test_a_rank_that_dies_takes_the_others_along(asked, tmp_path):
 
 SLOW = """
 import os, time
-from asr_exp import training
+from asr_exp.training import loop as training
 
 step_of = training.train_step
 

@@ -1,4 +1,4 @@
-"""The plateau doctor: silent on curves as they are published, heard once on those that go nowhere."""
+"""The training monitor: silent on curves as they are published, heard once on those that go nowhere."""
 
 import json
 import random
@@ -184,24 +184,24 @@ def test_a_window_by_hand(monkeypatch):
 
 @pytest.mark.parametrize("flush", [1, 7, 10, 130])
 def test_one_warning_however_often_it_is_asked(flush, caplog):
-    doctor, said = TrainingMonitor(recipe(), []), []
+    monitor, said = TrainingMonitor(recipe(), []), []
     for first in range(1, 2501, flush):
-        said.append(doctor.look(*steps(first, first + flush - 1), dev=1.0))
+        said.append(monitor.observe(*steps(first, first + flush - 1), dev=1.0))
     assert len([text for text in said if text]) == 1 and len(caplog.records) == 1
 
 
 def test_a_resumed_run_does_not_say_it_again():
     kept: list[str] = []
-    assert TrainingMonitor(recipe(), kept).look(*steps(1, 2000), dev=1.0)
+    assert TrainingMonitor(recipe(), kept).observe(*steps(1, 2000), dev=1.0)
     assert json.loads(json.dumps(kept)) == ["plateau"]
-    assert TrainingMonitor(recipe(), kept).look(*steps(2001, 4000), dev=1.0) is None
+    assert TrainingMonitor(recipe(), kept).observe(*steps(2001, 4000), dev=1.0) is None
 
 
 def test_steps_without_a_loss_do_no_harm():
     rows, counts = steps(1, 600)
     for row in rows:
         row["train/loss"] = row["train/blank_ratio"] = None
-    assert TrainingMonitor(recipe(), []).look(rows, counts, None) is None
+    assert TrainingMonitor(recipe(), []).observe(rows, counts, None) is None
 
 
 def test_a_run_that_cannot_learn_is_told_so_once(corpus, tmp_path, monkeypatch):
