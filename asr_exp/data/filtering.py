@@ -33,7 +33,7 @@ def needs_check(
     tokenizer: Tokenizer,
     limits: LengthLimits,
 ) -> list[int]:
-    """The rows for which `rejection_reason` has to be asked. All others are usable for certain: their
+    """The rows that `rejection_reason` has to look at. All others are usable for certain: their
     lengths, taken as arrays and rounded down to tenths of a second, leave room enough. That takes a hundredth
     of the time.
     """
