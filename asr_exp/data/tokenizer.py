@@ -53,7 +53,8 @@ class Tokenizer:
             score_inventory: the one that references and hypotheses are folded to for scoring.
             conventions: how the tokenizer of a checkpoint writes text.
         """
-        blank, unknown, space = special.blank, special.unknown, special.space
+        blank, space = special.blank, special.space
+        unknown = special.unknown
         self._unnamed = {i for i, token in enumerate(tokens) if token is None}
         names = [f"<output {i}>" if token is None else token for i, token in enumerate(tokens)]
         self._checkpoint_names = names

@@ -179,10 +179,8 @@ class Beam:
         frames: valid frames of each row.
         """
         log_probs = logits.float().log_softmax(-1).cpu()
-        return [
-            self._row(row[:n]) if n else [Candidate("", 0.0)]
-            for row, n in zip(log_probs, frames, strict=True)
-        ]
+        rows = zip(log_probs, frames, strict=True)
+        return [self._row(row[:n]) if n else [Candidate("", 0.0)] for row, n in rows]
 
     def _row(self, log_probs: torch.Tensor) -> list[Candidate]:
         if self.lexicon is not None:  # one more frame, a space, ends the last word

@@ -102,13 +102,7 @@ def load_table(
     on_hub = not os.path.isdir(path) and id != "parquet"
     if on_hub:
         offline_where_unreachable()
-    try:
-        import datasets
-        from huggingface_hub.errors import HTTPError
-    except ImportError as error:
-        raise UserError(
-            f"reading {id} needs the package `datasets`: pip install datasets ({error})."
-        ) from error
+    datasets, http_error = _import_datasets(id)
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     alone = datasets_cache() / "by_split" / "+".join(sorted(split_names(split)))
@@ -116,7 +110,7 @@ def load_table(
         load = partial(datasets.load_dataset_builder, path, config, revision=revision, **options)
         builder = hub_builder(load, id, config, revision, alone) if on_hub else load()
         return prepare_table(builder, split, alone)
-    except (OSError, ValueError, RuntimeError, HTTPError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, http_error, datasets.exceptions.DatasetsError) as error:
         # `datasets` raises these two without the answer of the hub, which is asked again
         answer_lost = on_hub and (
             type(error) is ConnectionError or isinstance(error, datasets.exceptions.DatasetNotFoundError)
@@ -143,6 +137,18 @@ def load_table(
         raise UserError(
             f"{id} could not be read: {_one_line(error if answer_lost else all_causes[-1])}"
         ) from error
+
+
+def _import_datasets(id: str) -> tuple[Any, type[Exception]]:
+    """The module `datasets` and the hub's HTTPError. Raises UserError where `datasets` is not installed."""
+    try:
+        import datasets
+        from huggingface_hub.errors import HTTPError
+    except ImportError as error:
+        raise UserError(
+            f"reading {id} needs the package `datasets`: pip install datasets ({error})."
+        ) from error
+    return datasets, HTTPError
 
 
 def rows_of(table: Any, fields: Fields, split: str) -> Rows:
