@@ -1,4 +1,4 @@
-"""Augmentation: time and feature masks, speed perturbation; drawn from (seed, step, utterance)."""
+"""Augmentation: time and feature masks, and speed perturbation, drawn from (seed, step, utterance)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -74,8 +74,10 @@ def _mask_spans(row: np.ndarray, masking: SpanMasking, rng: np.random.Generator)
 
 @dataclass(frozen=True)
 class SpeedPerturbation:
-    """Plays a training clip a little faster or slower (Ko et al. 2015); pitch moves along. factors: what is
-    drawn from.
+    """Plays a training clip a little faster or slower, which moves the pitch too (Ko et al. 2015).
+
+    factors: the speeds to draw from; rate: samples a second; frames: the number of samples of a clip -> the
+    number of its frames.
     """
 
     factors: Sequence[float]
@@ -84,13 +86,14 @@ class SpeedPerturbation:
     seed: int
 
     def __call__(self, clip: np.ndarray, labels: np.ndarray, step: int, index: int) -> np.ndarray:
-        """The clip at a speed that is a function of (seed, step, utterance); as it is where its labels would
-        not fit any more.
+        """Resample a clip (int16, (samples,)) to a speed that depends on (seed, step, index) alone.
+
+        The clip is returned unchanged where its labels would need more frames than it has at that speed.
         """
         factor = float(np.random.default_rng([self.seed, 4, step, index]).choice(self.factors))
         if factor == 1.0 or frames_needed(labels) > self.frames(int(len(clip) / factor) - 1):
             return clip
-        # In float: soxr dithers int16, and not the same way every time.
+        # In float: soxr dithers int16, each time in another way.
         return as_int16(
             soxr.resample(clip.astype(np.float32) / 32768, self.rate * factor, self.rate, quality="MQ")
         )

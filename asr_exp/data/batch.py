@@ -1,4 +1,4 @@
-"""A batch: utterances end to end with their labels, collated ahead of the step that needs them."""
+"""Batches: utterances padded to one length, with their labels, collated ahead of the step that uses them."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -15,12 +15,13 @@ from asr_exp.data.augment import Masks, SpeedPerturbation
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward pass. Audio is int16 as stored; it becomes float, and is normalised, on the device.
+    """The input of one forward pass. The device turns the audio into float and normalises it.
 
-    audio: (batch, samples) int16, zero-padded; lengths: samples of each row; labels: all labels in a row,
-    label_lengths of each; time_mask: (batch, frames) and feature_mask: (batch, channels), bool, True where
-    masked, None where nothing is; features: what the front end makes of each row, (frames, channels), where
-    that is known.
+    indices: of the utterances in their split, (batch,); audio: (batch, samples) int16, zero-padded; lengths:
+    samples of each row; labels: the labels of all rows one after the other, (labels,) int64; label_lengths:
+    labels of each row; time_mask: (batch, frames) and feature_mask: (batch, channels), bool, True where
+    masked, None where nothing is; features: the output of the convolutional front end for each row, (frames,
+    channels), where it is cached.
     """
 
     indices: np.ndarray
@@ -37,15 +38,17 @@ class Batch:
 
     @property
     def samples(self) -> int:
+        """Samples of audio, without padding."""
         return sum(self.lengths)
 
     def to(self, device: torch.device) -> "Batch":
+        """The batch on a device; from pinned memory it is copied while the GPU computes."""
         if device.type == "cpu":
             return self
         return self._each_tensor(lambda t: t.to(device, non_blocking=True))
 
     def pinned(self) -> "Batch":
-        """The batch in page-locked memory, from where it travels to a GPU while the GPU computes."""
+        """The batch in page-locked memory, from which a copy to a GPU can run in the background."""
         return self._each_tensor(torch.Tensor.pin_memory)
 
     def _each_tensor(self, move: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
@@ -61,8 +64,15 @@ def collate(
     step: int = 0,
     speed: SpeedPerturbation | None = None,
 ) -> Batch:
-    """The batch of these utterances of a prepared split (see `prepare.Split`), less those without samples: it
-    may be empty.
+    """Read utterances of a split and collate them. Those without samples are left out: the batch may be
+    empty.
+
+    Args:
+        split: a `prepare.Split`.
+        indices: of the utterances, (batch,).
+        masks: draws the masks; None: nothing is masked.
+        step: the optimiser step, which the masks and the speed depend on.
+        speed: perturbs the speed; None: clips stay as they are.
     """
     clips = split.clips(indices)
     indices = indices[[len(clip) > 0 for clip in clips]]
@@ -89,7 +99,11 @@ def collate(
 
 
 def prefetch(items: Iterable[Any], make: Callable[[Any], Any], ahead: int = 4) -> Iterator[Any]:
-    """`make(item)` for each item, made in a thread a few items ahead of their use."""
+    """Yield `make(item)` for each item. A thread makes them, at most about `ahead` items before they are
+    used.
+
+    Raises in the consumer what `items` or `make` raises in the thread.
+    """
     queue: Queue = Queue(maxsize=ahead)
     stop, end = threading.Event(), object()
 
@@ -106,13 +120,14 @@ def prefetch(items: Iterable[Any], make: Callable[[Any], Any], ahead: int = 4) -
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     try:
-        while (made := queue.get()) is not end:
-            if isinstance(made, BaseException):
-                raise made
-            yield made
+        while (result := queue.get()) is not end:
+            if isinstance(result, BaseException):
+                raise result
+            yield result
     finally:
         stop.set()
-        # one that works on while Python ends may end it by SIGABRT; one that waits for room has to be let go
+        # A thread that works on while Python ends may abort it (SIGABRT). One that waits for room in the
+        # queue has to get some.
         while thread.is_alive():
             with suppress(Empty):
                 queue.get(timeout=0.02)

@@ -1,26 +1,26 @@
-"""Which utterances make a step, on which rank, in which forward pass; and the batch itself.
+"""Plan which utterances make an optimiser step, and which rank and forward pass gets them.
 
-Everything is a pure function of (seed, step): a run resumes anywhere, on any number of ranks, without
-replaying batches. Only lengths are looked at here, never audio, until `collate`.
+All of it is a pure function of (seed, step): a run resumes at any step, on any number of ranks, without
+replaying batches. Only lengths are used here; audio is read by `batch.collate`.
 """
 
 import numpy as np
 
 ATTENTION_SECONDS = 30.0  # an utterance this long costs twice its seconds: attention grows with the square
-WINDOW = 50  # batches; utterances are sorted by length inside windows of this many, to save padding
+SORT_WINDOW = 50  # batches; utterances are sorted by length within windows of this many, to save padding
 
 
 def cost(seconds: np.ndarray) -> np.ndarray:
-    """The seconds a forward pass is charged for utterances of these lengths, attention's square included."""
+    """The seconds that utterances of these lengths count for in a forward pass. Attention grows with the
+    square of the length, so long utterances count for more than they last.
+    """
     return seconds * (1.0 + seconds / ATTENTION_SECONDS)
 
 
 class BatchPlan:
-    """Deals the utterances of an epoch into optimiser steps, the steps to ranks and forward passes.
+    """Splits the utterances of an epoch into optimiser steps, and a step into micro-batches on each rank.
 
-    A step holds about `batch_seconds` of audio or, where `batch_utterances` is given, so many utterances (the
-    last cut of an epoch what is left). seconds: (utterances,) lengths. Every epoch has the same number of
-    steps, each at least one utterance.
+    Every epoch has the same number of steps, each with at least one utterance.
     """
 
     def __init__(
@@ -32,6 +32,16 @@ class BatchPlan:
         shortest_first: bool = False,
         batch_utterances: int | None = None,
     ):
+        """Count the steps of an epoch.
+
+        Args:
+            seconds: lengths of the utterances, (utterances,).
+            batch_seconds: about how much audio a step has; unused where `batch_utterances` is given.
+            device_seconds: the most audio of a forward pass, padding counted (see `cost`).
+            seed: of the run.
+            shortest_first: whether the first epoch goes from short to long utterances, unshuffled.
+            batch_utterances: how many utterances a step has; the last step of an epoch has what is left.
+        """
         self.seconds = seconds
         self.seed = seed
         self.device_seconds = device_seconds
@@ -49,19 +59,20 @@ class BatchPlan:
     def step(self, step: int) -> np.ndarray:
         """Indices of all utterances of an optimiser step (from 1), all ranks together."""
         epoch = self.epoch_of(step)
-        number, batches = self._epoch  # read once: the thread that prefetches asks too, for an epoch ahead
+        number, batches = self._epoch  # read once: a prefetching thread sets it too, an epoch ahead
         if number != epoch:
             batches = self._make_epoch(epoch)
             self._epoch = (epoch, batches)
         return batches[(step - 1) % self.steps_per_epoch]
 
     def _make_epoch(self, epoch: int) -> list[np.ndarray]:
+        """The indices of the utterances of each step of an epoch."""
         rng = np.random.default_rng([self.seed, 1, epoch])
         order = rng.permutation(len(self.seconds))
         in_order = self.shortest_first and epoch == 0
-        window = len(order) if in_order else -(-len(order) * WINDOW // self.steps_per_epoch)
-        parts = [order[i : i + window] for i in range(0, len(order), window)]
-        order = np.concatenate([p[np.argsort(self.seconds[p], kind="stable")] for p in parts])
+        window = len(order) if in_order else -(-len(order) * SORT_WINDOW // self.steps_per_epoch)
+        windows = [order[i : i + window] for i in range(0, len(order), window)]
+        order = np.concatenate([w[np.argsort(self.seconds[w], kind="stable")] for w in windows])
         count = self.batch_utterances
         cuts = (
             np.arange(count, len(order), count) if count else _cuts(self.seconds[order], self.steps_per_epoch)
@@ -70,49 +81,52 @@ class BatchPlan:
         return batches if in_order else [batches[i] for i in rng.permutation(len(batches))]
 
     def micro_batches(self, step: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
-        """The forward passes of a rank in a step: lists of utterance indices within `device_seconds`, padding
-        counted.
+        """The forward passes of a rank in a step: for each, the indices of its utterances.
 
-        A rank may have none where a step has fewer utterances than there are ranks.
+        The cost of each, padding counted, is within `device_seconds`. A rank has none where a step has fewer
+        utterances than there are ranks.
         """
-        mine = _split_across_ranks(self.step(step), self.costs, world)[rank]
-        return pack(mine, self.costs, self.device_seconds)
+        own = _split_across_ranks(self.step(step), self.costs, world)[rank]
+        return pack(own, self.costs, self.device_seconds)
 
     def max_micro_batches(self, step: int, world: int) -> int:
-        """The forward passes of the rank with the most of them in a step."""
-        return max(
-            len(pack(mine, self.costs, self.device_seconds))
-            for mine in _split_across_ranks(self.step(step), self.costs, world)
-        )
+        """The number of forward passes of the rank that has the most of them in a step."""
+        shards = _split_across_ranks(self.step(step), self.costs, world)
+        return max(len(pack(shard, self.costs, self.device_seconds)) for shard in shards)
 
 
 def _cuts(seconds: np.ndarray, parts: int) -> np.ndarray:
-    """Where to cut a sequence into `parts` runs of about equal seconds, none empty."""
+    """Where to cut a sequence into `parts` pieces of about equal seconds, none of them empty."""
     ends = np.cumsum(seconds)
     cuts = np.searchsorted(ends, ends[-1] * np.arange(1, parts) / parts)
     numbers = np.arange(1, parts)
     cuts = np.maximum.accumulate(np.maximum(cuts, 1) - numbers) + numbers  # strictly rising ...
-    return np.minimum(cuts, len(seconds) - parts + numbers)  # ... and enough left for the runs to come
+    return np.minimum(
+        cuts, len(seconds) - parts + numbers
+    )  # ... and with one element left for each piece to come
 
 
 def _split_across_ranks(indices: np.ndarray, costs: np.ndarray, world: int) -> list[np.ndarray]:
-    """Deal utterances to ranks so that their costs come out even: longest first, each to the rank with the
-    least so far.
+    """Split utterances among ranks so that the costs are about even: the longest first, each to the rank with
+    the lowest cost so far.
     """
     if world == 1:
         return [indices]
-    hands: list[list[int]] = [[] for _ in range(world)]
+    shards: list[list[int]] = [[] for _ in range(world)]
     loads = np.zeros(world)
     for index in indices[np.argsort(-costs[indices], kind="stable")]:
         rank = int(loads.argmin())
-        hands[rank].append(int(index))
+        shards[rank].append(int(index))
         loads[rank] += costs[index]
-    return [np.array(hand, dtype=np.int64) for hand in hands]
+    return [np.array(shard, dtype=np.int64) for shard in shards]
 
 
 def pack(indices: np.ndarray, costs: np.ndarray, budget: float) -> list[np.ndarray]:
-    """Split utterances, longest first, into forward passes whose padded cost stays within the budget (one may
-    exceed it alone).
+    """Split utterances, the longest first, into forward passes whose cost, padding counted, is within a
+    budget.
+
+    An utterance whose own cost exceeds the budget has a pass of its own. costs: of all utterances of the
+    split.
     """
     passes: list[list[int]] = []
     for index in indices[np.argsort(-costs[indices], kind="stable")]:
@@ -121,7 +135,3 @@ def pack(indices: np.ndarray, costs: np.ndarray, budget: float) -> list[np.ndarr
         else:
             passes.append([int(index)])
     return [np.array(p, dtype=np.int64) for p in passes]
-
-
-# ------------------------------------------------------------------------------------------------------------
-# the batch

@@ -1,5 +1,5 @@
-"""espeak-ng out of the wheels of the `demo` extra: text to phones, text to speech. GPL-3, so it is no part of
-the base install.
+"""espeak-ng, from the wheels of the `demo` extra: text to phones, and text to speech. Its licence is GPL-3,
+so the base install does not have it.
 """
 
 import ctypes
@@ -13,8 +13,8 @@ import numpy as np
 
 from asr_exp.core.errors import UserError, nearest
 
-# The names by which corpora call languages, and codes whose first part is no espeak language or a less common
-# accent of it.
+# espeak-ng's codes: for the names that corpora give languages, and for codes whose first part espeak-ng does
+# not have, or has as a less common accent.
 _NAMES = {
     "english": "en-us",
     "german": "de",
@@ -36,7 +36,7 @@ _NAMES = {
 
 
 class Phonemiser:
-    """Text -> IPA phones, separated by single spaces. `many` is much faster than calling it text by text.
+    """Turns text into IPA phones, separated by single spaces. `many` is much faster than one text at a time.
 
     `language` is a corpus's code or name of the language (tr, sv-SE, german). Raises UserError where
     espeak-ng does not have it, and where the `demo` extra is not installed.
@@ -49,20 +49,23 @@ class Phonemiser:
         return self.many([text])[0]
 
     def many(self, texts: list[str]) -> list[str]:
+        """The phones of each text; "" for a text without a letter or digit."""
         from phonemizer.separator import Separator
 
         lines = {text: " ".join(text.split()) for text in texts}
-        # A line without any letter or digit says nothing, and phonemizer would drop it from its answer.
+        # phonemizer leaves lines without any letter or digit out of its result
         spoken = sorted({line for line in lines.values() if re.search(r"\w", line)})
         phones = _backend(self.language).phonemize(
             spoken, separator=Separator(phone=" ", word="\t", syllable=""), strip=True
         )
-        said = {line: " ".join(ipa.split()) for line, ipa in zip(spoken, phones, strict=True)}
-        return [said.get(lines[text], "") for text in texts]
+        phones_of = {line: " ".join(ipa.split()) for line, ipa in zip(spoken, phones, strict=True)}
+        return [phones_of.get(lines[text], "") for text in texts]
 
 
 def espeak_language(language: str | None) -> str:
-    """espeak-ng's code of a corpus's language. Raises UserError."""
+    """espeak-ng's code for the language of a corpus. Raises UserError where espeak-ng does not have the
+    language.
+    """
     if not language:
         raise UserError("the text rule espeak needs to know the language: dataset.language=tr.")
     known = _library().supported_languages()
@@ -78,7 +81,7 @@ def espeak_language(language: str | None) -> str:
 
 
 def version() -> str:
-    """espeak-ng's version, which is part of what phones mean."""
+    """espeak-ng's version. The phones of a text depend on it."""
     return ".".join(map(str, _library().version()))
 
 
@@ -100,7 +103,7 @@ def _library() -> Any:
 @functools.cache
 def _backend(language: str) -> Any:
     log = logging.getLogger(__name__)
-    # phonemizer says when it starts, and lists each line with a foreign word in it
+    # phonemizer logs when it starts, and each line with a foreign word in it
     log.setLevel(logging.ERROR)
     # Foreign words are spoken in their own language's phones, without the (en) flags about them.
     return _library()(language, with_stress=False, language_switch="remove-flags", logger=log)
@@ -116,10 +119,10 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 class Synthesiser:
-    """espeak-ng as a function from text to samples, through ctypes.
+    """Speaks text with espeak-ng, through ctypes.
 
-    The library keeps global state: use one instance per process, from one thread. Its noises come from the C
-    library's random numbers: the same `seed` and the same calls in the same order give the same samples. A
+    The library keeps global state: use one instance in a process, from one thread. Its noises come from the C
+    library's random numbers, so the same `seed` and the same calls in the same order give the same samples. A
     voice is a language and, after a plus sign, a variant: `en-us`, `en-us+m3`. Raises UserError where the
     `demo` extra is missing, and where espeak-ng does not start or refuses a voice or a text.
     """
@@ -170,7 +173,7 @@ class Synthesiser:
             return
         self._voice = None
         _, plus, variant = voice.partition("+")
-        # espeak-ng passes over unknown variants without a word.
+        # espeak-ng ignores unknown variants
         if plus and not (variant and (self._data / "voices" / "!v" / variant).is_file()):
             raise UserError(f"espeak-ng has no voice variant {variant!r} (asked for as {voice!r}).")
         if (code := self._lib.espeak_SetVoiceByName(voice.encode())) != 0:
@@ -180,9 +183,10 @@ class Synthesiser:
     def say(
         self, text: str, voice: str = "en-us", rate: int = 175, pitch: int = 50
     ) -> tuple[np.ndarray, int]:
-        """`text` spoken by `voice`: mono int16, shape (samples,), and its sampling rate.
+        """Speak a text -> samples (int16, mono, shape (samples,)) and their rate.
 
-        `rate` is in words a minute (80 to 450), `pitch` from 0 to 100 (50: as the voice has it).
+        rate: words a minute, 80 to 450; pitch: 0 to 100, 50 being that of the voice. Raises ValueError for
+        values outside these, UserError where espeak-ng refuses the voice or the text.
         """
         if not 80 <= rate <= 450 or not 0 <= pitch <= 100:
             raise ValueError(f"rate {rate} is not in 80..450, or pitch {pitch} not in 0..100")

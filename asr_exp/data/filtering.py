@@ -33,9 +33,20 @@ def needs_check(
     tokenizer: Tokenizer,
     limits: LengthLimits,
 ) -> list[int]:
-    """The rows for which `rejection_reason` has to be asked. All others are usable for certain: their
-    lengths, taken as arrays and rounded down to tenths of a second, leave room enough. That takes a hundredth
-    of the time.
+    """Find the rows that `rejection_reason` has to look at.
+
+    All others are usable for certain: with their lengths, taken as arrays and rounded down to tenths of a
+    second, they have room enough. That takes a hundredth of the time.
+
+    Args:
+        name: of the split.
+        utterances: with texts after the text rules.
+        store: their audio.
+        tokenizer: of the model.
+        limits: what a clip must be.
+
+    Returns:
+        Indices of rows, ascending.
     """
     rate = store.rate
     grid = rate // 10

@@ -58,11 +58,11 @@ _ORDER = tuple(INVENTORIES)
 
 
 def fold(phones: str, source: str, target: str) -> str:
-    """Phones of one inventory, separated by spaces, in the terms of a smaller one.
+    """Fold phones, separated by spaces, from one inventory to a smaller one.
 
-    Phones that folding makes equal stay apart (sil sil), as in Kaldi. A symbol that is no phone of `source`
-    (the unknown token of a hypothesis) stays as it is. Raises UserError for an inventory that is not known,
-    or larger than `source`.
+    Neighbours that folding makes equal are not merged (sil sil), as in Kaldi. A symbol that is no phone of
+    `source`, such as the unknown token of a hypothesis, stays as it is. Raises UserError for an inventory
+    that does not exist, and for a target that is larger than the source.
     """
     for name in (source, target):
         if name not in INVENTORIES:

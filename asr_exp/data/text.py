@@ -1,5 +1,5 @@
-"""Text rules: small named functions applied in order to every transcript, for training, scoring and serving
-alike.
+"""Text rules: small named functions that are applied in order to every transcript, in training, scoring and
+serving alike.
 """
 
 import functools
@@ -13,13 +13,13 @@ from asr_exp.core.errors import UserError, nearest
 from asr_exp.core.registry import Registry
 
 Rule = Callable[[str], str]
-# What a rule takes after its colon: nothing (None), a type, or one of some words.
+# What a rule takes after its colon: nothing (None), a type, or one of a tuple of words.
 Argument = None | type | tuple[str, ...]
 _RULES: Registry[tuple[Callable[[Any, str | None], Rule], Argument]] = Registry("text.rules")
 
 
 class TextRules:
-    """Rules in order, as one function. A rule with a method `many(texts)` gets whole lists of texts."""
+    """Rules in order, as one function."""
 
     def __init__(self, rules: Iterable[Rule]):
         self._rules = list(rules)
@@ -30,25 +30,27 @@ class TextRules:
         return text
 
     def apply_many(self, texts: Iterable[str]) -> Iterator[str]:
-        """The same as applying the rules to each text; faster for rules that work on lists (espeak)."""
-        for some in chunks(texts):
+        """Apply the rules to each text. A rule with a method `many(texts)`, such as espeak, gets lists of
+        texts, which is faster.
+        """
+        for chunk in chunks(texts):
             for rule in self._rules:
                 many = getattr(rule, "many", None)
-                some = many(some) if many else [rule(text) for text in some]
-            yield from some
+                chunk = many(chunk) if many else [rule(text) for text in chunk]
+            yield from chunk
 
 
 def chunks(texts: Iterable[str], size: int = 10_000) -> Iterator[list[str]]:
-    """Lists of so many texts: enough to work on at once, and little to hold."""
+    """Yield lists of `size` texts: enough to work on at once, and little memory."""
     remaining = iter(texts)
-    while some := list(islice(remaining, size)):
-        yield some
+    while chunk := list(islice(remaining, size)):
+        yield chunk
 
 
 def register_rule(name: str, argument: Argument = None) -> Callable:
-    """Make `factory(argument, language) -> rule` known as the text rule `name`.
+    """Register `factory(argument, language) -> rule` as the text rule `name`.
 
-    `argument` says what it takes after the colon: nothing (None), a type (str, dict), or one of a tuple of
+    argument: what the rule takes after the colon: nothing (None), a type (str, dict), or one of a tuple of
     words.
     """
 
@@ -60,10 +62,9 @@ def register_rule(name: str, argument: Argument = None) -> Callable:
 
 
 def build_rules(rules: Iterable[Any], language: str | None) -> TextRules:
-    """The rules of a `text` section: names (`lower`) and one-key mappings (`remove: ",?."`), for
-    `dataset.language`.
+    """Build the rules of a `text` section: names (`lower`) and one-key mappings (`remove: ",?."`).
 
-    Raises UserError for an unknown rule and for an argument that does not fit.
+    language: of the dataset. Raises UserError for an unknown rule and for an argument that does not fit.
     """
     return TextRules(_build(rule, language) for rule in rules)
 
@@ -78,21 +79,22 @@ def _build(rule: Any, language: str | None) -> Rule:
         ((name, argument),) = rule.items()
     else:
         name, argument = rule, None
-    factory, wanted = _RULES.find(name)
+    factory, accepted = _RULES.find(name)
     if isinstance(argument, Mapping):
         argument = dict(argument)
-    if wanted is None and argument is not None:
+    if accepted is None and argument is not None:
         raise UserError(
             f"text.rules: {name} takes no argument, and was given {argument!r}; write `- {name}`."
         )
-    if isinstance(wanted, tuple) and argument not in wanted:
+    if isinstance(accepted, tuple) and argument not in accepted:
         raise UserError(
-            f"text.rules: {name}: {argument!r} is not one of {', '.join(wanted)}.{nearest(argument, wanted)}"
+            f"text.rules: {name}: {argument!r} is not one of"
+            f" {', '.join(accepted)}.{nearest(argument, accepted)}"
         )
-    if isinstance(wanted, type) and not isinstance(argument, wanted):
-        example = '{"from": "to"}' if wanted is dict else '",?."'
+    if isinstance(accepted, type) and not isinstance(argument, accepted):
+        example = '{"from": "to"}' if accepted is dict else '",?."'
         raise UserError(
-            f"text.rules: {name} was given {argument!r}; it takes a {wanted.__name__}, such as `- {name}:"
+            f"text.rules: {name} was given {argument!r}; it takes a {accepted.__name__}, such as `- {name}:"
             f" {example}`."
         )
     return factory(argument, language)
@@ -101,7 +103,7 @@ def _build(rule: Any, language: str | None) -> Rule:
 # ------------------------------------------------------------------------------------------------------------
 # case and form
 
-# Languages that write i with and without a dot, whose capitals are İ and I.
+# Languages that have an i with a dot (capital İ) and one without (ı, capital I).
 _DOTLESS = ("tr", "az", "turkish", "azerbaijani", "azeri")
 
 
@@ -147,20 +149,20 @@ def _strip_accents(argument: None, language: str | None) -> Rule:
 # characters
 
 _TYPOGRAPHIC_APOSTROPHES = str.maketrans({"’": "'", "ʼ": "'"})
-# Marks that some scripts write inside a word: taken out, they leave it whole. Catalan l·l, Hebrew צה״ל,
+# Marks that some scripts write inside a word, which stays one word without them: Catalan l·l, Hebrew צה״ל,
 # Armenian ինչո՞ւ.
 _INSIDE_WORDS = frozenset("·‧״׳՚՛՜՝՞՟")
 _JOINERS = "\u200c\u200d"
 
 
 @functools.cache
-def _characters(wanted: Callable[[str], bool]) -> str:
-    """A regular expression for a run of the characters that are `wanted`."""
-    # Beyond these ranges nothing but ideographs is assigned. `re` looks a class up in a table only where all
-    # of it is below U+10000; in one class with the rest, every character of a text would be compared with
+def _characters(belongs: Callable[[str], bool]) -> str:
+    """A regular expression for a run of characters that belong to a class."""
+    # Outside these blocks only ideographs are assigned. There are two classes because `re` uses a table only
+    # for a class that lies below U+10000: in one class, each character of a text would be compared with
     # hundreds of ranges.
     blocks = range(0x10000), (*range(0x10000, 0x20000), *range(0xE0000, 0xE0200))
-    low, high = ("".join(_ranges([n for n in block if wanted(chr(n))])) for block in blocks)
+    low, high = ("".join(_ranges([n for n in block if belongs(chr(n))])) for block in blocks)
     return f"(?:[{low}]|(?=[\U00010000-\U0010ffff])[{high}])+"
 
 
@@ -178,8 +180,8 @@ def _is_punctuation(character: str) -> bool:
 
 
 def _is_invisible(character: str) -> bool:
-    """Format and control characters, variation selectors and the grapheme joiner; white space is none of
-    them.
+    """Whether a character is a format or control character other than white space, a variation selector, or
+    the grapheme joiner.
     """
     return (
         unicodedata.category(character) in ("Cf", "Cc")
@@ -201,7 +203,7 @@ def _remove(characters: str, language: str | None) -> Rule:
 
 @register_rule("replace", argument=dict)
 def _replace(pairs: dict[Any, Any], language: str | None) -> Rule:
-    """All pairs at once, the longest first: what one puts in, another does not take out."""
+    """Replace all pairs at once, the longest first: no pair changes what another has put in."""
     table = {str(old): str(new) for old, new in pairs.items()}
     if not table or "" in table:
         raise UserError(f"text.rules: replace was given {pairs!r}; each pair needs something to look for.")
@@ -211,7 +213,7 @@ def _replace(pairs: dict[Any, Any], language: str | None) -> Rule:
 
 @register_rule("remove_punctuation")
 def _remove_punctuation(argument: None, language: str | None) -> Rule:
-    """Punctuation and symbols go; between the letters of a word they part it (well-known, yes/no), an
+    """Remove punctuation and symbols. Between letters they become a space (well-known, yes/no), but an
     apostrophe stays (don't).
     """
     pattern = re.compile(_characters(_is_punctuation))
@@ -229,23 +231,21 @@ def _remove_punctuation(argument: None, language: str | None) -> Rule:
 
 @register_rule("remove_invisible")
 def _remove_invisible(argument: None, language: str | None) -> Rule:
-    """Zero-width characters, soft hyphens, byte-order marks. Joiners stay where they spell: in Arabic script
-    and about a virama.
+    """Remove zero-width characters, soft hyphens and byte-order marks. Joiners stay where they are spelling:
+    in Arabic script and beside a virama.
     """
     pattern = re.compile(_characters(_is_invisible))
 
     def run(match: re.Match[str]) -> str:
         joiner = next((c for c in match.group() if c in _JOINERS), "")
-        return (
-            joiner
-            if joiner and _joins(match.string[: match.start()], match.string[match.end() :][:1])
-            else ""
-        )
+        before, after = match.string[: match.start()], match.string[match.end() :][:1]
+        return joiner if joiner and _joins(before, after) else ""
 
     return lambda text: pattern.sub(run, text)
 
 
 def _joins(before: str, after: str) -> bool:
+    """Whether a joiner between two texts is spelling."""
     virama, arabic = 9, "AL"
     base = before.rstrip("".join(c for c in set(before) if unicodedata.category(c)[0] == "M"))
     if virama in map(unicodedata.combining, before[len(base) :] + after):
@@ -255,13 +255,13 @@ def _joins(before: str, after: str) -> bool:
 
 @register_rule("digits", argument=("keep", "remove"))
 def _digits(choice: str, language: str | None) -> Rule:
-    """Decimal digits of every script."""
+    """Keep or remove the decimal digits of every script."""
     return (lambda text: text) if choice == "keep" else (lambda text: re.sub(r"\d", "", text))
 
 
 @register_rule("apostrophes", argument=("keep", "remove", "unify"))
 def _apostrophes(choice: str, language: str | None) -> Rule:
-    """unify: the typographic ones become '."""
+    """Keep or remove apostrophes, or (unify) make the typographic ones '."""
     if choice == "keep":
         return lambda text: text
     unify = lambda text: text.translate(_TYPOGRAPHIC_APOSTROPHES)  # noqa: E731
@@ -279,11 +279,11 @@ def _collapse_whitespace(argument: None, language: str | None) -> Rule:
 
 @register_rule("hf_compat")
 def _hf_compat(argument: None, language: str | None) -> Rule:
-    """What the script behind the published rows did. Its class holds the range `!-;`, so apostrophes and
-    digits go too.
+    """Do what the training script of the published rows did. Its character class has the range `!-;`, so that
+    apostrophes and digits are removed too.
 
-    The trailing space is part of the training target, as it was there; references and hypotheses are scored
-    stripped.
+    The trailing space is part of the training target, as it was in that script. References and hypotheses are
+    stripped before they are scored.
     """
     ignored = re.compile('[,?.!-;:"“%‘”�]')
     return lambda text: ignored.sub("", text).lower() + " "
@@ -291,7 +291,7 @@ def _hf_compat(argument: None, language: str | None) -> Rule:
 
 @register_rule("espeak")
 def _espeak(argument: None, language: str | None) -> Rule:
-    """IPA phones separated by single spaces, without stress or word boundaries."""
+    """Turn text into IPA phones separated by single spaces, without stress or word boundaries."""
     from asr_exp.data.espeak import Phonemiser
 
     return Phonemiser(language)

@@ -1,5 +1,5 @@
-"""Characters or phones to label ids and back. One artifact: the transformers files beside the weights; blank
-= pad.
+"""Tokenizer: characters or phones to label ids and back. It is saved as the files of a transformers tokenizer
+beside the weights; the CTC blank is the padding token.
 """
 
 import json
@@ -26,12 +26,12 @@ from asr_exp.data.transformers_tokenizer import (
 
 
 class Tokenizer:
-    """Label ids of a vocabulary whose tokens are characters (words parted by `space`, "" where nothing parts
-    them) or phones.
+    """A vocabulary whose tokens are characters or phones, each with its label id.
 
-    Phone tokens are kept with a trailing space ("sh "), so that joining the emitted tokens gives the phone
-    string; that is what lets a bare transformers pipeline print phones apart. A token that is None stands for
-    an output of the head that the vocabulary does not name: transformers prints it as the unknown token.
+    Words are separated by the token `space`, or by nothing where it is "". Phone tokens have a trailing space
+    ("sh "): joined tokens are then a phone string, also in a plain transformers pipeline. A token that is
+    None stands for an output of the head that the vocabulary does not name; transformers prints the unknown
+    token for it.
     """
 
     def __init__(
@@ -53,7 +53,8 @@ class Tokenizer:
             score_inventory: the one that references and hypotheses are folded to for scoring.
             conventions: how the tokenizer of a checkpoint writes text.
         """
-        blank, unknown, space = special.blank, special.unknown, special.space
+        blank, space = special.blank, special.space
+        unknown = special.unknown
         self._unnamed = {i for i, token in enumerate(tokens) if token is None}
         names = [f"<output {i}>" if token is None else token for i, token in enumerate(tokens)]
         self._checkpoint_names = names
@@ -79,7 +80,7 @@ class Tokenizer:
         self._printed = [printed.get(token, text) for token, text in zip(self.tokens, texts, strict=True)]
         for i in self._unnamed:
             self._printed[i] = unknown
-        # transformers writes labels in capitals then; of a vocabulary that has none it would know no letter.
+        # With do_lower_case, transformers encodes capitals. A vocabulary without any would lose all letters.
         self._capitals = conventions.do_lower_case and any(
             token != token.lower() for token in self.tokens if len(token) == 1
         )
@@ -88,8 +89,8 @@ class Tokenizer:
         return len(self.tokens)
 
     def _by_character(self) -> np.ndarray:
-        """The label of each code point, up to the highest of the vocabulary; the last entry is that of all
-        others.
+        """A table of the label of each code point, up to the highest in the vocabulary. The last entry is for
+        all others.
         """
         # a blank may be called "-"
         labels = {ord(unit): i for unit, i in self._units.items() if len(unit) == 1 and i != self.blank}
@@ -99,8 +100,8 @@ class Tokenizer:
         table[list(labels)] = list(labels.values())
         return table
 
-    # -- making one
-    # ---------------------------------------------------------------------------------------------------
+    # ------------------------------------------------------------------------------------------------------
+    # making a tokenizer
 
     @classmethod
     def build(
@@ -111,10 +112,17 @@ class Tokenizer:
         score_inventory: str | None = None,
         min_count: int = 1,
     ) -> "Tokenizer":
-        """A vocabulary of the training transcripts: sorted units, then [UNK], then [PAD] (the blank) last.
+        """Make a vocabulary of the training transcripts: sorted units, then [UNK], then [PAD], the blank.
 
-        A named TIMIT inventory gives all its phones, seen in training or not. Raises UserError where no unit
-        is left.
+        Args:
+            texts: transcripts after the text rules.
+            unit: `character` or `phone`.
+            inventory: a TIMIT inventory gives all its phones, whether training has them or not.
+            score_inventory: see `__init__`.
+            min_count: a unit that is rarer is left out.
+
+        Raises:
+            UserError: no unit is left.
         """
         if unit == "phone" and inventory in INVENTORIES:
             units = [phone + " " for phone in sorted(INVENTORIES[inventory])]
@@ -133,8 +141,8 @@ class Tokenizer:
 
     @classmethod
     def from_vocabulary(cls, path: str | Path, unit: str = "character") -> "Tokenizer":
-        """A vocabulary from a vocab.json ({token: id}). Raises UserError where the file is missing or not of
-        that form.
+        """Read a vocabulary from a vocab.json ({token: id}). Raises UserError where the file cannot be read
+        or has another form.
         """
         try:
             ids = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
@@ -152,21 +160,23 @@ class Tokenizer:
         special = SpecialTokens(blank, "<unk>" if "<unk>" in ids else UNKNOWN)
         return cls(tokens, unit, special)
 
-    # -- using it
-    # -----------------------------------------------------------------------------------------------------
+    # ------------------------------------------------------------------------------------------------------
+    # using a tokenizer
 
     def target(self, text: str) -> str:
-        """The transcript in the units the model learns (phones folded to the training inventory)."""
+        """The transcript in the units that the model learns: phones are folded to the training inventory."""
         return fold(text, "timit61", self.inventory) if self.inventory in INVENTORIES else text
 
     def encode(self, text: str) -> np.ndarray:
-        """Label ids (int32) of a transcript; units not in the vocabulary become [UNK], or are left out where
-        there is none.
+        """Label ids of a transcript, int32, (labels,). Units outside the vocabulary become the unknown token,
+        or are left out where there is none.
         """
         return self.encode_many([text])[0]
 
     def encode_many(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Label ids (int32) of many transcripts, end to end, and how many each has."""
+        """Label ids of many transcripts one after the other, int32, (labels,), and how many each transcript
+        has, int64, (transcripts,).
+        """
         if self._capitals:
             texts = [text.upper() for text in texts]
         if self.unit == "phone":
@@ -177,21 +187,21 @@ class Tokenizer:
             )
         else:
             counts = np.fromiter(map(len, texts), np.int64, len(texts))
-            labels = self._table[np.minimum(_points("".join(texts)), len(self._table) - 1)]
+            labels = self._table[np.minimum(code_points("".join(texts)), len(self._table) - 1)]
         if self.unknown is None:
-            kept = labels >= 0
-            labels, counts = labels[kept], segment_sums(kept, counts)
+            in_vocabulary = labels >= 0
+            labels, counts = labels[in_vocabulary], segment_sums(in_vocabulary, counts)
         return labels, counts
 
     def spell(self, word: str) -> list[str] | None:
-        """The tokens that spell a word, of a vocabulary of characters; None where it lacks one."""
+        """The tokens that spell a word in a vocabulary of characters; None where it lacks one of them."""
         characters = word.upper() if self._capitals else word
-        return (
-            None if any(one not in self.ids or one == self.space for one in characters) else list(characters)
-        )
+        if any(character not in self.ids or character == self.space for character in characters):
+            return None
+        return list(characters)
 
     def speech(self, labels: np.ndarray) -> np.ndarray:
-        """Which of the labels are units of speech (not [UNK], not a space)."""
+        """Whether each label is a unit of speech, not the unknown token and not a space: bool, (labels,)."""
         return (labels != self._other) & (labels != self.ids.get(self.space, -1))
 
     def known(self, labels: np.ndarray) -> int:
@@ -199,13 +209,13 @@ class Tokenizer:
         return int(np.sum(self.speech(labels)))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of collapsed label ids (no repeats, blanks allowed): what a transformers pipeline prints
-        for them.
+        """The text of label ids whose repeats are merged (blanks are allowed), as a transformers pipeline
+        prints it.
 
-        (`batch_decode(skip_special_tokens=True)` of transformers prints something else: it takes the blanks
-        away before it merges repeats, so "hello" becomes "helo".)
+        (`batch_decode(skip_special_tokens=True)` of transformers prints another text: it removes the blanks
+        before it merges repeats, so "hello" becomes "helo".)
         """
-        # transformers merges repeats of what it prints, and all of these are one unknown token to it
+        # transformers merges repeats of the texts that it prints: all of these are one unknown token to it
         if self._unnamed:
             unknown = -1 if self.unknown is None else self.unknown
             merged = (i for i, _ in groupby(unknown if i in self._unnamed else i for i in ids))
@@ -215,8 +225,8 @@ class Tokenizer:
         return self.conventions.apply(text.strip())
 
     def scored(self, text: str) -> str:
-        """A reference or a hypothesis as it is scored: phones folded to the scoring inventory, characters as
-        they are.
+        """A reference or a hypothesis as it is scored: phones are folded to the scoring inventory, characters
+        stay as they are.
         """
         if self.score_inventory is None or self.inventory not in INVENTORIES:
             return text.strip()
@@ -236,28 +246,31 @@ class Tokenizer:
 
 
 def segment_sums(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The sum of each of the runs that follow each other in `values`, `counts` of them long."""
+    """Sum consecutive segments of `values`. counts: the length of each, (segments,) -> (segments,) int64."""
     totals = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
     ends = np.cumsum(counts)
     return totals[ends] - totals[ends - counts]
 
 
-def _points(text: str) -> np.ndarray:
+def code_points(text: str) -> np.ndarray:
+    """The code points of a text, uint32, (characters,)."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
 def _count(texts: Iterable[str], unit: str) -> Counter[str]:
-    """How often each unit is there."""
+    """How often each unit occurs."""
     counts: Counter[str] = Counter()
-    for some in chunks(texts):
+    for chunk in chunks(texts):
         if unit == "phone":
-            counts.update(phone + " " for text in some for phone in text.split())
+            counts.update(phone + " " for text in chunk for phone in text.split())
         else:
-            seen = np.bincount(_points("".join(some)))
-            counts.update({chr(point): int(seen[point]) for point in np.flatnonzero(seen)})
+            occurrences = np.bincount(code_points("".join(chunk)))
+            counts.update({chr(code): int(occurrences[code]) for code in np.flatnonzero(occurrences)})
     return counts
 
 
 def frames_needed(labels: np.ndarray) -> int:
-    """Frames CTC needs for these labels: one each, and a blank between two that are the same."""
+    """The number of frames that CTC needs for these labels: one each, and a blank between two equal
+    neighbours.
+    """
     return len(labels) + int(np.count_nonzero(labels[1:] == labels[:-1]))

@@ -1,5 +1,5 @@
-"""The rows of a corpus, kept in columns: a million utterances cost their text and some eighty bytes each, not
-a kilobyte of objects.
+"""The rows of a corpus, kept in columns. An utterance costs its text and some eighty bytes, where an object
+would cost a kilobyte.
 """
 
 import copy
@@ -23,13 +23,14 @@ class FileAudio:
     end: float | None = None
 
     def identity(self) -> tuple:
-        """What the audio store keys its contents by. Raises FileNotFoundError."""
+        """What the audio store names its shards by. Raises FileNotFoundError."""
         stat = os.stat(self.path)
-        # the same wherever the user stands
+        # the same in any working directory
         path = self.path if os.path.isabs(self.path) else os.path.abspath(self.path)
         return (path, stat.st_size, stat.st_mtime_ns, self.start, self.end)
 
     def open(self) -> str | BinaryIO:
+        """What soundfile opens: the path."""
         return self.path
 
     def __str__(self) -> str:
@@ -38,9 +39,7 @@ class FileAudio:
 
 @dataclass(frozen=True, slots=True)
 class TableAudio:
-    """Audio held as encoded bytes (or a path) in a row of a `datasets.Dataset` whose audio column is not
-    decoded.
-    """
+    """Audio in a row of a `datasets.Dataset` whose audio column is not decoded: encoded bytes, or a path."""
 
     table: Any
     row: int
@@ -49,9 +48,11 @@ class TableAudio:
     end: float | None = None
 
     def identity(self) -> tuple:
-        return (self.table._fingerprint, self.row, self.column, self.start, self.end)
+        """What the audio store names its shards by."""
+        return (table_fingerprint(self.table), self.row, self.column, self.start, self.end)
 
     def open(self) -> str | BinaryIO:
+        """What soundfile opens: the bytes as a file, or a path."""
         cell = self.table[self.row][self.column]
         return io.BytesIO(cell["bytes"]) if cell["bytes"] is not None else cell["path"]
 
@@ -59,11 +60,18 @@ class TableAudio:
         return f"row {self.row} of {self.table.info.dataset_name or 'the hub dataset'}"
 
 
+def table_fingerprint(table: Any) -> str:
+    """The hash by which `datasets` tells what a table was made of.
+
+    A private attribute, `Dataset._fingerprint`, seen with datasets 4.6 to 5.2. Without it this raises
+    AttributeError: audio in tables has no other name that stays the same from run to run.
+    """
+    return table._fingerprint
+
+
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One row of a corpus. text: as the corpus gives it, until `normalise` puts the text rules' words in its
-    place.
-    """
+    """One row of a corpus. text: as the corpus has it, or, after `normalise`, as the text rules make it."""
 
     id: str
     audio: FileAudio | TableAudio
@@ -72,7 +80,7 @@ class Utterance:
 
 
 class PackedStrings(Sequence[str]):
-    """Strings end to end, in UTF-8: each costs its bytes and eight more."""
+    """Strings one after the other in one buffer, in UTF-8. Each costs its bytes and eight more."""
 
     def __init__(self, values: Iterable[str] = ()):
         self._bytes, self._ends = bytearray(), array("q", [0])
@@ -100,7 +108,7 @@ class PackedStrings(Sequence[str]):
 
 
 class CategoricalColumn:
-    """Values of which there are few, by number: four bytes each."""
+    """A column with few distinct values. Each row costs four bytes, the number of its value."""
 
     def __init__(self) -> None:
         self.values: list[Any] = []
@@ -108,7 +116,7 @@ class CategoricalColumn:
         self._rows = array("i")
 
     def append(self, key: Hashable, value: Any) -> None:
-        """Add a row that holds `value`, or what was first given under the same key."""
+        """Add a row with a value, or with the value that was first added with the same key."""
         number = self._numbers.setdefault(key, len(self.values))
         if number == len(self.values):
             self.values.append(value)
@@ -119,7 +127,7 @@ class CategoricalColumn:
 
 
 class Utterances(Sequence[Utterance]):
-    """Utterances in columns; each is put together when it is asked for. A selection of rows shares the
+    """Utterances in columns. Indexing makes an `Utterance`; a slice or `take` selects rows and shares the
     columns.
     """
 
@@ -128,15 +136,15 @@ class Utterances(Sequence[Utterance]):
         self._files = PackedStrings()
         self._texts = PackedStrings()
         self._places, self._speakers = CategoricalColumn(), CategoricalColumn()
-        self._spans = array("d")  # start and end of each, nan where not given
-        # Where a selection's rows are in the columns, and its texts in theirs; None: every row, in order.
+        self._spans = array("d")  # start and end of each in seconds, nan for None
+        # The rows of a selection in the columns, and in the column of texts; None: every row, in order.
         self._rows: np.ndarray | None = None
         self._text_rows: np.ndarray | None = None
         for row in rows:
             self.append(row)
 
     def append(self, row: Utterance) -> None:
-        """Add a row; not to a selection."""
+        """Add a row. It cannot be added to a selection."""
         audio = row.audio
         if isinstance(audio, FileAudio):
             cut = audio.path.rfind("/") + 1
@@ -145,7 +153,7 @@ class Utterances(Sequence[Utterance]):
         elif isinstance(audio, TableAudio):
             self._places.append((id(audio.table), audio.column), audio)
             self._files.append(str(audio.row))
-        else:  # a plugin's own
+        else:  # of a plugin
             self._places.append(id(audio), audio)
             self._files.append("")
         for time in (audio.start, audio.end):
@@ -177,32 +185,32 @@ class Utterances(Sequence[Utterance]):
 
     def take(self, indices: np.ndarray) -> "Utterances":
         """A selection of rows, in the order of the indices."""
-        taken = copy.copy(self)
-        taken._rows, taken._text_rows = _picked(self._rows, indices), _picked(self._text_rows, indices)
-        return taken
+        selection = copy.copy(self)
+        selection._rows = _select(self._rows, indices)
+        selection._text_rows = _select(self._text_rows, indices)
+        return selection
 
     def with_texts(self, texts: PackedStrings) -> "Utterances":
-        """The same utterances with other texts."""
+        """The same utterances with other texts, of which there are as many."""
         other = copy.copy(self)
         other._texts, other._text_rows = texts, None
         return other
 
-    # -- a cell, a column
-    # -----------------------------------------------------------------------------------------------
+    # ------------------------------------------------------------------------------------------------------
+    # a cell, a column
 
     def audio(self, index: int) -> Any:
+        """The audio of an utterance: FileAudio, TableAudio, or what a plugin's reader gave."""
         row = self._row(index)
         place = self._places[row]
         start = self._spans[2 * row]
         end = self._spans[2 * row + 1]
-        span = (None if start != start else start, None if end != end else end)
+        span = (None if np.isnan(start) else start, None if np.isnan(end) else end)
         if isinstance(place, str):
             return FileAudio(place + self._files[row], *span)
-        return (
-            TableAudio(place.table, int(self._files[row]), place.column, *span)
-            if isinstance(place, TableAudio)
-            else place
-        )
+        if isinstance(place, TableAudio):
+            return TableAudio(place.table, int(self._files[row]), place.column, *span)
+        return place
 
     def text(self, index: int) -> str:
         return self._texts[index if self._text_rows is None else self._text_rows[index]]
@@ -225,5 +233,6 @@ class Utterances(Sequence[Utterance]):
         return parts[0] if len(parts) == 1 else cls(chain.from_iterable(parts))
 
 
-def _picked(rows: np.ndarray | None, indices: np.ndarray) -> np.ndarray:
+def _select(rows: np.ndarray | None, indices: np.ndarray) -> np.ndarray:
+    """The rows of a selection from a selection."""
     return (indices if rows is None else rows[indices]).astype(np.int32)

@@ -1,4 +1,6 @@
-"""What a vocabulary lacks of transcripts: which units, how often, and in how many of them."""
+"""How a vocabulary covers transcripts: which units it lacks, how often they occur, and in how many
+transcripts.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,18 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from asr_exp.data.text import TextRules, chunks
-from asr_exp.data.tokenizer import Tokenizer, segment_sums
+from asr_exp.data.tokenizer import Tokenizer, code_points, segment_sums
 
 TOLERATED = 0.01  # share of the training split that may be left out without harm; of dev and test, none may
-# share of its units inside the vocabulary, up to which hardly anything of a transcript can be written
-HARDLY = 0.2
+HARDLY = 0.2  # a transcript with at most this share of its units inside the vocabulary is called hollow
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How a vocabulary covers transcripts. inside, outside: how often each unit is there, by whether the
-    vocabulary has it; known, unknown: how many of each transcript it has and lacks, (transcripts,) int64.
-    Spaces are neither."""
+    """How a vocabulary covers transcripts. Spaces count neither as inside nor as outside.
+
+    inside, outside: how often each unit occurs that the vocabulary has, or lacks; known, unknown: how many
+    units of each transcript it has and lacks, (transcripts,) int64.
+    """
 
     inside: Counter[str]
     outside: Counter[str]
@@ -27,41 +30,41 @@ class Coverage:
 
     @property
     def spoken(self) -> int:
-        """Transcripts that are not empty."""
+        """The number of transcripts that are not empty."""
         return int(np.sum(self.known + self.unknown > 0))
 
     @property
     def touched(self) -> int:
-        """Transcripts that lose something."""
+        """The number of transcripts that lose a unit."""
         return int(np.sum(self.unknown > 0))
 
     @property
     def lost(self) -> int:
-        """Transcripts of which nothing is left."""
+        """The number of transcripts that lose every unit."""
         return int(np.sum((self.known == 0) & (self.unknown > 0)))
 
     @property
     def hollow(self) -> int:
-        """Transcripts of which nothing or hardly anything is left."""
+        """The number of transcripts that lose nearly every unit (see `HARDLY`)."""
         return int(np.sum((self.unknown > 0) & (self.known <= HARDLY * (self.known + self.unknown))))
 
     @property
     def share(self) -> float:
-        """Of the units, those outside."""
+        """The share of the units that is outside the vocabulary."""
         return float(self.unknown.sum() / max(1, self.known.sum() + self.unknown.sum()))
 
 
 def coverage(texts: Iterable[str], tokenizer: Tokenizer) -> Coverage:
-    """How a tokenizer's vocabulary covers transcripts (after the text rules): characters, or phones of the
-    training inventory.
+    """Count how the vocabulary of a tokenizer covers transcripts (after the text rules), in characters or in
+    phones of the training inventory.
     """
     inside: Counter[str] = Counter()
     outside: Counter[str] = Counter()
     emitted: dict[str, bool] = {}
-    numbers: dict[str, int] = {}  # of phones
+    numbers: dict[str, int] = {}  # of phones, in the place of code points
     known, unknown = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for some in chunks(texts):
-        targets = [tokenizer.target(text) for text in some]
+    for chunk in chunks(texts):
+        targets = [tokenizer.target(text) for text in chunk]
         if tokenizer.unit == "phone":
             rows = [text.split() for text in targets]
             codes = np.array(
@@ -69,17 +72,17 @@ def coverage(texts: Iterable[str], tokenizer: Tokenizer) -> Coverage:
             )
             counts, names = np.array([len(row) for row in rows]), list(numbers)
         else:
-            codes = np.frombuffer("".join(targets).encode("utf-32-le", "surrogatepass"), "<u4")
+            codes = code_points("".join(targets))
             counts, names = np.array([len(text) for text in targets]), None
-        often = np.bincount(codes)
-        there = {int(code): names[code] if names else chr(code) for code in np.flatnonzero(often)}
-        has, lacks = np.zeros(len(often), bool), np.zeros(len(often), bool)
-        for code, unit in there.items():
+        occurrences = np.bincount(codes)
+        units = {int(code): names[code] if names else chr(code) for code in np.flatnonzero(occurrences)}
+        has, lacks = np.zeros(len(occurrences), bool), np.zeros(len(occurrences), bool)
+        for code, unit in units.items():
             if unit not in emitted:
                 emitted[unit] = _emitted(unit, tokenizer)
             has[code], lacks[code] = emitted[unit], not emitted[unit] and not unit.isspace()
             if has[code] or lacks[code]:
-                (inside if has[code] else outside)[unit] += int(often[code])
+                (inside if has[code] else outside)[unit] += int(occurrences[code])
         known.append(segment_sums(has[codes], counts))
         unknown.append(segment_sums(lacks[codes], counts))
     return Coverage(inside, outside, np.concatenate(known), np.concatenate(unknown))
@@ -94,8 +97,11 @@ def _emitted(unit: str, tokenizer: Tokenizer) -> bool:
 def mending_rules(
     texts: Sequence[str], tokenizer: Tokenizer, candidates: Mapping[str, TextRules]
 ) -> tuple[str, bool] | None:
-    """The first of the candidates, text rules by name, that leaves half of what is outside the vocabulary at
-    the most, and whether it leaves nothing; None: none does."""
+    """The first of some text rules that at least halves the units outside the vocabulary -> its name, and
+    whether no unit is left outside; None where no rules do.
+
+    candidates: text rules by name.
+    """
     before = coverage(texts, tokenizer)
     for name, rules in candidates.items():
         after = coverage(rules.apply_many(texts), tokenizer)

@@ -1,6 +1,4 @@
-"""Where in time labels stand: forced alignment of a label sequence to the emissions of one utterance, and
-words made of the spans.
-"""
+"""Forced alignment: the times of the labels of one utterance by its emissions, and words made of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +14,12 @@ from asr_exp.data.tokenizer import frames_needed
 if TYPE_CHECKING:
     from asr_exp.data.tokenizer import Tokenizer
 
-LARGEST = 4_000_000_000  # frames times states of the aligner, which keeps a byte of each
+MAX_CELLS = 4_000_000_000  # frames times states of the aligner, which keeps a byte for each
 
 
 @dataclass(frozen=True)
 class Span:
-    """A label and the frames [start, end) in which it is emitted. score: its mean posterior there, 0 to 1."""
+    """A label and the frames [start, end) in which it is emitted. score: its mean posterior, 0 to 1."""
 
     label: int
     start: int
@@ -40,12 +38,11 @@ class Word:
 
 
 def align_labels(log_probs: torch.Tensor, labels: Sequence[int], blank: int) -> list[Span]:
-    """The likeliest place of each label, by torchaudio's CTC aligner. log_probs: (frames, vocabulary), of one
-    utterance.
+    """Align labels to one utterance with torchaudio's CTC aligner.
 
-    Raises ValueError where the labels (with the blanks that part equal neighbours) need more frames than
-    there are, and where both are so many that they do not fit in memory; UserError where there is no
-    torchaudio that can be loaded.
+    log_probs: (frames, vocabulary). Raises ValueError where the labels (with the blanks between equal
+    neighbours) need more frames than there are, and where the alignment would not fit in memory; UserError
+    where torchaudio cannot be loaded.
     """
     aligner = torchaudio("functional", "forced_align", "merge_tokens")
     targets = torch.tensor(list(labels), dtype=torch.int32)
@@ -56,27 +53,27 @@ def align_labels(log_probs: torch.Tensor, labels: Sequence[int], blank: int) -> 
             f"too short for its transcript: {len(targets)} labels need {needed} frames, and there are"
             f" {len(log_probs)}"
         )
-    if len(log_probs) * (2 * len(targets) + 1) > LARGEST:
+    if len(log_probs) * (2 * len(targets) + 1) > MAX_CELLS:
         raise ValueError(
             f"{len(targets)} labels and {len(log_probs)} frames are too many to align in one go; cut it into"
             " segments"
         )
     path, scores = aligner.forced_align(log_probs[None].float().cpu(), targets[None], blank=blank)
     return [
-        Span(one.token, one.start, one.end, one.score)
-        for one in aligner.merge_tokens(path[0], scores[0].exp(), blank)
+        Span(span.token, span.start, span.end, span.score)
+        for span in aligner.merge_tokens(path[0], scores[0].exp(), blank)
     ]
 
 
 def align_groups(
     log_probs: torch.Tensor, groups: Sequence[Sequence[int]], blank: int, between: int | None = None
 ) -> list[list[Span]]:
-    """The spans of labels that come in groups (the words of a transcript), with the label `between` two
-    groups where there is one.
+    """Align groups of labels, such as the words of a transcript -> the spans of each group.
 
-    A group of no label may be anything: it is aligned as a wildcard that fits every frame alike (as in
-    torchaudio's multilingual aligner), and so takes the frames that its neighbours leave; its one span has
-    the score 0. Raises ValueError as `align_labels`.
+    log_probs: (frames, vocabulary); between: the label between two groups, if there is one. A group without
+    labels stands for any sound. It is aligned as a wildcard that fits every frame alike, as in torchaudio's
+    multilingual aligner, and so gets the frames that its neighbours leave; its one span has the score 0.
+    Raises ValueError as `align_labels` does.
     """
     wildcard = log_probs.shape[-1]
     if not all(groups):
@@ -93,8 +90,8 @@ def _scored(span: Span, wildcard: int) -> Span:
 
 
 def best_path(labels: torch.Tensor, scores: torch.Tensor, blank: int) -> list[Span]:
-    """The spans of the best path itself: labels, (frames,), the likeliest of each frame; scores, (frames,),
-    their posteriors.
+    """The spans of the best path. labels: the most probable label of each frame, (frames,); scores: its
+    posterior, (frames,).
     """
     if not len(labels):
         return []
@@ -106,27 +103,29 @@ def best_path(labels: torch.Tensor, scores: torch.Tensor, blank: int) -> list[Sp
 
 
 def words_of(spans: Sequence[Span], tokenizer: "Tokenizer", frame: float) -> list[Word]:
-    """Spans gathered into words at the tokenizer's space; each alone where it is a phone, or a character of a
-    script without spaces.
+    """Group spans into words at the tokenizer's space. A phone, or a character of a script without spaces, is
+    a word of its own.
 
     frame: seconds from one frame to the next.
     """
-    apart = tokenizer.unit == "phone" or tokenizer.space not in tokenizer.ids
-    gathered: list[list[Span]] = [[]]
+    each_alone = tokenizer.unit == "phone" or tokenizer.space not in tokenizer.ids
+    groups: list[list[Span]] = [[]]
     for span in spans:
-        if apart:
-            gathered.append([span])
+        if each_alone:
+            groups.append([span])
         elif tokenizer.tokens[span.label] == tokenizer.space:
-            gathered.append([])
+            groups.append([])
         else:
-            gathered[-1].append(span)
+            groups[-1].append(span)
     return [
-        word_of(group, tokenizer.decode(span.label for span in group), frame) for group in gathered if group
+        word_of(group, tokenizer.decode(span.label for span in group), frame) for group in groups if group
     ]
 
 
 def word_of(spans: Sequence[Span], text: str, frame: float) -> Word:
-    """A word from the first of its spans to the last. frame: seconds from one frame to the next."""
+    """The word with these spans, from the start of the first to the end of the last. frame: seconds from one
+    frame to the next.
+    """
     frames = sum(span.end - span.start for span in spans)
     confidence = sum(span.score * (span.end - span.start) for span in spans) / frames
     return Word(text, round(spans[0].start * frame, 3), round(spans[-1].end * frame, 3), round(confidence, 4))

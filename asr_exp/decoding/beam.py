@@ -1,8 +1,8 @@
 """Beam search over CTC emissions with an n-gram language model, by flashlight-text through torchaudio.
 
 The score of a text is log P(text | audio) + lm_weight * log P(text) + word_score * words, in natural
-logarithms, and hot_weight more for every hot word in it. With a lexicon its words are those of the lexicon;
-without, the tokens follow each other freely.
+logarithms, and hot_weight more for every hot word in it. With a lexicon, texts have its words only; without
+one, tokens follow each other freely.
 """
 
 import contextlib
@@ -27,17 +27,17 @@ from asr_exp.decoding.decoders import Candidate, register_decoder
 from asr_exp.decoding.hot_words import Phrase, boost, occurrences
 from asr_exp.decoding.ngram import UNKNOWN, is_arpa, read_arpa
 
-NEVER = -1e4  # the logarithm of a token that is not to come
-# tokens of a frame that a search without lexicon goes on with: three times as fast as with all, and the same
-# texts
-LIKELIEST = 12
-Lexicon = Mapping[str, Sequence[str]]  # words, each spelled in the names of tokens
+IMPOSSIBLE = -1e4  # the logarithm of a probability of zero
+# A search without lexicon takes this many tokens of a frame, the most probable. It is three times as fast as
+# with all, and gives the same texts.
+TOKENS_OF_FRAME = 12
+Lexicon = Mapping[str, Sequence[str]]  # word -> its spelling, in names of tokens
 
 
 @dataclass(frozen=True)
 class Weights:
-    """lm: what the logarithm of the language model's probability is multiplied by; word: what every word adds
-    (or, below 0, costs).
+    """The two weights of a search. lm: the factor of the language model's logarithm; word: what every word
+    adds to the score, or costs, below 0.
     """
 
     lm: float = 0.5
@@ -46,7 +46,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class BeamSettings:
-    """How a beam search goes about it.
+    """The settings of a beam search.
 
     beam_size: texts that are kept from frame to frame; nbest: texts that are returned; weights: of the
     language model and of words; hot_words: words or phrases that are favoured; hot_weight: what each
@@ -122,27 +122,27 @@ class Beam:
             "log_add": True,
             "criterion_type": CriterionType.CTC,
         }
-        # By Dictionary itself: flashlight's create_word_dict numbers in an order of its own, and tokens have
-        # to keep their numbers.
+        # flashlight's create_word_dict would number the tokens anew; they have to keep their label ids
         words = Dictionary([*(self.names if self.lexicon is None else self.lexicon), UNKNOWN])
-        model, per_log10, given_back = self._model(words)
+        model, lm_weight, word_bonus = self._model(words)
         options: Any
         if self.lexicon is None:
             spellings = None
             options = LexiconFreeDecoderOptions(
-                lm_weight=per_log10, beam_size_token=LIKELIEST, beam_threshold=20.0, **common
+                lm_weight=lm_weight, beam_size_token=TOKENS_OF_FRAME, beam_threshold=20.0, **common
             )
         else:
-            word_score = weights.word + given_back
             options = LexiconDecoderOptions(
-                lm_weight=per_log10,
-                word_score=word_score,
+                lm_weight=lm_weight,
+                word_score=weights.word + word_bonus,
                 unk_score=-math.inf,
                 beam_size_token=len(self.names),
                 beam_threshold=50.0,
                 **common,
             )
             spellings = {word: [list(spelling)] for word, spelling in self.lexicon.items()}
+        # torchaudio documents the factory `ctc_decoder` alone, which numbers words its own way. The
+        # constructor is called as torchaudio 2.11 has it; where it changes, this raises TypeError.
         self._search = decoder.CTCDecoder(
             nbest=self.nbest if self.lexicon else self.beam_size,
             lexicon=spellings,
@@ -156,8 +156,8 @@ class Beam:
         )
 
     def _model(self, words: Any) -> tuple[Any, float, float]:
-        """The language model, what its log10 are multiplied by, and what each word has less in it than it
-        should have.
+        """The language model, the factor of its log10, and what to add to each word's score because the model
+        has it too low (see `boost`).
         """
         weight = self.weights.lm * math.log(10)
         if self.hot_words and self.lexicon is not None and self.hot_weight:
@@ -172,36 +172,34 @@ class Beam:
         return self._unboosted, weight, 0.0
 
     def __call__(self, logits: torch.Tensor, frames: Sequence[int]) -> list[str]:
-        return [found[0].text for found in self.candidates(logits, frames)]
+        return [texts[0].text for texts in self.candidates(logits, frames)]
 
     def candidates(self, logits: torch.Tensor, frames: Sequence[int]) -> list[list[Candidate]]:
-        """The `nbest` texts of each row, the best first (at least one). logits: (batch, frames,
-        vocabulary).
+        """The `nbest` texts of each row, the best first, at least one. logits: (batch, frames, vocabulary);
+        frames: valid frames of each row.
         """
         log_probs = logits.float().log_softmax(-1).cpu()
-        return [
-            self._row(row[:n]) if n else [Candidate("", 0.0)]
-            for row, n in zip(log_probs, frames, strict=True)
-        ]
+        rows = zip(log_probs, frames, strict=True)
+        return [self._row(row[:n]) if n else [Candidate("", 0.0)] for row, n in rows]
 
     def _row(self, log_probs: torch.Tensor) -> list[Candidate]:
-        if self.lexicon is not None:  # a frame of silence more, which ends the last word
-            end = torch.full((1, log_probs.shape[1]), NEVER)
+        if self.lexicon is not None:  # one more frame, a space, ends the last word
+            end = torch.full((1, log_probs.shape[1]), IMPOSSIBLE)
             end[0, self.tokenizer.ids[self.tokenizer.space]] = 0.0
             log_probs = torch.cat([log_probs, end])
         scores: dict[str, float] = {}
-        for one in self._search(log_probs[None].contiguous())[0]:
+        for result in self._search(log_probs[None].contiguous())[0]:
             if self.lexicon is None:
-                text = " ".join(self.tokenizer.decode(one.tokens.tolist()).split())
+                text = " ".join(self.tokenizer.decode(result.tokens.tolist()).split())
             else:
-                text = " ".join(one.words)
+                text = " ".join(result.words)
                 text = text.lower() if self.tokenizer.conventions.do_lower_case else text
-            # spaces tell no two texts apart
-            scores[text] = float(np.logaddexp(scores.get(text, -math.inf), one.score))
+            # results that differ in spaces alone are one text
+            scores[text] = float(np.logaddexp(scores.get(text, -math.inf), result.score))
         if self.lexicon is None:
             scores = {text: score + self._bonus(text.split()) for text, score in scores.items()}
-        best = sorted((Candidate(text, score) for text, score in scores.items()), key=lambda one: -one.score)
-        return best[: self.nbest] or [Candidate("", NEVER)]
+        best = [Candidate(text, scores[text]) for text in sorted(scores, key=lambda text: -scores[text])]
+        return best[: self.nbest] or [Candidate("", IMPOSSIBLE)]
 
     @cached_property
     def _lm_hash(self) -> str:
@@ -210,8 +208,8 @@ class Beam:
 
     @property
     def description(self) -> str:
-        """What a protocol says of it: all that its texts depend on, the language model and the lexicon by a
-        hash of their content.
+        """The decoder as a protocol names it: all that its texts depend on, with hashes of the contents of
+        the language model and the lexicon.
         """
         settings = {"beam": str(self.beam_size)}
         if self.lm:
@@ -246,27 +244,31 @@ def require_flashlight() -> None:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Send what C++ code writes to standard error nowhere: KenLM draws a progress bar of its own."""
+    """Discard what C++ code writes to standard error: KenLM draws a progress bar."""
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)
 
 
 def _kenlm(path: Path, words: Any) -> Any:
-    """KenLM's model of an ARPA file. Raises UserError, with the line, where it is broken."""
+    """Load an ARPA file, or a binary, with KenLM. Raises UserError where it is broken, with the line of an
+    ARPA file.
+    """
     from flashlight.lib.text.decoder.kenlm import KenLM
 
     try:
         with _silence():
             return KenLM(str(path), words)
     except Exception as why:
-        for _ in read_arpa(path) if is_arpa(path) else ():  # KenLM tells no line
+        for _ in (
+            read_arpa(path) if is_arpa(path) else ()
+        ):  # it raises with the line, which KenLM does not give
             pass
         raise UserError(f"decode.lm={path} cannot be read by KenLM ({str(why).splitlines()[-1]}).") from why
 
@@ -276,9 +278,7 @@ def _kenlm(path: Path, words: Any) -> Any:
 
 
 def token_names(tokenizer: Any) -> list[str]:
-    """What an ARPA file calls each token: by itself, or, [UNK], <s> and the like, by a name that none
-    knows.
-    """
+    """The name of each token in an ARPA file: the token itself or, for [UNK], <s> and the like, <NUMBER>."""
     names: list[str] = []
     for number, token in enumerate(tokenizer.tokens):
         name = token.strip()
@@ -288,8 +288,8 @@ def token_names(tokenizer: Any) -> list[str]:
 
 
 def spelled(words: Sequence[str], tokenizer: Any) -> tuple[Lexicon, list[str]]:
-    """Words as a lexicon spells them in a character model's tokens (the space that ends a word included), and
-    those it cannot.
+    """Spell words in the tokens of a character model, with the space that ends a word -> (a lexicon, the
+    words that the model cannot spell).
     """
     lexicon, foreign = {}, []
     for word in words:

@@ -1,4 +1,4 @@
-"""From emissions to hypotheses: decoders by name."""
+"""Decoders, which turn emissions into texts, and their registry."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -12,14 +12,16 @@ from asr_exp.core.registry import Registry
 
 
 class Decoder(Protocol):
-    """logits: (batch, frames, vocabulary); frames: valid frames of each row -> the text of each row."""
+    """Turns emissions into texts."""
 
-    def __call__(self, logits: torch.Tensor, frames: Sequence[int]) -> list[str]: ...
+    def __call__(self, logits: torch.Tensor, frames: Sequence[int]) -> list[str]:
+        """The text of each row. logits: (batch, frames, vocabulary); frames: valid frames of each row."""
+        ...
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What may have been said, and the natural logarithm of how good it is."""
+    """A text that a decoder proposes. score: a natural logarithm."""
 
     text: str
     score: float
@@ -29,16 +31,16 @@ DECODERS: Registry[Callable[..., Decoder]] = Registry("decode.name")
 
 
 def register_decoder(name: str) -> Callable[[Callable[..., Decoder]], Callable[..., Decoder]]:
-    """Make `factory(tokenizer, **settings) -> decoder` known as `decode.name=name`; the settings are those of
-    decode.settings.
+    """Register `factory(tokenizer, **settings) -> decoder` as `decode.name=name`; decode.settings are its
+    settings.
     """
     return DECODERS.register(name)
 
 
 @register_decoder("greedy")
 class Greedy:
-    """The best label of every frame, repeats merged, blanks dropped: best-path decoding (Graves et
-    al. 2006).
+    """Best-path decoding (Graves et al. 2006): the most probable label of every frame, repeats merged, blanks
+    removed.
     """
 
     def __init__(self, tokenizer: Any):
@@ -53,8 +55,8 @@ class Greedy:
 
 
 def candidates(decoder: Decoder, logits: torch.Tensor, frames: Sequence[int]) -> list[list[Candidate]]:
-    """What a decoder finds for each row: as many as it is set to (`nbest`), the best first, where it has
-    several; else its text alone.
+    """The texts of each row, the best first: `nbest` of them from a decoder that has this attribute, else one
+    with the score 0. Shapes as of `Decoder`.
     """
     if getattr(decoder, "nbest", 1) > 1:
         return decoder.candidates(logits, frames)  # type: ignore[attr-defined]
@@ -62,8 +64,8 @@ def candidates(decoder: Decoder, logits: torch.Tensor, frames: Sequence[int]) ->
 
 
 def make_decoder(name: str, tokenizer: Any, settings: Mapping[str, Any]) -> Decoder:
-    """The decoder of that name. Raises UserError for an unknown one, or one that does not take these
-    settings.
+    """Build a decoder by its name. Raises UserError for an unknown name, and for settings that it does not
+    take.
     """
     factory = DECODERS.find(name)
     try:

@@ -1,6 +1,4 @@
-"""Words and phrases that are to be found more readily: a bonus for each, in the score of a text or inside an
-ARPA file.
-"""
+"""Hot words: words and phrases that get a bonus, in the score of a text or inside an ARPA file."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,7 +6,7 @@ from pathlib import Path
 from asr_exp.decoding.ngram import BEGIN, END, NEVER, UNKNOWN, NGram, read_arpa, write_arpa
 
 Phrase = tuple[str, ...]
-# every word is certain
+# In the place of a language model: the probability of every word is 1.
 NO_MODEL = [NGram((UNKNOWN,), 0.0, 0.0), NGram((BEGIN,), NEVER, 0.0), NGram((END,), 0.0, 0.0)]
 
 
@@ -18,18 +16,17 @@ def completes(words: Sequence[str], phrases: set[Phrase]) -> bool:
 
 
 def occurrences(words: Sequence[str], phrases: set[Phrase]) -> int:
-    """At how many places of a text one of the phrases is complete."""
+    """The number of words of a text at which one of the phrases ends."""
     return sum(completes(words[:end], phrases) for end in range(1, len(words) + 1)) if phrases else 0
 
 
 def boost(source: Path | None, target: Path, phrases: set[Phrase], bonus: float) -> None:
-    """Write an ARPA file in which a word that completes one of the phrases has `bonus` more, in log10, than
-    in `source`.
+    """Write an ARPA file in which words that complete one of the phrases are favoured by `bonus`, in log10.
 
-    No probability may be above one, so that every word has `bonus` less to begin with: what uses the model
-    gives it back to each. source: None is a model in which every word is certain. A phrase may be longer than
-    the model's n-grams; the file has bigrams, which KenLM wants, in any case. Raises UserError for a broken
-    file.
+    No probability may exceed one, so every other word has `bonus` less than in `source`; whoever uses the
+    model adds it to each word. source: None for a model in which the probability of every word is 1. A phrase
+    may be longer than the n-grams of the model. The file has bigrams in any case, as KenLM requires. Raises
+    UserError for a broken file.
     """
     parts = {
         phrase[i:j]
@@ -48,21 +45,21 @@ def boost(source: Path | None, target: Path, phrases: set[Phrase], bonus: float)
             known[gram.words] = gram
         if len(gram.words) == 1 and gram.log10 > NEVER:
             rarest = min(rarest, gram.log10)
-    # a model of no other words: a new one is as likely as its rarest
+    # a model without <unk> allows no other words: a new one gets the probability of its rarest
     known.setdefault((UNKNOWN,), NGram((UNKNOWN,), rarest, 0.0))
     added: dict[int, list[NGram]] = {n: [] for n in range(1, max(len(sizes), *map(len, parts)) + 1)}
     for words in sorted(parts - known.keys()):
         added[len(words)].append(NGram(words, _conditional(words, known), 0.0))
-    sizes = [(sizes[n - 1] if n <= len(sizes) else 0) + len(more) for n, more in added.items()]
+    sizes = [(sizes[n - 1] if n <= len(sizes) else 0) + len(new) for n, new in added.items()]
 
     last = {phrase[-1] for phrase in phrases}
 
-    def moved() -> Iterator[NGram]:
+    def boosted() -> Iterator[NGram]:
         for words, log10, backoff in _in_order(_grams(source), added):
-            stays = words[-1] in (BEGIN, END) or words[-1] in last and completes(words, phrases)
-            yield NGram(words, log10 if stays else log10 - bonus, backoff)
+            unchanged = words[-1] in (BEGIN, END) or words[-1] in last and completes(words, phrases)
+            yield NGram(words, log10 if unchanged else log10 - bonus, backoff)
 
-    write_arpa(target, sizes, moved())
+    write_arpa(target, sizes, boosted())
 
 
 def _grams(source: Path | None) -> Iterator[list[int] | NGram]:
@@ -74,7 +71,7 @@ def _grams(source: Path | None) -> Iterator[list[int] | NGram]:
 
 
 def _in_order(grams: Iterator[list[int] | NGram], added: dict[int, list[NGram]]) -> Iterator[NGram]:
-    """The n-grams of a file with those added, the shorter ones first."""
+    """The n-grams of a file and the added ones, in the order of their length."""
     length = 1
     for gram in grams:
         if isinstance(gram, NGram):
@@ -87,8 +84,8 @@ def _in_order(grams: Iterator[list[int] | NGram], added: dict[int, list[NGram]])
 
 
 def _conditional(words: Phrase, known: dict[Phrase, NGram]) -> float:
-    """log10 of the probability of the last word after the others, by a model of which all that matters here
-    is known.
+    """log10 of the probability of the last word after the others, by backing off. known: all n-grams of the
+    model that are parts of the phrases.
     """
     if words in known:
         return known[words].log10

@@ -1,5 +1,5 @@
-"""The language model and the lexicon of a beam search, from what a config names: the training transcripts, a
-text, files.
+"""The language model and the lexicon of a beam search, made of the training transcripts, of a text or of
+files.
 """
 
 import hashlib
@@ -15,14 +15,24 @@ from asr_exp.decoding.beam import Lexicon, Weights, spelled, token_names
 from asr_exp.decoding.ngram import MAX_ORDER, UNKNOWN, estimate, vocabulary, write_arpa
 
 log = logging.getLogger(__name__)
-MODEL_FOLDER = "language_model"  # of a checkpoint, where pyctcdecode keeps what it decodes with
+MODEL_FOLDER = "language_model"  # of a checkpoint, where pyctcdecode keeps the files of its decoder
 
 
 def arpa_of(
     texts: Iterable[str], tokenizer: Tokenizer, of_words: bool, order: int, path: Path, source: str
 ) -> None:
-    """Make an ARPA file of texts: of their words, or of the tokens that spell them. Raises UserError where
-    they have no word.
+    """Estimate an n-gram model of texts and write it as an ARPA file.
+
+    Args:
+        texts: after the text rules.
+        tokenizer: spells the texts.
+        of_words: whether the n-grams are of words or of tokens.
+        order: the length of the longest n-grams.
+        path: the file to write.
+        source: what decode.lm named, for messages.
+
+    Raises:
+        UserError: the texts have no word.
     """
     names = [UNKNOWN if i == tokenizer.unknown else name for i, name in enumerate(token_names(tokenizer))]
 
@@ -39,22 +49,22 @@ def arpa_of(
         raise UserError(
             f"decode.lm={source}: there is no text in it to make a language model of; give decode.lm=FILE."
         ) from None
-    write_arpa(path, [len(one) for one in model.grams], model)
+    write_arpa(path, [len(grams) for grams in model.grams], model)
 
 
 def words_beside(path: Path) -> list[str]:
-    """The words of a model that came with a checkpoint: unigrams.txt, or else what the ARPA file holds."""
+    """The words of the model of a checkpoint: those of unigrams.txt or, without it, of the ARPA file."""
     unigrams = path.with_name("unigrams.txt")
     return unigrams.read_text(encoding="utf-8").split() if unigrams.is_file() else vocabulary(path)
 
 
 def weights_beside(path: Path) -> Weights | None:
-    """The weights that its authors gave the model of a checkpoint (alpha, beta); None where they gave
+    """The weights (alpha, beta) that the authors of a checkpoint set for its model; None where there are
     none.
     """
     try:
-        given = json.loads(path.with_name("attrs.json").read_text(encoding="utf-8"))
-        return Weights(float(given["alpha"]), float(given["beta"]))
+        attributes = json.loads(path.with_name("attrs.json").read_text(encoding="utf-8"))
+        return Weights(float(attributes["alpha"]), float(attributes["beta"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -62,8 +72,8 @@ def weights_beside(path: Path) -> Weights | None:
 def text_file(
     path: Path, normalise: Callable[[list[str]], Iterable[str]], settings: Any
 ) -> tuple[str, Callable[[], Iterable[str]]]:
-    """A hash of a text file and of what is made of it, and its lines after the text rules. Raises UserError
-    where it cannot be read.
+    """Read a text file -> (a hash of its content and of `settings`, a function that returns its lines after
+    the text rules). Raises UserError where it cannot be read.
     """
     try:
         content = path.read_bytes()
@@ -80,16 +90,16 @@ def text_file(
 
 
 def lexicon_of(words: Sequence[str], tokenizer: Tokenizer, source: str) -> Lexicon:
-    """The words of a language model as the model spells them; those it cannot are left out, with a line in
-    the log.
+    """Make a lexicon of the words of a language model. Words that the network cannot spell are left out, and
+    the log names some.
 
-    Raises UserError where it cannot spell a single one.
+    source: what decode.lm named, for messages. Raises UserError where not one word can be spelled.
     """
     lexicon, foreign = spelled(words, tokenizer)
     if not lexicon:
         raise UserError(
             f"{source}: the model can spell none of its words, such as"
-            f" {foreign[0] if foreign else '(none)'!r}; its characters are {_shown(tokenizer)}. Give a"
+            f" {foreign[0] if foreign else '(none)'!r}; its characters are {_token_list(tokenizer)}. Give a"
             " language model of words written so."
         )
     if foreign:
@@ -109,7 +119,7 @@ def check_hot_words(phrases: Sequence[str], tokenizer: Tokenizer) -> None:
     if foreign:
         raise UserError(
             f"decode.hot_words: the model cannot spell {foreign[0]!r}; its characters are"
-            f" {_shown(tokenizer)}."
+            f" {_token_list(tokenizer)}."
         )
     if longer := [phrase for phrase in phrases if len(phrase.split()) > MAX_ORDER]:
         raise UserError(
@@ -119,13 +129,11 @@ def check_hot_words(phrases: Sequence[str], tokenizer: Tokenizer) -> None:
 
 
 def read_lexicon(file: str, tokenizer: Tokenizer, normalise: Callable[[list[str]], Iterable[str]]) -> Lexicon:
-    """A lexicon file: a word a line, and what follows it (as torchaudio's have it: its spelling) is not
-    looked at.
+    """Read a lexicon file. Each line has a word; what follows it, a spelling in torchaudio's files, is
+    ignored.
 
-    A word that the model cannot spell as it stands goes through the text rules.
-
-    Raises UserError where the file cannot be read, has no words, or has a word with a character that the
-    model does not emit.
+    The text rules are applied to a word that the model cannot spell as it is written. Raises UserError where
+    the file cannot be read, has no words, or has a word with a character that the model does not emit.
     """
     path = Path(file).expanduser()
     try:
@@ -136,18 +144,19 @@ def read_lexicon(file: str, tokenizer: Tokenizer, normalise: Callable[[list[str]
             f" ({getattr(why, 'strerror', None) or 'it is not text in UTF-8'}); give a file with a word a"
             " line, auto, or null."
         ) from None
-    given = {number: line.split()[0] for number, line in enumerate(lines, 1) if line.strip()}
-    plain, _ = spelled(list(given.values()), tokenizer)
-    numbers: dict[str, int] = {}  # of each word, the first line it is on
-    for (number, written), text in zip(given.items(), normalise(list(given.values())), strict=True):
-        for word in [written] if written in plain else text.split():
+    written = {number: line.split()[0] for number, line in enumerate(lines, 1) if line.strip()}
+    spellable, _ = spelled(list(written.values()), tokenizer)
+    numbers: dict[str, int] = {}  # word -> the first line that has it
+    normalised = normalise(list(written.values()))
+    for (number, original), text in zip(written.items(), normalised, strict=True):
+        for word in [original] if original in spellable else text.split():
             numbers.setdefault(word, number)
     lexicon, foreign = spelled(list(numbers), tokenizer)
     if foreign:
-        odd = next(character for character in foreign[0] if not tokenizer.spell(character))
+        unknown = next(character for character in foreign[0] if not tokenizer.spell(character))
         raise UserError(
-            f"Line {numbers[foreign[0]]} of decode.lexicon={path}: the model cannot emit the {odd!r} of"
-            f" {foreign[0]!r}; its characters are {_shown(tokenizer)}."
+            f"Line {numbers[foreign[0]]} of decode.lexicon={path}: the model cannot emit the {unknown!r} of"
+            f" {foreign[0]!r}; its characters are {_token_list(tokenizer)}."
         )
     if not lexicon:
         raise UserError(f"decode.lexicon={path} has no words; give a file with a word a line, auto, or null.")
@@ -155,16 +164,17 @@ def read_lexicon(file: str, tokenizer: Tokenizer, normalise: Callable[[list[str]
 
 
 def check_tokens(path: Path, tokenizer: Tokenizer) -> None:
-    """Raise UserError for an ARPA file that knows none of the tokens: without a lexicon, it has to be a model
-    of those.
+    """Raise UserError for an ARPA file that has none of the tokens: a search without lexicon needs a model of
+    them.
     """
     if not set(vocabulary(path)) & set(token_names(tokenizer)):
         raise UserError(
             f"decode.lm={path} is a model of words; a search without lexicon needs one of"
-            f" {_shown(tokenizer)}. Give decode.lexicon=auto, or an ARPA file of tokens."
+            f" {_token_list(tokenizer)}. Give decode.lexicon=auto, or an ARPA file of tokens."
         )
 
 
-def _shown(tokenizer: Tokenizer) -> str:
-    shown = " ".join(token.strip() for token in tokenizer.tokens)
-    return shown if len(shown) < 80 else shown[:77] + "..."
+def _token_list(tokenizer: Tokenizer) -> str:
+    """The tokens of a vocabulary, shortened for a message."""
+    tokens = " ".join(token.strip() for token in tokenizer.tokens)
+    return tokens if len(tokens) < 80 else tokens[:77] + "..."

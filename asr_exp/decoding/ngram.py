@@ -1,5 +1,8 @@
-"""n-gram language models in the ARPA format: made from text by modified Kneser-Ney smoothing, written, and
-read line by line.
+"""n-gram language models: estimated by modified Kneser-Ney smoothing, written and read as ARPA files.
+
+They are estimated here, although KenLM's lmplz does the same, because no wheel has lmplz: flashlight-text
+brings the part of KenLM that queries a model, and lmplz would have to be compiled with Boost on every
+machine.
 """
 
 import os
@@ -21,7 +24,9 @@ NEVER = -99.0  # the logarithm that stands for a probability of zero
 
 
 class NGram(NamedTuple):
-    """A line of an ARPA file. log10: of the last word's probability after the others; backoff: log10 too."""
+    """A line of an ARPA file. log10: of the probability of the last word after the others; backoff: a log10
+    too.
+    """
 
     words: tuple[str, ...]
     log10: float
@@ -30,8 +35,8 @@ class NGram(NamedTuple):
 
 @dataclass(frozen=True)
 class Model:
-    """An n-gram model. Of order n + 1: grams[n] (count, n + 1) ids of words, log10[n] and backoff[n]
-    (count,).
+    """An n-gram model. The n-grams of n + 1 words are grams[n], ids of words, (count, n + 1), with log10[n]
+    and backoff[n], (count,).
     """
 
     words: list[str]
@@ -41,7 +46,9 @@ class Model:
 
     def __iter__(self) -> Iterator[NGram]:
         for parts in zip(self.grams, self.log10, self.backoff, strict=True):
-            for first in range(0, len(parts[0]), 10_000):  # as Python's numbers, they take ten times the room
+            for first in range(
+                0, len(parts[0]), 10_000
+            ):  # numbers of Python take ten times the memory of an array
                 for row, log10, backoff in zip(
                     *(part[first : first + 10_000].tolist() for part in parts), strict=True
                 ):
@@ -49,46 +56,45 @@ class Model:
 
 
 def estimate(sentences: Iterable[Sequence[str]], order: int) -> Model:
-    """The interpolated modified Kneser-Ney model of sentences (Chen and Goodman 1998, section 3; unigrams
-    with the uniform one).
+    """Estimate the interpolated modified Kneser-Ney model of sentences (Chen and Goodman 1998, section 3).
+    Unigrams are interpolated with the uniform distribution.
 
-    <s> and </s> in a sentence are left out of it. Raises ValueError where there is no word at all.
+    The words <s> and </s> of a sentence are ignored. Raises ValueError where there is no word at all.
     """
     words, text = _numbered(sentences)
     if len(words) <= 3:
         raise ValueError("the text has no words")
-    ids, found = text, []
+    ids, levels = text, []
     for n in range(1, order + 1):
-        ids, counted = _counted(text, ids, n, len(words))
-        found.append(counted)
+        ids, level = _count(text, ids, n, len(words))
+        levels.append(level)
     log10s = []
-    backoffs = [np.zeros(len(one.grams)) for one in found]
-    below = np.zeros(0)
-    for n, one in enumerate(found):
-        counts = one.counts
-        if n < order - 1:  # how many words it follows, as far as there is a word before it
-            counts = np.where(
-                one.grams[:, 0] == 1, counts, np.bincount(found[n + 1].suffix, minlength=len(counts))
-            )
-        counts[one.grams[:, -1] == 1] = 0  # <s> is given, never predicted
+    backoffs = [np.zeros(len(level.grams)) for level in levels]
+    probabilities = np.zeros(0)  # of the n-grams of the level before
+    for n, level in enumerate(levels):
+        counts = level.counts
+        if n < order - 1:  # the number of distinct words before it, except at the start of a sentence
+            continuations = np.bincount(levels[n + 1].suffix, minlength=len(counts))
+            counts = np.where(level.grams[:, 0] == 1, counts, continuations)
+        counts[level.grams[:, -1] == 1] = 0  # <s> is never predicted
         discounts = _discounts(counts)[np.minimum(counts, 3)]
-        total, left = np.bincount(one.prefix, counts), np.bincount(one.prefix, discounts)
+        total = np.bincount(level.prefix, counts)
         total[total == 0] = 1.0
-        weight = left / total
-        lower = below[one.suffix] if n else np.full(len(counts), 1.0 / (len(words) - 1))
-        below = (counts - discounts) / total[one.prefix] + weight[one.prefix] * lower
-        below[one.grams[:, -1] == 1] = 10**NEVER
-        log10s.append(np.log10(below))
+        weight = np.bincount(level.prefix, discounts) / total  # of the lower order
+        lower = probabilities[level.suffix] if n else np.full(len(counts), 1.0 / (len(words) - 1))
+        probabilities = (counts - discounts) / total[level.prefix] + weight[level.prefix] * lower
+        probabilities[level.grams[:, -1] == 1] = 10**NEVER
+        log10s.append(np.log10(probabilities))
         if n:
-            has = np.flatnonzero(np.bincount(one.prefix))
-            backoffs[n - 1][has] = np.log10(weight[has])
-    return Model(words, [one.grams for one in found], log10s, backoffs)
+            contexts = np.flatnonzero(np.bincount(level.prefix))
+            backoffs[n - 1][contexts] = np.log10(weight[contexts])
+    return Model(words, [level.grams for level in levels], log10s, backoffs)
 
 
 @dataclass(frozen=True)
-class _Counted:
-    """The distinct n-grams of a text: (count, n) ids, how often each is there, and the numbers of its first
-    and last n - 1 words.
+class _Counts:
+    """The distinct n-grams of a text. grams: ids of words, (count, n); counts: how often each occurs; prefix,
+    suffix: the numbers of the (n - 1)-grams of its first and its last words.
     """
 
     grams: np.ndarray
@@ -98,8 +104,8 @@ class _Counted:
 
 
 def _numbered(sentences: Iterable[Sequence[str]]) -> tuple[list[str], np.ndarray]:
-    """The vocabulary (<unk>, <s>, </s>, then words as they come) and the text as one row of ids, (tokens,)
-    int64.
+    """The vocabulary (<unk>, <s>, </s>, then words in the order of the text) and the text as ids, int64,
+    (tokens,).
     """
     numbers = {UNKNOWN: 0, BEGIN: 1, END: 2}
     rows: list[np.ndarray] = []
@@ -109,13 +115,15 @@ def _numbered(sentences: Iterable[Sequence[str]]) -> tuple[list[str], np.ndarray
     return list(numbers), np.concatenate(rows).astype(np.int64) if rows else np.zeros(0, dtype=np.int64)
 
 
-def _counted(text: np.ndarray, shorter: np.ndarray, n: int, words: int) -> tuple[np.ndarray, _Counted]:
-    """The n-grams of a text, given the number of the (n - 1)-gram that begins at each place -> those of the
-    n-grams (-1: none).
+def _count(text: np.ndarray, shorter: np.ndarray, n: int, words: int) -> tuple[np.ndarray, _Counts]:
+    """Count the n-grams of a text -> (the number of the n-gram that begins at each token, -1 for none; the
+    counts).
+
+    shorter: the number of the (n - 1)-gram that begins at each token; words: size of the vocabulary.
     """
     if n == 1:
         counts, zeros = np.bincount(text, minlength=words), np.zeros(words, dtype=np.int64)
-        return text, _Counted(np.arange(words)[:, None], counts, zeros, zeros)
+        return text, _Counts(np.arange(words)[:, None], counts, zeros, zeros)
     # </s> ends a sentence
     places = np.flatnonzero((shorter[: len(text) - n + 1] >= 0) & (text[n - 2 : len(text) - 1] != 2))
     _, first, number, counts = np.unique(
@@ -127,21 +135,19 @@ def _counted(text: np.ndarray, shorter: np.ndarray, n: int, words: int) -> tuple
     ids = np.full(len(text), -1, dtype=np.int64)
     ids[places] = number
     begin = places[first]
-    return ids, _Counted(text[begin[:, None] + np.arange(n)], counts, shorter[begin], shorter[begin + 1])
+    return ids, _Counts(text[begin[:, None] + np.arange(n)], counts, shorter[begin], shorter[begin + 1])
 
 
 def _discounts(counts: np.ndarray) -> np.ndarray:
-    """What is taken off a count of 0, 1, 2, and 3 or more. Where a text is too small to tell, 0.5, 1 and 1.5,
-    as lmplz falls back to.
+    """The discounts of a count of 0, 1, 2, and 3 or more. Where the text is too small to estimate them they
+    are 0.5, 1 and 1.5, as lmplz has it.
     """
     one, two, three, four = (np.count_nonzero(counts == k) for k in (1, 2, 3, 4))
     if one and two and three:
-        share = one / (one + 2 * two)
-        found = np.array(
-            [0.0, 1 - 2 * share * two / one, 2 - 3 * share * three / two, 3 - 4 * share * four / three]
-        )
-        if (found[1:] > 0).all():
-            return found
+        y = one / (one + 2 * two)
+        discounts = np.array([0.0, 1 - 2 * y * two / one, 2 - 3 * y * three / two, 3 - 4 * y * four / three])
+        if (discounts[1:] > 0).all():
+            return discounts
     return np.array([0.0, 0.5, 1.0, 1.5])
 
 
@@ -150,12 +156,12 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
 
 
 def write_arpa(path: Path, sizes: Sequence[int], grams: Iterable[NGram]) -> None:
-    """Write n-grams, in the order of their length, as an ARPA file. sizes: how many there are of each
+    """Write n-grams, in the order of their length, as an ARPA file. sizes: the number of n-grams of each
     length.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
-    with beside.open("w", encoding="utf-8") as file:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
+    with temporary.open("w", encoding="utf-8") as file:
         file.write("\\data\\\n" + "".join(f"ngram {n}={size}\n" for n, size in enumerate(sizes, 1)))
         length = 0
         for words, log10, backoff in grams:
@@ -166,20 +172,20 @@ def write_arpa(path: Path, sizes: Sequence[int], grams: Iterable[NGram]) -> None
                 f"{log10:.7g}\t{' '.join(words)}" + (f"\t{backoff:.7g}\n" if length < len(sizes) else "\n")
             )
         file.write("\n\\end\\\n")
-    os.replace(beside, path)
+    os.replace(temporary, path)
 
 
 def is_arpa(path: Path) -> bool:
-    """Whether a file begins as one of the ARPA format does, whatever it is called."""
+    """Whether a file begins as an ARPA file does, whatever its name."""
     with suppress(OSError), path.open("rb") as file:
         return next((line.strip() for line in file if line.strip()), b"") == b"\\data\\"
     return False
 
 
 def read_arpa(path: Path) -> Iterator[list[int] | NGram]:
-    """How many n-grams there are of each length, then the n-grams of an ARPA file, one after the other.
+    """Yield the numbers of n-grams of each length, then the n-grams of an ARPA file one by one.
 
-    Raises UserError for a file that cannot be read, and for a line that does not belong, by its number.
+    Raises UserError for a file that cannot be read, and for a line that is wrong, with its number.
     """
     try:
         with path.open(encoding="utf-8") as file:
@@ -193,14 +199,14 @@ def read_arpa(path: Path) -> Iterator[list[int] | NGram]:
 
 def _parsed(path: Path, lines: Iterable[str]) -> Iterator[list[int] | NGram]:
     sizes: list[int] = []
-    section = -1  # section: -1 before \data\, 0 in it, n in \n-grams:
-    seen = 0
+    section = -1  # -1 before \data\, 0 in it, n in \n-grams:
+    seen = 0  # n-grams of the section
     number = 0
-    over = False
+    complete = False
 
-    def wrong(number: int, what: str) -> UserError:
+    def wrong(number: int, problem: str) -> UserError:
         return UserError(
-            f"Line {number} of {path} is not what an ARPA file has there: {what}. Make the file again."
+            f"Line {number} of {path} is not what an ARPA file has there: {problem}. Make the file again."
         )
 
     for number, line in enumerate(lines, 1):
@@ -219,7 +225,7 @@ def _parsed(path: Path, lines: Iterable[str]) -> Iterator[list[int] | NGram]:
                     f" {sizes[section - 1]}",
                 )
             if text == "\\end\\" and section == len(sizes):
-                over = True
+                complete = True
                 break
             section, seen = section + 1, 0
             if text != f"\\{section}-grams:" or section > len(sizes):
@@ -240,7 +246,7 @@ def _parsed(path: Path, lines: Iterable[str]) -> Iterator[list[int] | NGram]:
                     number,
                     f"{text[:60]!r} is no {section}-gram with its logarithms (to the base 10, none above 0)",
                 ) from None
-    if not over:
+    if not complete:
         raise UserError(
             f"{path} is no whole ARPA file: it ends, at line {number}, without \\end\\. Make the file again."
         )
@@ -257,8 +263,8 @@ def _line(text: str, n: int) -> NGram:
 
 
 def vocabulary(path: Path) -> list[str]:
-    """The words of an ARPA file, without <unk>, <s> and </s>. Raises UserError as `read_arpa` does, as far as
-    it has to read.
+    """The words of an ARPA file, without <unk>, <s> and </s>. Only unigrams are read; raises UserError as
+    `read_arpa` does.
     """
     words = []
     for gram in read_arpa(path):

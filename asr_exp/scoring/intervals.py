@@ -1,13 +1,16 @@
-"""How far an error rate can be trusted: the jackknife over speakers and Student's t, the one method for every
-95 % interval here.
+"""Confidence intervals of error rates: the jackknife over speakers with Student's t. Every 95 % interval of
+this package is computed here.
 
-A rate is a sum of errors over a sum of words, and what one speaker says is not independent. So whole speakers
-(clusters) are left out in turn; how much the rate moves gives its variance (Tukey 1958; on average not too
-small, Efron & Stein 1981), and the interval is Student's, as MacKinnon, Nielsen & Webb (2023) advise where
-clusters are few, with one degree of freedom fewer than there are clusters; a speaker who says much more than
-the others makes their effective number smaller (Carter, Schnepel & Steigerwald 2017). It is what a bootstrap
-over clusters (Bisani & Ney 2004) comes to, less the chance in its draws, and less its intervals that are too
-narrow for a handful of speakers. Pure functions; numpy only.
+A rate is a sum of errors over a sum of words, and the utterances of one speaker are not independent. Whole
+speakers (clusters) are therefore left out in turn, and the change of the rate gives its variance (Tukey
+1958), which is on average not too small (Efron & Stein 1981). The interval is Student's, as MacKinnon,
+Nielsen & Webb (2023) advise for few clusters, with one degree of freedom less than there are clusters. A
+speaker with many more words than the others lowers their effective number (Carter, Schnepel & Steigerwald
+2017). A bootstrap over clusters (Bisani & Ney 2004) comes to the same, but for the chance in its draws, and
+for intervals that are too narrow with a handful of speakers.
+
+These are pure functions that need numpy alone. Student's distribution takes the twenty lines below because
+SciPy, which has it, would be a large dependency for this one function.
 """
 
 import functools
@@ -19,54 +22,52 @@ import numpy as np
 
 LEVEL = 0.05
 POWER = 0.84  # the normal's quantile for four of five
-NOTHING = 1e-12  # what rounding leaves of a difference between equal rates
+ROUNDING = 1e-12  # a difference up to this is one of rounding, between equal rates
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A rate, or a difference of rates, as fractions, with its standard error and degrees of freedom.
+    """A rate, or a difference of rates, as a fraction, with its standard error and degrees of freedom.
 
-    error: None where there is but one cluster, 0 where all clusters agree to the last digit. least: what the
-    truth cannot be below.
+    error: None where there is only one cluster, 0 where all clusters have the same value to the last digit;
+    lower_bound: the least that the true value can be.
     """
 
     value: float
     error: float | None
     degrees: float
-    least: float = -math.inf
+    lower_bound: float = -math.inf
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval; None where the clusters do not tell how far to trust the value: there is one, or
-        they do not differ.
-        """
+        """The 95 % interval; None where there is one cluster, or the clusters do not differ."""
         if not self.error:
             return None
-        reach = self.error * student_quantile(LEVEL, self.degrees)
-        return max(self.least, self.value - reach), self.value + reach
+        half = self.error * student_quantile(LEVEL, self.degrees)
+        return max(self.lower_bound, self.value - half), self.value + half
 
     @property
     def p(self) -> float | None:
-        """Two-sided p value of the truth being 0. Where all clusters agree to the last digit it is the sign
-        test's.
+        """The two-sided p value of the true value being 0. Where all clusters have the same value to the last
+        digit, it is that of the sign test.
         """
         if self.error is None:
             return None
         if self.error:
             return student_p(self.value / self.error, self.degrees)
-        return 2.0**-self.degrees if abs(self.value) > NOTHING else 1.0
+        return 2.0**-self.degrees if abs(self.value) > ROUNDING else 1.0
 
     @property
     def detectable(self) -> float | None:
-        """About how large the truth must be for p < .05 in four of five such experiments."""
+        """About how large the true value must be for p < .05 in four of five such experiments."""
         return self.error * (student_quantile(LEVEL, self.degrees) + POWER) if self.error else None
 
 
 def rates_left_out(errors: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rates, and what they are with each cluster left out.
+    """The rates of runs, (runs,), and the rates with each cluster left out, (runs, clusters).
 
-    errors: (runs, clusters); lengths: (clusters,), units of the references -> (runs,), (runs, clusters). The
-    second is empty, (runs, 0), where fewer than two clusters have a reference.
+    errors: (runs, clusters); lengths: units of the references, (clusters,). The second result is empty,
+    (runs, 0), where fewer than two clusters have a reference.
     """
     whole = errors.sum(axis=1) / lengths.sum()
     if np.count_nonzero(lengths) < 2:
@@ -79,34 +80,38 @@ def jackknife(
     left_out: np.ndarray,
     lengths: np.ndarray,
     between: Sequence[np.ndarray] = (),
-    least: float = -math.inf,
+    lower_bound: float = -math.inf,
 ) -> Estimate:
-    """The estimate of a value, from the values of runs with each cluster left out, (runs, clusters). lengths:
-    (clusters,).
+    """Estimate the variance of a value with the jackknife.
 
-    The runs share their clusters, so the mean of their variances does not shrink with their number. between:
-    values that vary by seed as well, an array for each independent group of runs; the variance of their mean
-    is added.
+    Args:
+        value: the mean of the runs.
+        left_out: the values of runs with each cluster left out, (runs, clusters). The runs share their
+            clusters, so their mean variance is taken: it does not shrink with their number.
+        lengths: of the clusters, (clusters,).
+        between: values that vary with the seed too, one array for each independent group of runs; the
+            variance of their mean is added.
+        lower_bound: the least that the true value can be.
     """
     clusters = left_out.shape[1]
     if clusters < 2:
-        return Estimate(value, None, 0, least)
+        return Estimate(value, None, 0, lower_bound)
     degrees = max(1.0, float(lengths.sum() ** 2 / (lengths**2).sum()) - 1)
     parts = [((clusters - 1) * float(left_out.var(axis=1).mean()), degrees)]
     parts += [(float(runs.var(ddof=1)) / len(runs), len(runs) - 1.0) for runs in between if len(runs) > 1]
-    return summed(value, parts, least)
+    return summed(value, parts, lower_bound)
 
 
-def summed(value: float, parts: Sequence[tuple[float, float]], least: float = -math.inf) -> Estimate:
-    """An estimate whose variance is a sum of independent parts: (variance, degrees of freedom) of each
-    (Satterthwaite 1946).
+def summed(value: float, parts: Sequence[tuple[float, float]], lower_bound: float = -math.inf) -> Estimate:
+    """The estimate whose variance is the sum of independent parts (Satterthwaite 1946).
+
+    parts: (variance, degrees of freedom) of each; lower_bound: the least that the true value can be.
     """
     variance = sum(part for part, _ in parts)
-    if variance < NOTHING**2:
-        return Estimate(value, 0.0, parts[0][1], least)
-    return Estimate(
-        value, math.sqrt(variance), variance**2 / sum(part**2 / degrees for part, degrees in parts), least
-    )
+    if variance < ROUNDING**2:
+        return Estimate(value, 0.0, parts[0][1], lower_bound)
+    degrees = variance**2 / sum(part**2 / part_degrees for part, part_degrees in parts)
+    return Estimate(value, math.sqrt(variance), degrees, lower_bound)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -114,10 +119,10 @@ def summed(value: float, parts: Sequence[tuple[float, float]], least: float = -m
 
 
 def student_p(t: float, degrees: float) -> float:
-    """Two-sided p value of Student's t, at 1 or more degrees of freedom."""
+    """The two-sided p value of Student's t for degrees >= 1, by Gauss-Legendre quadrature."""
     if math.isinf(t):
         return 0.0
-    # With t = sqrt(degrees) * tan(angle), the density is in proportion to cos(angle) ** (degrees - 1).
+    # with t = sqrt(degrees) * tan(angle), the density is proportional to cos(angle) ** (degrees - 1)
     low = math.atan(abs(t) / math.sqrt(degrees))
     high = min(math.pi / 2, low + 40 / math.sqrt(degrees))
     angles = (high + low) / 2 + (high - low) / 2 * _NODES

@@ -1,7 +1,9 @@
-"""Is one error rate lower than another, or is it luck? Pure functions on arrays of errors; numpy only.
+"""Significance tests of the difference of two error rates: pure functions on arrays of errors that need numpy
+alone.
 
-`compare_rates` asks whether other speakers (and seeds) would say the same, `bootstrap` asks it by drawing
-them; `mapsswe` looks at the stretches of words where either of two recognisers erred.
+`compare_rates` and `bootstrap` test whether the difference would be the same with other speakers and seeds,
+the first by the jackknife, the second by resampling. `mapsswe` compares the segments in which two recognisers
+err.
 """
 
 import math
@@ -13,8 +15,8 @@ import numpy as np
 from asr_exp.scoring.intervals import LEVEL, Estimate, jackknife, rates_left_out
 
 RESAMPLES = 10_000
-CHUNK = 1 << 21  # random draws held at a time
-# that all recognisers got right, and that part one segment from the next: the default of NIST's sc_stats
+MAX_DRAWS = 1 << 21  # random numbers that are in memory at a time
+# Correct words of every recogniser that separate two segments: the default of NIST's sc_stats.
 GOOD_WORDS = 2
 
 
@@ -33,32 +35,35 @@ def compare_rates(
     """Paired, clustered t test of the difference of two micro-averaged error rates, by the jackknife of
     `intervals`.
 
-    a, b: (runs, utterances), errors of each group's runs, which differ by their seeds; lengths:
-    (utterances,), units of the references; clusters: (utterances,), 0 .. clusters - 1, what is left out
-    together: utterances of one speaker. matched: run i of both groups has the same seed, and seeds are
-    compared in pairs.
+    The variance between runs is added to the variance over speakers. Their interaction is in both, so with
+    several seeds the standard error is too large rather than too small.
 
-    To the variance over speakers that between runs is added. What speakers and seeds do together is in both,
-    so with several seeds the error is rather too large than too small.
+    Args:
+        a: errors of the runs of group A, which differ by their seeds, (runs, utterances).
+        b: those of group B.
+        lengths: units of the references, (utterances,).
+        clusters: the number of the cluster, 0 .. clusters - 1, of each utterance, (utterances,). Utterances
+            of one speaker are a cluster.
+        matched: whether run i of both groups has the same seed, so that runs are compared in pairs.
     """
     totals = _by_cluster(a, b, lengths, clusters)
     rates, left_out = rates_left_out(totals[:-1], totals[-1])
-    of_a = rates[: len(a)]
-    of_b = rates[len(a) :]
-    without_a = left_out[: len(a)]
-    without_b = left_out[len(a) :]
-    moved = (without_a.mean(axis=0) - without_b.mean(axis=0))[None]
+    rates_a, rates_b = rates[: len(a)], rates[len(a) :]
+    left_out_a, left_out_b = left_out[: len(a)], left_out[len(a) :]
+    left_out_difference = (left_out_a.mean(axis=0) - left_out_b.mean(axis=0))[None]
+    between = [rates_a - rates_b] if matched else [rates_a, rates_b]
+    difference = float(rates_a.mean() - rates_b.mean())
     return Comparison(
-        jackknife(float(of_a.mean()), without_a, totals[-1], [of_a], least=0.0),
-        jackknife(float(of_b.mean()), without_b, totals[-1], [of_b], least=0.0),
-        jackknife(
-            float(of_a.mean() - of_b.mean()), moved, totals[-1], [of_a - of_b] if matched else [of_a, of_b]
-        ),
+        jackknife(float(rates_a.mean()), left_out_a, totals[-1], [rates_a], lower_bound=0.0),
+        jackknife(float(rates_b.mean()), left_out_b, totals[-1], [rates_b], lower_bound=0.0),
+        jackknife(difference, left_out_difference, totals[-1], between),
     )
 
 
 def _by_cluster(a: np.ndarray, b: np.ndarray, lengths: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """(runs of A, runs of B and the references' lengths, clusters)."""
+    """Sums over clusters: the errors of the runs of A, those of B, and the lengths, (runs of A + runs of B +
+    1, clusters).
+    """
     return np.stack([np.bincount(clusters, weights=row) for row in np.concatenate([a, b, lengths[None]])])
 
 
@@ -68,8 +73,9 @@ def _by_cluster(a: np.ndarray, b: np.ndarray, lengths: np.ndarray, clusters: np.
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Of differences A - B resampled: (2.5 %, 97.5 %) percentiles, the share below 0 (A is better), and the
-    two-sided p value.
+    """Resampled differences A - B.
+
+    percentiles: (2.5 %, 97.5 %); a_better: the share of differences below 0; p: the two-sided p value.
     """
 
     resamples: int
@@ -87,42 +93,51 @@ def bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Bootstrap | None:
-    """Paired bootstrap of the difference of two micro-averaged error rates, by clusters (Bisani & Ney 2004);
-    None for a single cluster.
+    """Paired bootstrap of the difference of two micro-averaged error rates, by clusters (Bisani & Ney 2004).
 
-    Arguments as of `compare_rates`. Clusters and seeds are drawn with replacement, independently of each
-    other (Owen 2007). With fewer than some twenty clusters its intervals are too narrow and its p values too
-    small; those of `compare_rates` hold there too.
+    Clusters and seeds are drawn with replacement, independently of each other (Owen 2007). With fewer than
+    about twenty clusters the intervals are too narrow and the p values too small; those of `compare_rates`
+    hold there too.
+
+    Args:
+        a: see `compare_rates`, as `b`, `lengths`, `clusters` and `matched`.
+        resamples: how many differences are drawn.
+        seed: of the draws.
+
+    Returns:
+        None where fewer than two clusters have a reference.
     """
     totals = _by_cluster(a, b, lengths, clusters).T
     if np.count_nonzero(totals[:, -1]) < 2:
         return None
     rng = np.random.default_rng(seed)
     rates = _drawn_rates(totals, resamples, rng)
-    of_a = _shares(len(a), resamples, rng)
-    of_b = of_a if matched else _shares(len(b), resamples, rng)
-    drawn = (rates[:, : len(a)] * of_a).sum(axis=1) - (rates[:, len(a) :] * of_b).sum(axis=1)
-    drawn = drawn[~np.isnan(drawn)]
-    low, high = np.percentile(drawn, [100 * LEVEL / 2, 100 - 100 * LEVEL / 2])
-    p = min(1.0, 2 * min(float((drawn <= 0).mean()), float((drawn >= 0).mean())))
-    return Bootstrap(resamples, (float(low), float(high)), float((drawn < 0).mean()), p)
+    weights_a = _run_weights(len(a), resamples, rng)
+    weights_b = weights_a if matched else _run_weights(len(b), resamples, rng)
+    differences = (rates[:, : len(a)] * weights_a).sum(axis=1) - (rates[:, len(a) :] * weights_b).sum(axis=1)
+    differences = differences[~np.isnan(differences)]
+    low, high = np.percentile(differences, [100 * LEVEL / 2, 100 - 100 * LEVEL / 2])
+    p = min(1.0, 2 * min(float((differences <= 0).mean()), float((differences >= 0).mean())))
+    return Bootstrap(resamples, (float(low), float(high)), float((differences < 0).mean()), p)
 
 
 def _drawn_rates(totals: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """(clusters, runs + 1), the last column the references' lengths -> (resamples, runs); nan where no word
-    was drawn.
+    """Draw clusters with replacement -> the rates of each run, (resamples, runs), nan where no word was
+    drawn.
+
+    totals: errors by cluster and run, the last column being the lengths, (clusters, runs + 1).
     """
     clusters, rates = len(totals), np.full((resamples, totals.shape[1] - 1), np.nan)
-    for start in range(0, resamples, max(1, CHUNK // clusters)):
-        rows = min(max(1, CHUNK // clusters), resamples - start)
+    for start in range(0, resamples, max(1, MAX_DRAWS // clusters)):
+        rows = min(max(1, MAX_DRAWS // clusters), resamples - start)
         picks = rng.integers(0, clusters, (rows, clusters)) + clusters * np.arange(rows)[:, None]
         sums = np.bincount(picks.ravel(), minlength=rows * clusters).reshape(rows, clusters) @ totals
         np.divide(sums[:, :-1], sums[:, -1:], out=rates[start : start + rows], where=sums[:, -1:] > 0)
     return rates
 
 
-def _shares(runs: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """(resamples, runs): what share of the draws falls on each run of a group."""
+def _run_weights(runs: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw runs of a group with replacement -> the share of each, (resamples, runs)."""
     return rng.multinomial(runs, np.full(runs, 1 / runs), resamples) / runs
 
 
@@ -132,8 +147,10 @@ def _shares(runs: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class MatchedPairs:
-    """z is positive where A makes more errors; None where all segments differ alike (then p is the sign
-    test's).
+    """The result of `mapsswe`.
+
+    z: positive where A makes more errors; None where all segments differ by the same number, and p is that of
+    the sign test.
     """
 
     segments: int
@@ -146,36 +163,39 @@ def mapsswe(
 ) -> MatchedPairs:
     """Matched-pairs sentence-segment word error test (Gillick & Cox 1989; Pallett et al. 1990 for NIST).
 
-    a, b: for each run of a group, for each utterance, where its errors are: 2i + 1 for word i of the
-    reference, 2i for what is inserted before it. words: (utterances,), of the references. A segment holds
-    errors, and is parted from the next by the end of the utterance or by `GOOD_WORDS` words in a row that
-    every run got right; the errors in different segments are taken as independent. Several runs of a group
-    count with the mean of their errors: the test is of these runs, not of other seeds.
+    A segment has errors. It ends with its utterance, or before `GOOD_WORDS` words in a row that every run has
+    right. The errors of different segments are taken as independent. Several runs of a group count with the
+    mean of their errors, so the test is of these runs, not of other seeds.
+
+    a, b: for each run of a group and each utterance, the places of its errors as `error_places` gives them.
+    words: of the references, (utterances,).
     """
-    # even, as the places within an utterance begin
+    # where the utterances begin on one line; even numbers, as places within an utterance begin with 0
     starts = 2 * np.concatenate([[0], np.cumsum(words + GOOD_WORDS)[:-1]])
-    laid = [[_laid_out(run, starts) for run in group] for group in (a, b)]
-    places = np.unique(np.concatenate([run for group in laid for run in group]))
+    groups = [[_on_one_line(run, starts) for run in group] for group in (a, b)]
+    places = np.unique(np.concatenate([run for group in groups for run in group]))
     if not len(places):
         return MatchedPairs(0, 0.0, 1.0)
     right_between = places[1:] // 2 - (places[:-1] + 1) // 2
     segment = np.concatenate([[0], np.cumsum(right_between >= GOOD_WORDS)])
-    of_a, of_b = (
+    errors_a, errors_b = (
         np.bincount(segment[np.searchsorted(places, np.concatenate(group))], minlength=segment[-1] + 1)
         / len(group)
-        for group in laid
+        for group in groups
     )
-    return _z_test(of_a - of_b)
+    return _z_test(errors_a - errors_b)
 
 
-def _laid_out(run: Sequence[Sequence[int]], starts: np.ndarray) -> np.ndarray:
-    """A run's errors on one line on which all utterances stand, one after another."""
-    return np.repeat(starts, [len(one) for one in run]) + np.array(
-        [place for one in run for place in one], dtype=np.int64
-    )
+def _on_one_line(run: Sequence[Sequence[int]], starts: np.ndarray) -> np.ndarray:
+    """The places of the errors of a run, (errors,), where utterances follow each other. starts: of the
+    utterances.
+    """
+    places = np.array([place for utterance in run for place in utterance], dtype=np.int64)
+    return np.repeat(starts, [len(utterance) for utterance in run]) + places
 
 
 def _z_test(differences: np.ndarray) -> MatchedPairs:
+    """Test whether the mean of the differences of segments, (segments,), is 0."""
     count, mean = len(differences), float(differences.mean())
     error = float(differences.std(ddof=1)) / math.sqrt(count) if count > 1 else 0.0
     if error > 0:

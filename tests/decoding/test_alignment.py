@@ -85,7 +85,7 @@ def test_against_a_dynamic_programme_of_our_own(seed):
 def test_what_cannot_be_aligned(monkeypatch):
     with pytest.raises(ValueError, match="3 labels need 4 frames, and there are 3"):
         align_labels(peaks(3, 3, {}), [1, 1, 2], BLANK)
-    monkeypatch.setattr(alignment, "LARGEST", 100)
+    monkeypatch.setattr(alignment, "MAX_CELLS", 100)
     with pytest.raises(ValueError, match="cut it into segments"):
         align_labels(peaks(40, 3, {}), [1, 2], BLANK)
     assert align_labels(peaks(3, 3, {}), [], BLANK) == []

@@ -101,7 +101,7 @@ def interval(scores: Sequence[Score]) -> tuple[float, float] | None:
     if own:  # a low end may have been cut off at 0; the high one is Student's
         variances = [(reach / student_quantile(LEVEL, degrees)) ** 2 for reach, degrees in own]
         parts.append((statistics.fmean(variances), min(degrees for _, degrees in own)))
-    return summed(statistics.fmean(values), parts, least=0.0).interval
+    return summed(statistics.fmean(values), parts, lower_bound=0.0).interval
 
 
 def verdict(

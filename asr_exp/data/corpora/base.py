@@ -1,4 +1,4 @@
-"""What every corpus reader yields, and the registry that finds a reader by name."""
+"""What every corpus reader returns, and the registry of readers."""
 
 import importlib
 import os
@@ -18,7 +18,7 @@ SPLITS = ("train", "dev", "test")
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """An utterance left out, and why: a line of quarantine.jsonl."""
+    """An utterance that is left out, and why: a line of quarantine.jsonl."""
 
     id: str
     file: str
@@ -26,8 +26,10 @@ class Rejected:
 
 
 class Corpus:
-    """The splits of a corpus. `subsets` names what each split was read from; it is part of a score's
-    protocol.
+    """The splits of a corpus.
+
+    splits: utterances by split; rejected: rows that cannot be used, by split; subsets: what each split was read
+    from, which is part of a score's protocol; source: `local` or `hub`.
     """
 
     def __init__(
@@ -46,8 +48,7 @@ class Corpus:
 
 Reader = Callable[[Any, Path], Corpus]
 _READERS: Registry[Reader] = Registry("dataset.reader")
-# Built-in readers are imported when asked for, so that `datasets` and espeak stay out of runs that do not
-# need them.
+# Built-in readers are imported when they are used, so that other runs need neither `datasets` nor espeak.
 _BUILT_IN = {
     "timit": "timit",
     "timit-phones": "timit",
@@ -63,7 +64,7 @@ _BUILT_IN = {
 
 
 def register_reader(name: str) -> Callable[[Reader], Reader]:
-    """Make `reader(dataset_section, cache_folder) -> Corpus` known as `dataset.reader=name`."""
+    """Register `reader(dataset_section, cache_folder) -> Corpus` as `dataset.reader=name`."""
     return _READERS.register(name)
 
 
@@ -82,14 +83,14 @@ def read_corpus(dataset: Any, cache: Path, only: str | None = None) -> Corpus:
 
 
 def as_list(value: Any) -> list[str]:
-    """A config value that is a name or a list of names, as a list."""
+    """A config value as a list: None gives none, a name one, a list its names."""
     if value is None:
         return []
     return [str(value)] if isinstance(value, str | int) else [str(v) for v in value]
 
 
 def resolve_root(dataset: Any) -> Path | None:
-    """The local root to read, or None for the hub. Raises UserError where the root given is not a folder."""
+    """The local folder to read, or None for the hub. Raises UserError where dataset.root is not a folder."""
     if dataset.source == "hub" or (dataset.source == "auto" and not dataset.root):
         return None
     root = Path(os.path.expanduser(str(dataset.root)))

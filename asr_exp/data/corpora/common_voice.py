@@ -1,5 +1,5 @@
-"""Common Voice as released: cv-corpus-*/LANGUAGE/{train,dev,test,validated,...}.tsv and clips/*.mp3; or a
-mirror on the hub.
+"""Common Voice as it is released, cv-corpus-*/LANGUAGE/{train,dev,test,validated,...}.tsv and clips/*.mp3, or
+a mirror on the hub.
 """
 
 import csv
@@ -25,7 +25,9 @@ _HUB_SPLITS = {"dev": "validation"}
 
 @register_reader("common-voice")
 def read_common_voice(dataset: Any, cache: Path) -> Corpus:
-    """Subsets are the names of the TSV files (train, dev, test, validated, other, invalidated)."""
+    """Read Common Voice. Subsets are the names of the TSV files: train, dev, test, validated, other,
+    invalidated.
+    """
     root = resolve_root(dataset)
     if root is not None:
         folder = _language_folder(root, dataset)
@@ -54,28 +56,29 @@ def _language_folder(root: Path, dataset: Any) -> Path:
     }
     if dataset.language in languages:
         return languages[dataset.language]
-    here = next(iter(sorted(root.glob("*.tsv"))), None)
-    if here is not None:
+    tsv = next(iter(sorted(root.glob("*.tsv"))), None)
+    if tsv is not None:
         languages = {root.name: root}
-        if dataset.language == root.name or (dataset.language and _locale(here) == dataset.language):
+        if dataset.language == root.name or (dataset.language and _locale(tsv) == dataset.language):
             return root
     if not languages:
         raise UserError(
             f"dataset.root={dataset.root} holds no Common Voice language; give the folder cv-corpus-*, "
             "which holds LANGUAGE/train.tsv and LANGUAGE/clips."
         )
-    asked = (
+    problem = (
         f"dataset.language={dataset.language} is not in {root}"
         if dataset.language
         else f"dataset.language is not given for {root}"
     )
     raise UserError(
-        f"{asked}.{nearest(dataset.language or '', languages)} Languages there:"
+        f"{problem}.{nearest(dataset.language or '', languages)} Languages there:"
         f" {', '.join(sorted(languages))}."
     )
 
 
 def _locale(tsv: Path) -> str | None:
+    """The language that the first row of a table names."""
     with tsv.open(encoding="utf-8", newline="") as lines:
         row = next(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), {})
     return row.get("locale")
@@ -92,7 +95,7 @@ def _read_tsv(folder: Path, subset: str, key: str) -> Rows:
     utterances = Utterances()
     rejected: list[Rejected] = []
     with tsv.open(encoding="utf-8-sig", newline="") as lines:
-        # Sentences hold stray quotation marks: the files are not quoted.
+        # The cells are not quoted: a quotation mark is part of a sentence.
         rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
         header = {name: i for i, name in enumerate(next(rows, []))}
         for name in ("path", "sentence"):

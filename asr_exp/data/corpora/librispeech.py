@@ -1,5 +1,5 @@
-"""LibriSpeech (OpenSLR 12): SUBSET/SPEAKER/CHAPTER/{SPEAKER-CHAPTER.trans.txt, SPEAKER-CHAPTER-NNNN.flac}; or
-the hub.
+"""LibriSpeech (OpenSLR 12), SUBSET/SPEAKER/CHAPTER/{SPEAKER-CHAPTER.trans.txt, SPEAKER-CHAPTER-NNNN.flac}, or
+from the hub.
 """
 
 import os
@@ -34,7 +34,7 @@ _FIELDS = Fields(text="text", speaker="speaker_id", id="id")
 
 @register_reader("librispeech")
 def read_librispeech(dataset: Any, cache: Path) -> Corpus:
-    """Subsets are named as OpenSLR names them; locally, any folder of the same layout is a subset."""
+    """Read LibriSpeech. Subsets have OpenSLR's names; locally, any folder of the same layout is a subset."""
     root = resolve_root(dataset)
     if root is None:
         return gather(
@@ -82,5 +82,5 @@ def _read_local(root: Path, subset: str, key: str) -> Rows:
 
 
 def _present(root: Path) -> list[str]:
-    """The folders of `root` that look like subsets: a transcript lies two levels down."""
+    """The folders of `root` that are subsets: they have a transcript two levels down."""
     return sorted(p.name for p in root.iterdir() if p.is_dir() and next(p.glob("*/*/*.trans.txt"), None))

@@ -25,10 +25,10 @@ _SPLIT_NAMES = {**{s: s for s in SPLITS}, "validation": "dev", "valid": "dev", "
 
 @register_reader("manifest")
 def read_manifest(dataset: Any, cache: Path) -> Corpus:
-    """`dataset.train`, `.dev` and `.test` are paths. One manifest alone is split by its split column, if it
-    has one.
+    """Read manifests. `dataset.train`, `.dev` and `.test` are their paths; a single one is split by its split
+    column, if it has one.
 
-    A dev or test that is not given is carved out of train.
+    A missing dev or test split is carved out of train. Raises UserError for a manifest that cannot be read.
     """
     named = {path: f"dataset.{split}" for split in reversed(SPLITS) for path in as_list(dataset[split])}
     if not dataset.train and not (dataset.only and named):
@@ -45,7 +45,7 @@ def read_manifest(dataset: Any, cache: Path) -> Corpus:
         rows = _load(path, key, dataset)
         if any(dataset.columns.split in row.cells for row in rows):
             return _by_split_column(Path(os.path.expanduser(path)), rows, dataset)
-    # The protocol says which manifests, not where a machine keeps them.
+    # a protocol has the names of the manifests, not the folders in which a machine keeps them
     return gather(
         dataset, lambda path, key: _read(path, key, dataset), "the manifest", label=os.path.basename
     )
@@ -60,18 +60,19 @@ def _read(path: str, key: str, dataset: Any) -> Rows:
 
 
 def _by_split_column(file: Path, rows: list[Row], dataset: Any) -> Corpus:
+    """The corpus of a manifest whose split column says where each row belongs."""
     columns = Columns(**dataset.columns)
     column = columns.split
     corpus = Corpus(splits={})
     for row in rows:
-        given = str(row.cells.get(column or "") or "")
-        split = _SPLIT_NAMES.get(given.strip().lower())
+        cell = str(row.cells.get(column or "") or "")
+        split = _SPLIT_NAMES.get(cell.strip().lower())
         result = _utterance(file, row, columns)
         if split is None and not row.broken:
             result = Rejected(
                 f"{file.name}:{row.number}",
                 str(file),
-                f"row {row.number}: its {column} {given!r} is not train, dev or test "
+                f"row {row.number}: its {column} {cell!r} is not train, dev or test "
                 "(dataset.columns.split=null ignores that column)",
             )
         split = split or "train"
@@ -96,27 +97,29 @@ _MEANING = {"file": "audio's path", "text": "transcript", "id": "utterance's id"
 
 
 def _load(path: str, key: str, dataset: Any) -> list[Row]:
-    """The rows of a manifest, which has the columns it must have. Raises UserError where it has not."""
+    """Read the rows of a manifest. Raises UserError where it cannot be read or lacks a column that it must
+    have.
+    """
     file = Path(os.path.expanduser(path))
     if not file.is_file():
         raise UserError(f"{key}={path} is not a file (looked in {Path.cwd()}); give the path of a manifest.")
     rows = read_rows(file, dataset.delimiter, {column for column in dataset.columns.values() if column})
     columns = list(dict.fromkeys(name for row in rows for name in row.cells))
-    wanted = {
+    required = {
         setting: dataset.columns[setting] for setting in _MEANING if dataset.columns[setting] is not None
     }
-    missing = [setting for setting, column in wanted.items() if column not in columns]
+    missing = [setting for setting, column in required.items() if column not in columns]
     if missing and columns:
-        names = " and no column ".join(repr(wanted[s]) for s in missing)
+        names = " and no column ".join(repr(required[s]) for s in missing)
         if len(columns) == 1 and (sign := next((sign for sign in ";\t|," if sign in columns[0]), None)):
-            ask = {"\t": "dataset=tsv", ",": "dataset=csv"}.get(sign, f"'dataset.delimiter=\"{sign}\"'")
+            remedy = {"\t": "dataset=tsv", ",": "dataset=csv"}.get(sign, f"'dataset.delimiter=\"{sign}\"'")
             raise UserError(
                 f"{file} has no column {names}; its first line is {columns[0]!r}, whose columns seem to be"
-                f" parted by {sign!r}: {ask}."
+                f" parted by {sign!r}: {remedy}."
             )
         raise UserError(
             f"{file} has no column {names}; its columns:"
-            f" {', '.join(columns)}.{nearest(wanted[missing[0]], columns)} Name what holds the"
+            f" {', '.join(columns)}.{nearest(required[missing[0]], columns)} Name what holds the"
             f" {' and the '.join(_MEANING[s] for s in missing)}:"
             f" {' '.join(f'dataset.columns.{s}=COLUMN' for s in missing)}."
         )
@@ -124,7 +127,7 @@ def _load(path: str, key: str, dataset: Any) -> list[Row]:
 
 
 def _utterance(file: Path, row: Row, columns: Columns) -> Utterance | Rejected:
-    """The utterance a row holds, or why it holds none."""
+    """The utterance of a row, or why the row cannot be used."""
     path = ""
     try:
         if row.broken:

@@ -87,14 +87,14 @@ def _table(file: Path, lines: list[str], delimiter: str, columns: set[str]) -> I
 
 
 def _separated(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
-    """(line number, cells, or why there are none) of quoted CSV. After a broken row, reading goes on with the
-    next line.
+    """Yield (line number, cells) of quoted CSV, or the reason in the place of the cells where a row is
+    broken. After it, reading goes on with the next line.
     """
     csv.field_size_limit(2**31 - 1)
     begin = 0
     while begin < len(lines):
         start = begin
-        # Strict, for an unclosed quotation mark would silently swallow the rows after it.
+        # strict: otherwise an unclosed quotation mark silently takes the next rows into its cell
         reader = csv.reader((lines[i] for i in range(start, len(lines))), delimiter=delimiter, strict=True)
         try:
             for cells in reader:
@@ -106,8 +106,8 @@ def _separated(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[str
 
 
 def _tab_separated(lines: list[str]) -> Iterator[tuple[int, list[str] | str]]:
-    """Tab-separated lines hold stray quotation marks more often than quoted cells: only a cell quoted as a
-    whole is unquoted.
+    """Yield (line number, cells) of tab-separated lines. Quotation marks are removed only from a cell that is
+    quoted as a whole: stray ones are more frequent in such files.
     """
     for number, line in enumerate(lines, 1):
         cells = line.rstrip("\r\n").split("\t")
@@ -118,7 +118,7 @@ def _tab_separated(lines: list[str]) -> Iterator[tuple[int, list[str] | str]]:
 
 
 def _json_list(file: Path, lines: list[str]) -> Iterator[Row]:
-    """[{...}, ...], {"data": [{...}, ...]}, or JSON Lines under the wrong ending."""
+    """The rows of [{...}, ...], of {"data": [{...}, ...]}, or of JSON Lines that have the suffix .json."""
     if not any(line.strip() for line in lines):
         return iter(())
     try:

@@ -1,5 +1,5 @@
-"""MInDS-14 (8 kHz, one split, so a seeded one is made): the hub, its parquet files in a folder, or the
-original MInDS-14.zip unpacked.
+"""MInDS-14 (8 kHz): from the hub, from its parquet files in a folder, or from MInDS-14.zip unpacked. The
+corpus has one split, out of which dev and test are carved.
 """
 
 import csv
@@ -24,7 +24,9 @@ _FIELDS = Fields(text="transcription", id="path")
 
 @register_reader("minds14")
 def read_minds14(dataset: Any, cache: Path) -> Corpus:
-    """`dataset.language` is the hub's configuration (en-US, de-DE ...). The speakers are not known."""
+    """Read MInDS-14. `dataset.language` is the hub's configuration (en-US, de-DE ...). Speakers are not
+    known.
+    """
     root = resolve_root(dataset)
     if not dataset.language:
         raise UserError("MInDS-14 needs a language, as the corpus writes it: dataset.language=en-US.")
@@ -46,30 +48,28 @@ def _load(files: list[str], split: str, key: str) -> Any:
 
 
 def _parquet_files(root: Path, language: str) -> list[str]:
-    """The parquet files of ROOT/LANGUAGE, or of ROOT itself. Raises UserError where the language is not
-    there.
-    """
+    """The parquet files of ROOT/LANGUAGE or of ROOT itself. Raises UserError where there are none."""
     folder = root / language if (root / language).is_dir() else root
     files = sorted(str(p) for p in folder.glob("*.parquet"))
     if files and (folder != root or root.name == language or not next(root.glob("*/*.parquet"), None)):
         return files
-    there = sorted(
+    languages = sorted(
         {p.parent.name for p in root.glob("*/*.parquet")} | {p.stem for p in root.glob("**/text/*.csv")}
     )
-    if not there:
+    if not languages:
         raise UserError(
             f"dataset.root={root} holds neither LANGUAGE/*.parquet nor text/LANGUAGE.csv; "
             "give the folder of the hub's repository, or of MInDS-14.zip unpacked."
         )
     raise UserError(
-        f"dataset.language={language} is not in {root}.{nearest(language, there)} Languages there:"
-        f" {', '.join(there)}."
+        f"dataset.language={language} is not in {root}.{nearest(language, languages)} Languages there:"
+        f" {', '.join(languages)}."
     )
 
 
 def _read_csv(table: Path) -> Rows:
-    """text/LANGUAGE.csv: the file under audio/, its transcription, an English translation, the intent; with a
-    header.
+    """Read text/LANGUAGE.csv. Its columns are the file under audio/, the transcription, an English
+    translation and the intent; the first line is a header.
     """
     utterances = Utterances()
     rejected: list[Rejected] = []

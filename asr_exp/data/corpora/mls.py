@@ -1,5 +1,5 @@
-"""Multilingual LibriSpeech (OpenSLR 94): mls_LANGUAGE/SPLIT/{transcripts.txt,
-audio/SPEAKER/BOOK/ID.flac|opus}; or the hub.
+"""Multilingual LibriSpeech (OpenSLR 94), mls_LANGUAGE/SPLIT/{transcripts.txt,
+audio/SPEAKER/BOOK/ID.flac|opus}, or from the hub.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from asr_exp.data.corpora.base import (
 from asr_exp.data.corpora.hub import Fields, read_split
 from asr_exp.data.corpora.splits import Rows, gather
 
-# limited supervision: subset -> the folders of handles it is made of
+# Limited supervision: subset -> the folders whose handles.txt list its utterances.
 LIMITED = {
     "9hr": ("9hr",),
     "1hr": ("1hr/*",),
@@ -39,8 +39,8 @@ _FIELDS = Fields(text="transcript", speaker="speaker_id", id="id")
 
 @register_reader("mls")
 def read_mls(dataset: Any, cache: Path) -> Corpus:
-    """Subsets: train, dev, test, and of the limited supervision 9hr, 1hr, 1hr/0 ... 1hr/5 and 10hr (9hr and
-    all of 1hr).
+    """Read MLS. Subsets are train, dev, test and, for limited supervision, 9hr, 1hr, 1hr/0 ... 1hr/5 and 10hr
+    (9hr and all of 1hr).
     """
     root = resolve_root(dataset)
     if root is not None:
@@ -70,25 +70,26 @@ def _language_folder(root: Path, dataset: Any) -> Path:
     """ROOT/mls_LANGUAGE[_opus], or ROOT itself where it holds the splits. Raises UserError where the language
     is not there.
     """
-    there = {_language(p): p for p in sorted(root.glob("mls_*"), reverse=True) if p.is_dir()}
+    languages = {_language(p): p for p in sorted(root.glob("mls_*"), reverse=True) if p.is_dir()}
     if _holds_splits(root):
-        there = {_language(root): root}
+        languages = {_language(root): root}
         if not root.name.startswith("mls_") and dataset.language:
             return root
-    if dataset.language in there:
-        return there[dataset.language]
-    if not there:
+    if dataset.language in languages:
+        return languages[dataset.language]
+    if not languages:
         raise UserError(
             f"dataset.root={dataset.root} is no MLS folder; give mls_LANGUAGE, which holds"
             " train/transcripts.txt."
         )
-    what = (
+    problem = (
         f"dataset.language={dataset.language} is not in {root}."
         if dataset.language
         else f"dataset.language is not given for {root}."
     )
     raise UserError(
-        f"{what}{nearest(dataset.language or '', there)} Languages there: {', '.join(sorted(there))}."
+        f"{problem}{nearest(dataset.language or '', languages)} Languages there:"
+        f" {', '.join(sorted(languages))}."
     )
 
 

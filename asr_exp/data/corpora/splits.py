@@ -1,5 +1,5 @@
-"""What every reader does with its rows: gather the splits a run names, carve out those it does not, and check
-what came out.
+"""What every reader does with its rows: gather the splits that a run names, carve out those that it does not
+name, and check the result.
 """
 
 import hashlib
@@ -27,19 +27,30 @@ def gather(
     may_be_empty: Collection[str] = (),
     label: Callable[[str], str] = str,
 ) -> Corpus:
-    """The corpus whose splits are the subsets that `dataset.train`, `.dev` and `.test` name.
+    """Read the subsets that `dataset.train`, `.dev` and `.test` name, as a corpus.
 
-    `read(subset, key)` gives a subset's rows; `key` is the config key that named it, for its errors. A dev or
-    test that is not given, or comes out empty and is among `may_be_empty`, is carved out of train.
-    `label(subset)` is its name in the protocol. The split that `dataset.only` names is read alone, if it need
-    not be carved. Raises UserError for a train that is not given and for a split that comes out empty.
+    A dev or test split that names no subset is carved out of train. Where `dataset.only` names a split that
+    need not be carved, it is read alone.
+
+    Args:
+        dataset: the section of the config.
+        read: (subset, key) -> its rows; `key` is the config key that named the subset, for messages.
+        where: what was read, for messages.
+        source: `local` or `hub`.
+        may_be_empty: splits that are carved out of train too where their subsets have no rows.
+        label: (subset) -> its name in a protocol.
+
+    Raises:
+        UserError: dataset.train names nothing, or a split has no rows.
     """
     corpus = Corpus(splits={}, source=source)
-    for split in sorted(SPLITS, key=lambda one: one != dataset.only):
+    for split in sorted(
+        SPLITS, key=lambda name: name != dataset.only
+    ):  # the one that may be enough comes first
         parts: list[Utterances] = []
         for subset in as_list(dataset[split]):
-            more, rejected = read(subset, f"dataset.{split}")
-            parts.append(more)
+            utterances, rejected = read(subset, f"dataset.{split}")
+            parts.append(utterances)
             corpus.rejected[split] += rejected
         rows = Utterances.join(parts)
         if rows or (dataset[split] and split not in may_be_empty):
@@ -51,10 +62,10 @@ def gather(
 
 
 def complete(corpus: Corpus, dataset: Any, where: str) -> Corpus:
-    """`corpus` with the missing dev and test carved out of train, and ids unique within each split.
+    """Make ids unique within each split, and carve a missing dev and test split out of train.
 
-    Where `dataset.only` is there, it is enough.
-    Raises UserError where train is missing or a split is empty, naming its key and `where` it was read.
+    Nothing is carved where the corpus has the split that `dataset.only` names. where: what was read, for
+    messages. Raises UserError where train is missing or a split is empty.
     """
     for split, rows in corpus.splits.items():
         if not rows:
@@ -63,10 +74,10 @@ def complete(corpus: Corpus, dataset: Any, where: str) -> Corpus:
     if dataset.only in corpus.splits:
         return corpus
     if "train" not in corpus.splits:
-        asked = dataset.only or "train"
+        split = dataset.only or "train"
         raise UserError(
-            f"dataset.{asked} has no value; name what to {'score' if dataset.only else 'train on'} in"
-            f" {where}: dataset.{asked}=..."
+            f"dataset.{split} has no value; name what to {'score' if dataset.only else 'train on'} in"
+            f" {where}: dataset.{split}=..."
         )
     missing = {s: float(dataset[f"{s}_fraction"]) for s in ("dev", "test") if s not in corpus.splits}
     if missing:
@@ -76,7 +87,7 @@ def complete(corpus: Corpus, dataset: Any, where: str) -> Corpus:
 
 
 def unique_ids(rows: Utterances) -> Utterances:
-    """`rows` with `#2`, `#3` ... added to an id that was there before."""
+    """Add `#2`, `#3` ... to an id that an earlier row has."""
     if len(np.unique(_marks(rows.ids()))) == len(rows):
         return rows
     seen: dict[str, int] = {}
@@ -88,11 +99,12 @@ def unique_ids(rows: Utterances) -> Utterances:
 
 
 def carve(rows: Utterances, shares: dict[str, float], seed: int) -> tuple[dict[str, Utterances], str]:
-    """`rows` dealt to train and to the splits of `shares` -> (rows by split, what was dealt: `speakers` or
+    """Split rows into train and the splits of `shares` -> (rows by split, the unit: `speakers` or
     `utterances`).
 
-    Whole speakers where there are enough of them to come near the shares, else utterances. The same ids and
-    seed give the same splits whatever the order of the rows, which stays as it is.
+    No speaker is in two splits where there are enough of them to come near the shares; otherwise utterances
+    are split. The same ids and seed give the same splits in whatever order the rows are, and rows keep their
+    order.
     """
     names = ["train", *shares]
     by_speaker = _deal_speakers(rows, shares, seed)
@@ -113,10 +125,10 @@ def carve(rows: Utterances, shares: dict[str, float], seed: int) -> tuple[dict[s
 
 
 def _deal_speakers(rows: Utterances, shares: dict[str, float], seed: int) -> dict[str, str] | None:
-    """speaker -> split, or None where speakers are unknown or too few to give each split one and train as
-    many as the others.
+    """Speakers that leave train -> their split; None where speakers are unknown, or too few to give each
+    split one and train more than the others.
 
-    A split takes speakers until it has its share; at least one, however much that speaker has said.
+    A split gets speakers until it has its share, and at least one, however many utterances that speaker has.
     """
     counts = Counter(rows.speakers())
     sizes = {speaker: count for speaker, count in counts.items() if speaker is not None}
@@ -130,7 +142,7 @@ def _deal_speakers(rows: Utterances, shares: dict[str, float], seed: int) -> dic
             if size < target and size + sizes[speaker] <= 1.5 * target:
                 dealt[speaker] = split
                 size += sizes[speaker]
-        if size == 0:  # each says more than the share: the one who says least
+        if size == 0:  # each has more utterances than the share: take the speaker with the fewest
             dealt[min(order, key=lambda s: sizes[s])] = split
     return dealt
 
@@ -140,6 +152,7 @@ def _shuffle_key(name: str, seed: int) -> str:
 
 
 def _carve_out(corpus: Corpus, shares: dict[str, float], seed: int) -> None:
+    """Carve the splits of `shares` out of the train split of a corpus, and log it."""
     for split, share in shares.items():
         if share == 0:
             raise UserError(
@@ -172,9 +185,9 @@ def _carve_out(corpus: Corpus, shares: dict[str, float], seed: int) -> None:
 
 
 def _empty(split: str, rejected: list[Rejected], dataset: Any, where: str) -> str:
-    asked = ", ".join(as_list(dataset[split]))
+    subsets = ", ".join(as_list(dataset[split]))
     return (
-        f"dataset.{split}={asked} has no utterances in {where}.{_rejections(rejected)} Give dataset.{split}"
+        f"dataset.{split}={subsets} has no utterances in {where}.{_rejections(rejected)} Give dataset.{split}"
         " something that has."
     )
 
@@ -189,29 +202,29 @@ def _rejections(rejected: list[Rejected]) -> str:
 
 
 def _warn_of_overlap(splits: dict[str, Utterances]) -> None:
+    """Warn of ids and speakers that two splits share: a score would be too good."""
     marks = {split: _marks(rows.ids()) for split, rows in splits.items()}
     for a, b in (("train", "test"), ("dev", "test"), ("train", "dev")):
         if common := len(np.intersect1d(marks[a], marks[b])):
-            flatters = (
+            consequence = (
                 "a checkpoint chosen by dev (trainer.select=best) flatters itself"
                 if a == "dev"
                 else "that score flatters"
             )
             _log.warning(
-                "%d of the %d utterances of %s are also in %s: %s", common, len(splits[b]), b, a, flatters
+                "%d of the %d utterances of %s are also in %s: %s", common, len(splits[b]), b, a, consequence
             )
     speakers = {split: set(rows.speakers()) - {None, ""} for split, rows in splits.items()}
     if common := len(speakers["train"] & speakers["test"]):
-        heard = len(speakers["test"])
         _log.warning(
             "%d of the %d speakers of test are also in train: the score is not one for unheard speakers",
             common,
-            heard,
+            len(speakers["test"]),
         )
 
 
 def _marks(ids: Iterable[str]) -> np.ndarray:
-    """A number of 64 bits for each id: a million of them take eight megabytes, where a set of the ids takes a
+    """A hash of 64 bits for each id: a million take eight megabytes, where a set of the ids would take a
     hundred.
     """
     return np.fromiter(map(hash, ids), np.int64)

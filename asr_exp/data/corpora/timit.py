@@ -1,6 +1,4 @@
-"""TIMIT (LDC93S1) in the LDC's layout, file and folder names in any case:
-TRAIN/DR1/FCJF0/SA1.{WAV,TXT,PHN}.
-"""
+"""TIMIT (LDC93S1) in the LDC's layout, TRAIN/DR1/FCJF0/SA1.{WAV,TXT,PHN}, names in any case."""
 
 import os
 from collections.abc import Callable
@@ -44,15 +42,15 @@ SUBSETS: dict[str, tuple[str, frozenset[str] | None]] = {
 
 @register_reader("timit")
 def read_timit(dataset: Any, cache: Path) -> Corpus:
-    """Sentences as printed. Subsets: train, dev (50 speakers of TEST), test (all of TEST), core-test (24
-    speakers of TEST).
+    """Read TIMIT with its sentences. Subsets are train, dev (50 speakers of TEST), test (all of TEST) and
+    core-test (24 speakers of TEST).
     """
     return _read(dataset, ".TXT", _sentence)
 
 
 @register_reader("timit-phones")
 def read_timit_phones(dataset: Any, cache: Path) -> Corpus:
-    """The 61 phones as labelled, `h#` included, separated by spaces; the tokenizer folds them."""
+    """Read TIMIT with its 61 phones, `h#` included, separated by spaces; the tokenizer folds them."""
     return _read(dataset, ".PHN", _phones)
 
 
@@ -76,21 +74,21 @@ def _read(dataset: Any, ending: str, transcript: Callable[[str], str]) -> Corpus
             rows[half] = _read_half(halves[half], ending, transcript, dataset.sa_sentences)
         if speakers is None:
             return rows[half]
-        found = Utterances(u for u in rows[half][0] if u.speaker in speakers)
-        if not found and subset == "core-test":
+        utterances = Utterances(u for u in rows[half][0] if u.speaker in speakers)
+        if not utterances and subset == "core-test":
             raise UserError(
                 f"{key}={subset}: none of its 24 speakers is in {halves[half]} (a partial copy?); "
                 f"to take every speaker there, give {key}=[test]."
             )
-        return found, [r for r in rows[half][1] if r.id.partition("_")[0] in speakers]
+        return utterances, [r for r in rows[half][1] if r.id.partition("_")[0] in speakers]
 
-    # A partial copy may hold none of the 50 dev speakers, and training needs a dev split of some speakers.
+    # a partial copy may have none of the 50 dev speakers: then dev is carved out of train
     return gather(dataset, read, f"{dataset.root}", may_be_empty=("dev",))
 
 
 def _halves(dataset: Any) -> dict[str, Path]:
-    """TRAIN and TEST by upper-case name, from the root or from a `timit` or `data` folder up to three levels
-    down.
+    """The folders TRAIN and TEST by name, in the root or in a `timit` or `data` folder up to three levels
+    down. Raises UserError where there is neither.
     """
     root = resolve_root(dataset)
     if root is None:

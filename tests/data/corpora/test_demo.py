@@ -23,7 +23,7 @@ def small(monkeypatch):
 def test_sentences_are_short_and_words_few():
     sentences = demo.sentences()
     assert len(sentences) == len(set(sentences)) and all(
-        2 <= len(s.split()) <= demo.MOST_WORDS for s in sentences
+        2 <= len(s.split()) <= demo.MAX_WORDS for s in sentences
     )
     assert len({word for s in sentences for word in s.split()}) < 60
     assert re.fullmatch("[a-z ]+", "".join(sentences))

@@ -1,4 +1,4 @@
-"""The demo corpus: commands to a small house robot, spoken by espeak-ng's voices, made once and kept in the
+"""The demo corpus: commands to a small house robot, spoken by espeak-ng. It is made once and kept in the
 cache.
 """
 
@@ -11,7 +11,7 @@ from asr_exp.data.corpora.base import Corpus, register_reader
 from asr_exp.data.corpora.synthetic.speech import Line, read_spoken, spoken
 
 ROOMS = ("kitchen", "garden", "bedroom")
-# Each template is a sequence of slots; "" is a slot left out. 35 words, sentences of 2 to 6 words.
+# Each template is a sequence of slots, "" an empty one. There are 35 words, in sentences of 2 to 6 words.
 TEMPLATES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (
         ("", "robot", "please"),
@@ -35,7 +35,7 @@ TEMPLATES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("", "robot", "please"), ("feed", "find"), ("the", "my"), ("cat", "dog")),
     (("", "robot", "please"), ("clean", "water"), ("the",), ROOMS),
 )
-MOST_WORDS = 6
+MAX_WORDS = 6  # of a sentence
 
 # "en" is British English; this espeak-ng has no voice named en-gb
 ACCENTS = ("en-us", "en", "en-gb-scotland", "en-us-nyc")
@@ -61,8 +61,8 @@ VARIANTS = (
     "adam",
     "max",
 )
-# No split uses a variant that another one uses, nor one with breath (f2, f3, f5), which no seed makes the
-# same twice.
+# No two splits share a variant. None uses one with breath (f2, f3, f5), which sounds different each time,
+# whatever the seed.
 VOICES = {
     "train": tuple(f"{accent}+{variant}" for accent, variant in product(ACCENTS, VARIANTS)),
     "dev": ("en-us+m7", "en+anika"),
@@ -74,25 +74,26 @@ RATES, PITCHES = (140, 220), (30, 70)  # words a minute; espeak's scale of 0 to 
 
 @register_reader("demo")
 def read_demo(dataset: Any, cache: Path) -> Corpus:
-    """About two hours of speech: train, dev and test share no sentence and no voice. Raises UserError without
-    the demo extra.
+    """Make or read about two hours of speech. Train, dev and test share no sentence and no voice. Raises
+    UserError without the demo extra.
     """
     return read_spoken(dataset, spoken(splits(SIZES, dataset.split_seed), cache / "demo", dataset.split_seed))
 
 
 def sentences() -> list[str]:
     """Every sentence of the grammar, sorted."""
-    every = (tuple(word for word in words if word) for template in TEMPLATES for words in product(*template))
-    return sorted({" ".join(words) for words in every if len(words) <= MOST_WORDS})
+    choices = (words for template in TEMPLATES for words in product(*template))
+    filled = (tuple(word for word in words if word) for words in choices)
+    return sorted({" ".join(words) for words in filled if len(words) <= MAX_WORDS})
 
 
 def splits(sizes: dict[str, int], seed: int) -> dict[str, list[Line]]:
-    """`sizes[split]` lines for each split; no voice and no sentence stands in two of them."""
+    """Draw `sizes[split]` lines for each split. No two splits share a voice or a sentence."""
     draw = random.Random(seed)
     texts = sentences()
     draw.shuffle(texts)
-    held = len(texts) // 8
-    pools = {"dev": texts[:held], "test": texts[held : 2 * held], "train": texts[2 * held :]}
+    eighth = len(texts) // 8
+    pools = {"dev": texts[:eighth], "test": texts[eighth : 2 * eighth], "train": texts[2 * eighth :]}
 
     def line(split: str) -> Line:
         return Line(

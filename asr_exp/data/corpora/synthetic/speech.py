@@ -1,5 +1,5 @@
-"""Corpora that espeak-ng speaks: lines of text to a folder of WAV files with a manifest a split, made once
-and kept in the cache.
+"""Let espeak-ng speak lines of text: a folder with WAV files and a manifest for each split, made once and
+kept in the cache.
 """
 
 import csv
@@ -23,8 +23,8 @@ Effect = Callable[[np.ndarray, int, int], tuple[np.ndarray, int]]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A text, how it is to be said (words a minute, pitch from 0 to 100), and its phones where they are
-    wanted.
+    """A text to be spoken. rate: words a minute; pitch: 0 to 100; phones: those of the text, where a corpus
+    needs them.
     """
 
     text: str
@@ -35,10 +35,10 @@ class Line:
 
 
 def read_spoken(dataset: Any, folder: Path) -> Corpus:
-    """The corpus that `spoken` has left in a folder, transcribed by its column `dataset.columns.text`: text
-    or phones.
+    """Read the corpus that `spoken` has made in a folder. Its transcripts are the column
+    `dataset.columns.text`: text or phones.
 
-    Raises UserError for a subset that is no split.
+    Raises UserError for a subset that is not a split.
     """
 
     def read(split: str, key: str) -> Rows:
@@ -65,11 +65,11 @@ def read_spoken(dataset: Any, folder: Path) -> Corpus:
 
 
 def spoken(lines: dict[str, list[Line]], cache: Path, seed: int, effect: Effect | None = None) -> Path:
-    """The folder that holds each split's lines as WAV files and a manifest; made by one process, waited for
-    by the others.
+    """Make the folder with the lines of each split as WAV files and a manifest, unless it is in the cache.
+    One process makes it, others wait.
 
-    `effect(samples, rate, number)` gives int16 samples and their rate: what becomes of the number-th line of
-    all on its way to the microphone. Raises UserError without the demo extra.
+    effect: (samples, rate, number of the line) -> int16 samples and their rate, which are written instead.
+    Raises UserError without the demo extra.
     """
     from filelock import FileLock
 
@@ -80,10 +80,10 @@ def spoken(lines: dict[str, list[Line]], cache: Path, seed: int, effect: Effect 
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f"{digest}.lock"):
         if not folder.is_dir():
-            beside = cache / f"{digest}.new"
-            shutil.rmtree(beside, ignore_errors=True)
-            _speak(lines, beside, seed, effect)
-            os.replace(beside, folder)
+            temporary = cache / f"{digest}.new"
+            shutil.rmtree(temporary, ignore_errors=True)
+            _speak(lines, temporary, seed, effect)
+            os.replace(temporary, folder)
     return folder
 
 
@@ -107,7 +107,7 @@ def _speak(lines: dict[str, list[Line]], folder: Path, seed: int, effect: Effect
                     samples, rate = synthesiser.say(line.text, line.voice, line.rate, line.pitch)
                     if effect:
                         samples, rate = effect(samples, rate, bar.n)
-                    # a tenth of soundfile's time on small files
+                    # takes a tenth of the time of soundfile for small files
                     with wave.open(str(folder / file), "wb") as wav:
                         wav.setparams((1, 2, rate, len(samples), "NONE", ""))
                         wav.writeframes(samples.tobytes())

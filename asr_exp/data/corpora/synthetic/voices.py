@@ -1,5 +1,5 @@
-"""Many synthetic voices saying a bit of everything, labelled with phones: what the backbone of model=tiny is
-trained on.
+"""Many synthetic voices that say a bit of everything, labelled with phones. The backbone of model=tiny is
+trained on this corpus.
 """
 
 import random
@@ -27,7 +27,7 @@ from asr_exp.data.espeak import Phonemiser
 
 SIZES = {"train": 20000, "dev": 120, "test": 120}
 RATES, PITCHES = (110, 250), (15, 85)  # words a minute; espeak's scale of 0 to 100
-# espeak-ng's name of a voice -> its name of the language's phones, and how often it speaks.
+# espeak-ng's name of a voice -> its name of the language whose phones the voice speaks.
 ENGLISH = {
     "en-us": "en-us",
     "en": "en-gb",
@@ -40,8 +40,8 @@ OTHERS = {
     "fr": "fr-fr",
     **{name: name for name in ("de", "it", "tr", "sv", "es", "nl", "pl", "pt", "fi", "hu", "id")},
 }
-SHARE_OF_ENGLISH = 0.6
-# None of the demo's dev and test variants (m4, m7, f4, anika), none with breath or a whisper.
+SHARE_OF_ENGLISH = 0.6  # of the lines
+# Not among them: the demo's dev and test variants (m4, m7, f4, anika), and variants with breath or a whisper.
 VARIANTS = {
     "train": tuple(
         """
@@ -55,8 +55,7 @@ VARIANTS = {
     "dev": ("zac", "quincy"),
     "test": ("travis", "shelby"),
 }
-# Real speech under a free licence that may stand under dataset.root: folder, reader, language, subset. CC BY,
-# CC0.
+# Real speech under a free licence (CC BY, CC0) that dataset.root may have: folder, reader, language, subset.
 RECORDINGS = (
     ("LibriSpeech", "librispeech", "en", "train-clean-100"),
     ("cv-corpus-*/tr", "common-voice", "tr", "train"),
@@ -64,7 +63,7 @@ RECORDINGS = (
     ("cv-corpus-*/sv-SE", "common-voice", "sv-SE", "train"),
     ("mls_german", "mls", "german", "train"),
 )
-REPEATS = 4  # of each recording, so that it counts among so many synthetic clips
+REPEATS = 4  # of each recording: there are far more synthetic clips
 ONSETS = (
     "",
     *"""
@@ -85,11 +84,11 @@ WORDS = Path(__file__).with_name("words.txt").read_text(encoding="utf-8").split(
 
 @register_reader("voices")
 def read_voices(dataset: Any, cache: Path) -> Corpus:
-    """About 12 hours: sentences of common words, numbers, letters and made-up words, in English and twelve
-    other languages' voices.
+    """Make or read about 12 hours of speech: sentences of common words, numbers, letters and made-up words,
+    in voices of English and of twelve other languages.
 
-    Train, dev and test share no voice; none says a sentence of the demo. Where `dataset.root` holds real
-    corpora, training hears them too (see RECORDINGS). Raises UserError without the demo extra.
+    Train, dev and test share no voice, and none has a sentence of the demo. Training also gets the real
+    corpora that `dataset.root` has (see RECORDINGS). Raises UserError without the demo extra.
     """
     lines = labelled(splits(SIZES, dataset.split_seed))
 
@@ -97,7 +96,7 @@ def read_voices(dataset: Any, cache: Path) -> Corpus:
         return recorded(samples, rate, np.random.default_rng([dataset.split_seed, number])), 16000
 
     corpus = read_spoken(dataset, spoken(lines, cache / "voices", dataset.split_seed, effect))
-    if dataset.columns.text == "text":  # how a number is written says nothing of how a language says it
+    if dataset.columns.text == "text":  # digits do not show how a language says a number
         corpus.splits = {
             split: Utterances(row for row in rows if not any(map(str.isdigit, row.text)))
             for split, rows in corpus.splits.items()
@@ -110,12 +109,13 @@ def read_voices(dataset: Any, cache: Path) -> Corpus:
 
 
 def splits(sizes: dict[str, int], seed: int) -> dict[str, list[Line]]:
-    """`sizes[split]` lines for each split, without phones; no voice stands in two of them."""
-    draw, taken = random.Random(seed), set(demo_sentences())
+    """Draw `sizes[split]` lines for each split, without phones. No two splits share a voice."""
+    draw = random.Random(seed)
+    excluded = set(demo_sentences())
 
     def line(split: str) -> Line:
         accent = draw.choice(list(ENGLISH if draw.random() < SHARE_OF_ENGLISH else OTHERS))
-        while (text := sentence(draw, accent in ENGLISH)) in taken:
+        while (text := sentence(draw, accent in ENGLISH)) in excluded:
             pass
         return Line(
             text, f"{accent}+{draw.choice(VARIANTS[split])}", draw.randint(*RATES), draw.randint(*PITCHES)
@@ -125,8 +125,8 @@ def splits(sizes: dict[str, int], seed: int) -> dict[str, list[Line]]:
 
 
 def sentence(draw: random.Random, english: bool) -> str:
-    """One to nine words, drawn without grammar: common words, numbers, letters, made-up words; in other
-    languages mostly the last.
+    """Draw one to nine words without grammar: common words, numbers, letters and made-up words. Other
+    languages than English get mostly the last.
     """
     words = []
     for _ in range(draw.choice((1, 1, 2, 2, 3, 4, 5, 6, 7, 9))):
@@ -148,7 +148,7 @@ def sentence(draw: random.Random, english: bool) -> str:
 
 
 def labelled(lines: dict[str, list[Line]]) -> dict[str, list[Line]]:
-    """The lines with the phones that their voices' languages make of their texts."""
+    """Add to each line the phones of its text in the language of its voice."""
     phones: dict[str, dict[str, str]] = {}
     for accent, language in (ENGLISH | OTHERS).items():
         texts = sorted(
@@ -162,10 +162,10 @@ def labelled(lines: dict[str, list[Line]]) -> dict[str, list[Line]]:
 
 
 def recordings(dataset: Any, root: Path, cache: Path) -> list[Utterance]:
-    """The training utterances of the corpora under `root`, each `REPEATS` times; with espeak-ng's phones
-    where they are asked for.
+    """Read the training utterances of the corpora under `root`, each `REPEATS` times. Their texts are
+    espeak-ng's phones where `dataset.columns.text` is `phones`.
     """
-    found: list[Utterance] = []
+    utterances: list[Utterance] = []
     for pattern, reader, language, subset in RECORDINGS:
         for folder in sorted(root.glob(pattern)):
             section = OmegaConf.merge(
@@ -181,5 +181,5 @@ def recordings(dataset: Any, root: Path, cache: Path) -> list[Utterance]:
             if dataset.columns.text == "phones":
                 phones = Phonemiser(language).many([row.text.lower() for row in rows])
                 rows = [replace(row, text=text) for row, text in zip(rows, phones, strict=True) if text]
-            found += rows
-    return found * REPEATS
+            utterances += rows
+    return utterances * REPEATS
