@@ -350,6 +350,20 @@ def test_a_run_of_an_older_version_is_loaded(somewhere):
     assert (config.sweep.trial, config.dataset.only, config.rehearsal) == (2, None, False)
 
 
+@pytest.mark.parametrize(
+    ("override", "settings"),
+    [
+        ("+decode.settings.depth=2", {"width": 3, "depth": 2}),
+        ("+decode.settings={depth: 2}", {"depth": 2}),
+        ("decode=beam", {}),
+        ("seed=1", {"width": 3}),
+    ],
+)
+def test_what_is_laid_over_a_run_takes_the_place_of_what_was_there(somewhere, override, settings):
+    finished_run(somewhere / "run", "+decode.settings.width=3")
+    assert load_run("run", [override]).decode.settings == settings
+
+
 def test_what_is_no_run(somewhere):
     with pytest.raises(UserError, match="run=nowhere"):
         load_run("nowhere")

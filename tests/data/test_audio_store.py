@@ -15,7 +15,7 @@ import soundfile
 import soxr
 
 from asr_exp.data import audio_store as store_module
-from asr_exp.data.audio_store import SHARD, open_store
+from asr_exp.data.audio_store import SHARD, open_store, undecoded
 from asr_exp.data.corpora.base import FileAudio, TableAudio, Utterance
 
 WRITTEN = [  # suffix, format, subtype, rate, channels
@@ -314,6 +314,16 @@ def test_a_second_time_nothing_is_decoded(tmp_path, cache, monkeypatch):
     open_store(rows(*paths), cache)
     forbid(monkeypatch)
     assert is_right(open_store(rows(*paths), cache), paths)
+
+
+def test_what_would_have_to_be_decoded_is_told(tmp_path, cache):
+    utterances = rows(*many(tmp_path, SHARD + 2))
+    assert undecoded(utterances, cache, 16000) == list(range(SHARD + 2))
+    open_store(utterances[:SHARD], cache)
+    assert undecoded(utterances, cache, 16000) == [SHARD, SHARD + 1]
+    assert undecoded(utterances[:SHARD], cache, 8000) == list(range(SHARD))
+    open_store(utterances, cache)
+    assert undecoded(utterances, cache, 16000) == []
 
 
 def test_only_the_shard_of_a_changed_file_is_decoded_anew(tmp_path, cache, monkeypatch):

@@ -115,6 +115,18 @@ def test_a_shard_with_a_clip_whose_header_does_not_tell_all_is_decoded_at_once(t
     assert store.lengths[SHARD + 1] == len(store[SHARD + 1]) == len(directly(odd))
 
 
+def test_what_is_wrong_with_a_clip_that_is_decoded_at_once_is_known_at_once(tmp_path, cache, tone):
+    """The header of a WAV of floats does not tell all, so a NaN in it is found before anything is planned."""
+    samples = tone(0.5)
+    samples[100] = np.nan
+    odd = write(tmp_path / "nan.wav", samples, subtype="FLOAT")
+    plain = write(tmp_path / "plain.wav", tone(0.5))
+    for _ in range(2):  # decoded, then found again
+        store = lazily(rows(plain, odd), cache)
+        assert store.lengths.tolist() == [8000, 0] and store.late == {}
+        assert list(store.reasons) == [1] and "not finite" in store.reasons[1]
+
+
 def test_what_is_said_does_not_depend_on_what_is_decoded(mixed, cache):
     cold = lazily(mixed, cache)
     before = facts(cold)

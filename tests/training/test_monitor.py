@@ -152,6 +152,14 @@ def test_losses_that_wander_do_not_diverge():
     assert heard(recipe(), spike, dev=0.3) == []  # one bad window is not a trend
 
 
+@pytest.mark.parametrize(("rises_to", "diverges"), [(0.3, False), (0.99, False), (1.0, True)])
+def test_a_loss_near_zero_may_double(rises_to, diverges):
+    """Of a loss that began at 3: what is less than a third of that is noise, however far it rises."""
+    fallen = curve(lambda s: window(s, loss=3.0 if s == 50 else 0.1), 500)
+    risen = curve(lambda s: window(s, loss=rises_to), 1000, start=550)
+    assert bool(heard(recipe(), fallen + risen, dev=0.1)) == diverges
+
+
 def test_longer_utterances_cost_more():
     """SortaGrad's first epoch runs from short to long: summed losses rise with the length."""
     rising = curve(lambda s: window(s, loss=0.01 * s), 1000)

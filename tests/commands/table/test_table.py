@@ -17,6 +17,7 @@ from tables import BASE, ROOT, edit, grids, row, table, write_experiments, write
 
 from asr_exp.cli.main import main
 from asr_exp.commands.table.cells import recipe
+from asr_exp.commands.table.rows import _letter
 from asr_exp.config.compose import compose
 from asr_exp.runs.folder import signature
 
@@ -157,6 +158,35 @@ def test_a_stale_cell_says_what_does_not_fit(capsys, spoil, words):
     spoil(write_run([*BASE, "seed=0"]))
     _, rows = table(capsys, "experiment=hf-mini/base", ROOT, "seed=0")
     assert rows[0]["status"] == "stale" and words in rows[0]["notes"] and rows[0]["ours"] == ""
+
+
+def test_before_1_0_the_second_number_of_a_version_counts_and_the_third_does_not(capsys, monkeypatch):
+    monkeypatch.setattr("asr_exp.commands.table.cells.__version__", "0.7.3")
+    folder = write_run([*BASE, "seed=0"])
+    for version, status in (("0.7.0", "finished"), ("0.6.3", "stale"), ("1.7.3", "stale")):
+        edit(folder, versions={"asr_exp": version})
+        _, rows = table(capsys, "experiment=hf-mini/base", ROOT, "seed=0")
+        assert rows[0]["status"] == status, version
+    monkeypatch.setattr("asr_exp.commands.table.cells.__version__", "2.7.3")
+    edit(folder, versions={"asr_exp": "2.6.0"})
+    _, rows = table(capsys, "experiment=hf-mini/base", ROOT, "seed=0")
+    assert rows[0]["status"] == "finished"
+
+
+def test_the_interval_of_a_run_is_that_of_its_main_rate(capsys):
+    """The one in its result.json is of the WER, and says nothing of a CER."""
+    write_run([*BASE, "seed=0"], 0.3, [0.29, 0.31])
+    shown = []
+    for metric in ("wer", "cer"):
+        _, rows = table(capsys, "experiment=hf-mini/base", ROOT, "seed=0", f"published.metric={metric}")
+        shown.append((rows[0]["metric"], float(rows[0]["ours"]), rows[0]["ci95_low"], rows[0]["ci95_high"]))
+    assert shown == [("wer", 0.3, "0.29", "0.31"), ("cer", pytest.approx(0.1), "", "")]
+
+
+def test_letters_of_many_protocols_go_on_as_columns_of_a_sheet_do():
+    assert [_letter(n) for n in (0, 25, 26, 27, 51, 52, 701, 702)] == [
+        "A", "Z", "AA", "AB", "AZ", "BA", "ZZ", "AAA"
+    ]  # fmt: skip
 
 
 def test_a_rehearsal_is_none_of_the_runs_scores(capsys):
