@@ -157,7 +157,8 @@ def _write(scored: ScoredRun, place: Path, scoring: Scoring, summary: dict[str, 
 
     place: the folder of the score. summary: the score.
     """
-    config, folder, split = scored.config, scored.folder, scoring.split
+    config, folder = scored.config, scored.folder
+    split = scoring.split
     previous = read_result(folder) or {}
     if place == folder and scored.trained:
         splits = {**previous.get("splits", {}), split.name: summary}

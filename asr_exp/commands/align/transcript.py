@@ -18,7 +18,7 @@ class AlignmentTranscript:
 
     texts: its words, or its phones where it is written in phones. labels: those of each text; none where the
     vocabulary lacks all its units. as_written: whether the texts are those of the transcript; otherwise they
-    are the result of the text rules, which cannot be divided among the words of the trantranscript. of_words:
+    are the result of the text rules, which cannot be divided among the words of the transcript. of_words:
     whether the texts are words. unknown: units that the vocabulary lacks. silent: words of which the text
     rules leave nothing.
     """
@@ -46,7 +46,7 @@ def make_transcript(text: str, rules: TextRules, tokenizer: Tokenizer) -> Alignm
     """Apply the text rules and the tokenizer to a transcript, word by word.
 
     The words stay as they are written where the rules, applied to each word alone, give the same result as
-    applied to the whole trantranscript. A word may become several words by the rules, or none.
+    applied to the whole transcript. A word may become several words by the rules, or none.
     """
     normal, written = rules(text), text.split()
     whole = tokenizer.target(normal).split()

@@ -159,6 +159,15 @@ def _check_transcripts(
     exclusions: Exclusions,
     report: CheckReport,
 ) -> None:
+    """Check the transcripts and print the section.
+
+    Args:
+        config: the run's settings, for the text rules.
+        utterances: of all splits.
+        model: its tokenizer has the vocabulary.
+        exclusions: why utterances cannot be used, one reason for each.
+        report: gets the section.
+    """
     tokenizer = model.tokenizer
     built_from_train = config.model.head != "keep" and not config.tokenizer.vocabulary
     findings = [
@@ -202,7 +211,15 @@ def _forecast(
     runtime: Runtime,
     report: CheckReport,
 ) -> None:
-    """Print what the run will take: steps, memory, time and disk space."""
+    """Print what the run will take: steps, memory, time and disk space.
+
+    Args:
+        config: the run's settings.
+        splits: the usable utterances; train must not be empty.
+        model: must have a recogniser, whose weights are of no use afterwards.
+        runtime: the device that the trial steps run on.
+        report: gets the sections.
+    """
     assert model.recogniser
     setup = build_training(config, splits["train"], model.tokenizer, model.recogniser, runtime)
     if setup.total:

@@ -120,15 +120,17 @@ def sampling_rates(utterances: Sequence[CheckedUtterance], model_rate: int) -> I
 
 def duplicates(utterances: Sequence[CheckedUtterance], groups: Iterable[Sequence[int]]) -> Iterator[Finding]:
     """Recordings that come more than once. groups: indices of utterances with the same recording."""
-    found: dict[str, list[Concern]] = {kind: [] for kind in _DUPLICATES}
+    by_kind: dict[str, list[Concern]] = {kind: [] for kind in _DUPLICATES}
     for group in groups:
         first, *others = sorted(
             (utterances[i] for i in group), key=lambda one: ("train", "dev", "test").index(one.split)
         )
         for other in others:
-            found[_kind(first, other)] += concerns([other], f"the same audio as {first.id} of {first.split}")
+            by_kind[_kind(first, other)] += concerns(
+                [other], f"the same audio as {first.id} of {first.split}"
+            )
     for kind, (level, text, advice) in _DUPLICATES.items():
-        if concerned := found[kind]:
+        if concerned := by_kind[kind]:
             yield Finding(level, f"audio-{kind}", f"{text}, {counted(concerned)}", advice, concerned)
 
 

@@ -56,7 +56,7 @@ class _Test:
     always: bool = False
 
 
-# The order matters: a silent clip is not said to be quiet as well.
+# The order matters: a clip that fails a test is not tested further, so that a silent one is not called quiet.
 _TESTS = (
     _Test(
         FAIL,
@@ -195,9 +195,9 @@ def level_findings(
     measured = [(i, s) for i, s in enumerate(levels) if not s.reason]
     failed: set[int] = set()
     for test in _TESTS:
-        found = [(i, s) for i, s in measured if test.fails(s) and (test.always or i not in failed)]
-        failed |= {i for i, _ in found}
-        if found:
-            concerned = [concerns([utterances[i]], test.reason(s))[0] for i, s in found]
+        failing = [(i, s) for i, s in measured if test.fails(s) and (test.always or i not in failed)]
+        failed |= {i for i, _ in failing}
+        if failing:
+            concerned = [concerns([utterances[i]], test.reason(s))[0] for i, s in failing]
             text = f"{test.text}, {counted(concerned)} of the {len(levels):,} decoded"
             yield Finding(test.level, test.fault, text, test.advice, concerned)

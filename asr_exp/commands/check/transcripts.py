@@ -82,7 +82,7 @@ def speaking_rates(utterances: Sequence[CheckedUtterance]) -> Iterator[Finding]:
     """Transcripts with more or fewer characters a second than anybody speaks: often each belongs to the next
     recording.
 
-    Nothing is said where the median is unusual: then the language is written with other units than letters.
+    There is no finding where the median itself is unusual: then the script has other units than letters.
     """
     paces = [
         (one, len(one.text.strip()) / one.clip.seconds)
@@ -93,12 +93,12 @@ def speaking_rates(utterances: Sequence[CheckedUtterance]) -> Iterator[Finding]:
         return
     fast = [(one, pace) for one, pace in paces if pace > MAX_PACE]
     slow = [(one, pace) for one, pace in paces if pace < MIN_PACE and one.clip.seconds >= MIN_PACE_SECONDS]
-    for fault, text, found in (
+    for fault, text, unusual in (
         ("too-much-text", f"More than {MAX_PACE:g} characters a second", fast),
         ("too-little-text", f"Less than {MIN_PACE:g} character a second", slow),
     ):
-        if found:
-            concerned = [concerns([one], f"{pace:.1f} characters a second")[0] for one, pace in found]
+        if unusual:
+            concerned = [concerns([one], f"{pace:.1f} characters a second")[0] for one, pace in unusual]
             advice = "Listen: does the transcript belong to the recording?"
             yield Finding(WARN, fault, f"{text}, {counted(concerned)}", advice, concerned)
 

@@ -59,8 +59,8 @@ class MicroBatch:
 class TrialResult:
     """Measurements of a trial.
 
-    Memory is in bytes: of the GPU, or of this process where it runs on a CPU. None stands for what was not
-    run.
+    Memory is in bytes: of the GPU, or of this process where it runs on a CPU. None stands for
+    a pass that was not run.
     """
 
     median: MicroBatch

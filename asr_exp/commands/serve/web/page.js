@@ -1,51 +1,63 @@
-// The page: a file or the microphone in, words over the waveform out.
+// The page: sends a file or the microphone to the server, and shows the words over the waveform.
 
+import { RATE, decodeInBrowser, toInt16 } from "./decode.js";
 import { Recording, wav } from "./record.js";
 import { Wave, peaksOf } from "./wave.js";
 
-const RATE = 16000; // of what is decoded here, for the waveform
 const UNSURE = 0.6; // confidence below which a word is marked
 const $ = (id) => document.getElementById(id);
-const audio = $("audio"), wave = new Wave($("view"), $("wave"), $("span"), (seconds) => playFrom(seconds));
-let token = sessionStorage.getItem("token") || "", recording = null, upload = null, asked = null, buttons = [];
 
-// ---- what is said about it
+const audio = $("audio");
+const wave = new Wave($("view"), $("wave"), $("span"), (seconds) => playFrom(seconds));
+let token = sessionStorage.getItem("token") || "";
+let recording = null; // the Recording in progress
+let upload = null; // the AbortController of the latest upload
+let retry = null; // what to do again once there is a token
+let wordButtons = [];
 
-function say(sentence, bad = false) {
+// ---- status and transcript
+
+function setStatus(sentence, isError = false) {
   $("status").textContent = sentence;
-  $("status").classList.toggle("bad", bad && Boolean(sentence));
+  $("status").classList.toggle("bad", isError && Boolean(sentence));
 }
 
-async function about() {
+async function showServer() {
   try {
     const health = await (await fetch("healthz")).json();
-    const { megabytes, seconds } = health.limits, long = seconds >= 120 ? `${Math.round(seconds / 60)} minutes` : `${seconds} s`;
-    $("about").textContent = `${health.model}: recordings up to ${megabytes} MB and ${long}. They go to this server and nowhere else, and are not kept.`;
+    const { megabytes, seconds } = health.limits;
+    const duration = seconds >= 120 ? `${Math.round(seconds / 60)} minutes` : `${seconds} s`;
+    $("about").textContent =
+      `${health.model}: recordings up to ${megabytes} MB and ${duration}. ` +
+      "They go to this server and nowhere else, and are not kept.";
     $("token").hidden = !health.token || Boolean(token);
   } catch {
-    say("The server does not answer.", true);
+    setStatus("The server does not answer.", true);
   }
 }
 
-function show(words, text, final) {
-  wave.show({ words });
-  buttons = words.map(({ word, start, end, confidence }) => {
-    const one = document.createElement("button");
-    one.type = "button";
-    one.textContent = word;
-    one.title = `${start.toFixed(2)} to ${end.toFixed(2)} s, confidence ${confidence.toFixed(2)}`;
-    one.classList.toggle("unsure", confidence < UNSURE);
-    one.addEventListener("click", () => playFrom(start));
-    return one;
-  });
-  $("text").replaceChildren(...(words.length ? buttons.flatMap((one) => [one, " "]) : [text]));
-  $("text").dataset.final = final;
+function wordButton({ word, start, end, confidence }) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = word;
+  button.title = `${start.toFixed(2)} to ${end.toFixed(2)} s, confidence ${confidence.toFixed(2)}`;
+  button.classList.toggle("unsure", confidence < UNSURE);
+  button.addEventListener("click", () => playFrom(start));
+  return button;
+}
+
+function showTranscript(words, text, isFinal) {
+  wave.update({ words });
+  wordButtons = words.map(wordButton);
+  const content = words.length ? wordButtons.flatMap((button) => [button, " "]) : [text];
+  $("text").replaceChildren(...content);
+  $("text").dataset.final = isFinal;
   $("hint").hidden = !words.length;
   $("copy").disabled = !text;
   $("copy").dataset.text = text;
 }
 
-function clear(name) {
+function resetResult(name) {
   audio.pause();
   if (audio.src) URL.revokeObjectURL(audio.src);
   audio.removeAttribute("src");
@@ -54,15 +66,17 @@ function clear(name) {
   $("name").textContent = name;
   $("clock").textContent = "";
   $("result").hidden = false;
-  wave.show({ peaks: [], words: [], seconds: 0, now: null, live: false });
-  show([], "", false);
+  wave.update({ peaks: [], words: [], seconds: 0, position: null, live: false });
+  showTranscript([], "", false);
 }
 
-// ---- playing
+// ---- playback
 
-function load(blob) {
+function loadAudio(blob) {
   audio.src = URL.createObjectURL(blob);
-  audio.onloadedmetadata = () => { $("play").disabled = false; };
+  audio.onloadedmetadata = () => {
+    $("play").disabled = false;
+  };
 }
 
 function playFrom(seconds) {
@@ -75,77 +89,86 @@ function clock(seconds) {
   return `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 }
 
-function tick() {
-  const now = audio.currentTime;
-  $("clock").textContent = `${clock(now)} / ${clock(wave.seconds)}`;
-  wave.follow(now);
-  wave.words.forEach(({ start, end }, i) => buttons[i].classList.toggle("now", now >= start && now < end));
-  if (!audio.paused) requestAnimationFrame(tick);
+// Shows the position of playback, again and again while the audio plays.
+function showPosition() {
+  const position = audio.currentTime;
+  $("clock").textContent = `${clock(position)} / ${clock(wave.seconds)}`;
+  wave.follow(position);
+  wave.words.forEach(({ start, end }, i) => {
+    wordButtons[i].classList.toggle("now", position >= start && position < end);
+  });
+  if (!audio.paused) requestAnimationFrame(showPosition);
 }
 
-audio.addEventListener("play", () => { $("play").textContent = "Pause"; tick(); });
-audio.addEventListener("pause", () => { $("play").textContent = "Play"; });
-audio.addEventListener("seeked", () => { if (audio.paused) tick(); });
+audio.addEventListener("play", () => {
+  $("play").textContent = "Pause";
+  showPosition();
+});
+audio.addEventListener("pause", () => {
+  $("play").textContent = "Play";
+});
+audio.addEventListener("seeked", () => {
+  if (audio.paused) showPosition();
+});
 $("play").addEventListener("click", () => (audio.paused ? audio.play() : audio.pause()));
 
-// ---- a file
+// ---- files
 
-async function send(file) {
+async function transcribeFile(file) {
   if (recording) return;
   upload?.abort();
-  const mine = upload = new AbortController();
-  clear(file.name);
-  say("Listening …");
-  load(file);
-  const decoded = file.arrayBuffer().then((bytes) => new OfflineAudioContext(1, 1, RATE).decodeAudioData(bytes))
-    .then((found) => mixed(found), () => null); // a format that the server reads and the browser does not
-  decoded.then((samples) => samples && upload === mine && wave.show({ peaks: peaksOf(samples, RATE), seconds: samples.length / RATE }));
-  try {
-    let answer = await post(file, file.name, mine.signal);
-    const samples = await decoded;
-    if (answer.status === 400 && samples) answer = await post(wav([whole(samples)], RATE), "decoded.wav", mine.signal); // the other way round
-    const found = await answer.json();
-    if (upload !== mine) return;
-    if (answer.status === 401) return wantToken(() => send(file));
-    keepToken();
-    if (!answer.ok) {
-      $("result").hidden = true;
-      return say(found.error.message, true);
+  const controller = new AbortController();
+  upload = controller;
+  resetResult(file.name);
+  setStatus("Transcribing …");
+  loadAudio(file);
+  const decoded = decodeInBrowser(file);
+  decoded.then((samples) => {
+    if (samples && upload === controller) {
+      wave.update({ peaks: peaksOf(samples, RATE), seconds: samples.length / RATE });
     }
-    if (!samples) wave.show({ peaks: [], seconds: found.seconds });
-    $("clock").textContent = clock(found.seconds);
-    show(found.words, found.text, true);
-    say(found.text ? "" : "No words were heard.");
+  });
+  try {
+    let response = await post(file, file.name, controller.signal);
+    const samples = await decoded;
+    if (response.status === 400 && samples) {
+      // a format that the browser can decode and the server cannot
+      response = await post(wav([toInt16(samples)], RATE), "decoded.wav", controller.signal);
+    }
+    const body = await response.json();
+    if (upload !== controller) return;
+    if (response.status === 401) return askForToken(() => transcribeFile(file));
+    storeToken();
+    if (!response.ok) {
+      $("result").hidden = true;
+      return setStatus(body.error.message, true);
+    }
+    if (!samples) wave.update({ peaks: [], seconds: body.seconds });
+    $("clock").textContent = clock(body.seconds);
+    showTranscript(body.words, body.text, true);
+    setStatus(body.text ? "" : "No words were recognised.");
   } catch (error) {
-    if (error.name !== "AbortError") say("The server does not answer.", true);
+    if (error.name !== "AbortError") setStatus("The server does not answer.", true);
   }
 }
 
 function post(blob, name, signal) {
   const form = new FormData();
   form.append("file", blob, name);
-  return fetch("predict", { method: "POST", body: form, signal, headers: token ? { Authorization: `Bearer ${token}` } : {} });
-}
-
-function mixed(decoded) {
-  const sum = new Float32Array(decoded.length);
-  for (let channel = 0; channel < decoded.numberOfChannels; channel++) {
-    decoded.getChannelData(channel).forEach((sample, i) => { sum[i] += sample / decoded.numberOfChannels; });
-  }
-  return sum;
-}
-
-function whole(samples) {
-  return Int16Array.from(samples, (sample) => Math.max(-32768, Math.min(32767, Math.round(sample * 32768))));
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  return fetch("predict", { method: "POST", body: form, signal, headers });
 }
 
 $("choose").addEventListener("click", () => $("file").click());
-$("file").addEventListener("change", () => { if ($("file").files[0]) send($("file").files[0]); $("file").value = ""; });
-for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
-  window.addEventListener(kind, (event) => {
+$("file").addEventListener("change", () => {
+  if ($("file").files[0]) transcribeFile($("file").files[0]);
+  $("file").value = "";
+});
+for (const type of ["dragenter", "dragover", "dragleave", "drop"]) {
+  window.addEventListener(type, (event) => {
     event.preventDefault();
-    $("take").classList.toggle("over", kind === "dragover" || kind === "dragenter");
-    if (kind === "drop" && event.dataTransfer.files[0]) send(event.dataTransfer.files[0]);
+    $("take").classList.toggle("over", type === "dragover" || type === "dragenter");
+    if (type === "drop" && event.dataTransfer.files[0]) transcribeFile(event.dataTransfer.files[0]);
   });
 }
 
@@ -154,84 +177,102 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
 async function record() {
   upload?.abort();
   upload = null;
-  clear("Recording");
-  const mine = recording = new Recording(token, {
-    heard(samples, rate) { wave.add(peaksOf(Float32Array.from(samples, (sample) => sample / 32768), rate)); $("clock").textContent = clock(wave.seconds); },
-    told({ words, text, final }) { keepToken(); show(words, text, final); if (final) say(text ? "" : "No words were heard."); },
-    failed(sentence) { ended(mine, sentence); },
+  resetResult("Recording");
+  const current = new Recording(token, {
+    onSamples(samples, rate) {
+      wave.addPeaks(
+        peaksOf(
+          Float32Array.from(samples, (sample) => sample / 32768),
+          rate,
+        ),
+      );
+      $("clock").textContent = clock(wave.seconds);
+    },
+    onTranscript({ words, text, final }) {
+      storeToken();
+      showTranscript(words, text, final);
+      if (final) setStatus(text ? "" : "No words were recognised.");
+    },
+    onEnd(problem) {
+      finishRecording(current, problem);
+    },
   });
-  busy(true);
+  recording = current;
+  setRecording(true);
   $("record").disabled = true;
   try {
-    await mine.start();
-    wave.show({ live: true });
-    say("Recording: words appear as you speak.");
+    await current.start();
+    wave.update({ live: true });
+    setStatus("Recording: words appear as you speak.");
     $("record").disabled = false;
   } catch (error) {
-    if (mine.over) return; // it has been told why
-    mine.end(error.message);
+    if (current.ended) return; // onEnd has shown why
+    current.end(error.message);
     $("result").hidden = true;
   }
 }
 
-function ended(mine, sentence) {
+function finishRecording(finished, problem) {
   recording = null;
-  busy(false);
+  setRecording(false);
   $("record").disabled = false;
-  wave.show({ live: false });
-  if (mine.parts.length) load(mine.wav());
+  wave.update({ live: false });
+  if (finished.blocks.length) loadAudio(finished.wav());
   else $("result").hidden = true;
-  if (sentence.includes("wants its token")) return wantToken(record);
-  if (sentence) say(sentence, true);
+  if (problem.includes("wants its token")) return askForToken(record);
+  if (problem) setStatus(problem, true);
 }
 
-function busy(on) {
-  document.body.classList.toggle("recording", on);
-  $("verb").textContent = on ? "Stop" : "Record";
-  $("choose").disabled = on;
+function setRecording(isRecording) {
+  document.body.classList.toggle("recording", isRecording);
+  $("verb").textContent = isRecording ? "Stop" : "Record";
+  $("choose").disabled = isRecording;
 }
 
 $("record").addEventListener("click", async () => {
   if (!recording) return record();
   $("verb").textContent = "Stopping";
   $("record").disabled = true;
-  say("Listening to the last words …");
+  setStatus("Transcribing the last words …");
   await recording.stop();
 });
 
-// ---- the rest
+// ---- the token, and copying
 
-function wantToken(then) {
-  asked = then;
+function askForToken(action) {
+  retry = action;
   token = "";
   sessionStorage.removeItem("token");
   $("result").hidden = true;
   $("token").hidden = false;
   $("word").focus();
-  say("This server wants its token.", true);
+  setStatus("This server wants its token.", true);
 }
 
-function keepToken() { // it has been taken
+// Keeps the token for this tab once the server has accepted it.
+function storeToken() {
   if (token) sessionStorage.setItem("token", token);
 }
 
 $("token").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (!/^[\x21-\x7e]+$/.test($("word").value)) return say("A token is one word, without accents.", true);
+  if (!/^[\x21-\x7e]+$/.test($("word").value)) {
+    return setStatus("A token is one word, without accents.", true);
+  }
   token = $("word").value;
   $("token").hidden = true;
-  say("");
-  asked?.();
-  asked = null;
+  setStatus("");
+  retry?.();
+  retry = null;
 });
 
 $("copy").addEventListener("click", async () => {
   try {
     await navigator.clipboard.writeText($("copy").dataset.text);
-    say("Copied.");
+    setStatus("Copied.");
   } catch {
-    say("The browser does not let this page copy; select the text instead.", true);
+    setStatus("The browser does not let this page copy; select the text instead.", true);
   }
 });
 
-about();
+showServer();

@@ -1,32 +1,37 @@
-// The microphone, sent to the server as it is spoken into.
+// Records from the microphone, streams the samples to the server and receives transcripts.
 
-const PATIENCE = 20000; // milliseconds for the last words
+const FINAL_TIMEOUT = 20000; // milliseconds until the final transcript must have come
+const FLUSH_TIMEOUT = 500; // milliseconds until the audio thread must have sent its last samples
 
 export class Recording {
-  // heard(samples, rate): what came in; told(message): what the server makes of it; failed(sentence)
-  constructor(token, { heard, told, failed }) {
-    Object.assign(this, { token, heard, told, failed, parts: [], unsent: [] });
+  // onSamples(samples, rate): 16-bit samples from the microphone. onTranscript(message): a message of
+  // /v1/stream. onEnd(problem): the recording has ended; problem is a sentence, or "" where there is none.
+  constructor(token, { onSamples, onTranscript, onEnd }) {
+    this.token = token;
+    this.onSamples = onSamples;
+    this.onTranscript = onTranscript;
+    this.onEnd = onEnd;
+    this.blocks = []; // all samples, for playing
+    this.unsent = []; // blocks that came before the connection was open
   }
 
+  // Starts recording. Throws an Error with a sentence for the user.
   async start() {
     if (!navigator.mediaDevices || !window.AudioWorkletNode) {
-      throw new Error("The browser lets a page record only when it comes from this machine (127.0.0.1) or over https.");
+      throw new Error(
+        "The browser lets a page record only when it comes from this machine (127.0.0.1) or over https.",
+      );
     }
-    try {
-      const audio = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
-      this.microphone = await navigator.mediaDevices.getUserMedia({ audio });
-    } catch (error) {
-      const why = { NotAllowedError: "The browser was not allowed to use the microphone.", NotFoundError: "There is no microphone." };
-      throw new Error(why[error.name] || `The microphone cannot be used: ${error.message}.`);
-    }
+    this.microphone = await openMicrophone();
     this.context = new AudioContext();
     this.rate = this.context.sampleRate;
     this.connect();
     await this.context.audioWorklet.addModule("page/worklet.js");
-    this.tap = new AudioWorkletNode(this.context, "tap");
-    this.tap.port.onmessage = ({ data }) => this.take(data);
-    this.context.createMediaStreamSource(this.microphone).connect(this.tap);
-    this.tap.connect(this.context.destination); // it puts out silence; what leads nowhere is not run everywhere
+    this.sender = new AudioWorkletNode(this.context, "sample-sender");
+    this.sender.port.onmessage = ({ data }) => this.addBlock(data);
+    this.context.createMediaStreamSource(this.microphone).connect(this.sender);
+    // some browsers do not run a node that is connected to nothing; its output is silence
+    this.sender.connect(this.context.destination);
   }
 
   connect() {
@@ -35,63 +40,104 @@ export class Recording {
     this.socket = new WebSocket(address);
     this.socket.onopen = () => {
       this.socket.send(JSON.stringify({ rate: this.rate, token: this.token }));
-      for (const part of this.unsent.splice(0)) this.socket.send(part);
+      for (const block of this.unsent.splice(0)) this.socket.send(block);
     };
     this.socket.onmessage = ({ data }) => {
       const message = JSON.parse(data);
       if (message.error) this.end(message.error.message);
-      else this.told(message);
-      if (message.final) this.final = true;
+      else this.onTranscript(message);
+      if (message.final) this.isFinal = true;
     };
-    this.socket.onclose = () => this.end(this.final ? "" : "The server has ended the connection.");
+    this.socket.onclose = () => this.end(this.isFinal ? "" : "The server has ended the connection.");
   }
 
-  take(samples) {
+  addBlock(samples) {
     if (!samples.length) return;
-    this.parts.push(samples);
-    this.heard(samples, this.rate);
+    this.blocks.push(samples);
+    this.onSamples(samples, this.rate);
     if (this.socket.readyState === WebSocket.OPEN) this.socket.send(samples);
     else if (this.socket.readyState === WebSocket.CONNECTING) this.unsent.push(samples);
   }
 
-  async stop() { // what is in the pipe, then the end; the last words follow
-    await new Promise((done) => {
-      const take = this.tap.port.onmessage;
-      this.tap.port.onmessage = (event) => { take(event); if (event.data.length < this.rate / 10) done(); };
-      this.tap.port.postMessage("end");
-      setTimeout(done, 500);
+  // Sends the samples that are still in the audio thread and ends the session; the final transcript follows.
+  async stop() {
+    await this.flush();
+    this.releaseMicrophone();
+    const sendEnd = () => this.socket.send(JSON.stringify({ end: true }));
+    if (this.socket.readyState === WebSocket.OPEN) sendEnd();
+    else this.socket.addEventListener("open", sendEnd);
+    this.timer = setTimeout(() => this.end("The server has not answered."), FINAL_TIMEOUT);
+  }
+
+  // Resolves when the last block has come, which is shorter than the others.
+  flush() {
+    return new Promise((resolve) => {
+      const addBlock = this.sender.port.onmessage;
+      this.sender.port.onmessage = (event) => {
+        addBlock(event);
+        if (event.data.length < this.rate / 10) resolve();
+      };
+      this.sender.port.postMessage("end");
+      setTimeout(resolve, FLUSH_TIMEOUT);
     });
-    this.release();
-    const end = () => this.socket.send(JSON.stringify({ end: true }));
-    if (this.socket.readyState === WebSocket.OPEN) end();
-    else this.socket.addEventListener("open", end);
-    this.timer = setTimeout(() => this.end("The server has not answered."), PATIENCE);
   }
 
-  end(sentence) {
-    if (this.over) return;
-    this.over = true;
+  // Ends the recording, once.
+  end(problem) {
+    if (this.ended) return;
+    this.ended = true;
     clearTimeout(this.timer);
-    this.release();
+    this.releaseMicrophone();
     this.socket?.close();
-    this.failed(sentence);
+    this.onEnd(problem);
   }
 
-  release() {
+  releaseMicrophone() {
     this.microphone?.getTracks().forEach((track) => track.stop());
     if (this.context && this.context.state !== "closed") this.context.close();
   }
 
   wav() {
-    return wav(this.parts, this.rate);
+    return wav(this.blocks, this.rate);
   }
 }
 
-export function wav(parts, rate) { // of 16-bit samples, mono
-  const bytes = 2 * parts.reduce((sum, part) => sum + part.length, 0), head = new DataView(new ArrayBuffer(44));
-  const word = (at, text) => [...text].forEach((letter, i) => head.setUint8(at + i, letter.charCodeAt(0)));
-  word(0, "RIFF"); word(8, "WAVEfmt "); word(36, "data");
-  for (const [at, value] of [[4, 36 + bytes], [16, 16], [24, rate], [28, 2 * rate], [40, bytes]]) head.setUint32(at, value, true);
-  for (const [at, value] of [[20, 1], [22, 1], [32, 2], [34, 16]]) head.setUint16(at, value, true);
-  return new Blob([head, ...parts], { type: "audio/wav" });
+async function openMicrophone() {
+  const audio = {
+    channelCount: 1,
+    echoCancellation: false,
+    noiseSuppression: false,
+    autoGainControl: false,
+  };
+  try {
+    return await navigator.mediaDevices.getUserMedia({ audio });
+  } catch (error) {
+    const sentences = {
+      NotAllowedError: "The browser was not allowed to use the microphone.",
+      NotFoundError: "There is no microphone.",
+    };
+    throw new Error(sentences[error.name] || `The microphone cannot be used: ${error.message}.`);
+  }
+}
+
+// A WAV file of blocks of 16-bit mono samples.
+export function wav(blocks, rate) {
+  const bytes = 2 * blocks.reduce((sum, block) => sum + block.length, 0);
+  const header = new DataView(new ArrayBuffer(44));
+  const putText = (offset, text) => {
+    [...text].forEach((letter, i) => header.setUint8(offset + i, letter.charCodeAt(0)));
+  };
+  putText(0, "RIFF");
+  header.setUint32(4, 36 + bytes, true);
+  putText(8, "WAVEfmt ");
+  header.setUint32(16, 16, true); // length of the format chunk
+  header.setUint16(20, 1, true); // PCM
+  header.setUint16(22, 1, true); // channels
+  header.setUint32(24, rate, true);
+  header.setUint32(28, 2 * rate, true); // bytes per second
+  header.setUint16(32, 2, true); // bytes per frame
+  header.setUint16(34, 16, true); // bits per sample
+  putText(36, "data");
+  header.setUint32(40, bytes, true);
+  return new Blob([header, ...blocks], { type: "audio/wav" });
 }

@@ -1,53 +1,71 @@
-// A waveform with words over it, as wide as its recording needs: the canvas is as wide as what can be seen, and stays in place while
-// its container scrolls.
+// Draws a waveform with its words. The canvas is as wide as the visible part, and stays in place while its
+// container scrolls.
 
-export const BINS = 100; // peaks per second
-const ROW = 22, ROWS = 3, GAP = 6; // of the words: height of a row, rows, space between words; pixels
-const EDGE = 10; // pixels left free on both sides
-const SLOWEST = 110; // pixels per second at the least, so that words fit
+export const PEAKS_PER_SECOND = 100;
+const ROW_HEIGHT = 22; // pixels, as are the next four; words stand in rows above the waveform
+const ROWS = 3;
+const WORD_GAP = 6;
+const MARGIN = 10; // left and right of the waveform
+const MIN_SCALE = 110; // per second, so that words have room
+const BAR_STEP = 3; // pixels from one bar of the waveform to the next
 
 export class Wave {
-  constructor(view, canvas, span, chosen) {
-    Object.assign(this, { view, canvas, span, peaks: [], words: [], seconds: 0, now: null, live: false });
-    view.addEventListener("scroll", () => this.draw());
-    view.addEventListener("click", (event) => this.seconds && chosen(this.timeAt(event)));
-    new ResizeObserver(() => this.layout()).observe(view);
+  // container scrolls and holds the canvas; spacer is an element as wide as the whole waveform.
+  // onSelect(seconds) is called when a word or a place of the waveform is clicked.
+  constructor(container, canvas, spacer, onSelect) {
+    this.container = container;
+    this.canvas = canvas;
+    this.spacer = spacer;
+    this.peaks = [];
+    this.words = [];
+    this.seconds = 0;
+    this.position = null; // of playback, in seconds
+    this.live = false; // whether it is being recorded
+    container.addEventListener("scroll", () => this.draw());
+    container.addEventListener("click", (event) => this.seconds && onSelect(this.timeAt(event)));
+    new ResizeObserver(() => this.layout()).observe(container);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
 
-  show(changes) { // of peaks, words, seconds, now, live
+  // Changes some of peaks, words, seconds, position and live.
+  update(changes) {
     Object.assign(this, changes);
     this.layout();
   }
 
-  add(peaks) {
+  addPeaks(peaks) {
     for (const peak of peaks) this.peaks.push(peak);
-    this.seconds = this.peaks.length / BINS;
+    this.seconds = this.peaks.length / PEAKS_PER_SECOND;
     this.layout();
   }
 
   layout() {
-    const width = this.view.clientWidth;
-    this.scale = this.live ? SLOWEST : Math.max(SLOWEST, (width - 2 * EDGE) / Math.max(this.seconds, 0.5));
-    this.span.style.width = `${Math.max(width, Math.ceil(this.at(this.seconds) + EDGE))}px`;
+    const width = this.container.clientWidth;
+    const fitting = (width - 2 * MARGIN) / Math.max(this.seconds, 0.5);
+    this.scale = this.live ? MIN_SCALE : Math.max(MIN_SCALE, fitting); // pixels per second
+    this.spacer.style.width = `${Math.max(width, Math.ceil(this.xOf(this.seconds) + MARGIN))}px`;
     this.placeWords();
-    if (this.live) this.view.scrollLeft = this.view.scrollWidth;
+    if (this.live) this.container.scrollLeft = this.container.scrollWidth;
     this.draw();
   }
 
-  at(seconds) { // pixels from the left
-    return EDGE + seconds * this.scale;
+  // Pixels from the left end of the waveform.
+  xOf(seconds) {
+    return MARGIN + seconds * this.scale;
   }
 
-  placeWords() { // each in the first row where it has room
-    const pen = this.canvas.getContext("2d"), ends = new Array(ROWS).fill(-Infinity);
-    pen.font = this.font();
+  // Gives each word the first row that has room for it.
+  placeWords() {
+    const context = this.canvas.getContext("2d");
+    const ends = new Array(ROWS).fill(-Infinity);
+    context.font = this.font();
     this.placed = this.words.map((word) => {
-      const left = this.at(word.start), width = pen.measureText(word.word).width;
-      let row = ends.findIndex((end) => end <= left);
+      const start = this.xOf(word.start);
+      const width = context.measureText(word.word).width;
+      let row = ends.findIndex((end) => end <= start);
       if (row < 0) row = ends.indexOf(Math.min(...ends));
-      const x = Math.max(left, ends[row]);
-      ends[row] = x + width + GAP;
+      const x = Math.max(start, ends[row]);
+      ends[row] = x + width + WORD_GAP;
       return { word, x, width, row };
     });
   }
@@ -56,80 +74,111 @@ export class Wave {
     return `600 14px ${getComputedStyle(document.body).fontFamily}`;
   }
 
+  // The start of the word that is clicked, or else the time of the place.
   timeAt(event) {
-    const x = event.clientX - this.view.getBoundingClientRect().left + this.view.scrollLeft;
-    const y = event.clientY - this.view.getBoundingClientRect().top;
-    const hit = this.placed.find((one) => x >= one.x - 2 && x <= one.x + one.width + 2 && Math.floor((y - 4) / ROW) === one.row);
-    return hit ? hit.word.start : Math.max(0, Math.min((x - EDGE) / this.scale, this.seconds));
+    const box = this.container.getBoundingClientRect();
+    const x = event.clientX - box.left + this.container.scrollLeft;
+    const row = Math.floor((event.clientY - box.top - 4) / ROW_HEIGHT);
+    const clicked = this.placed.find(
+      (one) => x >= one.x - 2 && x <= one.x + one.width + 2 && row === one.row,
+    );
+    return clicked ? clicked.word.start : Math.max(0, Math.min((x - MARGIN) / this.scale, this.seconds));
   }
 
-  follow(seconds) { // while it plays: keep the place in sight
-    this.now = seconds;
-    const x = this.at(seconds), left = this.view.scrollLeft, width = this.view.clientWidth;
-    if (x < left || x > left + width * 0.9) this.view.scrollLeft = x - width * 0.1;
+  // Shows the position of playback, and scrolls to it.
+  follow(seconds) {
+    this.position = seconds;
+    const x = this.xOf(seconds);
+    const left = this.container.scrollLeft;
+    const width = this.container.clientWidth;
+    if (x < left || x > left + width * 0.9) this.container.scrollLeft = x - width * 0.1;
     this.draw();
   }
 
   draw() {
-    const width = this.view.clientWidth, height = this.view.clientHeight, dots = devicePixelRatio || 1, left = this.view.scrollLeft;
+    const width = this.container.clientWidth;
+    const height = this.container.clientHeight;
+    const left = this.container.scrollLeft;
+    const pixelRatio = devicePixelRatio || 1;
     if (!width) return;
-    this.canvas.width = Math.round(width * dots);
-    this.canvas.height = Math.round(height * dots);
-    const pen = this.canvas.getContext("2d"), colours = getComputedStyle(document.documentElement);
-    const colour = (name) => colours.getPropertyValue(`--${name}`);
-    pen.scale(dots, dots);
-    const top = ROW * ROWS + 8, middle = (top + height) / 2, half = (height - top) / 2 - 8;
-    pen.fillStyle = colour("heard");
-    for (const { start, end } of this.words) pen.fillRect(this.at(start) - left, top, Math.max(2, (end - start) * this.scale), height - top);
-    this.drawWave(pen, left, width, middle, half, colour("wave"));
-    pen.font = this.font();
-    pen.textBaseline = "middle";
-    const seen = this.placed.filter(({ x, width: wide }) => x + wide >= left && x <= left + width), line = (row) => 4 + ROW * (row + 0.5);
-    pen.fillStyle = colour("line");
-    for (const { word, row } of seen) pen.fillRect(Math.round(this.at(word.start) - left), line(row) + ROW / 2 - 2, 1, height);
-    for (const { word, x, width: wide, row } of seen) {
-      const said = this.now !== null && this.now >= word.start && this.now < word.end, y = line(row);
-      pen.fillStyle = colour("card");
-      pen.fillRect(x - left - 1, y - 8, wide + 2, 16);
-      pen.fillStyle = colour(said ? "ours" : "ink");
-      pen.fillText(word.word, x - left, y);
-    }
-    if (this.now !== null) {
-      pen.fillStyle = colour("mark");
-      pen.fillRect(this.at(this.now) - left - 1, 0, 2, height);
+    this.canvas.width = Math.round(width * pixelRatio);
+    this.canvas.height = Math.round(height * pixelRatio);
+    const context = this.canvas.getContext("2d");
+    const style = getComputedStyle(document.documentElement);
+    const colour = (name) => style.getPropertyValue(`--${name}`);
+    context.scale(pixelRatio, pixelRatio);
+    this.drawWaveform(context, left, width, height, colour);
+    this.drawWords(context, left, width, height, colour);
+    if (this.position !== null) {
+      context.fillStyle = colour("mark");
+      context.fillRect(this.xOf(this.position) - left - 1, 0, 2, height);
     }
   }
 
-  drawWave(pen, left, width, middle, half, colour) {
-    pen.fillStyle = colour;
-    pen.fillRect(0, middle - 0.5, width, 1);
-    const loudest = Math.max(0.05, this.loudest());
-    for (let x = Math.max(0, EDGE - left); x < width; x += 3) {
-      const from = Math.max(0, Math.floor(((x + left - EDGE) / this.scale) * BINS)), to = Math.max(from + 1, Math.floor(((x + 3 + left - EDGE) / this.scale) * BINS));
-      if (from >= this.peaks.length) break;
+  drawWaveform(context, left, width, height, colour) {
+    const top = ROW_HEIGHT * ROWS + 8;
+    const middle = (top + height) / 2;
+    const half = (height - top) / 2 - 8;
+    context.fillStyle = colour("word-band");
+    for (const { start, end } of this.words) {
+      context.fillRect(this.xOf(start) - left, top, Math.max(2, (end - start) * this.scale), height - top);
+    }
+    context.fillStyle = colour("wave");
+    context.fillRect(0, middle - 0.5, width, 1);
+    const largest = Math.max(0.05, this.largestPeak());
+    const indexAt = (x) => Math.floor(((x + left - MARGIN) / this.scale) * PEAKS_PER_SECOND);
+    for (let x = Math.max(0, MARGIN - left); x < width; x += BAR_STEP) {
+      const first = Math.max(0, indexAt(x));
+      const last = Math.max(first + 1, indexAt(x + BAR_STEP));
+      if (first >= this.peaks.length) break;
       let peak = 0;
-      for (let bin = from; bin < to && bin < this.peaks.length; bin++) peak = Math.max(peak, this.peaks[bin]);
-      const high = Math.max(1, (peak / loudest) * half);
-      pen.fillRect(x, middle - high, 2, 2 * high);
+      for (let i = first; i < last && i < this.peaks.length; i++) peak = Math.max(peak, this.peaks[i]);
+      const bar = Math.max(1, (peak / largest) * half);
+      context.fillRect(x, middle - bar, 2, 2 * bar);
     }
   }
 
-  loudest() { // of all, seen or not: the scale does not jump while one scrolls
-    if (this.measured !== this.peaks.length || this.of !== this.peaks) {
-      const from = this.of === this.peaks && this.measured < this.peaks.length ? this.measured : 0;
-      let most = from ? this.most : 0;
-      for (let bin = from; bin < this.peaks.length; bin++) most = Math.max(most, this.peaks[bin]);
-      Object.assign(this, { most, of: this.peaks, measured: this.peaks.length });
+  drawWords(context, left, width, height, colour) {
+    context.font = this.font();
+    context.textBaseline = "middle";
+    const visible = this.placed.filter((one) => one.x + one.width >= left && one.x <= left + width);
+    const middleOf = (row) => 4 + ROW_HEIGHT * (row + 0.5);
+    context.fillStyle = colour("line");
+    for (const { word, row } of visible) {
+      const x = Math.round(this.xOf(word.start) - left);
+      context.fillRect(x, middleOf(row) + ROW_HEIGHT / 2 - 2, 1, height);
     }
-    return this.most;
+    for (const { word, x, width: wordWidth, row } of visible) {
+      const isPlaying = this.position !== null && this.position >= word.start && this.position < word.end;
+      const y = middleOf(row);
+      context.fillStyle = colour("card");
+      context.fillRect(x - left - 1, y - 8, wordWidth + 2, 16);
+      context.fillStyle = colour(isPlaying ? "accent" : "ink");
+      context.fillText(word.word, x - left, y);
+    }
+  }
+
+  // Of all peaks, visible or not, so that the scale does not jump while one scrolls. The result is kept, so
+  // that only new peaks are looked at during a recording.
+  largestPeak() {
+    const isKnown = this.measuredPeaks === this.peaks && this.measured <= this.peaks.length;
+    let largest = isKnown ? this.largest : 0;
+    for (let i = isKnown ? this.measured : 0; i < this.peaks.length; i++) {
+      largest = Math.max(largest, this.peaks[i]);
+    }
+    this.largest = largest;
+    this.measuredPeaks = this.peaks;
+    this.measured = this.peaks.length;
+    return largest;
   }
 }
 
-export function peaksOf(samples, rate) { // of float samples: the largest of each bin
-  const bins = new Float32Array(Math.ceil((samples.length / rate) * BINS));
+// The largest absolute sample of each bin. samples: floats between -1 and 1.
+export function peaksOf(samples, rate) {
+  const peaks = new Float32Array(Math.ceil((samples.length / rate) * PEAKS_PER_SECOND));
   for (let i = 0; i < samples.length; i++) {
-    const bin = Math.floor((i / rate) * BINS), size = Math.abs(samples[i]);
-    if (size > bins[bin]) bins[bin] = size;
+    const bin = Math.floor((i / rate) * PEAKS_PER_SECOND);
+    peaks[bin] = Math.max(peaks[bin], Math.abs(samples[i]));
   }
-  return Array.from(bins);
+  return Array.from(peaks);
 }

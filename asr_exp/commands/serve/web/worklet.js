@@ -1,21 +1,23 @@
-// Runs in the audio thread: the microphone's samples, 16 bits each, in parts of about a tenth of a second.
+// Runs in the audio thread: converts the microphone's samples to 16 bits and posts them in blocks of a tenth
+// of a second.
 
-class Tap extends AudioWorkletProcessor {
+class SampleSender extends AudioWorkletProcessor {
   constructor() {
     super();
-    this.part = new Int16Array(Math.round(sampleRate / 10));
+    this.block = new Int16Array(Math.round(sampleRate / 10));
     this.filled = 0;
-    this.port.onmessage = () => { // asked for the rest
-      this.port.postMessage(this.part.slice(0, this.filled));
+    this.port.onmessage = () => {
+      // any message asks for the samples that do not fill a block, and ends the processor
+      this.port.postMessage(this.block.slice(0, this.filled));
       this.ended = true;
     };
   }
 
   process([input]) {
     for (const sample of (input && input[0]) || []) {
-      this.part[this.filled++] = Math.max(-32768, Math.min(32767, Math.round(sample * 32768)));
-      if (this.filled === this.part.length) {
-        this.port.postMessage(this.part.slice());
+      this.block[this.filled++] = Math.max(-32768, Math.min(32767, Math.round(sample * 32768)));
+      if (this.filled === this.block.length) {
+        this.port.postMessage(this.block.slice());
         this.filled = 0;
       }
     }
@@ -23,4 +25,4 @@ class Tap extends AudioWorkletProcessor {
   }
 }
 
-registerProcessor("tap", Tap);
+registerProcessor("sample-sender", SampleSender);

@@ -1,0 +1,1 @@
+"""`compare`: whether one run is better than another, by paired tests."""
