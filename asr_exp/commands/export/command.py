@@ -20,7 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.builders.data import build_data
 from asr_exp.builders.transcriber import checkpoint_of, in_terms_of_run
-from asr_exp.commands.export.model_card import Facts, model_card
+from asr_exp.commands.export.facts import Facts
+from asr_exp.commands.export.model_card import model_card
 from asr_exp.commands.export.onnx_export import require_onnx, session, write_int8, write_onnx
 from asr_exp.commands.export.upload import push, require_token
 from asr_exp.core import console
