@@ -20,7 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.builders.data import build_data
 from asr_exp.builders.transcriber import checkpoint_of, in_terms_of_run
-from asr_exp.commands.export.model_card import Facts, model_card
+from asr_exp.commands.export.facts import Facts
+from asr_exp.commands.export.model_card import model_card
 from asr_exp.commands.export.onnx_export import require_onnx, session, write_int8, write_onnx
 from asr_exp.commands.export.upload import push, require_token
 from asr_exp.core import console
@@ -40,10 +41,12 @@ ONNX, INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"
 
 
 def run(config: DictConfig) -> Path:
-    """Write the folder, and send it to the hub where that is asked for -> the folder. Raises UserError where
-    that cannot be.
+    """Write the folder, send it to the hub where export.push is set, and return the folder.
+
+    Raises UserError for a folder that cannot be written, a checkpoint that cannot be exported, packages that
+    are missing, and what the hub refuses.
     """
-    out = _place(config)
+    out = _output_folder(config)
     if (config.run or "").startswith(BUNDLE):
         raise UserError(
             f"run={config.run} is torchaudio's; export takes a run's folder, or a checkpoint of transformers."
@@ -55,22 +58,22 @@ def run(config: DictConfig) -> Path:
     checkpoint = os.path.expanduser(checkpoint_of(config))
     try:
         check_checkpoint(ModelSettings(checkpoint, config.model.revision, keep_head=True))
-    except UserError as why:
-        raise in_terms_of_run(why, config.run) from why
+    except UserError as error:
+        raise in_terms_of_run(error, config.run) from error
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
-            told = _fill(config, checkpoint, out.name, Path(beside))
+            summary = _fill(config, checkpoint, out.name, Path(beside))
             files = _move(Path(beside), out)
-    except OSError as why:
+    except OSError as error:
         raise UserError(
-            f"out={config.out} cannot be written ({why.strerror or why}); give another folder."
-        ) from why
+            f"out={config.out} cannot be written ({error.strerror or error}); give another folder."
+        ) from error
     if config.export.push:
-        message = f"Export of run {(told.get('run') or checkpoint)} by asr_exp"
-        told["hub"] = push(out, files, config.export.push, config.export.private, message)
+        message = f"Export of run {(summary.get('run') or checkpoint)} by asr_exp"
+        summary["hub"] = push(out, files, config.export.push, config.export.private, message)
     print("Exported")
-    for name, text in {"folder": config.out, **told}.items():
+    for name, text in {"folder": config.out, **summary}.items():
         print(
             textwrap.fill(
                 text, 80, initial_indent=f"  {name:<8}", subsequent_indent=" " * 10, break_long_words=False
@@ -79,14 +82,17 @@ def run(config: DictConfig) -> Path:
     return out
 
 
-def _place(config: DictConfig) -> Path:
+def _output_folder(config: DictConfig) -> Path:
+    """The folder of out=. Raises UserError where it cannot take an export: it is missing, a file, inside a
+    run's folder, or holds something else.
+    """
     if not config.out:
         raise UserError("export needs out=FOLDER, where the exported model goes.")
     out = Path(os.path.abspath(os.path.expanduser(config.out)))
-    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if out.exists() and not out.is_dir():
         raise UserError(f"out={config.out} is a file; give a folder.")
-    if there - {".git", ".gitattributes"} and not _exported(out):
+    if names - {".git", ".gitattributes"} and not _exported(out):
         raise UserError(
             f"out={config.out} holds other things than a model that export wrote; give a new folder."
         )
@@ -96,7 +102,7 @@ def _place(config: DictConfig) -> Path:
 
 
 def _exported(folder: Path) -> bool:
-    """Whether a folder holds a model of this command: its card has the tag."""
+    """Whether a folder holds a model that this command wrote: its card has the tag asr_exp."""
     try:
         text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -105,8 +111,8 @@ def _exported(folder: Path) -> bool:
 
 
 def _move(beside: Path, out: Path) -> list[str]:
-    """Put each file in its place -> their paths in the folder. Models of an export before go; what else is
-    there (.git) stays.
+    """Move the files of `beside` into `out` and return their paths in it. Models of an earlier export are
+    deleted there; everything else (.git) stays.
     """
     files = sorted(path.relative_to(beside).as_posix() for path in beside.rglob("*") if path.is_file())
     for pattern in ("*.safetensors*", "onnx/model*.onnx*"):
@@ -119,7 +125,10 @@ def _move(beside: Path, out: Path) -> list[str]:
 
 
 def _fill(config: DictConfig, checkpoint: str, name: str, folder: Path) -> dict[str, str]:
-    """Write all files of the export into a folder -> what a person is told of it."""
+    """Write all files of an export and return the lines of its summary, by name.
+
+    checkpoint: what is exported; name: the export's own; folder: where the files go.
+    """
     import transformers
 
     t, ours = config.tokenizer, Path(config.run).expanduser() if config.run else run_folder(config)
@@ -130,38 +139,38 @@ def _fill(config: DictConfig, checkpoint: str, name: str, folder: Path) -> dict[
     transformers.Wav2Vec2Processor(extractor, tokenizer.as_transformers()).save_pretrained(folder)
     extractor.save_pretrained(folder)  # preprocessor_config.json, which other programs look for
     tokenizer.save(folder)  # the processor has written it without what transformers cannot save
-    told = {"size": console.size(sum(path.stat().st_size for path in folder.iterdir()))}
+    summary = {"size": console.size(sum(path.stat().st_size for path in folder.iterdir()))}
     onnx = (
-        _onnx(config, _Plain(network, extractor, tokenizer), folder)
+        _onnx(config, _PlainModel(network, extractor, tokenizer), folder)
         if config.export.onnx or config.export.int8
         else {}
     )
-    # what it was trained with, whatever is laid over it now
+    # The settings it was trained with, whatever overrides this command has.
     settings = load_run(ours) if is_run(ours) else config
     result = read_result(ours) or _unfinished(settings, ours)
     facts = Facts(
-        (config.export.push or name).rpartition("/")[2],
-        config.export.push or name,
-        network.config.model_type,
-        sum(parameter.numel() for parameter in network.parameters()),
-        extractor.sampling_rate,
-        bool(extractor.return_attention_mask),
-        tokenizer.tokens,
-        OmegaConf.to_container(settings, resolve=True),  # type: ignore[arg-type]
-        result,
-        read_json(ours / "environment.json") or {},
-        [one for path in sorted(ours.glob("evaluations/*")) if (one := read_result(path))],
-        onnx,
+        name=(config.export.push or name).rpartition("/")[2],
+        where=config.export.push or name,
+        model_type=network.config.model_type,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        rate=extractor.sampling_rate,
+        sees_mask=bool(extractor.return_attention_mask),
+        vocabulary=tokenizer.tokens,
+        config=OmegaConf.to_container(settings, resolve=True),  # type: ignore[arg-type]
+        result=result,
+        environment=read_json(ours / "environment.json") or {},
+        evaluations=[one for path in sorted(ours.glob("evaluations/*")) if (one := read_result(path))],
+        onnx=onnx,
     )
     (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
     if result:
-        told["run"] = result["signature"]
-    return told | {name: onnx[path] for name, path in (("onnx", ONNX), ("int8", INT8)) if path in onnx}
+        summary["run"] = result["signature"]
+    return summary | {name: onnx[path] for name, path in (("onnx", ONNX), ("int8", INT8)) if path in onnx}
 
 
 def _unfinished(config: DictConfig, folder: Path) -> dict[str, Any] | None:
-    """What there is to say of a run that was killed before it could write its result.json; None where the
-    folder is no run's.
+    """A result for a run that was killed before it wrote its result.json; None where the folder is no
+    run's.
     """
     if not is_run(folder):
         return None
@@ -178,22 +187,22 @@ def _unfinished(config: DictConfig, folder: Path) -> dict[str, Any] | None:
 
 
 @dataclass(frozen=True)
-class _Plain:
-    """A network as transformers runs it, one recording at a time."""
+class _PlainModel:
+    """A network as transformers runs it, one recording at a time, without the framework's packed batches."""
 
     network: Any
     extractor: Any
     tokenizer: Tokenizer
 
     def values(self, samples: np.ndarray) -> np.ndarray:
-        """What the network takes, (1, samples) float32, of int16 samples."""
+        """The network's input, (1, samples) float32, from (samples,) int16."""
         scaled = samples.astype(np.float32) / 32768
         return self.extractor(
             scaled, sampling_rate=self.extractor.sampling_rate, return_tensors="np"
         ).input_values
 
     def text(self, logits: np.ndarray) -> str:
-        """The transcript of (1, frames, vocabulary), by the best label of each frame."""
+        """The transcript of logits, (1, frames, vocabulary), by the best label of each frame."""
         return self.tokenizer.scored(
             self.tokenizer.decode(torch.unique_consecutive(torch.from_numpy(logits[0].argmax(-1))).tolist())
         )
@@ -203,21 +212,22 @@ class _Plain:
         return self.network(torch.from_numpy(values)).logits.numpy()
 
 
-def _onnx(config: DictConfig, plain: _Plain, folder: Path) -> dict[str, str]:
-    """Write the ONNX files -> a sentence on each. Raises UserError where one does not say what the network
-    says.
+def _onnx(config: DictConfig, plain: _PlainModel, folder: Path) -> dict[str, str]:
+    """Write the ONNX files and return a sentence on each, by its path in the folder.
+
+    Raises UserError where a file's logits are not the network's.
     """
     network = plain.network
     path, small = folder / ONNX, folder / INT8
     difference = write_onnx(network, path)
-    told = {
+    sentences = {
         ONNX: (
             f"{_size(path)}, equal to the model: no logit is off by more than {difference:.1g} of the largest"
         )
     }
     clips = _dev_clips(config, plain) if config.export.clips else []
     if clips:
-        told[ONNX] += f"; on dev, {_compared(path, plain, clips)}"
+        sentences[ONNX] += f"; on dev, {_compared(path, plain, clips)}"
     if config.export.int8:
         write_int8(path, small)
         cost = (
@@ -225,16 +235,18 @@ def _onnx(config: DictConfig, plain: _Plain, folder: Path) -> dict[str, str]:
             if clips
             else "what that costs was not measured, for want of recordings"
         )
-        told[INT8] = f"{_size(small)}, matrices in 8 bits; {cost}"
-    return told
+        sentences[INT8] = f"{_size(small)}, matrices in 8 bits; {cost}"
+    return sentences
 
 
 def _size(path: Path) -> str:
     return f"{sum(file.stat().st_size for file in path.parent.glob(f'{path.name}*')) / 1e6:.1f} MB"
 
 
-def _dev_clips(config: DictConfig, plain: _Plain) -> list[tuple[np.ndarray, str]]:
-    """The first recordings of the run's dev split with their references; none where it cannot be read."""
+def _dev_clips(config: DictConfig, plain: _PlainModel) -> list[tuple[np.ndarray, str]]:
+    """The first recordings of the run's dev split, as the network's input, with their references; none where
+    the split cannot be read.
+    """
     try:
         split = build_data(config, only="dev").corpus.splits["dev"][: config.export.clips]
     except UserError:
@@ -249,25 +261,25 @@ def _dev_clips(config: DictConfig, plain: _Plain) -> list[tuple[np.ndarray, str]
     ]
 
 
-def _compared(path: Path, plain: _Plain, clips: list[tuple[np.ndarray, str]]) -> str:
-    """How far an ONNX file's logits are from the network's, how often its text is another, and the error
-    rates of both.
+def _compared(path: Path, plain: _PlainModel, clips: list[tuple[np.ndarray, str]]) -> str:
+    """Part of a sentence: how far an ONNX file's logits are from the network's, how many texts differ, and
+    the error rates of both.
     """
     runs = session(path)
     changed = 0
-    far = []
+    distances = []
     largest = 0.0
     errors = {"model": ErrorCounts(), "file": ErrorCounts()}
     for values, reference in clips:
         ours, theirs = plain.logits(values), runs.run(["logits"], {"input_values": values})[0]
-        far.append(float(np.abs(theirs - ours).mean()))
+        distances.append(float(np.abs(theirs - ours).mean()))
         largest = max(largest, float(np.abs(ours).max()))
         texts = {"model": plain.text(ours), "file": plain.text(theirs)}
         changed += texts["model"] != texts["file"]
         errors = {name: counts + word_errors(reference, texts[name]) for name, counts in errors.items()}
     rate = "PER" if plain.tokenizer.unit == "phone" else "WER"
     return (
-        f"logits are off by {np.mean(far) / largest:.1g} of the largest on average, {changed} of"
+        f"logits are off by {np.mean(distances) / largest:.1g} of the largest on average, {changed} of"
         f" {console.counted(len(clips), 'text')} differ, {rate} {console.percent(errors['file'].rate)} (the"
         f" model's: {console.percent(errors['model'].rate)})"
     )

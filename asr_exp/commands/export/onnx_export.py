@@ -1,4 +1,6 @@
-"""A CTC network as an ONNX file, compared with the network it is made of, and in 8 bits."""
+"""A CTC network as an ONNX file, whose logits are compared with the network's own, and such a file in 8
+bits.
+"""
 
 import contextlib
 import logging
@@ -14,9 +16,11 @@ from torch import nn
 from asr_exp.core.errors import UserError
 
 TOLERANCE = 1e-4  # how far a logit may be off, as a share of the largest
-ONE_FILE = 1.9e9  # bytes of weights; an ONNX file of more than 2 GB keeps them in a file of their own
-TRACED = 16_000  # samples that the network is traced with
-LENGTHS = (4_000, 9_113, 21_920, 46_400, 112_480)  # and others that the file is checked with
+MAX_BYTES = (
+    1.9e9  # of weights in the ONNX file itself; one of more than 2 GB keeps them in a file of their own
+)
+TRACE_SAMPLES = 16_000  # the length that the network is traced with
+CHECK_SAMPLES = (4_000, 9_113, 21_920, 46_400, 112_480)  # other lengths, which the file is checked with
 
 
 class _Logits(nn.Module):
@@ -31,7 +35,7 @@ class _Logits(nn.Module):
 
 
 def require_onnx() -> None:
-    """Raises UserError where what ONNX files take is not installed."""
+    """Raises UserError where the packages of the extra `onnx` are not installed."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -44,13 +48,15 @@ def require_onnx() -> None:
 
 
 def write_onnx(network: Any, path: Path) -> float:
-    """Write a transformers CTC network, `input_values` (batch, samples) -> `logits` (batch, frames,
-    vocabulary), both dynamic -> the largest difference to the network's own logits, as a share of the largest
-    logit, over lengths that it was not traced with.
+    """Write a CTC network of transformers as an ONNX file that maps `input_values` (batch, samples) to
+    `logits` (batch, frames, vocabulary), whatever the batch and the length.
 
-    network: as transformers loads it (not a Recogniser's, whose forward is for batches without padding),
-    without attention mask. Raises UserError where the file does not say what the network says; then there is
-    no file.
+    network: as transformers loads it, without attention mask. A Recogniser's does not do, as its forward pass
+    is for batches without padding.
+
+    Returns the largest difference between the file's logits and the network's, as a share of the largest
+    logit, over lengths that the network was not traced with. Raises UserError where that is more than
+    TOLERANCE; then no file is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -58,8 +64,8 @@ def write_onnx(network: Any, path: Path) -> float:
             _trace(_Logits(network.eval()), path)
         difference = largest_difference(path, network, check_inputs())
         reason = f"its logits are off by {difference:.1g} of the largest"
-    except Exception as why:  # the exporter and the runtime have many of their own
-        difference, reason = float("inf"), (str(why).strip().splitlines() or [type(why).__name__])[0]
+    except Exception as error:  # the exporter and the runtime raise many of their own
+        difference, reason = float("inf"), (str(error).strip().splitlines() or [type(error).__name__])[0]
     if difference <= TOLERANCE:
         return difference
     for file in path.parent.glob(f"{path.name}*"):
@@ -71,10 +77,10 @@ def write_onnx(network: Any, path: Path) -> float:
 
 
 def _trace(model: nn.Module, path: Path) -> None:
-    """By torch.export. What the older exporter wrote (dynamo=False, torch 2.12) had other logits than the
-    model.
+    """Write the file by torch.export. The older exporter (dynamo=False, seen with torch 2.12) writes a file
+    whose logits are not the model's.
     """
-    example, axes = torch.randn(2, TRACED), {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    example, axes = torch.randn(2, TRACE_SAMPLES), {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     torch.onnx.export(
         model,
@@ -85,13 +91,13 @@ def _trace(model: nn.Module, path: Path) -> None:
         dynamo=True,
         verbose=False,
         dynamic_shapes={"input_values": axes},
-        external_data=size > ONE_FILE,
+        external_data=size > MAX_BYTES,
     )
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' warnings about themselves."""
+    """Silence the exporters' warnings, which are about themselves."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -103,9 +109,11 @@ def _quiet() -> Iterator[None]:
 
 
 def check_inputs() -> list[np.ndarray]:
-    """Noise that comes and goes, (1 or 3, samples), of lengths the network was not traced with."""
+    """Noise that swells and fades, (1 or 3, samples) float32 each, of lengths the network was not traced
+    with.
+    """
     rng = np.random.default_rng(0)
-    shapes = [*((1, length) for length in LENGTHS), (3, LENGTHS[1])]
+    shapes = [*((1, length) for length in CHECK_SAMPLES), (3, CHECK_SAMPLES[1])]
     return [
         (rng.standard_normal(shape) * np.sin(np.arange(shape[1]) / 1600)).astype(np.float32)
         for shape in shapes
@@ -113,18 +121,17 @@ def check_inputs() -> list[np.ndarray]:
 
 
 def session(path: Path) -> Any:
-    """An ONNX file, loaded to be run on the CPU."""
+    """An onnxruntime session that runs an ONNX file on the CPU."""
     import onnxruntime
 
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
 def largest_difference(path: Path, network: Any, inputs: Sequence[np.ndarray]) -> float:
-    """How far the logits of an ONNX file are from the network's at the most, as a share of the largest of
-    these.
+    """The largest difference between the logits of an ONNX file and the network's, as a share of the
+    network's largest; infinite where the shapes differ, or a logit of the file is not finite.
 
-    inputs: (batch, samples) float32 each. Infinite where the shapes are not the same, or something is not a
-    number.
+    inputs: (batch, samples) float32 each.
     """
     runs, worst = session(path), 0.0
     for values in inputs:
@@ -138,7 +145,9 @@ def largest_difference(path: Path, network: Any, inputs: Sequence[np.ndarray]) -
 
 
 def write_int8(path: Path, to: Path) -> None:
-    """An ONNX file with its matrices in 8 bits, quantised dynamically; convolutions stay as they are."""
+    """Write the ONNX file `path` to `to` with its matrices in 8 bits, quantised dynamically. Convolutions
+    stay in fp32.
+    """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with _quiet():

@@ -9,10 +9,10 @@ from asr_exp.runtime.hub import XET, diagnose, offline_where_unreachable
 
 
 def require_token(repository: str) -> str:
-    """The user's token of the hub, once it is sure that `repository` can be the name of one (NAME, or
-    ORGANISATION/NAME).
+    """The user's token of the hub.
 
-    Raises UserError where it cannot, and where there is no token.
+    Raises UserError where there is none, and where `repository` is not a name that the hub admits (NAME, or
+    ORGANISATION/NAME).
     """
     from huggingface_hub import get_token
     from huggingface_hub.errors import HFValidationError
@@ -20,9 +20,9 @@ def require_token(repository: str) -> str:
 
     try:
         validate_repo_id(repository)
-    except HFValidationError as why:
+    except HFValidationError as error:
         raise UserError(
-            f"export.push={repository} cannot be a repository of the hub ({why}); give ORGANISATION/NAME."
+            f"export.push={repository} cannot be a repository of the hub ({error}); give ORGANISATION/NAME."
         ) from None
     if token := get_token():
         return token
@@ -33,9 +33,21 @@ def require_token(repository: str) -> str:
 
 
 def push(folder: Path, files: Sequence[str], repository: str, private: bool, message: str) -> str:
-    """Make a model's repository where there is none and commit these files of a folder to it -> its address.
+    """Commit files of a folder to a repository of the hub, and return its address. The hub is that of
+    HF_ENDPOINT.
 
-    Raises UserError where the hub cannot be reached, or refuses. The hub is that of HF_ENDPOINT.
+    Args:
+        folder: holds the files.
+        files: their paths in it.
+        repository: its id; it is created where there is none.
+        private: whether a repository that is created is private.
+        message: of the commit.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        UserError: the hub cannot be reached, or refuses.
     """
     token = require_token(repository)
     offline_where_unreachable()
@@ -46,16 +58,16 @@ def push(folder: Path, files: Sequence[str], repository: str, private: bool, mes
 
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
     try:
-        made = api.create_repo(repository, private=private, exist_ok=True)
+        created = api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(
-            repo_id=made.repo_id, folder_path=folder, allow_patterns=list(files), commit_message=message
+            repo_id=created.repo_id, folder_path=folder, allow_patterns=list(files), commit_message=message
         )
-    except (HTTPError, OSError, RuntimeError) as why:  # RuntimeError: an upload that broke off
-        reason = diagnose(why)[1] or " ".join(str(why).split())
-        if isinstance(why, HfHubHTTPError) and why.response.status_code in (401, 403):
+    except (HTTPError, OSError, RuntimeError) as error:  # RuntimeError: an upload that broke off
+        reason = diagnose(error)[1] or " ".join(str(error).split())
+        if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
             reason = (
-                f"the hub refuses ({why.response.status_code}): the token may not write there; give one with"
-                " write access"
+                f"the hub refuses ({error.response.status_code}): the token may not write there; give one"
+                " with write access"
             )
-        raise UserError(f"export.push={repository}: {reason}. {folder} is whole.") from why
-    return str(made)
+        raise UserError(f"export.push={repository}: {reason}. {folder} is whole.") from error
+    return str(created)

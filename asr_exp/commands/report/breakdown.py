@@ -1,5 +1,5 @@
-"""Which errors are made, and where: operations of an alignment, confusions, and rates of groups of
-utterances.
+"""Which errors a recogniser makes, and in which utterances: operations of an alignment, confusions, and error
+rates of groups of utterances.
 """
 
 from collections import Counter
@@ -12,17 +12,19 @@ from rapidfuzz.distance import Levenshtein
 from asr_exp.scoring.error_rates import clustered_rate
 
 LETTERS = {"equal": "=", "replace": "S", "delete": "D", "insert": "I"}
-MOST_GROUPS = 6
+MAX_GROUPS = 6
 
 
 def units(text: str, unit: str) -> list[str]:
-    """A text as the units its errors are counted in: words or phones, or `character`s, spaces included."""
+    """A text as the units that errors are counted in: words or phones, or (`character`) its characters,
+    spaces included.
+    """
     return list(text.strip()) if unit == "character" else text.split()
 
 
 def operations(reference: Sequence[Hashable], hypothesis: Sequence[Hashable]) -> str:
-    """A letter for each step of the alignment that `scoring.count_errors` counts: = S D I (equal,
-    substitution, deletion, insertion).
+    """The alignment that `scoring.count_errors` counts, a letter for each step: = S D I (equal, substitution,
+    deletion, insertion).
     """
     codes = Levenshtein.opcodes(reference, hypothesis)
     return "".join(
@@ -32,8 +34,8 @@ def operations(reference: Sequence[Hashable], hypothesis: Sequence[Hashable]) ->
 
 @dataclass
 class Confusions:
-    """How often a unit was said in place of another, left out, put in; `spoken`: how often each stands in the
-    references.
+    """How often each unit was substituted by another, deleted and inserted, and (`spoken`) how often it
+    stands in the references.
     """
 
     substitutions: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -61,7 +63,9 @@ class Confusions:
 
 @dataclass(frozen=True)
 class GroupScore:
-    """Some utterances, the units of their references, and the rate of each run with its 95 % interval."""
+    """A group of utterances: their number, the units of their references, and each run's error rate with its
+    95 % interval.
+    """
 
     name: str
     utterances: int
@@ -77,9 +81,15 @@ def grouped(
     clusters: Sequence[Hashable],
     order: Sequence[str],
 ) -> list[GroupScore]:
-    """The groups in the order given. names, lengths, clusters: (utterances,); errors: (runs, utterances).
+    """The error rates of groups of utterances.
 
-    The intervals rest on the clusters of a group: speakers, or utterances where it is of one speaker.
+        Args: names: (utterances,) the group of each utterance. errors: (runs, utterances) edits of each
+        utterance. lengths: (utterances,) units of the references. clusters: (utterances,) the speaker of each
+        utterance; the intervals of a group of one speaker take each utterance as a cluster. order: the groups
+        in the order of the result.
+
+    Returns:
+        The groups that have an utterance.
     """
     rows: dict[str, list[int]] = {name: [] for name in order}
     for row, name in enumerate(names):
@@ -108,12 +118,12 @@ def _group(
 
 
 def binned(values: np.ndarray, decimals: int) -> tuple[list[str], list[str]]:
-    """The bin of each value, and the bins in their order: about as many values in each, their edges
-    rounded.
+    """The name of each value's bin, and the names of all bins in order. The bins hold about as many values
+    each; their edges are rounded to so many decimals.
     """
     if not len(values):
         return [], []
-    edges = np.unique(np.round(np.quantile(values, np.linspace(0, 1, MOST_GROUPS + 1)), decimals))
+    edges = np.unique(np.round(np.quantile(values, np.linspace(0, 1, MAX_GROUPS + 1)), decimals))
     edges[0], edges[-1] = (
         np.floor(values.min() * 10**decimals) / 10**decimals,
         np.ceil(values.max() * 10**decimals) / 10**decimals,

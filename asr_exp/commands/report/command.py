@@ -1,10 +1,11 @@
 """A run as one HTML page: curves, errors, utterances to hear and see, suspected label errors (report RUN;
 report A B for two).
 
-The page is FOLDER/report.html, or out=PAGE.html; it needs no network and nothing beside it. report.audio
-utterances carry their sound, spectrogram and emissions. format=png out=FOLDER writes pictures of the same for
-papers; with files=[a.wav], of the emissions and layer features of any checkpoint, run=CHECKPOINT, and
-recording; one that cannot be used does not stop the others, and the exit status is then 1.
+The page is FOLDER/report.html, or out=PAGE.html; it loads nothing from the internet and needs no other file.
+report.audio utterances carry their sound, spectrogram and emissions. format=png out=FOLDER writes pictures of
+the same for papers; with files=[a.wav], of the emissions and layer features of any checkpoint,
+run=CHECKPOINT, and recording; one that cannot be used does not stop the others, and the exit status is then
+1.
 """
 
 from collections.abc import Sequence
@@ -15,17 +16,18 @@ from omegaconf import DictConfig, ListConfig
 
 from asr_exp.builders.transcriber import load_transcriber
 from asr_exp.commands.report.contents import UtteranceTable, contents, unit_of
-from asr_exp.commands.report.figures import draw_files, draw_rows, draw_run
+from asr_exp.commands.report.figures import draw_run
 from asr_exp.commands.report.page import html
 from asr_exp.commands.report.record import Record, read_record, training_losses
 from asr_exp.commands.report.sound import (
     Details,
     analyse_rows,
-    chosen_rows,
     read_split,
+    rows_of,
     split_suspects,
     train_suspects,
 )
+from asr_exp.commands.report.utterance_figures import draw_files, draw_rows
 from asr_exp.core.console import counted
 from asr_exp.core.errors import UserError
 from asr_exp.core.exit_status import say
@@ -39,53 +41,61 @@ from asr_exp.scoring.significance import compare_rates
 
 
 def run(config: DictConfig) -> int:
-    """Write the page (or the pictures) of the runs that are named -> exit status. Raises UserError where
-    there is nothing to show.
+    """Write the page (or the pictures) of the runs that are named, and return the exit status.
+
+    Raises UserError where there is nothing to show.
     """
     if config.format not in (None, "html", "png"):
         raise UserError(f"format={config.format}: report writes html (the default) or png.")
     with started(config.trainer.device, "fp32") as runtime:
         if config.files is not None:
-            return _of_files(config, runtime)
+            return _figures_of_files(config, runtime)
         configs = _configs(config)
         if config.format == "png":
-            return _pictures(config, configs, runtime)
+            return _figures(config, configs, runtime)
         return _page(config, configs, runtime)
 
 
 def _configs(config: DictConfig) -> list[DictConfig]:
-    """The configs of the run, or of both, each with the folder of its own as `run`."""
+    """The configs of the run, or of both, each with its own folder as `run`."""
     first, second = config.a or config.run or str(run_folder(config)), config.b
     if not all(isinstance(one, str) for one in (first, second) if one is not None):
         raise UserError("report shows one run or two, each a folder: report RUN, or report A B.")
-    made = [
+    configs = [
         config if config.run == first and is_run(first) else load_run(first),
         *([load_run(second)] if second else []),
     ]
-    for one, folder in zip(made, (first, second), strict=False):
+    for one, folder in zip(configs, (first, second), strict=False):
         one.run = folder
-    return made
+    return configs
 
 
 def _records(config: DictConfig, configs: Sequence[DictConfig]) -> tuple[list[Record], str | None]:
-    """What the folders hold, and of two the answer of the t test."""
+    """The records of the run folders and, of two, the sentence on their difference."""
     records = [read_record(one, config.split) for one in configs]
     if len(records) == 1:
         return records, None
     a, b = (read_runs(side, one.run, config.split) for side, one in zip("ab", configs, strict=True))
     pair = pair_up(a, b, config.split)
-    found = compare_rates(*pair.counts[pair.metric], pair.clusters, False)
-    return records, _difference(found.difference, pair.metric, pair.basis)
+    comparison = compare_rates(*pair.counts[pair.metric], pair.clusters, False)
+    return records, _difference(comparison.difference, pair.metric, pair.basis)
 
 
-def _difference(found: Estimate, metric: str, basis: str) -> str:
-    within = f" [{100 * found.interval[0]:+.2f} to {100 * found.interval[1]:+.2f}]" if found.interval else ""
-    chance = (
-        ""
-        if found.p is None
-        else f", p {'< 0.001' if found.p < 0.001 else f'= {found.p:.3f}'} over {basis} (t test)"
-    )
-    return f"{metric.upper()} of A less that of B: {100 * found.value:+.2f} points{within}{chance}."
+def _difference(difference: Estimate, metric: str, basis: str) -> str:
+    """The sentence on a difference of rates, with its interval and the p value of the t test."""
+    interval, p = difference.interval, difference.p
+    within = f" [{100 * interval[0]:+.2f} to {100 * interval[1]:+.2f}]" if interval else ""
+    chance = ""
+    if p is not None:
+        chance = f", p {'< 0.001' if p < 0.001 else f'= {p:.3f}'} over {basis} (t test)"
+    return f"{metric.upper()} of A less that of B: {100 * difference.value:+.2f} points{within}{chance}."
+
+
+def _utterances(records: Sequence[Record], config: DictConfig) -> UtteranceTable | None:
+    """The utterances of the split that is shown; None where it has no hypotheses yet."""
+    if not records[0].lines:
+        return None
+    return UtteranceTable(records, unit_of(records, config.tokenizer.unit))
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -98,68 +108,61 @@ def _page(config: DictConfig, configs: Sequence[DictConfig], runtime: Runtime) -
     if records[0].split != config.split:
         shown = f"what was said of {records[0].split}" if records[0].split else "the training so far"
         notes.append(f"{config.split} has not been scored yet: this is {shown}.")
-    utterances = (
-        UtteranceTable(records, unit_of(records, configs[0].tokenizer.unit)) if records[0].lines else None
-    )
+    utterances = _utterances(records, configs[0])
     rows, count = _chosen(config, utterances), config.report.suspects
-    closeups = Details([])
-    heard = {}
+    details = Details([])
+    numbers: dict[int, int] = {}
     suspected = []
     if rows or count:
         try:
-            closeups = Details([load_transcriber(one, runtime) for one in configs])
+            details = Details([load_transcriber(one, runtime) for one in configs])
             if rows and utterances:
-                heard = analyse_rows(
-                    read_split(configs[0], str(records[0].split), closeups.transcribers[0]),
-                    utterances,
-                    rows,
-                    closeups,
-                )
-            if count and (found := training_losses(records[0].folder)):
-                split = read_split(configs[0], "train", closeups.transcribers[0])
-                suspected.append(train_suspects(records[0].folder, found, split, count, closeups))
-            notes += [f"The page is full: {closeups.left_out} utterances more would have been heard."] * bool(
-                closeups.left_out
-            )
-        except UserError as why:
+                split = read_split(configs[0], str(records[0].split), details.transcribers[0])
+                numbers = analyse_rows(split, utterances, rows, details)
+            if count and (losses := training_losses(records[0].folder)):
+                split = read_split(configs[0], "train", details.transcribers[0])
+                suspected.append(train_suspects(records[0].folder, losses, split, count, details))
+            if details.left_out:
+                notes.append(f"The page is full: {details.left_out} utterances more would have been heard.")
+        except UserError as error:
             if config.report.utterances:
                 raise
-            notes += [f"Not every utterance can be heard here. {why}"] * bool(utterances)
-    if count and utterances and (of_split := split_suspects(str(records[0].split), utterances, count, heard)):
-        suspected.append(of_split)
-    path = _place(config, configs)
+            notes += [f"Not every utterance can be heard here. {error}"] * bool(utterances)
+    if count and utterances:
+        of_split = split_suspects(str(records[0].split), utterances, count, numbers)
+        suspected += [of_split] if of_split else []
+    path = _path(config, configs)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, html(contents(records, utterances, comparison, heard, suspected, notes), closeups.made))
+    data = contents(records, utterances, comparison, numbers, suspected, notes)
+    write_text(path, html(data, details.packed))
     for note in notes:
         print(note)
-    print(f"{path}  ({path.stat().st_size / 1e6:.1f} MB, {len(closeups.made)} utterances with sound)")
+    print(f"{path}  ({path.stat().st_size / 1e6:.1f} MB, {len(details.packed)} utterances with sound)")
     return 0
 
 
 def _chosen(config: DictConfig, utterances: UtteranceTable | None) -> list[int]:
-    """The rows of the utterances to be heard."""
+    """The rows of the utterances that the page has with their sound."""
     if utterances is None:
         return []
-    asked = [str(one) for one in config.report.utterances]
-    return chosen_rows(utterances.ids, asked) if asked else utterances.worst(config.report.audio)
+    selected = [str(one) for one in config.report.utterances]
+    return rows_of(utterances.ids, selected) if selected else utterances.worst(config.report.audio)
 
 
-def _place(config: DictConfig, configs: Sequence[DictConfig]) -> Path:
-    """Where the page goes: out=FILE.html, out=FOLDER, or the folder of the (first) run."""
+def _path(config: DictConfig, configs: Sequence[DictConfig]) -> Path:
+    """The file of the page: out=FILE.html, out=FOLDER, or the folder of the (first) run."""
     name = f"report-against-{Path(configs[1].run).resolve().name}.html" if len(configs) > 1 else "report.html"
     out = Path(config.out or configs[0].run).expanduser()
     return out if config.out and out.suffix.lower() in (".html", ".htm") else out / name
 
 
 # ------------------------------------------------------------------------------------------------------------
-# pictures
+# figures
 
 
-def _pictures(config: DictConfig, configs: Sequence[DictConfig], runtime: Runtime) -> int:
+def _figures(config: DictConfig, configs: Sequence[DictConfig], runtime: Runtime) -> int:
     records, _ = _records(config, configs)
-    utterances = (
-        UtteranceTable(records, unit_of(records, configs[0].tokenizer.unit)) if records[0].lines else None
-    )
+    utterances = _utterances(records, configs[0])
     folder = Path(config.out or Path(configs[0].run) / "pictures").expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [draw_run(records, utterances, folder, config.report.width)]
@@ -172,17 +175,17 @@ def _pictures(config: DictConfig, configs: Sequence[DictConfig], runtime: Runtim
     return 0
 
 
-def _of_files(config: DictConfig, runtime: Runtime) -> int:
+def _figures_of_files(config: DictConfig, runtime: Runtime) -> int:
     if config.format != "png":
         raise UserError("report files=... draws pictures of recordings: give format=png, and out=FOLDER.")
-    files, complaints = named_files(
+    files, problems = named_files(
         str(one) for one in (config.files if isinstance(config.files, ListConfig) else [config.files])
     )
-    for complaint in complaints:
-        say("error: ", f"{complaint}.")
+    for problem in problems:
+        say("error: ", f"{problem}.")
     folder = Path(config.out or ".").expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    failed = len(complaints)
+    failed = len(problems)
     for one in draw_files(load_transcriber(config, runtime), files, folder, config.report.width):
         if isinstance(one, UserError):
             say("error: ", str(one))

@@ -1,4 +1,4 @@
-"""What a report says, gathered from the records of one run or two, as JSON that the page draws."""
+"""The data of a report: gathered from the records of one run or two, as JSON that the page's script draws."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,8 @@ from asr_exp.commands.report.record import Record
 from asr_exp.core.console import counted, duration
 from asr_exp.scoring.error_rates import ErrorCounts, Tally, unspaced
 
-MOST_ROWS = 100  # of a list of confusions
-MOST_SPEAKERS = 200
+MAX_CONFUSIONS = 100  # in a list
+MAX_SPEAKERS = 200
 
 LEGEND = (
     "Errors are the fewest edits that turn the reference into the hypothesis. Intervals are 95 %, from"
@@ -23,8 +23,9 @@ LEGEND = (
 
 
 def unit_of(records: Sequence[Record], unit: str) -> str:
-    """What errors are counted in: word, phone, or character where the references have no spaces. unit: the
-    tokenizer's.
+    """The unit that errors are counted in: word, phone, or character where the references have no spaces.
+
+    unit: the tokenizer's.
     """
     if unit == "phone":
         return "phone"
@@ -32,7 +33,12 @@ def unit_of(records: Sequence[Record], unit: str) -> str:
 
 
 class UtteranceTable:
-    """The utterances of a split in columns, with the alignment of each run's hypotheses."""
+    """The utterances of a split in columns, with each run's hypotheses and their alignment.
+
+    ids, speakers, seconds, references: a value for each utterance. hypotheses, losses, steps: such a list for
+    each run; steps are the `operations` of the alignments. lengths: (utterances,) units of the references;
+    errors: (runs, utterances).
+    """
 
     def __init__(self, records: Sequence[Record], unit: str):
         self.unit, self.ids = unit, list(records[0].lines)
@@ -42,22 +48,22 @@ class UtteranceTable:
         self.references = [line["reference"] for line in first]
         self.hypotheses = [[record.lines[id]["hypothesis"] for id in self.ids] for record in records]
         self.losses = [[_finite(record.lines[id]["loss"]) for id in self.ids] for record in records]
-        cut = [units(text, unit) for text in self.references]
+        references = [units(text, unit) for text in self.references]
         self.confusions = [Confusions() for _ in records]
         self.steps: list[list[str]] = []
-        for said, found in zip(self.hypotheses, self.confusions, strict=True):
+        for hypotheses, confusions in zip(self.hypotheses, self.confusions, strict=True):
             self.steps.append([])
-            for reference, text in zip(cut, said, strict=True):
+            for reference, text in zip(references, hypotheses, strict=True):
                 hypothesis = units(text, unit)
                 steps = operations(reference, hypothesis)
-                found.add(reference, hypothesis, steps)
+                confusions.add(reference, hypothesis, steps)
                 self.steps[-1].append(steps)
-        self.lengths = np.array([len(one) for one in cut])
+        self.lengths = np.array([len(one) for one in references])
         self.errors = np.array([[len(steps) - steps.count("=") for steps in side] for side in self.steps])
 
     def worst(self, count: int) -> list[int]:
-        """The rows with the most errors, of equals those with the shorter reference; three in four of the
-        count, and others at random.
+        """So many rows: three in four are those with the most errors (among equals those with the shorter
+        reference), the others are drawn at random.
         """
         order = np.lexsort((self.lengths, -self.errors.max(axis=0)))
         first = order[: count - count // 4].tolist()
@@ -66,10 +72,10 @@ class UtteranceTable:
         return [*first, *drawn.tolist()]
 
     def groups(self) -> dict[str, list[dict[str, Any]]]:
-        """Rates by length, speaking rate and speaker; the speakers with the highest rate first."""
+        """Error rates by length, speaking rate and speaker; the speakers with the highest rate come first."""
         clusters = [speaker or (row,) for row, speaker in enumerate(self.speakers)]
         pace = self.lengths / np.maximum(self.seconds, 1e-3)
-        found = {
+        groups = {
             "length": grouped(*self._named(binned(self.lengths, 0)[0]), clusters, binned(self.lengths, 0)[1]),
             "rate": (
                 grouped(*self._named(binned(pace, 1)[0]), clusters, binned(pace, 1)[1])
@@ -80,15 +86,17 @@ class UtteranceTable:
         }
         if len({*self.speakers} - {None}) > 1:
             names = [speaker or "unknown" for speaker in self.speakers]
-            found["speaker"] = grouped(*self._named(names), clusters, sorted({*names}))
-            found["speaker"].sort(key=lambda one: -max(rate or 0.0 for rate in one.rates))
-        return {name: [asdict(one) for one in groups[:MOST_SPEAKERS]] for name, groups in found.items()}
+            groups["speaker"] = grouped(*self._named(names), clusters, sorted({*names}))
+            groups["speaker"].sort(key=lambda one: -max(rate or 0.0 for rate in one.rates))
+        return {name: [asdict(one) for one in rows[:MAX_SPEAKERS]] for name, rows in groups.items()}
 
     def _named(self, names: Sequence[str]) -> tuple[Sequence[str], np.ndarray, np.ndarray]:
         return names, self.errors, self.lengths
 
     def columns(self) -> dict[str, Any]:
-        """As the page's table takes them; the steps of an utterance without an error are left out."""
+        """The columns as the page's script reads them; utterances without an error have '' for their
+        steps.
+        """
         steps = [["" if not errors else text for text, errors in zip(side, counts, strict=True)]
                  for side, counts in zip(self.steps, self.errors.tolist(), strict=True)]  # fmt: skip
         return {
@@ -102,20 +110,20 @@ class UtteranceTable:
         }
 
     def confused(self) -> dict[str, Any]:
-        """The commonest substitutions, deletions and insertions: the words, the count of each run, of
-        deletions how often it was said.
+        """The most frequent substitutions, deletions and insertions. A row is the words, the count of each
+        run and, of deletions, how often the word stands in the references.
         """
-        found: dict[str, Any] = {}
+        confused: dict[str, Any] = {}
         for name in ("substitutions", "deletions", "insertions"):
             counters = [getattr(one, name) for one in self.confusions]
             every = sum(counters[1:], counters[0].copy())
             rows = []
-            for what, _ in sorted(every.items(), key=lambda item: (-item[1], item[0]))[:MOST_ROWS]:
+            for what, _ in sorted(every.items(), key=lambda item: (-item[1], item[0]))[:MAX_CONFUSIONS]:
                 rows.append([*([what] if isinstance(what, str) else what), *(one[what] for one in counters)])
                 if name == "deletions":
                     rows[-1].append(self.confusions[0].spoken[what])
-            found[name] = {"rows": rows, "kinds": len(every), "totals": [one.total() for one in counters]}
-        return found
+            confused[name] = {"rows": rows, "kinds": len(every), "totals": [one.total() for one in counters]}
+        return confused
 
 
 def _finite(loss: float | None) -> float | None:
@@ -126,11 +134,20 @@ def contents(
     records: Sequence[Record],
     utterances: UtteranceTable | None,
     comparison: str | None,
-    heard: Mapping[int, int],
+    detail_numbers: Mapping[int, int],
     suspects: Sequence[dict[str, Any]],
     notes: Sequence[str],
 ) -> dict[str, Any]:
-    """What the page shows. heard: by row of the utterances, the number of its closeup."""
+    """Gather the data of the page.
+
+    Args:
+        records: of the run, or of the two that are compared.
+        utterances: of the split that is shown; None where there are no hypotheses yet.
+        comparison: the sentence on the difference of two runs.
+        detail_numbers: the number of the detail of each utterance that has one, by its row.
+        suspects: groups of utterances whose transcripts are in doubt.
+        notes: sentences to be shown at the top.
+    """
     return {
         "version": asr_exp.__version__,
         "title": " against ".join(record.name for record in records),
@@ -146,7 +163,7 @@ def contents(
         "utterances": utterances.columns() if utterances else None,
         "confusions": utterances.confused() if utterances else None,
         "groups": utterances.groups() if utterances else None,
-        "closeups": {str(row): number for row, number in heard.items()},
+        "details": {str(row): number for row, number in detail_numbers.items()},
         "suspects": list(suspects),
     }
 
@@ -178,13 +195,14 @@ def _run(record: Record) -> dict[str, Any]:
 
 
 def summary(record: Record) -> dict[str, Any] | None:
-    """What result.json says of the split, or will say once the run has come to it; None without
-    hypotheses.
+    """The scores of the split: those in result.json, or what it will say once the run has come to the split.
+
+    None where there are no hypotheses.
     """
     if not record.lines:
         return None
-    if found := record.result.get("splits", {}).get(record.split):
-        return found
+    if scores := record.result.get("splits", {}).get(record.split):
+        return scores
     tally = Tally(phones=record.phones)
     for line in record.lines.values():
         counts = dict(line["counts"])

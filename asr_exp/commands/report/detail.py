@@ -1,5 +1,5 @@
-"""One utterance from near: its sound, waveform, spectrogram, frame-by-frame emissions, and when its labels
-and words are said.
+"""One utterance in detail: its sound, waveform, spectrogram, frame-by-frame emissions, and the times of its
+labels and words.
 """
 
 import base64
@@ -17,19 +17,21 @@ from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding.alignment import Span, Word, align_labels, best_path, words_of
 from asr_exp.inference.transcriber import Transcriber
 
-BANDS = 64  # mel bands; seconds
-WINDOW = 0.025
-HOP = 0.010
-RANGE = 70.0  # decibels below the loudest that are shown
-MOST_FRAMES = 3000
-MOST_LABELS = 48
-MOST_PEAKS = 2000
-SEEN = 0.05  # a label is shown where its posterior comes so far
+MEL_BANDS = 64
+WINDOW_SECONDS = 0.025
+HOP_SECONDS = 0.010
+DECIBELS = 70.0  # below the loudest that are shown
+MAX_FRAMES = 3000
+MAX_LABELS = 48
+MAX_PEAKS = 2000
+LEAST_POSTERIOR = 0.05  # a label is shown where its posterior reaches this
 
 
 @dataclass(frozen=True)
 class Aligned:
-    """A text over time: its labels (text, start, end, posterior; seconds) and its words."""
+    """A text along the time axis: its labels and its words, each with start and end in seconds and its
+    posterior.
+    """
 
     labels: list[Word]
     words: list[Word]
@@ -37,8 +39,12 @@ class Aligned:
 
 @dataclass(frozen=True)
 class UtteranceAnalysis:
-    """What a recogniser makes of an utterance. posteriors: (frames, vocabulary); frame: seconds from one to
-    the next; best: the likeliest label of each frame."""
+    """What a recogniser emits for an utterance, and how that aligns with the texts.
+
+    posteriors: (frames, vocabulary); frame: seconds from one frame to the next; tokens: the vocabulary as it
+    is shown; blank: the number of its blank; best: the likeliest label of each frame; reference: None where
+    none is known.
+    """
 
     posteriors: np.ndarray
     frame: float
@@ -52,43 +58,44 @@ class UtteranceAnalysis:
 def analyse(
     transcriber: Transcriber, clip: np.ndarray, reference: str | None, hypothesis: str | None
 ) -> UtteranceAnalysis:
-    """clip: int16, at the transcriber's rate; reference: after the text rules; hypothesis: a text, or None
-    for the best path's.
+    """Run the recogniser on a clip, (samples,) int16 at the transcriber's rate, and align the texts with it.
+
+    reference: after the text rules; hypothesis: a text, or None for that of the best path.
     """
     (log_probs,) = transcriber.emissions([clip])
     tokenizer = transcriber.tokenizer
     scores, best = log_probs.max(-1)
-    # phones may be folded: then they are not what was emitted
+    # A hypothesis of phones may be folded into fewer of them, and is then not what was emitted.
     if hypothesis is None or tokenizer.unit == "phone":
-        said = best_path(best, scores.exp(), tokenizer.blank)
+        hypothesis_spans = best_path(best, scores.exp(), tokenizer.blank)
     else:
-        said = _spans(log_probs, tokenizer.encode(hypothesis), tokenizer)
-    spoken = (
+        hypothesis_spans = _spans(log_probs, tokenizer.encode(hypothesis), tokenizer)
+    reference_spans = (
         None
         if reference is None
         else _spans(log_probs, tokenizer.encode(tokenizer.target(reference)), tokenizer)
     )
     tokens = [label_name(token, tokenizer) for token in tokenizer.tokens]
     return UtteranceAnalysis(
-        log_probs.exp().numpy(),
-        transcriber.frame,
-        tokens,
-        tokenizer.blank,
-        best.tolist(),
-        None if spoken is None else _aligned(spoken, transcriber),
-        _aligned(said, transcriber),
+        posteriors=log_probs.exp().numpy(),
+        frame=transcriber.frame,
+        tokens=tokens,
+        blank=tokenizer.blank,
+        best=best.tolist(),
+        reference=None if reference_spans is None else _aligned(reference_spans, transcriber),
+        hypothesis=_aligned(hypothesis_spans, transcriber),
     )
 
 
 def label_name(token: str, tokenizer: Tokenizer) -> str:
-    """A label as it is shown: the blank and the space by a sign of their own."""
+    """A label as it is shown; the blank and the space have a sign of their own."""
     return (
         "␣" if token == tokenizer.space else "∅" if token == tokenizer.blank_token else token.strip() or token
     )
 
 
 def _spans(log_probs: torch.Tensor, labels: np.ndarray, tokenizer: Tokenizer) -> list[Span]:
-    """Where labels stand; none where there are more of them than frames."""
+    """The spans of labels over the frames; none where there are more labels than frames."""
     try:
         return align_labels(log_probs, labels.tolist(), tokenizer.blank)
     except ValueError:
@@ -106,23 +113,23 @@ def _aligned(spans: Sequence[Span], transcriber: Transcriber) -> Aligned:
     return Aligned(labels, words_of(spans, tokenizer, frame))
 
 
-def shown_labels(heard: UtteranceAnalysis) -> list[int]:
-    """The labels whose row of emissions is worth drawing: those that come up at all, the likeliest where
-    there are many, blank last.
+def shown_labels(analysis: UtteranceAnalysis) -> list[int]:
+    """The labels whose row of emissions is drawn: those whose posterior ever reaches LEAST_POSTERIOR (the
+    likeliest of them, where there are many), and the blank last.
     """
-    highest = heard.posteriors.max(axis=0, initial=0.0)
-    highest[heard.blank] = 0.0
-    likeliest = np.argsort(-highest, kind="stable")[: MOST_LABELS - 1]
-    return [*sorted(int(i) for i in likeliest if highest[i] >= SEEN), heard.blank]
+    highest = analysis.posteriors.max(axis=0, initial=0.0)
+    highest[analysis.blank] = 0.0
+    likeliest = np.argsort(-highest, kind="stable")[: MAX_LABELS - 1]
+    return [*sorted(int(i) for i in likeliest if highest[i] >= LEAST_POSTERIOR), analysis.blank]
 
 
 def spectrogram(clip: np.ndarray, rate: int) -> tuple[np.ndarray, float]:
-    """Log-mel spectrogram of int16 audio, (bands, frames) in decibels under the loudest, and the seconds
-    between frames.
+    """The log-mel spectrogram of (samples,) int16, (bands, frames) in decibels below the loudest, and the
+    seconds between its frames.
     """
     functional = torchaudio("functional", "melscale_fbanks")
-    hop = max(round(HOP * rate), len(clip) // MOST_FRAMES)
-    window = round(WINDOW * rate)
+    hop = max(round(HOP_SECONDS * rate), len(clip) // MAX_FRAMES)
+    window = round(WINDOW_SECONDS * rate)
     size = 1 << (window - 1).bit_length()
     audio = torch.from_numpy(clip.astype(np.float32) / 32768.0)
     audio = torch.nn.functional.pad(audio, (0, max(0, size - len(audio))))
@@ -133,16 +140,16 @@ def spectrogram(clip: np.ndarray, rate: int) -> tuple[np.ndarray, float]:
         .abs()
         .square()
     )
-    bands = functional.melscale_fbanks(power.shape[0], 0.0, rate / 2, BANDS, rate).T @ power
+    bands = functional.melscale_fbanks(power.shape[0], 0.0, rate / 2, MEL_BANDS, rate).T @ power
     decibels = 10 * torch.log10(bands + 1e-10)
-    return (decibels - decibels.max()).clamp(min=-RANGE).numpy(), hop / rate
+    return (decibels - decibels.max()).clamp(min=-DECIBELS).numpy(), hop / rate
 
 
 def peaks(clip: np.ndarray) -> np.ndarray:
-    """The lowest and highest sample of each of MOST_PEAKS stretches at most, (2, stretches), full scale at
-    127, as int8.
+    """The waveform to be drawn: the lowest and the highest sample of each of at most MAX_PEAKS stretches,
+    (2, stretches) int8 with full scale at 127.
     """
-    parts = np.array_split(clip, min(MOST_PEAKS, max(1, len(clip))))
+    parts = np.array_split(clip, min(MAX_PEAKS, max(1, len(clip))))
     ends = [[part.min(initial=0), part.max(initial=0)] for part in parts]
     return np.round(np.array(ends).T / 32768.0 * 127).astype(np.int8)
 
@@ -151,12 +158,13 @@ def peaks(clip: np.ndarray) -> np.ndarray:
 # for the page
 
 
-def packed(clip: np.ndarray, rate: int, heard: Sequence[UtteranceAnalysis]) -> dict[str, Any]:
-    """All of it as JSON: arrays as base64 of their bytes, sound as FLAC. heard: by each of the runs that are
-    set side by side.
+def pack_detail(clip: np.ndarray, rate: int, analyses: Sequence[UtteranceAnalysis]) -> dict[str, Any]:
+    """An utterance as JSON for the page: arrays as base64 of their bytes, the sound as FLAC.
+
+    clip: (samples,) int16; rate: its sampling rate in Hz; analyses: by each of the runs that are compared.
     """
     picture, step = spectrogram(clip, rate)
-    shades = np.round((picture / RANGE + 1) * 255).astype(np.uint8)
+    shades = np.round((picture / DECIBELS + 1) * 255).astype(np.uint8)
     return {
         "seconds": len(clip) / rate,
         "rate": rate,
@@ -168,7 +176,7 @@ def packed(clip: np.ndarray, rate: int, heard: Sequence[UtteranceAnalysis]) -> d
             "step": step,
             "shades": _base64(shades.tobytes()),
         },
-        "heard": [_emissions(one) for one in heard],
+        "analyses": [_emissions(one) for one in analyses],
     }
 
 
@@ -179,18 +187,18 @@ def flac(clip: np.ndarray, rate: int) -> bytes:
     return file.getvalue()
 
 
-def _emissions(heard: UtteranceAnalysis) -> dict[str, Any]:
-    labels = shown_labels(heard)
-    shades = np.round(heard.posteriors[:, labels].T * 255).astype(np.uint8)
+def _emissions(analysis: UtteranceAnalysis) -> dict[str, Any]:
+    labels = shown_labels(analysis)
+    shades = np.round(analysis.posteriors[:, labels].T * 255).astype(np.uint8)
     rows = {label: row for row, label in enumerate(labels)}
     return {
-        "labels": [heard.tokens[label] for label in labels],
-        "frames": len(heard.posteriors),
-        "frame": heard.frame,
+        "labels": [analysis.tokens[label] for label in labels],
+        "frames": len(analysis.posteriors),
+        "frame": analysis.frame,
         "shades": _base64(shades.tobytes()),
-        "best": [rows.get(label, -1) for label in heard.best],
-        "reference": _times(heard.reference),
-        "hypothesis": _times(heard.hypothesis),
+        "best": [rows.get(label, -1) for label in analysis.best],
+        "reference": _times(analysis.reference),
+        "hypothesis": _times(analysis.hypothesis),
     }
 
 

@@ -1,4 +1,4 @@
-"""What a run's folder tells: its result, its curves, what it said of a split."""
+"""What a report reads from a run's folder: its result, its curves, its hypotheses for a split."""
 
 import json
 import math
@@ -13,15 +13,17 @@ from omegaconf import DictConfig
 from asr_exp.core.errors import UserError
 from asr_exp.runs.results import LOSSES, read_hypotheses, read_result
 
-MOST_POINTS = 1000  # of a curve
+MAX_POINTS = 1000  # of a curve
 
 Curve = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Record:
-    """A run. name: DATASET/MODEL/SIGNATURE; phones: whether its labels are phones; curves: by name, (step,
-    value); split: the one whose hypotheses `lines` are, by utterance id, None without any."""
+    """A run. name: DATASET/MODEL/SIGNATURE; phones: whether its labels are phones; curves: points (step,
+    value) by the curve's name; split: the split of its hypotheses, None where there are none; lines: the
+    lines of hypotheses.SPLIT.jsonl by utterance id.
+    """
 
     folder: Path
     name: str
@@ -32,37 +34,43 @@ class Record:
     lines: dict[str, dict[str, Any]]
 
     def file(self, name: str) -> str:
-        """The text of one of its files, '' where it is not there."""
+        """The text of one of its files, '' where there is no such file."""
         path = self.folder / name
         return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def read_record(config: DictConfig, split: str) -> Record:
-    """The run of a config whose `run` is its folder. One that has not come to the split (it trains still)
-    shows what it said of dev.
+    """The record of the run whose folder is `run` in this config. Of a run that still trains, and has not
+    come to the split, it has the hypotheses for dev.
 
     Raises UserError where there is nothing to show yet.
     """
     folder = Path(config.run).expanduser()
-    said = next((one for one in (split, "dev") if (folder / f"hypotheses.{one}.jsonl").is_file()), None)
-    found = curves(folder / "metrics.jsonl")
-    if said is None and not found:
+    scored = next((one for one in (split, "dev") if (folder / f"hypotheses.{one}.jsonl").is_file()), None)
+    run_curves = curves(folder / "metrics.jsonl")
+    if scored is None and not run_curves:
         raise UserError(
             f"{folder} has nothing to show yet: neither metrics.jsonl nor hypotheses.{split}.jsonl has a"
             " line."
         )
-    lines = read_hypotheses(folder / f"hypotheses.{said}.jsonl") if said else {}
+    lines = read_hypotheses(folder / f"hypotheses.{scored}.jsonl") if scored else {}
     name = f"{config.dataset.name}/{config.model.name}/{folder.resolve().name}"
     return Record(
-        folder, name, config.tokenizer.unit == "phone", read_result(folder) or {}, found, said, lines
+        folder=folder,
+        name=name,
+        phones=config.tokenizer.unit == "phone",
+        result=read_result(folder) or {},
+        curves=run_curves,
+        split=scored,
+        lines=lines,
     )
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON Lines file that has steps; a line torn off at the end, of a run that is at work,
-    is left out.
+    """The objects of a JSON Lines file, each with its step. A last line that is not whole yet, as a run at
+    work leaves it, is left out.
 
-    Raises UserError for another that is none.
+    Raises UserError for any other line that cannot be read.
     """
     if path.is_file():
         with path.open(encoding="utf-8") as file:
@@ -72,28 +80,26 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
                         line = json.loads(text)
                         if not isinstance(line["step"], int):
                             raise TypeError(f"step is {line['step']!r}")
-                    except (ValueError, KeyError, TypeError) as why:
+                    except (ValueError, KeyError, TypeError) as error:
                         raise UserError(
-                            f"Line {number} of {path} is no line of a run ({why!r}); mend it or move the file"
-                            " away."
-                        ) from why
+                            f"Line {number} of {path} is no line of a run ({error!r}); mend it or move the"
+                            " file away."
+                        ) from error
                     yield line
 
 
 def curves(path: Path) -> dict[str, Curve]:
-    """The curves of a `metrics.jsonl`, of MOST_POINTS at most: where there are more, each is the mean of its
-    neighbours.
-    """
-    found: dict[str, Curve] = {}
+    """The curves of a `metrics.jsonl` by name, each of at most MAX_POINTS points (see `thinned`)."""
+    points: dict[str, Curve] = {}
     for line in _lines(path):
         for name, value in line.items():
             if name not in ("step", "epoch") and isinstance(value, int | float) and math.isfinite(value):
-                found.setdefault(name, []).append((line["step"], value))
-    return {name: thinned(curve) for name, curve in found.items()}
+                points.setdefault(name, []).append((line["step"], value))
+    return {name: thinned(curve) for name, curve in points.items()}
 
 
-def thinned(curve: Curve, most: int = MOST_POINTS) -> Curve:
-    """A curve of so many points at most, each the mean of its neighbours."""
+def thinned(curve: Curve, most: int = MAX_POINTS) -> Curve:
+    """A curve of at most so many points. One that had more becomes the means of neighbouring points."""
     if len(curve) <= most:
         return curve
     return [tuple(map(float, part.mean(axis=0))) for part in np.array_split(np.array(curve), most)]  # type: ignore[misc]
@@ -101,8 +107,8 @@ def thinned(curve: Curve, most: int = MOST_POINTS) -> Curve:
 
 @dataclass(frozen=True)
 class TrainingLosses:
-    """Losses of single utterances in the order of training: number of the utterance, step, loss; each (n,).
-    No loss: left out.
+    """The losses of single utterances in the order of training, (n,) each: the utterance's number in the
+    split, the step, the loss. Losses that are not finite are left out.
     """
 
     utterances: np.ndarray
@@ -111,9 +117,13 @@ class TrainingLosses:
 
 
 def training_losses(folder: Path) -> TrainingLosses | None:
-    """What `losses.train.jsonl` tells; None where it is not there (a run of an earlier version) or empty."""
-    by_step = {line["step"]: (np.array(line["utterances"], np.int32), np.array(line["losses"], np.float64))
-               for line in _lines(folder / LOSSES)}  # fmt: skip
+    """The losses in `losses.train.jsonl`; None where the file is empty, or missing as in runs of earlier
+    versions.
+    """
+    by_step = {
+        line["step"]: (np.array(line["utterances"], np.int32), np.array(line["losses"], np.float64))
+        for line in _lines(folder / LOSSES)
+    }
     if not by_step:
         return None
     order = sorted(by_step)

@@ -15,7 +15,8 @@ import yaml
 from harness import NAMES, QUIET, call, lines, result
 
 from asr_exp.commands.export import onnx_export as onnx_file
-from asr_exp.commands.export.model_card import Facts, _without_place, model_card
+from asr_exp.commands.export.facts import Facts
+from asr_exp.commands.export.model_card import _without_place, model_card
 from asr_exp.core.errors import UserError
 from asr_exp.model.loading import load_backbone
 from asr_exp.model.model_config import ModelSettings

@@ -22,12 +22,14 @@ from reporting import data_of, write_run
 
 from asr_exp.cli.main import main
 from asr_exp.commands.report.breakdown import Confusions, binned, grouped, operations
+from asr_exp.commands.report.canvas import file_names, save
 from asr_exp.commands.report.contents import UtteranceTable
 from asr_exp.commands.report.detail import Aligned, UtteranceAnalysis, flac, peaks, spectrogram
-from asr_exp.commands.report.figures import draw_errors, draw_utterance, file_names, save
+from asr_exp.commands.report.figures import draw_errors
 from asr_exp.commands.report.page import HERE
 from asr_exp.commands.report.record import TrainingLosses, read_record, thinned
 from asr_exp.commands.report.suspects import suspects
+from asr_exp.commands.report.utterance_figures import draw_utterance
 from asr_exp.data.corpora.synthetic import demo
 from asr_exp.decoding.alignment import Word
 from asr_exp.runs.folder import load_run
@@ -444,12 +446,12 @@ def test_a_trained_run_can_be_heard(trained, tmp_path, capsys):
     out = asked(capsys, folder, f"out={tmp_path / 'page.html'}", "report.audio=4", "report.suspects=6")
     assert "10 utterances with sound" in out
     data, text = data_of(tmp_path / "page.html"), (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert len(data["closeups"]) == 4 and [len(group["rows"]) for group in data["suspects"]] == [6]
-    start = text.index('id="closeup-0">') + len('id="closeup-0">')
+    assert len(data["details"]) == 4 and [len(group["rows"]) for group in data["suspects"]] == [6]
+    start = text.index('id="detail-0">') + len('id="detail-0">')
     one = json.loads(text[start : text.index("</script>", start)])
-    heard = one["heard"][0]
-    assert heard["reference"]["words"] and heard["frames"] == pytest.approx(
-        one["seconds"] / heard["frame"], abs=3
+    analysis = one["analyses"][0]
+    assert analysis["reference"]["words"] and analysis["frames"] == pytest.approx(
+        one["seconds"] / analysis["frame"], abs=3
     )
     asked(
         capsys,
@@ -458,7 +460,7 @@ def test_a_trained_run_can_be_heard(trained, tmp_path, capsys):
         f"report.utterances=[{first['file']}]",
         "report.suspects=0",
     )
-    assert list(data_of(tmp_path / "page.html")["closeups"]) == ["0"]
+    assert list(data_of(tmp_path / "page.html")["details"]) == ["0"]
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from reporting import write_run
 from test_report import EVIL, asked, sentences
 
 from asr_exp.commands.report.contents import UtteranceTable, contents
-from asr_exp.commands.report.detail import Aligned, UtteranceAnalysis, packed
+from asr_exp.commands.report.detail import Aligned, UtteranceAnalysis, pack_detail
 from asr_exp.commands.report.page import html
 from asr_exp.commands.report.record import read_record
 from asr_exp.runs.folder import load_run
@@ -91,19 +91,19 @@ def test_a_run_can_be_read_and_heard(trained, opened, capsys, tmp_path, width):
     for button in page.locator("button[aria-expanded]").all():
         button.click()
     page.wait_for_timeout(300)
-    assert page.locator(".closeup audio").count() == 6 and sideways(page) <= 0
-    sound = page.locator("#utterances .closeup audio").first
+    assert page.locator(".detail audio").count() == 6 and sideways(page) <= 0
+    sound = page.locator("#utterances .detail audio").first
     page.wait_for_function("one => one.duration > 0.1", arg=sound.element_handle())
     sound.evaluate("one => one.play()")
     page.wait_for_function("one => one.currentTime > 0.05", arg=sound.element_handle())
-    drawn = page.locator("#utterances .closeup .inner canvas").first
+    drawn = page.locator("#utterances .detail .inner canvas").first
     assert (
         drawn.evaluate(
             "one => new Set(one.getContext('2d').getImageData(0, 0, one.width, one.height).data).size"
         )
         > 20
     )
-    stage = page.locator("#utterances .closeup .inner").first
+    stage = page.locator("#utterances .detail .inner").first
     stage.focus()
     page.keyboard.press("Home")
     page.keyboard.press("ArrowRight")
@@ -204,10 +204,10 @@ def test_ten_thousand_utterances_open_at_once(opened, capsys, tmp_path):
     noise = (3000 * draw.standard_normal(16000 * 10)).astype(np.int16)
     posteriors, tokens = draw.dirichlet(np.ones(30), 500).astype(np.float32), [chr(97 + i) for i in range(30)]
     heard = UtteranceAnalysis(posteriors, 0.02, tokens, 29, [0] * 500, None, Aligned([], []))
-    closeups = [packed(noise, 16000, [heard]) for _ in range(24)]
+    details = [pack_detail(noise, 16000, [heard]) for _ in range(24)]
     utterances = UtteranceTable([record], "word")
     said = contents([record], utterances, None, {i: i for i in range(24)}, [], [])
-    (tmp_path / "page.html").write_text(html(said, closeups), encoding="utf-8")
+    (tmp_path / "page.html").write_text(html(said, details), encoding="utf-8")
     megabytes = (tmp_path / "page.html").stat().st_size / 1e6
     began = time.monotonic()
     page = opened(tmp_path / "page.html")
