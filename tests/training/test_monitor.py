@@ -186,7 +186,7 @@ def test_a_window_by_hand(monkeypatch):
     rows = [{"step": s, "train/loss": 2.0 + s, "train/blank_ratio": s / 100} for s in range(1, WINDOW + 1)]
     rows[-1] |= {"train/loss": 1e6, "train/blank_ratio": 1.0}
     counts = [[1.0, 3.0, 0.0, 0.0, 90.0]] * (WINDOW - 10) + [[20.0, 3.0, 0.0, 0.0, 90.0]] * 10
-    TrainingMonitor(recipe(), []).look(rows, counts, None)  # 240 times `a` and 150 times `b`
+    TrainingMonitor(recipe(), []).observe(rows, counts, None)  # 240 times `a` and 150 times `b`
     assert windows == [Window(WINDOW, 27.5, pytest.approx(0.255), 0, pytest.approx(240 / 390))]
 
 
