@@ -63,7 +63,7 @@ def test_there_are_as_many_as_expected():
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_dataset_composes_and_its_reader_exists(name):
     config = composed(f"dataset={name}", "model=tiny")
-    assert rules.problems(config) == [] and config.dataset.name == name
+    assert rules.config_problems(config) == [] and config.dataset.name == name
     importlib.import_module(f"asr_exp.data.corpora.{base._BUILT_IN[config.dataset.reader]}")
     assert config.dataset.reader in base._READERS
     text, inventory, scored = PHONES.get(name, ("standard", None, None))
@@ -96,7 +96,7 @@ def test_a_text_composes_and_its_rules_exist(name):
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_tokenizer_composes_and_its_inventories_exist(name):
     config = composed(f"tokenizer={name}", "model=tiny", *(["text=espeak"] if name == "phone" else []))
-    assert rules.problems(config) == []
+    assert rules.config_problems(config) == []
     assert {config.tokenizer.inventory, config.tokenizer.score_inventory} <= {None, "espeak", *INVENTORIES}
 
 
@@ -109,5 +109,5 @@ def test_a_file_begins_with_what_it_is_and_a_command(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("# ") and lines[1].startswith("# python -m asr_exp")
     overrides = [word for word in lines[1].split()[4:] if "=" in word]
-    assert rules.problems(composed(*overrides)) == []
+    assert rules.config_problems(composed(*overrides)) == []
     assert OmegaConf.load(path)

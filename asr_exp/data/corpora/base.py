@@ -28,8 +28,8 @@ class Rejected:
 class Corpus:
     """The splits of a corpus.
 
-    splits: utterances by split; rejected: rows that cannot be used, by split; subsets: what each split was read
-    from, which is part of a score's protocol; source: `local` or `hub`.
+    splits: utterances by split; rejected: rows that cannot be used, by split; subsets: what each split was
+    read from, which is part of a score's protocol; source: `local` or `hub`.
     """
 
     def __init__(
