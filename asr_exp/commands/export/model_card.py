@@ -94,6 +94,8 @@ def _score_rows(
     """The rows of the table of scores, and their protocols: the run's own, then those of later evaluations by
     the same metric.
     """
+    if not facts.splits:
+        return [], []
     corpus = facts.config["dataset"]["name"]
     rows = [_score_row(f"{corpus} {name}", one, metric, protocol) for name, one in facts.splits.items()]
     protocols = [protocol]
