@@ -142,7 +142,9 @@ def _training(facts: Facts) -> dict[str, str]:
     """The rows of the table of training; those without a text are left out."""
     config, result, environment = facts.config, facts.result or {}, facts.environment
     train = result.get("train") or {}
-    optimizer, schedule, trainer = (config[name] for name in ("optimizer", "schedule", "trainer"))
+    optimizer = config["optimizer"]
+    schedule = config["schedule"]
+    trainer = config["trainer"]
     if trainer["batch_seconds"] is not None:
         step = f"{trainer['batch_seconds']:g} s of audio"
     else:
