@@ -140,7 +140,8 @@ def _code(rules: Any) -> str:
 
 def _training(facts: Facts) -> dict[str, str]:
     """The rows of the table of training; those without a text are left out."""
-    config, result, environment = facts.config, facts.result or {}, facts.environment
+    config, environment = facts.config, facts.environment
+    result = facts.result or {}
     train = result.get("train") or {}
     optimizer = config["optimizer"]
     schedule = config["schedule"]
