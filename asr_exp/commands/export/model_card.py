@@ -94,6 +94,8 @@ def _score_rows(
     """The rows of the table of scores, and their protocols: the run's own, then those of later evaluations by
     the same metric.
     """
+    if not facts.splits:
+        return [], []
     corpus = facts.config["dataset"]["name"]
     rows = [_score_row(f"{corpus} {name}", one, metric, protocol) for name, one in facts.splits.items()]
     protocols = [protocol]
@@ -138,9 +140,12 @@ def _code(rules: Any) -> str:
 
 def _training(facts: Facts) -> dict[str, str]:
     """The rows of the table of training; those without a text are left out."""
-    config, result, environment = facts.config, facts.result or {}, facts.environment
+    config, environment = facts.config, facts.environment
+    result = facts.result or {}
     train = result.get("train") or {}
-    optimizer, schedule, trainer = (config[name] for name in ("optimizer", "schedule", "trainer"))
+    optimizer = config["optimizer"]
+    schedule = config["schedule"]
+    trainer = config["trainer"]
     if trainer["batch_seconds"] is not None:
         step = f"{trainer['batch_seconds']:g} s of audio"
     else:
