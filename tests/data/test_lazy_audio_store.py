@@ -123,7 +123,7 @@ def test_what_is_wrong_with_a_clip_that_is_decoded_at_once_is_known_at_once(tmp_
     plain = write(tmp_path / "plain.wav", tone(0.5))
     for _ in range(2):  # decoded, then found again
         store = lazily(rows(plain, odd), cache)
-        assert store.lengths.tolist() == [8000, 0] and store.late == {}
+        assert store.lengths.tolist() == [8000, 0] and store.decode_failures == {}
         assert list(store.reasons) == [1] and "not finite" in store.reasons[1]
 
 
