@@ -135,6 +135,9 @@ def test_speakers_that_are_not_known(runs, capsys, tmp_path):
     out = asked(capsys, "runs/a", "runs/unnamed")
     assert "over 60 utterances" in out and "10,000 draws\n" in out and "No two speakers are known" in out
     assert "speakers" not in record(out)["wins"]
+    for name, texts in (("alike", a), ("also", b)):  # one speaker is none to tell from another
+        write_run(tmp_path / name, references, texts, ["x"] * len(references))
+    assert "over 60 utterances" in asked(capsys, "alike", "also")
     write_run(tmp_path / "one", references[:1], a[:1])
     write_run(tmp_path / "two", references[:1], ["nothing"])
     alone = asked(capsys, "one", "two")
