@@ -109,8 +109,10 @@ def whole_page(commands: Mapping[str, Path]) -> str:
     }
     main_keys = {name: _key_line(name, one, defaults) for name in MAIN_KEYS if (one := key_field(name))}
     parts = {
-        "": _wrap(f"{asr_exp.__doc__} Version {asr_exp.__version__}.") + "\n\n" + USAGE,
-        "Commands": _table({name: docstring(path).partition("\n")[0] for name, path in commands.items()}),
+        "": _wrap(f"{(asr_exp.__doc__ or '').strip()} Version {asr_exp.__version__}.") + "\n\n" + USAGE,
+        "Commands": _table(
+            {name: " ".join(docstring(path).partition("\n\n")[0].split()) for name, path in commands.items()}
+        ),
         "Groups, chosen as GROUP=CHOICE": _table(groups),
         "Main keys, set as KEY=VALUE (all keys of a section: --help trainer)": _table(main_keys),
         "Flags": _table(FLAGS),

@@ -2,19 +2,20 @@
 dataset=...).
 
 evaluate run=facebook/wav2vec2-base-960h dataset=librispeech-100h dataset.root=FOLDER text=upper scores a
-checkpoint that no run of ours made (a folder, an id of the hub, torchaudio:NAME) as it is. The score goes to
-the run folder that the same settings with model=hf model.checkpoint=... model.head=keep trainer.max_steps=0
-have; compare, report and table read it like any other.
+checkpoint that no run of ours made (a folder, an id of the hub, torchaudio:NAME) as it is. The score goes
+to the run folder that the same settings with model=hf model.checkpoint=... model.head=keep
+trainer.max_steps=0 have, which compare, report and table read like any other.
 
-Of a run, its best checkpoint is scored. Before that, characters of the references that the vocabulary lacks
-are counted; where a checkpoint's own vocabulary has next to nothing of most references, that is an error
+Of a run, its best checkpoint is scored. Characters of the references that the vocabulary lacks are counted
+first; where next to nothing of most references is in a checkpoint's own vocabulary, that is an error
 (text=upper for a vocabulary in capitals).
 
-decode=beam decode.lm=train-text scores with another decoder (--help decode): the emissions of a split are
-kept in the run folder, so that they are computed once. Only the split that is scored is read (split=test by
-default). The score of a split of the run's own, measured by the run's own protocol, joins its result.json;
-any other is kept apart, under evaluations/ in the run folder. Several processes may score one run at once:
-each locks the run's folder while it reads the checkpoint, then the folder that its own score goes to.
+decode=beam decode.lm=train-text scores it by another decoder (--help decode): what the network says of a
+split is kept in the run folder, and said once. Of a dataset, only the split that is scored is read
+(split=test, unless another is asked for). The score of a split of the run's own, measured by the run's own
+protocol, joins its result.json; any other is kept apart, under evaluations/ in the run folder. Several
+processes may score one run at once: each holds the run's folder while it reads the checkpoint, then the
+folder its own score goes to.
 """
 
 import logging

@@ -1,11 +1,11 @@
-"""Transcribe recordings: transcribe a.wav talks/ 'b/*.flac' run=FOLDER.
+"""Say what is said in recordings: transcribe a.wav talks/ 'b/*.flac' run=FOLDER.
 
-Recordings are files, folders, globs, or - for standard input, of any format, rate and length, given as words
-after the command or as files=. run= is the folder of a run, a fine-tuned CTC checkpoint (a folder or a hub
-id), or torchaudio:NAME of torchaudio.pipelines. format= is text (a line for each recording), jsonl (with word
-times and confidences), srt, vtt or ctm; without it, the ending of out= decides. Transcripts go to standard
-output or to out=, a file or a folder; progress and errors go to standard error. A recording that cannot be
-transcribed does not stop the others (in text, its line is empty); the exit status is then 1.
+Recordings are files, folders, globs, or - for standard input, of any format, rate and length; words after
+the command or files=. run= is the folder of a run, a fine-tuned CTC checkpoint (a folder or a hub id), or
+torchaudio:NAME of torchaudio.pipelines. format= is text (a line a recording), jsonl (with word times and
+confidences), srt, vtt or ctm. What is said goes to standard output or to out=, a file or a folder; progress
+and complaints go to standard error. A recording that cannot be used does not stop the others (in text, its
+line is empty); the exit status is then 1.
 """
 
 import os

@@ -1,14 +1,13 @@
 """Say when each word is spoken: align a.wav run=FOLDER format=textgrid out=FOLDER.
 
-The transcript of a.wav is in a file beside it, a.txt or a.lab, or is given: align.text='she had your suit'.
+The transcript of a.wav stands beside it, in a.txt or a.lab, or is given: align.text='she had your suit'.
 Without recordings, a split of the run's dataset is aligned (split=dev), or of another (dataset=csv
 dataset.test=x.csv). Transcripts go through the run's text rules; the words come back as they are written,
 with their characters (with phones, where the model emits phones).
 
-Where TIMIT's own .WRD or .PHN is beside a recording, the alignment is compared with it (and the two numbers
-with which TIMIT's .TXT begins are not read as words). alignment.json, in the folder of the alignments, has
-the result, and which recordings were left out and why. Where recordings were named and some are left out, the
-exit status is 1.
+Where TIMIT's own .WRD or .PHN stands beside a recording, the alignment is scored against it.
+alignment.json, in the folder of the alignments, tells the score, and what was left out and why. Where
+recordings were named and some are left out, the exit status is 1.
 """
 
 import json

@@ -1,9 +1,9 @@
 """Look before you train: the recordings, the transcripts, and a step of these settings that is really run.
 
 Reads every file's header and decodes a sample of 200 clips (check.clips; check.audio=all for all, none for
-headers alone), compares transcripts with vocabulary, text rules and the other splits, and runs the median and
-the worst forward and backward pass on this machine's device (check.steps=false: not). Trains nothing. Exit
-status 1 where something would hurt the run; the utterances concerned are then in check.jsonl in the run
+headers alone), holds transcripts against vocabulary, text rules and the other splits, and runs the median
+and the worst forward and backward pass on the device at hand (check.steps=false: not). Trains nothing. Exit
+status 1 where something would hurt the run; the utterances concerned then stand in check.jsonl in the run
 folder, with the reason.
 """
 

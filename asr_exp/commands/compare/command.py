@@ -1,11 +1,11 @@
 """Is run A better than run B, or is it luck? compare A B, or compare a=[RUN,RUN] b=[RUN,RUN] for several
 seeds of each.
 
-A run is the folder that train printed, or one of its evaluations/; split=dev compares the transcripts of dev.
-Both sides must have been scored on the same references by the same protocol. The answer is that of a paired t
-test over speakers (and seeds); beside it stand the bootstrap, which resamples them, and MAPSSWE, which
-compares the stretches of words where either side has errors. compare.json and utterances.jsonl (the most
-changed first) go to OUTPUT_ROOT/comparisons/.
+A run is the folder that train printed, or one of its evaluations/; split=dev compares what was said of dev.
+Both sides must have been scored on the same references by the same protocol. A paired t test over speakers
+(and seeds) answers; beside it stand the bootstrap, which draws them, and MAPSSWE, which looks at the
+stretches of words where either side erred. compare.json and utterances.jsonl (the most changed first) go to
+OUTPUT_ROOT/comparisons/.
 """
 
 import hashlib

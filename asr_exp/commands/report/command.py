@@ -1,11 +1,10 @@
 """A run as one HTML page: curves, errors, utterances to hear and see, suspected label errors (report RUN;
 report A B for two).
 
-The page is FOLDER/report.html, or out=PAGE.html; it loads nothing from the internet and needs no other file.
-report.audio utterances carry their sound, spectrogram and emissions. format=png out=FOLDER writes pictures of
-the same for papers; with files=[a.wav], of the emissions and layer features of any checkpoint,
-run=CHECKPOINT, and recording; one that cannot be used does not stop the others, and the exit status is then
-1.
+The page is FOLDER/report.html, or out=PAGE.html; it needs no network and nothing beside it. report.audio
+utterances carry their sound, spectrogram and emissions. format=png out=FOLDER writes pictures of the same
+for papers; with files=[a.wav], of the emissions and layer features of any checkpoint, run=CHECKPOINT, and
+recording; one that cannot be used does not stop the others, and the exit status is then 1.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,9 @@
-"""Transcribe over HTTP with a trained run: serve RUN, then open the address it names in a browser.
+"""Answer over HTTP with what a run has learned: serve RUN, then open the address it names in a browser.
 
-POST /v1/audio/transcriptions takes what OpenAI's clients send; POST /predict takes a form with file=..., or
-JSON {"file": BASE64}; the WebSocket /v1/stream takes speech while it is spoken. Requests that arrive together
-are recognised together. GET /healthz says whether the server is up, GET /metrics is for Prometheus. On
-SIGTERM and Ctrl-C the server answers the requests in flight, then stops. Needs the extra `serve`.
+POST /v1/audio/transcriptions takes what OpenAI's clients send, /predict a form with file=... or JSON
+{"file": BASE64}, and the WebSocket /v1/stream speech as it is spoken. Requests that come together are
+recognised together. GET /healthz and /metrics (Prometheus) tell how it fares. SIGTERM and Ctrl-C stop it
+when what is under way is answered. Needs the extra `serve`.
 """
 
 import re
