@@ -16,8 +16,8 @@ from filelock import FileLock
 from tables import BASE, ROOT, edit, grids, row, table, write_experiments, write_run
 
 from asr_exp.cli.main import main
+from asr_exp.commands.table.arrange import _letter
 from asr_exp.commands.table.cells import recipe
-from asr_exp.commands.table.rows import _letter
 from asr_exp.config.compose import compose
 from asr_exp.runs.folder import signature
 
