@@ -161,13 +161,13 @@ def test_a_stale_cell_says_what_does_not_fit(capsys, spoil, words):
 
 
 def test_before_1_0_the_second_number_of_a_version_counts_and_the_third_does_not(capsys, monkeypatch):
-    monkeypatch.setattr("asr_exp.commands.table.cells.__version__", "0.7.3")
+    monkeypatch.setattr("asr_exp.commands.table.run_folders.__version__", "0.7.3")
     folder = write_run([*BASE, "seed=0"])
     for version, status in (("0.7.0", "finished"), ("0.6.3", "stale"), ("1.7.3", "stale")):
         edit(folder, versions={"asr_exp": version})
         _, rows = table(capsys, "experiment=hf-mini/base", ROOT, "seed=0")
         assert rows[0]["status"] == status, version
-    monkeypatch.setattr("asr_exp.commands.table.cells.__version__", "2.7.3")
+    monkeypatch.setattr("asr_exp.commands.table.run_folders.__version__", "2.7.3")
     edit(folder, versions={"asr_exp": "2.6.0"})
     _, rows = table(capsys, "experiment=hf-mini/base", ROOT, "seed=0")
     assert rows[0]["status"] == "finished"
