@@ -21,7 +21,7 @@ from asr_exp.cli.run_command import Job
 from asr_exp.core.exit_status import exit_rank, rank, say, status_of
 
 if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
+    from asr_exp.config.hydra_internals import Hydra
 
 M_ARENA_MAX = -8  # of malloc.h
 

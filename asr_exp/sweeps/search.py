@@ -22,7 +22,7 @@ from asr_exp.sweeps.record import SweepCell
 from asr_exp.sweeps.study import SamplerSettings, Study
 
 if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
+    from asr_exp.config.hydra_internals import Hydra
     from omegaconf import DictConfig
 
 DRAW_SECONDS = 60  # between two drawings of the study's pictures while a search goes on
