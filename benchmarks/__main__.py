@@ -3,20 +3,23 @@
 python -m benchmarks [rows=NAME,NAME] [rounds=5] [keep=true] [lengths=mixed] [speech=FOLDER] [drift=0.15]
                      [out=FOLDER] [device=auto] [quick=true]
 
-rows     which rows (below); all of this machine's kind of device unless told rounds   of each row; a round
-runs hf, hf-tuned and ours in turn, each in a fresh process keep     true: the other rows of results.json
-stay, if they were measured on this machine with these versions, clips and speech lengths  of the clips:
-librispeech, common-voice, timit, or mixed (a third each) speech   a folder of WAV or FLAC recordings to cut
-and join clips from; without it the demo's synthetic speech drift    a round is repeated when the machine's
-speed, measured before and after each arm, moved by more than this scratch  where clips and runs are kept
-until the end: about 3 GB; the system's temporary folder unless told out      where RESULTS.md and
-results.json go: benchmarks/, or for quick=true nowhere quick    a smoke test of a minute: two tiny rows, one
-round, and their gates
+rows     which rows (below); all of this machine's kind of device unless told
+rounds   of each row; a round runs hf, hf-tuned and ours in turn, each in a fresh process
+keep     true: the other rows of results.json stay, if they were measured on this machine with these
+         versions, clips and speech
+lengths  of the clips: librispeech, common-voice, timit, or mixed (a third each)
+speech   a folder of WAV or FLAC recordings to cut and join clips from; without it the demo's synthetic
+         speech
+drift    a round is repeated when the machine's speed, measured before and after each arm, moved by more
+         than this
+scratch  where clips and runs are kept until the end: about 3 GB; the system's temporary folder unless told
+out      where RESULTS.md and results.json go: benchmarks/, or for quick=true nowhere
+quick    a smoke test of a minute: two tiny rows, one round, and their gates
 
 hf is the Trainer of transformers run as its CTC fine-tuning example is; hf-tuned is the same with care
-(benchmarks/hf.py says what that is); ours is `python -m asr_exp`. All train from the same weights on the same
-files, with the same audio an optimiser step, masks, learning rate, clipping and precision. Before anything is
-timed, gates compare loss, gradients and learning: a row whose gate fails is void.
+(benchmarks/hf.py says what that is); ours is `python -m asr_exp`. All train from the same weights on the
+same files, with the same audio an optimiser step, masks, learning rate, clipping and precision. Before
+anything is timed, gates compare loss, gradients and learning: a row whose gate fails is void.
 """
 
 import os

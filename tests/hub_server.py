@@ -2,14 +2,15 @@
 way in which the hub refuses.
 
     hub.add_model("lab/tones", folder)                   # folder/config.json is lab/tones' config.json
-    hub.add_dataset("lab/speech", folder, revision="v1") hub.fail("lab/tones", status=503)
-    # every request for the repository; also file="model.safetensors" hub.fail("lab/tones", status=403,
-    code="GatedRepo") hub.stall("lab/tones", "model.safetensors")          # half of the file comes, then
-    nothing hub.break_off("lab/tones", "model.safetensors")      # half of the file comes, then the connection
-    is closed hub.hang("lab/tones")                                # the connection is taken, and no answer
-    comes; also file= hub.truncate("lab/tones", "model.safetensors")       # half of the file comes as if that
-    were all hub.heal("lab/tones") hub.fetched("lab/tones")                             # the files whose
-    contents were asked for, in order
+    hub.add_dataset("lab/speech", folder, revision="v1")
+    hub.fail("lab/tones", status=503)                    # every request for the repository; also file=
+    hub.fail("lab/tones", status=403, code="GatedRepo")
+    hub.stall("lab/tones", "model.safetensors")          # half of the file comes, then nothing
+    hub.break_off("lab/tones", "model.safetensors")      # half of the file comes, then the line is cut
+    hub.hang("lab/tones")                                # the connection is taken, no answer; also file=
+    hub.truncate("lab/tones", "model.safetensors")       # half of the file comes as if that were all
+    hub.heal("lab/tones")
+    hub.fetched("lab/tones")                             # the files whose contents were asked for, in order
 
 The fixture `hub` (conftest.py) serves one and points the hub's libraries of this process, and of those it
 starts, to it. https://huggingface.co/docs/hub/api
