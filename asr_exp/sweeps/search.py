@@ -22,8 +22,9 @@ from asr_exp.sweeps.record import SweepCell
 from asr_exp.sweeps.study import SamplerSettings, Study
 
 if TYPE_CHECKING:
-    from asr_exp.config.hydra_internals import Hydra
     from omegaconf import DictConfig
+
+    from asr_exp.config.hydra_internals import Hydra
 
 DRAW_SECONDS = 60  # between two drawings of the study's pictures while a search goes on
 
