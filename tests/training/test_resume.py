@@ -138,7 +138,7 @@ def test_killed_again_and_again(whole, corpus, tmp_path, what):
     same(whole(overrides), run_folder(tmp_path))
 
 
-def slowly(seconds: float = 0.05) -> None:
+def slowly(seconds: float) -> None:
     intercept(f"{TRAIN}.train_step", lambda: None)
     from asr_exp.training import loop as training
 
@@ -152,7 +152,7 @@ def test_killed_at_random_moments(whole, corpus, tmp_path):
     draw = random.Random(0)
     kills = 0
     for _ in range(4):
-        child = Fork(*overrides, cwd=tmp_path, patch=(slowly,))
+        child = Fork(*overrides, cwd=tmp_path, patch=(slowly, 0.2))
         time.sleep(draw.uniform(0.3, 2.5))
         with contextlib.suppress(ProcessLookupError):  # a fast machine is done before the last of them
             child.send(signal.SIGKILL)
@@ -206,7 +206,7 @@ def test_asked_to_leave_between_steps(whole, corpus, tmp_path, where):
 
 def test_a_second_process_is_refused(corpus, tmp_path):
     overrides = [*corpus, *SHORT]
-    first = Fork(*overrides, cwd=tmp_path, patch=(slowly, 0.4))
+    first = Fork(*overrides, cwd=tmp_path, patch=(slowly, 0.8))
     wait_for(lambda: any(tmp_path.rglob("checkpoints/best")))
     folder = run_folder(tmp_path)
     beside = tmp_path / "beside"
