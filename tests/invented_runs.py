@@ -29,7 +29,7 @@ def invented(seed, count=60, rates=(0.08, 0.12)):
     return references, *sides
 
 
-HELD = {
+PROTOCOL = {
     "dataset": "demo",
     "language": "en",
     "split": ["test"],
@@ -46,7 +46,7 @@ HELD = {
 
 def write_run(folder, references, hypotheses, speakers=None, seed=42, split="test", **held):
     """A finished run as train leaves it, less what compare does not read."""
-    parts, tally = {**HELD, **held}, Tally(phones=held.get("metric") == "per")
+    parts, tally = {**PROTOCOL, **held}, Tally(phones=held.get("metric") == "per")
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"hypotheses.{split}.jsonl").open("w", encoding="utf-8") as file:
         for number, (reference, hypothesis) in enumerate(zip(references, hypotheses, strict=True)):

@@ -3,26 +3,13 @@
 import json
 from pathlib import Path
 
+from invented_runs import PROTOCOL
 from omegaconf import OmegaConf
 
 from asr_exp.config.compose import compose
 from asr_exp.runs.folder import resolve
 from asr_exp.runs.results import protocol, write_result
 from asr_exp.scoring.error_rates import Tally, character_errors, word_errors
-
-HELD = {
-    "dataset": "demo",
-    "language": "en",
-    "split": ["test"],
-    "ids": "1f",
-    "coverage": 1.0,
-    "text": "standard",
-    "rules": ["lower"],
-    "metric": "wer",
-    "inventory": None,
-    "decoder": "greedy",
-    "padding": "exact",
-}
 
 
 def write_run(
@@ -66,7 +53,7 @@ def write_run(
         {
             "status": "finished",
             "seed": seed,
-            "protocol": protocol(**HELD),
+            "protocol": protocol(**PROTOCOL),
             "splits": {split: tally.summary()},
             "best": {"step": max(1, steps), "metric": "wer", "value": 0.2},
         },

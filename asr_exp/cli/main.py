@@ -112,9 +112,9 @@ def _hydra_errors_translated(folders: list[Path]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if (message := configs.translate_error(error, folders)) is None:
+        if (translated := configs.translate_error(error, folders)) is None:
             raise
-        raise message from error
+        raise translated from error
 
 
 @dataclass(frozen=True)

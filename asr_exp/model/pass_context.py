@@ -50,7 +50,7 @@ def current_layout() -> Layout:
     return layout
 
 
-class running:  # noqa: N801
+class running:
     """`with running(context):` the network runs this pass. It may be entered more than once, also in another
     thread: gradient checkpointing runs layers again in a thread of autograd.
     """

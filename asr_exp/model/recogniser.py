@@ -123,9 +123,8 @@ class Recogniser(nn.Module):
         utterance.
         """
         lengths, device = batch.lengths, batch.audio.device
-        valid = torch.arange(batch.audio.shape[1], device=device)[None, :] < torch.tensor(lengths)[
-            :, None
-        ].to(device, non_blocking=True)
+        ends = torch.tensor(lengths).to(device, non_blocking=True)
+        valid = torch.arange(batch.audio.shape[1], device=device) < ends[:, None]
         audio = self._normalise(batch.audio, valid, recording)
         if recording and self.extractor.do_normalize:
             recording = recording.normalised(self._deviation(recording.variance))

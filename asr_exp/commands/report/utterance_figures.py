@@ -133,27 +133,17 @@ def _lane(axes: "Axes", name: str, aligned: Aligned) -> None:
     """Words above their labels, along the time axis."""
     for word in aligned.words:
         axes.axvspan(word.start, word.end, 0.5, 1, facecolor="#e8edf5", edgecolor="#8aa4cc", linewidth=0.6)
-        axes.text(
-            (word.start + word.end) / 2,
-            0.75,
-            word.text,
-            ha="center",
-            va="center",
-            fontsize=8,
-            clip_on=True,
-            parse_math=False,
-        )
-    for label in aligned.labels:
-        axes.text(
-            (label.start + label.end) / 2,
-            0.25,
-            label.text,
-            ha="center",
-            va="center",
-            fontsize=6.5,
-            clip_on=True,
-            parse_math=False,
-        )
+    for spans, height, size in ((aligned.words, 0.75, 8), (aligned.labels, 0.25, 6.5)):
+        for span in spans:
+            middle = (span.start + span.end) / 2
+            style: dict[str, Any] = {
+                "ha": "center",
+                "va": "center",
+                "fontsize": size,
+                "clip_on": True,
+                "parse_math": False,
+            }
+            axes.text(middle, height, span.text, **style)
     axes.set_ylim(0, 1)
     axes.set_yticks([0.5], [name], fontsize=8)
     axes.spines[["left", "bottom"]].set_visible(False)

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from invented_runs import HELD, invented, write_run
+from invented_runs import PROTOCOL, invented, write_run
 
 from asr_exp.cli.main import main
 from asr_exp.runs.results import protocol, write_result
@@ -73,7 +73,7 @@ def test_what_it_says_and_leaves(runs, capsys, tmp_path):
     assert [found["wins"]["utterances"][side] for side in "ab"] == wins
     assert sum(found["wins"]["speakers"].values()) == 8 and sum(found["wins"]["utterances"].values()) == 60
     assert found["verdict"] in " ".join(out.split()) and "A and B are one run each" in out
-    assert found["a"] == {"runs": ["runs/a"], "seeds": [42], "protocol": protocol(**HELD)["hash"]}
+    assert found["a"] == {"runs": ["runs/a"], "seeds": [42], "protocol": protocol(**PROTOCOL)["hash"]}
 
 
 def test_the_utterances_that_changed_most(runs, capsys):

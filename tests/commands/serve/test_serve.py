@@ -259,7 +259,7 @@ def test_a_hanging_client_does_not_keep_it(model, tmp_path):
         time.sleep(0.5)
         began = time.monotonic()
         process.terminate()
-        assert process.wait(20) == 128 + signal.SIGTERM and time.monotonic() - began < 12
+        assert process.wait(20) == 128 + signal.SIGTERM and time.monotonic() - began < 7.5
         hanging.join(20)
     told = (tmp_path / "server.txt").read_text()
     assert "cut 1 request short" in told and "Traceback" not in told
