@@ -72,10 +72,8 @@ def test_a_model_of_random_weights_by_a_yaml_file(corpus, tmp_path):
 
 PLUGIN = """
 import torch
-from asr_exp.data.corpora.base import Corpus, FileAudio, Utterance, register_reader
-from asr_exp.data.text import register_rule
-from asr_exp.decoding.decoders import register_decoder
-from asr_exp.training.optim import register_optimizer, register_schedule
+from asr_exp.plugins import Corpus, FileAudio, Utterance, register_reader, register_rule
+from asr_exp.plugins import register_decoder, register_optimizer, register_schedule, register_tracker
 
 @register_reader("folder-of-tones")
 def read(dataset, cache):
@@ -102,6 +100,14 @@ def plain(groups, lr, **settings):
 @register_schedule("halves")
 def halves(hold, final_scale):
     return lambda t: 0.5
+
+@register_tracker("a-list")
+class Listed:
+    steps = []
+    def __init__(self, *args, **settings): pass
+    def log(self, metrics, step): self.steps.append(step)
+    def table(self, name, rows, step): pass
+    def finish(self, summary, failed): pass
 """
 
 
@@ -122,8 +128,16 @@ def test_parts_from_a_plugin(corpus, tmp_path, monkeypatch):
         "schedule.warmup_steps=0",
     ]
     folder = run(
-        "plugins=[tones_plugin]", "dataset=tones", *SMALL, *parts, *STEPS, "optimizer.lr=0.02", cwd=tmp_path
+        "plugins=[tones_plugin]",
+        "dataset=tones",
+        *SMALL,
+        *parts,
+        *STEPS,
+        "optimizer.lr=0.02",
+        "tracking.name=a-list",
+        cwd=tmp_path,
     )
+    assert sys.modules["tones_plugin"].Listed.steps
     pairs = lines(folder / "hypotheses.test.jsonl")
     assert {p["hypothesis"] for p in pairs} == {"BA!"} and all(
         p["reference"].isupper() and p["reference"].endswith("!") for p in pairs
