@@ -14,7 +14,7 @@ from yaml import YAMLError
 from asr_exp.config.compose import compose
 from asr_exp.config.groups import OPTIONAL_GROUPS
 from asr_exp.config.messages import composition_problem
-from asr_exp.config.schema import NOT_IN_SIGNATURE, Config, Decode
+from asr_exp.config.schema import NOT_IN_SIGNATURE, SIGNED_WHERE_CHANGED, Config
 from asr_exp.core.errors import UserError
 
 # values of decode.lm and decode.lexicon that are no file
@@ -52,18 +52,17 @@ def _absolute(path: Any) -> Any:
 def signature(config: DictConfig) -> str:
     """A hash of the config, ten hex digits, without the keys that cannot change the result.
 
-    Keys of `decode` count only where they differ from their defaults, so that a new key there leaves the
-    signatures of earlier runs as they are.
+    Keys of `decode` and those of SIGNED_WHERE_CHANGED count only where they differ from their defaults, so
+    that a new key leaves the signatures of earlier runs as they are.
     """
     settings = resolve(config)
-    for name in NOT_IN_SIGNATURE:
+    defaults: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(Config))  # type: ignore[assignment]
+    decode = [f"decode.{leaf}" for leaf in settings["decode"] if leaf not in ("name", "settings")]
+    for name in (*NOT_IN_SIGNATURE, *SIGNED_WHERE_CHANGED, *decode):
         section, _, leaf = name.rpartition(".")
-        (settings[section] if section else settings).pop(leaf)
-    usual: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(Decode))  # type: ignore[assignment]
-    decode = settings["decode"]
-    settings["decode"] = {
-        key: value for key, value in decode.items() if key in ("name", "settings") or value != usual[key]
-    }
+        place, usual = (settings[section], defaults[section]) if section else (settings, defaults)
+        if name in NOT_IN_SIGNATURE or leaf in place and place[leaf] == usual[leaf]:
+            place.pop(leaf, None)
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
 
 
