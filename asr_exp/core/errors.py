@@ -30,6 +30,12 @@ class Pruned(Exception):
     """
 
 
+class SmallerPasses(Exception):
+    """A forward pass of a run with sharded weights (FSDP) did not fit into memory. The size that may fit is
+    written down, and all ranks have to start again from the last checkpoint. The process ends with status 75.
+    """
+
+
 class RankLost(Exception):
     """Another rank of the run has ended, and this one cannot go on without it. The process ends with status
     1.

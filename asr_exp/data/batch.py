@@ -14,6 +14,16 @@ from asr_exp.data.augment import Masks, SpeedPerturbation
 
 
 @dataclass(frozen=True)
+class BatchPart:
+    """Which rows of a larger batch a batch has. first: its first row there; lengths: samples of all rows
+    there.
+    """
+
+    first: int
+    lengths: list[int]
+
+
+@dataclass(frozen=True)
 class Batch:
     """The input of one forward pass. The device turns the audio into float and normalises it.
 
@@ -21,7 +31,7 @@ class Batch:
     samples of each row; labels: the labels of all rows one after the other, (labels,) int64; label_lengths:
     labels of each row; time_mask: (batch, frames) and feature_mask: (batch, channels), bool, True where
     masked, None where nothing is; features: the output of the convolutional front end for each row, (frames,
-    channels), where it is cached.
+    channels), where it is cached; part: of which batch it is a part, None where it is whole.
     """
 
     indices: np.ndarray
@@ -32,6 +42,7 @@ class Batch:
     time_mask: torch.Tensor | None = None
     feature_mask: torch.Tensor | None = None
     features: list[torch.Tensor | None] | None = None
+    part: BatchPart | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -40,6 +51,24 @@ class Batch:
     def samples(self) -> int:
         """Samples of audio, without padding."""
         return sum(self.lengths)
+
+    def rows(self, first: int, last: int) -> "Batch":
+        """The rows from `first` up to `last`, which is left out, as views. Their padding stays as it is."""
+        if (first, last) == (0, len(self)):
+            return self
+        before, own = sum(self.label_lengths[:first]), self.label_lengths[first:last]
+        masks = (None if mask is None else mask[first:last] for mask in (self.time_mask, self.feature_mask))
+        whole = self.part or BatchPart(0, self.lengths)
+        return Batch(
+            self.indices[first:last],
+            self.audio[first:last],
+            self.lengths[first:last],
+            self.labels[before : before + sum(own)],
+            own,
+            *masks,
+            None if self.features is None else self.features[first:last],
+            BatchPart(whole.first + first, whole.lengths),
+        )
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device; from pinned memory it is copied while the GPU computes."""

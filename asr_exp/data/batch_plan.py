@@ -89,10 +89,29 @@ class BatchPlan:
         own = _split_across_ranks(self.step(step), self.costs, world)[rank]
         return pack(own, self.costs, self.device_seconds)
 
-    def max_micro_batches(self, step: int, world: int) -> int:
-        """The number of forward passes of the rank that has the most of them in a step."""
+    def max_micro_batches(self, step: int, world: int, most: float | None = None) -> int:
+        """The number of forward passes of the rank that has the most of them in a step.
+
+        most: seconds of audio above which a pass is made in parts; None: passes are whole.
+        """
         shards = _split_across_ranks(self.step(step), self.costs, world)
-        return max(len(pack(shard, self.costs, self.device_seconds)) for shard in shards)
+        passes = (pack(shard, self.costs, self.device_seconds) for shard in shards)
+        return max(sum(len(runs(self.seconds[one], most)) for one in of_rank) for of_rank in passes)
+
+
+def runs(seconds: np.ndarray, most: float | None) -> list[tuple[int, int]]:
+    """(first, last) of each run of utterances of at most so many seconds together, as few as there can be. An
+    utterance that is longer has a run of its own. None: all are one run.
+    """
+    if most is None or seconds.sum() <= most:
+        return [(0, len(seconds))]
+    starts, total = [0], 0.0
+    for place, one in enumerate(seconds):
+        if total and total + one > most:
+            starts.append(place)
+            total = 0.0
+        total += one
+    return list(zip(starts, [*starts[1:], len(seconds)], strict=True))
 
 
 def _cuts(seconds: np.ndarray, parts: int) -> np.ndarray:

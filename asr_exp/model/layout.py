@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
+
+from asr_exp.model.drawn_rows import DrawnRows
 
 # A batch is filled up to a multiple of so many frames: matrix products then come in few shapes, and what
 # oneDNN prepares for a shape is used again. Without it, a small network spends a fifth of its time there.
@@ -21,7 +23,8 @@ class LengthGroup:
 
     frames: where their frames lie in the packed batch. rows: the number of utterances. longest: frames of the
     longest. inside: (frames,) the place of each frame in the padded (rows * longest,); None where all are
-    equally long. mask: (rows, 1, 1, longest) minus infinity for padding, else 0; None likewise.
+    equally long. mask: (rows, 1, 1, longest) minus infinity for padding, else 0; None likewise. drawn: where
+    the batch is a part of a pass, which rows of the group in that pass these are; there may be none.
     """
 
     frames: slice
@@ -29,6 +32,20 @@ class LengthGroup:
     longest: int
     inside: torch.Tensor | None = None
     mask: torch.Tensor | None = None
+    drawn: DrawnRows | None = None
+
+
+@dataclass(frozen=True)
+class WholePass:
+    """The pass that a batch is a part of. first: its first utterance there. frames: of all that are there."""
+
+    first: int
+    frames: list[int]
+
+    def rows_of(self, count: int, tail: int) -> DrawnRows:
+        """Which frames of the pass a part has that has so many, and then a tail."""
+        total = sum(self.frames)
+        return DrawnRows(sum(self.frames[: self.first]), count, total + -total % FRAME_MULTIPLE, tail)
 
 
 class Layout:
@@ -39,6 +56,7 @@ class Layout:
         gap: frames of zeros that the positional convolution needs around each utterance.
         positions: (all frames,) the place of each frame in what the convolutional front end computes.
         device: where the index tensors are needed.
+        whole: the pass that the batch is a part of; None where it is whole.
 
     Attributes:
         count: all frames of the batch.
@@ -49,9 +67,17 @@ class Layout:
         positions: (count + tail,) as given.
         offsets: (batch + 1,) the first frame of each utterance, and the end.
         groups: the utterances by length.
+        drawn: of a part, the frames that it has of its pass; None where the batch is whole.
     """
 
-    def __init__(self, frames: Sequence[int], gap: int, positions: torch.Tensor, device: torch.device):
+    def __init__(
+        self,
+        frames: Sequence[int],
+        gap: int,
+        positions: torch.Tensor,
+        device: torch.device,
+        whole: WholePass | None = None,
+    ):
         counts = torch.tensor(frames)
         row = torch.arange(len(frames)).repeat_interleave(counts)
         place = torch.arange(len(row))
@@ -70,15 +96,27 @@ class Layout:
         self.row, self.cell, self.spaced, self.positions, self.offsets = together.split(
             [len(p) for p in parts]
         )
-        runs = _runs_of_near_lengths(frames, MAX_PADDED_PAIRS[device.type])
-        self.groups = [self._group(first, last) for first, last in runs]
+        self.drawn = whole and whole.rows_of(self.count, self.tail)
+        self.groups = list(self._groups(whole, MAX_PADDED_PAIRS[device.type]))
 
-    def _group(self, first: int, last: int) -> LengthGroup:
+    def _groups(self, whole: WholePass | None, pairs: int) -> Iterator[LengthGroup]:
+        """The groups of the batch; of a part, the groups of the whole pass with what the part has of each."""
+        if whole is None:
+            for first, last in _runs_of_near_lengths(self.frames, pairs):
+                yield self._group(first, last, max(self.frames[first:last]))
+            return
+        own_first, own_last = whole.first, whole.first + len(self.frames)
+        for first, last in _runs_of_near_lengths(whole.frames, pairs):
+            start = min(max(first, own_first), own_last)
+            end = max(start, min(last, own_last))
+            group = self._group(start - own_first, end - own_first, max(whole.frames[first:last]))
+            yield replace(group, drawn=DrawnRows(max(0, start - first), end - start, last - first))
+
+    def _group(self, first: int, last: int, longest: int) -> LengthGroup:
         lengths, start = self.frames[first:last], sum(self.frames[:first])
         span = slice(start, start + sum(lengths))
         rows = last - first
-        longest = max(lengths)
-        if min(lengths) == longest:
+        if not lengths or min(lengths) == longest:
             return LengthGroup(span, rows, longest)
         inside = self.cell[span] - self.row[span] * self.longest + (self.row[span] - first) * longest
         mask = torch.full((rows * longest,), -math.inf, device=inside.device).index_fill_(0, inside, 0.0)

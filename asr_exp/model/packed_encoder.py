@@ -11,7 +11,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from asr_exp.model.dropout import dropout
+from asr_exp.model.drawn_rows import DrawnRows
+from asr_exp.model.dropout import dropout, skip_dropout
 from asr_exp.model.layout import Layout, LengthGroup
 from asr_exp.model.pass_context import current_layout
 from asr_exp.model.positional_conv import block_filters, convolve_positions
@@ -141,7 +142,8 @@ def attend_wavlm(
         Hidden states of the same shape, None for the attention weights, and the position bias.
     """
     layout, heads = current_layout(), module.num_heads
-    bias = module.compute_bias(layout.longest, layout.longest) if position_bias is None else position_bias
+    longest = max(group.longest for group in layout.groups if group.rows)
+    bias = module.compute_bias(longest, longest) if position_bias is None else position_bias
     projected = module.gru_rel_pos_linear(hidden_states[0].unflatten(1, (heads, -1)))
     a, b = torch.sigmoid(projected.unflatten(2, (2, 4)).sum(-1)).unbind(-1)
     gate = a * (b * module.gru_rel_pos_const[0, :, 0, 0] - 1.0) + 2.0
@@ -179,8 +181,13 @@ def _attention_of_groups(
     """
     parts = []
     for group in layout.groups:
+        if not group.rows:  # all of them are in another part of the pass
+            assert group.drawn
+            skip_dropout(group.drawn.total * heads * group.longest**2, dropout_rate, query)
+            continue
         q, k, v = (_split_heads(x, group, heads) for x in (query, key, value))
-        attended = _attention(q, k, v, None if bias is None else bias(group), group.mask, dropout_rate)
+        of_group = None if bias is None else bias(group)
+        attended = _attention(q, k, v, of_group, group.mask, dropout_rate, group.drawn)
         out = attended.transpose(1, 2).flatten(2).flatten(0, 1)
         parts.append(out if group.inside is None else out.index_select(0, group.inside))
     return torch.cat(parts)
@@ -206,6 +213,7 @@ def _attention(
     bias: torch.Tensor | None,
     mask: torch.Tensor | None,
     dropout_rate: float,
+    drawn: DrawnRows | None = None,
 ) -> torch.Tensor:
     """softmax(query @ key + bias + mask) @ value, in blocks of queries where no gradient is needed on a CPU.
 
@@ -214,16 +222,17 @@ def _attention(
         bias: (rows, heads, frames, frames), or None.
         mask: (rows, 1, 1, frames), minus infinity for padding, or None.
         dropout_rate: probability with which attention weights are zeroed.
+        drawn: which rows these are of those that dropout is drawn for; None: all.
     """
     rows, heads, frames, _ = query.shape
     scores = rows * heads * frames * frames
     if scores <= SCORES_AT_ONCE or torch.is_grad_enabled() or query.device.type != "cpu":
-        return _attention_at_once(query, key, value, bias, mask, dropout_rate)
+        return _attention_at_once(query, key, value, bias, mask, dropout_rate, drawn)
     blocks = query.split(max(MIN_QUERIES, SCORES_AT_ONCE // (rows * heads * frames)), 2)
     biases = [bias] * len(blocks) if bias is None else bias.split(blocks[0].shape[2], 2)
     return torch.cat(
         [
-            _attention_at_once(q, key, value, b, mask, dropout_rate)
+            _attention_at_once(q, key, value, b, mask, dropout_rate, drawn)
             for q, b in zip(blocks, biases, strict=True)
         ],
         2,
@@ -237,10 +246,11 @@ def _attention_at_once(
     bias: torch.Tensor | None,
     mask: torch.Tensor | None,
     dropout_rate: float,
+    drawn: DrawnRows | None,
 ) -> torch.Tensor:
     """`_attention` without blocks."""
     scores = query @ key.transpose(2, 3)
     for term in (bias, mask):
         if term is not None:
             scores += term.to(scores.dtype)
-    return dropout(torch.softmax(scores, -1), dropout_rate, training=True) @ value
+    return dropout(torch.softmax(scores, -1), dropout_rate, True, drawn) @ value

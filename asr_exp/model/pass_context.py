@@ -12,6 +12,7 @@ import torch
 
 from asr_exp.data.batch import Batch
 from asr_exp.model.conv_frontend import SignalStatistics
+from asr_exp.model.drawn_rows import DrawnRows
 from asr_exp.model.layout import Layout
 
 
@@ -22,7 +23,8 @@ class PassContext:
     batch: the utterances, on the device of the network. statistics: of the recording that all rows are pieces
     of, normalised as the rows are; None where each row is an utterance. layout: where the frames of a packed
     batch lie; None where it is padded. feature_mask: channels to zero, bool, (1, all frames + tail, channels)
-    where packed, else (rows, channels). dropped_layers: encoder layers that this pass skips.
+    where packed, else (rows, channels). dropped_layers: encoder layers that this pass skips. drawn: where the
+    pass is a part of another, the frames (packed) or rows (padded) that it has of it; None otherwise.
     """
 
     batch: Batch
@@ -30,6 +32,7 @@ class PassContext:
     layout: Layout | None = None
     feature_mask: torch.Tensor | None = None
     dropped_layers: frozenset[int] = frozenset()
+    drawn: DrawnRows | None = None
 
 
 _current: ContextVar[PassContext] = ContextVar("asr_exp_pass")
@@ -41,6 +44,12 @@ def current_pass() -> PassContext:
         return _current.get()
     except LookupError:
         raise RuntimeError("The network of a Recogniser is run by the Recogniser alone.") from None
+
+
+def drawn_rows() -> DrawnRows | None:
+    """What part of another the pass of this thread is; None where it is whole, or none runs."""
+    context = _current.get(None)
+    return context and context.drawn
 
 
 def current_layout() -> Layout:

@@ -12,8 +12,9 @@ from torch import nn
 from asr_exp.data.audio import Samples
 from asr_exp.data.batch import Batch
 from asr_exp.model.conv_frontend import SignalStatistics, frame_positions
+from asr_exp.model.drawn_rows import DrawnRows
 from asr_exp.model.front_end import FrontEnd
-from asr_exp.model.layout import Layout
+from asr_exp.model.layout import Layout, WholePass
 from asr_exp.model.model_info import ModelInfo
 from asr_exp.model.packed_encoder import PositionalConv, can_pack
 from asr_exp.model.pass_context import PassContext, running
@@ -133,6 +134,9 @@ class Recogniser(nn.Module):
         if self.training:
             time_mask = batch.time_mask
             context = replace(context, feature_mask=batch.feature_mask, dropped_layers=self.dropped_layers)
+            if batch.part and not self._positional_conv and not self.one_by_one:
+                drawn = DrawnRows(batch.part.first, len(batch), len(batch.part.lengths))
+                context = replace(context, drawn=drawn)
         frames = [self.frames(n) for n in lengths]
         if self._positional_conv:
             return Emissions(self._forward_packed(audio, context, time_mask, frames), frames)
@@ -140,7 +144,9 @@ class Recogniser(nn.Module):
             return Emissions(self._forward_one_by_one(audio, context, time_mask, frames), frames)
         sees_mask = self.extractor.return_attention_mask
         hidden = self._encode(audio, context, time_mask, valid.long() if sees_mask else None)
-        return Emissions(self._classify(hidden), frames if sees_mask else [hidden.shape[1]] * len(lengths))
+        return Emissions(
+            self._classify(hidden, context), frames if sees_mask else [hidden.shape[1]] * len(lengths)
+        )
 
     def _forward_packed(
         self, audio: torch.Tensor, context: PassContext, time_mask: torch.Tensor | None, frames: list[int]
@@ -151,12 +157,16 @@ class Recogniser(nn.Module):
         assert self._positional_conv
         layers, lengths = self.backbone.feature_extractor.conv_layers, context.batch.lengths
         positions = frame_positions(layers, lengths, frames)
-        layout = Layout(frames, self._positional_conv.gap, positions, audio.device)
-        time_mask = None if time_mask is None else layout.pack(time_mask)[None]
+        part, whole = context.batch.part, None
+        if part and self.training:
+            whole = WholePass(part.first, [self.frames(n) for n in part.lengths])
+        layout = Layout(frames, self._positional_conv.gap, positions, audio.device, whole)
+        # a part of a batch keeps the padding of the whole
+        time_mask = None if time_mask is None else layout.pack(time_mask[:, : layout.longest])[None]
         if (feature_mask := context.feature_mask) is not None:
             feature_mask = feature_mask.index_select(0, layout.row)[None]
-        context = replace(context, layout=layout, feature_mask=feature_mask)
-        return layout.unpack(self._classify(self._encode(audio, context, time_mask))[0])
+        context = replace(context, layout=layout, feature_mask=feature_mask, drawn=layout.drawn)
+        return layout.unpack(self._classify(self._encode(audio, context, time_mask), context)[0])
 
     def _forward_one_by_one(
         self, audio: torch.Tensor, context: PassContext, time_mask: torch.Tensor | None, frames: list[int]
@@ -169,7 +179,7 @@ class Recogniser(nn.Module):
             rows.append(
                 self._encode(audio[i : i + 1, :samples], replace(context, feature_mask=mask), marks)[0]
             )
-        return self._classify(nn.utils.rnn.pad_sequence(rows, batch_first=True))
+        return self._classify(nn.utils.rnn.pad_sequence(rows, batch_first=True), context)
 
     def _encode(
         self,
@@ -185,8 +195,9 @@ class Recogniser(nn.Module):
         with running(context):
             return self.backbone(audio, attention_mask=attention_mask, mask_time_indices=time_mask)[0]
 
-    def _classify(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.network.lm_head(self.network.dropout(hidden)).float()
+    def _classify(self, hidden: torch.Tensor, context: PassContext) -> torch.Tensor:
+        with running(context):
+            return self.network.lm_head(self.network.dropout(hidden)).float()
 
     def _normalise(
         self, audio: torch.Tensor, valid: torch.Tensor, recording: SignalStatistics | None

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 from asr_exp.core.errors import UserError
-from asr_exp.core.files import recover, short_reason, write_error, write_folder
+from asr_exp.core.files import read_json, recover, short_reason, write_error, write_folder
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.model.saving import save_pretrained
 from asr_exp.runs.results import DEV_CANDIDATE
@@ -20,6 +20,7 @@ from asr_exp.training.state import State
 log = logging.getLogger(__name__)
 
 STATE = "training_state.pt"
+SMALLER = "pass_limit.json"  # how large a pass may be, for ranks that start again
 RECENT = "checkpoints/recent"  # the weights of the last evaluations, for trainer.average
 
 
@@ -157,6 +158,8 @@ def resume(folder: Path, setup: TrainingSetup) -> State:
     if setup.runtime.main:
         recover(folder / "checkpoints" / "best")
         recover(folder / "checkpoints" / "last")
+    setup.pass_limit.file = folder / SMALLER
+    setup.pass_limit.lower(setup.runtime.broadcast((read_json(folder / SMALLER) or {}).get("seconds")))
     last = folder / "checkpoints" / "last"
     if not setup.runtime.broadcast(last.exists()):
         return State(data=data)
@@ -167,6 +170,7 @@ def resume(folder: Path, setup: TrainingSetup) -> State:
             f"The training data has changed since {folder} was begun; bring it back, or delete that folder to"
             " start afresh."
         )
+    setup.pass_limit.lower(state.pass_seconds)
     load_weights(last, setup.model.network)
     setup.optimizer.load_state_dict(shard_optimizer_state(saved["optimizer"], setup.optimizer))
     setup.scaler.load_state_dict(saved["scaler"])

@@ -48,6 +48,12 @@ class GradientSum:
             expected = Counter(self._bucket_of.values())
             self._missing = [expected[number] for number in range(len(self._buckets))]
 
+    def restart(self) -> None:
+        """This rank makes its passes of the step anew. Buckets that it has sent hold sums over all ranks
+        already, and are not sent again.
+        """
+        self._buckets = []
+
     def _on_gradient(self, parameter: nn.Parameter) -> None:
         """Autograd has computed the gradient of a parameter: send the buckets that are complete by now."""
         if self._buckets:

@@ -19,6 +19,7 @@ from asr_exp.model.loss import ctc_losses
 from asr_exp.runtime.distributed import seed_everything
 from asr_exp.runtime.signals import Signals
 from asr_exp.training.gradients import clip_gradients, step_if_finite
+from asr_exp.training.passes import StepPasses
 from asr_exp.training.progress import Progress
 from asr_exp.training.setup import TrainingSetup
 from asr_exp.training.state import Hooks, State, save
@@ -54,6 +55,8 @@ def fit(setup: TrainingSetup, state: State, hooks: Hooks) -> State:
                 2 * signals.received + (time.monotonic() - saved > SAVE_SECONDS)
             )
             if due or request or step % setup.log_every == 0:
+                setup.pass_limit.agree(setup.runtime)
+                state.pass_seconds = setup.pass_limit.seconds
                 step_metrics.flush()
             if due:
                 began = time.monotonic()
@@ -140,15 +143,19 @@ def train_step(setup: TrainingSetup, step: int, batches: Sequence[Batch]) -> Ste
     model.drop_layers(setup.seed, step)
     utterances = setup.plan.step(step)
     count = len(utterances)
-    sums = torch.zeros(1 + model.network.lm_head.out_features, device=device)
-    losses_of = []
-    for number, batch in enumerate(batches, 1):
-        if number == len(batches):
-            setup.gradients.last_pass(model.dropped_parameters())
-        seed_everything(setup.seed, step, number - 1, setup.runtime.rank)
-        losses, labels = backward(setup, batch.to(device), count)
-        sums += torch.cat([losses.sum()[None] / count, labels])
-        losses_of.append((batch.indices, losses))
+    passes = StepPasses(setup, step, batches)
+    for attempt in passes.attempts():
+        sums = torch.zeros(1 + model.network.lm_head.out_features, device=device)
+        losses_of = []
+        with passes.halved_where_they_do_not_fit():
+            for one in attempt:
+                if one.last:
+                    setup.gradients.last_pass(model.dropped_parameters())
+                # Parts of a pass draw what the whole would.
+                seed_everything(setup.seed, step, one.number, setup.runtime.rank)
+                losses, labels = backward(setup, one.batch.to(device), count)
+                sums += torch.cat([losses.sum()[None] / count, labels])
+                losses_of.append((one.batch.indices, losses))
     if setup.sharded:
         run_dummy_passes(setup, step, len(losses_of))
     trained = [p for p in setup.trained if p.requires_grad]
@@ -199,7 +206,7 @@ def run_dummy_passes(setup: TrainingSetup, step: int, passes: int) -> None:
     silence = Batch(
         np.zeros(0), torch.zeros(1, samples, dtype=torch.int16), [samples], torch.zeros(0), [0], *masks
     )
-    for _ in range(passes, setup.plan.max_micro_batches(step, setup.runtime.world)):
+    for _ in range(passes, setup.plan.max_micro_batches(step, setup.runtime.world, setup.pass_limit.seconds)):
         with setup.runtime.autocast():
             emissions = setup.model(silence.to(setup.runtime.device))
         (0.0 * emissions.logits.sum()).backward()

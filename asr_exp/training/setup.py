@@ -1,7 +1,7 @@
 """The parts of a training run, as `fit` takes them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -13,6 +13,7 @@ from asr_exp.runtime.distributed import Runtime
 from asr_exp.training.ema import Ema
 from asr_exp.training.gradients import GradientSum
 from asr_exp.training.monitor import Recipe
+from asr_exp.training.pass_limit import PassLimit
 
 
 @dataclass
@@ -24,7 +25,8 @@ class TrainingSetup:
     eval_every, log_every: steps between scores of dev, and between lines of figures being written. patience:
     evaluations without a better score after which training ends. select: which weights are kept as the best,
     those that score best on dev or those of the last evaluation. sharded: the weights are cut across the
-    ranks (FSDP), which then have to make the same number of passes.
+    ranks (FSDP), which then have to make the same number of passes. pass_limit: set when a pass did not fit
+    into memory.
     """
 
     model: Recogniser
@@ -49,6 +51,7 @@ class TrainingSetup:
     select: str
     recipe: Recipe
     sharded: bool = False
+    pass_limit: PassLimit = field(default_factory=PassLimit)
 
     def __post_init__(self) -> None:
         self.trained = [p for p in self.model.network.parameters() if p.requires_grad]

@@ -21,6 +21,7 @@ class State:
     lines: int = 0  # of metrics.jsonl
     averaged: bool = False  # the weights are the mean of the last evaluations'
     data: str = ""  # fingerprint of the training split
+    pass_seconds: float | None = None  # the most audio of a pass, where a larger one did not fit into memory
     warned: list[str] = field(default_factory=list)  # kinds of trouble that the monitor has warned of
 
 
