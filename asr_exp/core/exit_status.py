@@ -3,17 +3,21 @@
 import atexit
 import errno
 import os
+import re
 import sys
 import textwrap
 import time
 import traceback
 from typing import NoReturn
 
-from asr_exp.core.errors import RankLost, Stopped, UserError
+from asr_exp.core.errors import RankLost, SmallerPasses, Stopped, UserError
 from asr_exp.core.libraries import import_failure
 
 # Seconds that rank 0 has to print a mistake that every rank has met; `launch` or torchrun then end the rest.
 HEAD_START = 6.0
+AGAIN = (
+    75  # the exit status of a rank that asks for all ranks to be started again (EX_TEMPFAIL of sysexits.h)
+)
 
 
 def status_of(error: BaseException, where: str = "", quiet: bool = False) -> int:
@@ -36,6 +40,19 @@ def status_of(error: BaseException, where: str = "", quiet: bool = False) -> int
         status = 1  # the rank that ended first has printed why, if it could
         message = str(error)
         quiet = quiet or rank() > 0
+    elif isinstance(error, SmallerPasses):
+        status, message = AGAIN, str(error)
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            message += " torchrun starts them again with --max-restarts=3; without, give the same command."
+    elif need := _out_of_memory(error):
+        status, message = (
+            2,
+            (
+                f"The device is out of memory{need}. What helps: trainer.precision=bf16,"
+                " trainer.gradient_checkpointing=true, a smaller trainer.device_seconds, or a device that no"
+                " other program uses."
+            ),
+        )
     elif full := _disk_full(error):
         status, message = (
             2,
@@ -52,6 +69,16 @@ def status_of(error: BaseException, where: str = "", quiet: bool = False) -> int
         label = "stopped" if status > 128 else "error"
         say((label if rank() == 0 else f"{label} (rank {rank()})") + f": {where}", message)
     return status
+
+
+def _out_of_memory(error: BaseException) -> str | None:
+    """What a GPU that is out of memory was asked for, '' where that is not known; None for another error."""
+    if "OutOfMemoryError" not in (
+        kind.__name__ for kind in type(error).__mro__
+    ):  # torch is not imported here
+        return None
+    asked = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))
+    return f" (it was asked for {asked[1]} more)" if asked else ""
 
 
 def _disk_full(error: BaseException | None) -> str | None:

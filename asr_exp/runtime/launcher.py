@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from asr_exp.core.errors import Stopped
+from asr_exp.core.exit_status import AGAIN
 from asr_exp.runtime.signals import LEAVE
 
 
@@ -32,9 +33,17 @@ def task_overrides() -> list[str]:
 def launch(devices: int, command: str, overrides: Sequence[str]) -> int:
     """Run `asr_exp COMMAND OVERRIDES` as `devices` ranks on this machine, and return their exit status.
 
-    When one rank dies the others are ended. SIGINT and the signals of LEAVE that this process receives are
-    sent on to the ranks. Raises Stopped where the ranks left because of one.
+    Where a rank asks for it (`SmallerPasses`), all are started again. When one rank dies the others are
+    ended. SIGINT and the signals of LEAVE that this process receives are sent on to the ranks. Raises Stopped
+    where the ranks left because of one.
     """
+    while (status := _run_ranks(devices, command, overrides)) == AGAIN:
+        print("Starting all ranks again.", file=sys.stderr, flush=True)
+    return status
+
+
+def _run_ranks(devices: int, command: str, overrides: Sequence[str]) -> int:
+    """Run the ranks once, and return their exit status."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -78,6 +87,8 @@ def launch(devices: int, command: str, overrides: Sequence[str]) -> int:
     for received in forwarded:
         if 128 + received in codes:
             raise Stopped("The ranks have saved and left; the same command goes on from there.", received)
+    if AGAIN in codes:
+        return AGAIN
     return max((c for c in codes if c > 0), default=1 if codes else 0)
 
 

@@ -115,7 +115,7 @@ def _too_long(setup: TrainingSetup, index: int, seconds: float) -> str:
     """The sentence for an utterance that does not fit alone."""
     name = setup.split.utterances[index].id
     keys = [f"dataset.max_seconds={max(1, math.floor(seconds) - 1)} leaves it out"]
-    if not getattr(setup.model.network, "is_gradient_checkpointing", False):
+    if not any(getattr(module, "gradient_checkpointing", False) for module in setup.model.network.modules()):
         keys.append("trainer.gradient_checkpointing=true takes less memory")
     if setup.runtime.precision == "fp32" and setup.runtime.device.type == "cuda":
         keys.append("so does trainer.precision=bf16")

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.core import console
-from asr_exp.core.errors import Pruned, Stopped, UserError
+from asr_exp.core.errors import Pruned, SmallerPasses, Stopped, UserError
 from asr_exp.core.files import write_text
 from asr_exp.core.log import log_to_file
 from asr_exp.data.prepare import Split
@@ -20,6 +20,7 @@ from asr_exp.runs.environment import environment, versions
 from asr_exp.runs.folder import resolve, signature
 from asr_exp.runs.results import DEV_CANDIDATE, write_quarantine, write_result
 from asr_exp.runtime.distributed import Runtime, peer_lost
+from asr_exp.runtime.out_of_memory import is_out_of_memory
 from asr_exp.training.setup import TrainingSetup
 from asr_exp.training.state import State
 from asr_exp.training.trackers import NoTracker, Tracker, make_tracker
@@ -71,7 +72,8 @@ def run_record(config: DictConfig, folder: Path, runtime: Runtime) -> Iterator[R
         status = "stopped" if isinstance(error, Stopped | Pruned | KeyboardInterrupt) else "failed"
         with suppress(OSError):  # a full disk must not hide the error
             write_result(folder, {"status": status, "reason": f"{type(error).__name__}: {error}", **base})
-        if not isinstance(error, UserError | Stopped | Pruned | KeyboardInterrupt) and not peer_lost(error):
+        expected = UserError | Stopped | Pruned | SmallerPasses | KeyboardInterrupt
+        if not isinstance(error, expected) and not is_out_of_memory(error) and not peer_lost(error):
             log.exception("The run failed")
         raise
     finally:
