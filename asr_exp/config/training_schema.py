@@ -40,8 +40,12 @@ class Trainer:
     batch_utterances: int | None = key(
         None, "utterances per optimiser step, all ranks together, where batch_seconds is null", minimum=1
     )
-    device_seconds: float = key(
-        100.0, "audio per forward pass on one device; more per step is accumulated", above=0
+    device_seconds: int | float | str = key(
+        "auto",
+        "audio per forward pass on one device, in seconds; more per step is accumulated (auto: what fits into"
+        " the memory of a GPU, and 100 on a CPU)",
+        above=0,
+        word="auto",
     )
     eval_every: int | None = key(None, "steps between evaluations on dev (null: once an epoch)", minimum=1)
     log_every: int = key(10, "steps between writes of the losses kept on the device", minimum=1)

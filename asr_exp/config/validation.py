@@ -49,7 +49,13 @@ def _missing(config: Any, name: str) -> bool:
 
 
 def bound_problems(name: str, value: Any, bounds: Any) -> Iterator[str]:
-    """How a value misses the bounds of its key: choices, minimum, maximum, above (see key.py)."""
+    """How a value misses the bounds of its key: choices, minimum, maximum, above, word (see key.py)."""
+    if "word" in bounds:
+        if value == bounds["word"]:
+            return
+        if isinstance(value, str | bool):
+            yield f"{name}={value} is neither {bounds['word']} nor a number; give one of them."
+            return
     if "choices" in bounds and value not in bounds["choices"]:
         yield (
             f"{name}={value} is not one of {', '.join(bounds['choices'])}.{nearest(value, bounds['choices'])}"

@@ -4,17 +4,39 @@ All of it is a pure function of (seed, step): a run resumes at any step, on any 
 replaying batches. Only lengths are used here; audio is read by `batch.collate`.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 ATTENTION_SECONDS = 30.0  # an utterance this long costs twice its seconds: attention grows with the square
 SORT_WINDOW = 50  # batches; utterances are sorted by length within windows of this many, to save padding
 
 
-def cost(seconds: np.ndarray) -> np.ndarray:
-    """The seconds that utterances of these lengths count for in a forward pass. Attention grows with the
-    square of the length, so long utterances count for more than they last.
+@dataclass(frozen=True)
+class PassCost:
+    """How many seconds of audio utterances count for in a forward pass.
+
+    doubling_seconds: an utterance this long costs twice its seconds, because attention grows with the square
+    of the length; infinite where it does not. padded: each utterance costs as much as the longest of its
+    pass.
     """
-    return seconds * (1.0 + seconds / ATTENTION_SECONDS)
+
+    doubling_seconds: float = ATTENTION_SECONDS
+    padded: bool = True
+
+    def of(self, seconds: np.ndarray) -> np.ndarray:
+        """The cost of each utterance alone."""
+        return seconds * (1.0 + seconds / self.doubling_seconds)
+
+    def of_pass(self, costs: np.ndarray) -> float:
+        """The cost of a pass over utterances with these costs."""
+        return float(len(costs) * costs.max() if self.padded else costs.sum())
+
+
+def cost(seconds: np.ndarray) -> np.ndarray:
+    """What utterances of these lengths cost in a padded pass; see `PassCost`."""
+    return PassCost().of(seconds)
 
 
 class BatchPlan:
@@ -31,23 +53,26 @@ class BatchPlan:
         seed: int,
         shortest_first: bool = False,
         batch_utterances: int | None = None,
+        pass_cost: PassCost | None = None,
     ):
         """Count the steps of an epoch.
 
         Args:
             seconds: lengths of the utterances, (utterances,).
             batch_seconds: about how much audio a step has; unused where `batch_utterances` is given.
-            device_seconds: the most audio of a forward pass, padding counted (see `cost`).
+            device_seconds: the most that a forward pass may cost, see `PassCost`.
             seed: of the run.
             shortest_first: whether the first epoch goes from short to long utterances, unshuffled.
             batch_utterances: how many utterances a step has; the last step of an epoch has what is left.
+            pass_cost: what a forward pass costs; None: as where it is padded.
         """
         self.seconds = seconds
         self.seed = seed
-        self.device_seconds = device_seconds
+        self.sizes: list[tuple[int, float]] = [(1, device_seconds)]
         self.shortest_first = shortest_first
         self.batch_utterances = batch_utterances
-        self.costs = cost(seconds)
+        self.pass_cost = pass_cost or PassCost()
+        self.costs = self.pass_cost.of(seconds)
         steps = len(seconds) / batch_utterances if batch_utterances else seconds.sum() / batch_seconds
         self.steps_per_epoch = int(np.clip(np.ceil(steps), 1, len(seconds)))
         self._epoch: tuple[int, list[np.ndarray]] = (-1, [])
@@ -80,14 +105,25 @@ class BatchPlan:
         batches = np.split(order, cuts)
         return batches if in_order else [batches[i] for i in rng.permutation(len(batches))]
 
+    def set_sizes(self, sizes: Sequence[tuple[int, float]]) -> None:
+        """Give forward passes other sizes. sizes: (first step, device_seconds), beginning with step 1."""
+        self.sizes = [(int(step), float(size)) for step, size in sizes]
+
+    def device_seconds(self, step: int) -> float:
+        """The most that a forward pass of a step may cost."""
+        return [size for first, size in self.sizes if first <= step][-1]
+
     def micro_batches(self, step: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
         """The forward passes of a rank in a step: for each, the indices of its utterances.
 
-        The cost of each, padding counted, is within `device_seconds`. A rank has none where a step has fewer
+        The cost of each is within the `device_seconds` of the step. A rank has none where a step has fewer
         utterances than there are ranks.
         """
         own = _split_across_ranks(self.step(step), self.costs, world)[rank]
-        return pack(own, self.costs, self.device_seconds)
+        return self._pack(own, step)
+
+    def _pack(self, indices: np.ndarray, step: int) -> list[np.ndarray]:
+        return pack(indices, self.costs, self.device_seconds(step), self.pass_cost.padded)
 
     def max_micro_batches(self, step: int, world: int, most: float | None = None) -> int:
         """The number of forward passes of the rank that has the most of them in a step.
@@ -95,7 +131,7 @@ class BatchPlan:
         most: seconds of audio above which a pass is made in parts; None: passes are whole.
         """
         shards = _split_across_ranks(self.step(step), self.costs, world)
-        passes = (pack(shard, self.costs, self.device_seconds) for shard in shards)
+        passes = (self._pack(shard, step) for shard in shards)
         return max(sum(len(runs(self.seconds[one], most)) for one in of_rank) for of_rank in passes)
 
 
@@ -140,17 +176,20 @@ def _split_across_ranks(indices: np.ndarray, costs: np.ndarray, world: int) -> l
     return [np.array(shard, dtype=np.int64) for shard in shards]
 
 
-def pack(indices: np.ndarray, costs: np.ndarray, budget: float) -> list[np.ndarray]:
-    """Split utterances, the longest first, into forward passes whose cost, padding counted, is within a
-    budget.
+def pack(indices: np.ndarray, costs: np.ndarray, budget: float, padded: bool = True) -> list[np.ndarray]:
+    """Split utterances, the longest first, into forward passes whose cost is within a budget.
 
     An utterance whose own cost exceeds the budget has a pass of its own. costs: of all utterances of the
-    split.
+    split. padded: each costs as much as the longest of its pass.
     """
     passes: list[list[int]] = []
+    total = 0.0
     for index in indices[np.argsort(-costs[indices], kind="stable")]:
-        if passes and (len(passes[-1]) + 1) * costs[passes[-1][0]] <= budget:
+        more = (len(passes[-1]) + 1) * costs[passes[-1][0]] if passes and padded else total + costs[index]
+        if passes and more <= budget:
             passes[-1].append(int(index))
+            total += costs[index]
         else:
             passes.append([int(index)])
+            total = costs[index]
     return [np.array(p, dtype=np.int64) for p in passes]

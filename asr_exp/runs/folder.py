@@ -17,6 +17,7 @@ from asr_exp.config.messages import composition_problem
 from asr_exp.config.schema import NOT_IN_SIGNATURE, SIGNED_WHERE_CHANGED, Config
 from asr_exp.core.errors import UserError
 
+AUTO_SECONDS = 100.0  # what trainer.device_seconds=auto counts as in a signature, and is on a CPU
 # values of decode.lm and decode.lexicon that are no file
 NO_PATHS = {"lm": (None, "train-text", "checkpoint"), "lexicon": (None, "auto")}
 
@@ -56,6 +57,9 @@ def signature(config: DictConfig) -> str:
     that a new key leaves the signatures of earlier runs as they are.
     """
     settings = resolve(config)
+    trainer = settings["trainer"]  # its device_seconds was a number before it could be auto
+    size = trainer["device_seconds"]
+    trainer["device_seconds"] = AUTO_SECONDS if size == "auto" else float(size)
     defaults: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(Config))  # type: ignore[assignment]
     decode = [f"decode.{leaf}" for leaf in settings["decode"] if leaf not in ("name", "settings")]
     for name in (*NOT_IN_SIGNATURE, *SIGNED_WHERE_CHANGED, *decode):
