@@ -19,6 +19,7 @@ from asr_exp.model.loss import ctc_losses
 from asr_exp.runtime.distributed import seed_everything
 from asr_exp.runtime.signals import Signals
 from asr_exp.training.gradients import clip_gradients, step_if_finite
+from asr_exp.training.pass_size import PassSizes
 from asr_exp.training.passes import StepPasses
 from asr_exp.training.progress import Progress
 from asr_exp.training.setup import TrainingSetup
@@ -38,11 +39,13 @@ def fit(setup: TrainingSetup, state: State, hooks: Hooks) -> State:
     """
     progress = Progress(state.step, setup.total, setup.runtime.main)
     step_metrics = StepMetrics(setup, state, hooks, progress)
+    sizes = PassSizes(setup, state)
     wall_before, saved = state.wall_seconds, time.monotonic()
     steps = range(0) if out_of_patience(setup, state) else range(state.step + 1, setup.total + 1)
     with Signals() as signals, closing(progress):
         for step, batches in prefetch(steps, lambda s: (s, _batches(setup, s)), ahead=2):
-            step_metrics.add(train_step(setup, step, batches))
+            with sizes.measured(step):
+                step_metrics.add(train_step(setup, step, batches))
             hooks.profile.step()
             audio_seconds = float(setup.plan.seconds[setup.plan.step(step)].sum())
             progress.advance(step, audio_seconds)
@@ -55,8 +58,7 @@ def fit(setup: TrainingSetup, state: State, hooks: Hooks) -> State:
                 2 * signals.received + (time.monotonic() - saved > SAVE_SECONDS)
             )
             if due or request or step % setup.log_every == 0:
-                setup.pass_limit.agree(setup.runtime)
-                state.pass_seconds = setup.pass_limit.seconds
+                sizes.agree()
                 step_metrics.flush()
             if due:
                 began = time.monotonic()

@@ -12,6 +12,7 @@ from asr_exp.model.recogniser import Recogniser
 from asr_exp.runtime.distributed import Runtime
 from asr_exp.training.ema import Ema
 from asr_exp.training.gradients import GradientSum
+from asr_exp.training.memory import MemoryForecast
 from asr_exp.training.monitor import Recipe
 from asr_exp.training.pass_limit import PassLimit
 
@@ -26,7 +27,8 @@ class TrainingSetup:
     evaluations without a better score after which training ends. select: which weights are kept as the best,
     those that score best on dev or those of the last evaluation. sharded: the weights are cut across the
     ranks (FSDP), which then have to make the same number of passes. pass_limit: set when a pass did not fit
-    into memory.
+    into memory. forecast: of the memory of a GPU; None on a CPU. automatic_size: whether the size of passes
+    follows from the forecast (trainer.device_seconds=auto).
     """
 
     model: Recogniser
@@ -52,6 +54,8 @@ class TrainingSetup:
     recipe: Recipe
     sharded: bool = False
     pass_limit: PassLimit = field(default_factory=PassLimit)
+    forecast: MemoryForecast | None = None
+    automatic_size: bool = False
 
     def __post_init__(self) -> None:
         self.trained = [p for p in self.model.network.parameters() if p.requires_grad]
