@@ -111,13 +111,8 @@ def attend_fused(
         q, k, v = (_merge_heads(x) for x in (query, key, value))
         out = _attention_of_nested(q * scaling, k, v, query.shape[1], layout, dropout)
         return F.pad(out, (0, 0, 0, layout.tail))[None], None
-    attended = attend_varlen(
-        *(x[0].transpose(0, 1) for x in (query, key, value)),
-        layout.offsets,
-        max(layout.longest, layout.tail),
-        dropout,
-        scaling,
-    )
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    attended = attend_varlen(q, k, v, layout.offsets, max(layout.longest, layout.tail), dropout, scaling)
     if attended is None:
         return attend_in_groups(module, query, key, value, attention_mask, dropout, scaling)
     return attended.flatten(1)[None], None
