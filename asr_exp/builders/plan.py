@@ -21,6 +21,7 @@ from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.data.vocabulary import TOLERATED, Coverage, coverage, mending_rules
 from asr_exp.scoring.error_rates import READ_CER, unspaced
+from asr_exp.training.pass_size import expected_memory
 from asr_exp.training.setup import TrainingSetup
 
 log = logging.getLogger(__name__)
@@ -52,8 +53,9 @@ def announce(
     parameters = sum(p.numel() for p in network.parameters())
     trained = sum(p.numel() for p in setup.trained)
     passes, epochs = plan.micro_batches(1, 0, runtime.world), setup.total / plan.steps_per_epoch
-    share = float(plan.costs[plan.step(1)].sum()) / runtime.world
-    memory = console.size(expected_memory(setup, min(share, config.trainer.device_seconds)))
+    automatic = ""
+    if setup.automatic_size and runtime.device.type == "cuda":
+        automatic = f" of up to {plan.device_seconds(1):,.0f} s (trainer.device_seconds=auto)"
     rows = [("run", str(folder)), *(_size(data, split) for split in splits.values()), _vocabulary(tokenizer)]
     rows += [
         (
@@ -68,6 +70,7 @@ def announce(
             (
                 f"{_step_size(config)} a step; step 1: {console.counted(len(plan.step(1)), 'utterance')}, "
                 f"{len(passes)} forward pass{'es' * (len(passes) > 1)} a rank"
+                f"{automatic}"
             ),
         ),
         (
@@ -81,7 +84,7 @@ def announce(
             "device",
             f"{runtime.world} x {runtime.device.type}, {runtime.precision}" + ", fsdp" * setup.sharded,
         ),
-        ("memory", f"about {memory} a device, by formula"),
+        ("memory", f"about {console.size(expected_memory(setup))} a device, by formula"),
     ]
     console.page(f"{config.dataset.name} x {config.model.name}", rows)
     log.info("")
@@ -133,24 +136,6 @@ def _vocabulary(tokenizer: Tokenizer) -> tuple[str, str]:
 def _step_size(config: DictConfig) -> str:
     seconds, utterances = config.trainer.batch_seconds, config.trainer.batch_utterances
     return console.counted(utterances, "utterance") if seconds is None else f"{seconds:g} s of audio"
-
-
-def expected_memory(setup: TrainingSetup, seconds: float) -> float:
-    """A rough forecast of the memory of a device, in bytes: weights, gradients and two moments in fp32, and
-    the activations of a forward pass over so many seconds of audio.
-    """
-    c = setup.model.network.config
-    width = 4 if setup.runtime.precision == "fp32" else 2  # bytes of a number
-    fixed = 4 * sum(p.numel() for p in setup.model.parameters()) + 12 * sum(p.numel() for p in setup.trained)
-    fixed /= setup.runtime.world if setup.sharded else 1
-    frames = setup.model.frames(int(seconds * setup.model.extractor.sampling_rate))
-    encoder = c.num_hidden_layers * frames * (14 * c.hidden_size + 3 * c.intermediate_size) * width
-    rates = [math.prod(c.conv_stride[: i + 1]) for i in range(len(c.conv_stride))]
-    front = sum(
-        2 * seconds * setup.model.extractor.sampling_rate / r * d * width
-        for r, d in zip(rates, c.conv_dim, strict=True)
-    )
-    return fixed + encoder + front
 
 
 # ------------------------------------------------------------------------------------------------------------

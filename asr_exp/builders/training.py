@@ -15,11 +15,14 @@ from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.model.masking import build_masks
 from asr_exp.model.recogniser import Recogniser
 from asr_exp.model.transformers_patches import enable_gradient_checkpointing
+from asr_exp.runs.folder import AUTO_SECONDS
 from asr_exp.runtime.distributed import Runtime
 from asr_exp.runtime.fsdp import shard
 from asr_exp.training.ema import Ema
+from asr_exp.training.memory import MemoryForecast, TrainingMemory
 from asr_exp.training.monitor import Recipe
 from asr_exp.training.optim import make_optimizer, make_schedule
+from asr_exp.training.pass_size import largest_pass
 from asr_exp.training.setup import TrainingSetup
 
 
@@ -54,7 +57,8 @@ def build_training(
         shard(model, model.blocks(), runtime.device, runtime.world)  # before the optimizer has the parameters
     if trainer.gradient_checkpointing:
         enable_gradient_checkpointing(model.network)
-    plan = _batch_plan(config, split, one_by_one=sharded and model.one_by_one)
+    forecast = memory_of(config, model, runtime, sharded).forecast()
+    plan = _batch_plan(config, split, model, runtime, forecast, one_by_one=sharded and model.one_by_one)
     total = _steps(config, plan)
     schedule = _schedule(config, total)
     if cache and runtime.device.type == "cpu" and not sharded:
@@ -82,17 +86,55 @@ def build_training(
         select=trainer.select,
         recipe=_recipe(config, tokenizer, plan, total, schedule),
         sharded=sharded,
+        forecast=forecast,
+        automatic_size=trainer.device_seconds == "auto" and not (sharded and model.one_by_one),
     )
 
 
-def _batch_plan(config: DictConfig, split: Split, one_by_one: bool) -> BatchPlan:
-    """Which utterances make each step. one_by_one: a micro-batch is a single utterance, where FSDP needs one
-    run of the encoder in each.
+def memory_of(config: DictConfig, model: Recogniser, runtime: Runtime, sharded: bool) -> TrainingMemory:
+    """What the memory of a training run depends on. sharded: whether the ranks share the weights."""
+    trainer = config.trainer
+    return TrainingMemory(
+        model,
+        cuda=runtime.device.type == "cuda",
+        half=runtime.precision != "fp32",
+        checkpointing=trainer.gradient_checkpointing,
+        ema=trainer.ema is not None,
+        moments=1 if config.optimizer.name == "sgd" else 2,
+        shards=runtime.world if sharded else 1,
+        ranks=1 if sharded else runtime.world,
+    )
+
+
+def _batch_plan(
+    config: DictConfig,
+    split: Split,
+    model: Recogniser,
+    runtime: Runtime,
+    forecast: MemoryForecast,
+    one_by_one: bool,
+) -> BatchPlan:
+    """Which utterances make each step.
+
+    Args:
+        config: its section trainer, and the seed.
+        split: the training split.
+        model: whether it pads its passes.
+        runtime: on a GPU, trainer.device_seconds=auto is what fits there.
+        forecast: of the memory that it takes.
+        one_by_one: a micro-batch is a single utterance, where FSDP needs one run of the encoder in each.
     """
-    t = config.trainer
-    device_seconds = 0.0 if one_by_one else t.device_seconds
+    t, on_gpu = config.trainer, runtime.device.type == "cuda"
+    if one_by_one:
+        size = 0.0
+    elif t.device_seconds == "auto":
+        size = largest_pass(forecast, runtime) if on_gpu else AUTO_SECONDS
+    else:
+        size = float(t.device_seconds)
+    # On a CPU time counts, and attention takes time by the square of the length.
+    cost = forecast.pass_cost if on_gpu else None
     return BatchPlan(
-        split.seconds, t.batch_seconds, device_seconds, config.seed, t.shortest_first, t.batch_utterances
+        split.seconds, t.batch_seconds, size, config.seed, t.shortest_first, t.batch_utterances, cost
     )
 
 

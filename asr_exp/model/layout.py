@@ -84,6 +84,7 @@ class Layout:
         place = torch.arange(len(row))
         offsets = F.pad(counts.cumsum(0), (1, 0))
         self.frames = frames
+        self.whole = whole
         self.longest = max(frames)
         self.count = len(row)
         self.tail = -len(row) % FRAME_MULTIPLE

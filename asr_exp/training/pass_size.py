@@ -22,6 +22,7 @@ MEASURED = (2, 3)  # steps; in the first the optimizer has no moments yet
 EFFECTIVE = 12  # the first step of the corrected size; batches of nearer steps are being made meanwhile
 MOST_ABOVE = 1.1  # how far the corrected size may exceed the forecast one
 LEAST = 10.0  # seconds
+SAMPLED = 10  # steps whose largest pass is looked for
 
 
 def usable_memory(device: torch.device) -> float:
@@ -31,8 +32,27 @@ def usable_memory(device: torch.device) -> float:
 
 
 def largest_pass(forecast: MemoryForecast, runtime: Runtime) -> float:
-    """The most that a pass may cost (see `batch_plan.PassCost`) on a GPU: whole seconds, the same on all ranks."""
+    """The most that a pass may cost on a GPU, see `batch_plan.PassCost`: the same on all ranks."""
     return _lowest(forecast.seconds_within(usable_memory(runtime.device)), runtime)
+
+
+def expected_memory(setup: TrainingSetup, cost: float | None = None) -> float:
+    """The forecast of a device's peak in bytes, for the largest pass of the first steps.
+
+    cost: seconds that the largest pass costs; None: as the batch plan has it.
+    """
+    forecast, plan, world = setup.forecast, setup.plan, setup.runtime.world
+    assert forecast
+    costs = forecast.pass_cost.of(plan.seconds)
+    steps = [
+        plan.micro_batches(step, rank, world)
+        for step in range(1, min(SAMPLED, setup.total, plan.steps_per_epoch) + 1)
+        for rank in range(world)
+    ]
+    passes = max(map(len, steps), default=1)
+    if cost is None:
+        cost = max((forecast.pass_cost.of_pass(costs[one]) for step in steps for one in step), default=0.0)
+    return forecast.peak(cost, passes)
 
 
 def _lowest(seconds: float, runtime: Runtime) -> float:
@@ -71,7 +91,9 @@ class PassSizes:
         plan, runtime = setup.plan, setup.runtime
         passes = plan.micro_batches(step, runtime.rank, runtime.world)
         assert forecast
-        expected = max((forecast.of_pass(plan.pass_cost.of_pass(plan.costs[one])) for one in passes), default=0.0)
+        expected = max(
+            (forecast.of_pass(plan.pass_cost.of_pass(plan.costs[one])) for one in passes), default=0.0
+        )
         return max(0.0, peak - forecast.fixed) / max(1.0, expected)
 
     def _correct(self, step: int) -> None:
@@ -80,9 +102,9 @@ class PassSizes:
         after = _lowest(seconds, self.setup.runtime)
         self.state.sizes = [(1, before), (EFFECTIVE, after)]
         self.setup.plan.set_sizes(self.state.sizes)
-        if self.setup.runtime.main:
+        if self.setup.runtime.main and after != before:
             log.info(
-                "step %d: passes take %s of the memory that was forecast; from step %d on they have at most %.0f s.",
+                "step %d: passes take %s of the memory forecast for them; from step %d on they have up to %.0f s.",
                 step,
                 console.percent(self.state.memory_ratio),
                 EFFECTIVE,
@@ -90,6 +112,6 @@ class PassSizes:
             )
 
     def agree(self) -> None:
-        """Take the lowest limit that a rank has set since, where a pass did not fit; every rank takes part."""
+        """Take the lowest limit that a rank has set where a pass did not fit; every rank takes part."""
         self.setup.pass_limit.agree(self.setup.runtime)
         self.state.pass_seconds = self.setup.pass_limit.seconds

@@ -27,7 +27,7 @@ class TrainingSetup:
     evaluations without a better score after which training ends. select: which weights are kept as the best,
     those that score best on dev or those of the last evaluation. sharded: the weights are cut across the
     ranks (FSDP), which then have to make the same number of passes. pass_limit: set when a pass did not fit
-    into memory. forecast: of the memory of a GPU; None on a CPU. automatic_size: whether the size of passes
+    into memory. forecast: of the memory that it takes. automatic_size: whether the size of passes
     follows from the forecast (trainer.device_seconds=auto).
     """
 
@@ -54,7 +54,7 @@ class TrainingSetup:
     recipe: Recipe
     sharded: bool = False
     pass_limit: PassLimit = field(default_factory=PassLimit)
-    forecast: MemoryForecast | None = None
+    forecast: MemoryForecast | None = None  # None where none is needed
     automatic_size: bool = False
 
     def __post_init__(self) -> None:

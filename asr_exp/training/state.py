@@ -22,7 +22,9 @@ class State:
     averaged: bool = False  # the weights are the mean of the last evaluations'
     data: str = ""  # fingerprint of the training split
     pass_seconds: float | None = None  # the most audio of a pass, where a larger one did not fit into memory
-    sizes: list[tuple[int, float]] = field(default_factory=list)  # of passes, as `BatchPlan.set_sizes` takes them
+    sizes: list[tuple[int, float]] = field(
+        default_factory=list
+    )  # of passes, as `BatchPlan.set_sizes` takes them
     memory_ratio: float = 0.0  # of the memory that passes took, to what was forecast
     warned: list[str] = field(default_factory=list)  # kinds of trouble that the monitor has warned of
 
