@@ -3,7 +3,6 @@ what the vocabulary lacks.
 """
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

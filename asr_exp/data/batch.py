@@ -57,7 +57,9 @@ class Batch:
         if (first, last) == (0, len(self)):
             return self
         before, own = sum(self.label_lengths[:first]), self.label_lengths[first:last]
-        masks = (None if mask is None else mask[first:last] for mask in (self.time_mask, self.feature_mask))
+        time_mask, feature_mask = (
+            None if mask is None else mask[first:last] for mask in (self.time_mask, self.feature_mask)
+        )
         whole = self.part or BatchPart(0, self.lengths)
         return Batch(
             self.indices[first:last],
@@ -65,7 +67,8 @@ class Batch:
             self.lengths[first:last],
             self.labels[before : before + sum(own)],
             own,
-            *masks,
+            time_mask,
+            feature_mask,
             None if self.features is None else self.features[first:last],
             BatchPart(whole.first + first, whole.lengths),
         )

@@ -100,7 +100,7 @@ class Layout:
         )
         self.row, self.cell, self.spaced, self.positions, pairs = together.split([len(p) for p in parts])
         self.offsets = pairs.view(torch.int32)[: len(ends)]
-        self.drawn = whole and whole.rows_of(self.count, self.tail)
+        self.drawn = None if whole is None else whole.rows_of(self.count, self.tail)
 
     @cached_property
     def groups(self) -> list[LengthGroup]:

@@ -49,7 +49,7 @@ def current_pass() -> PassContext:
 def drawn_rows() -> DrawnRows | None:
     """What part of another the pass of this thread is; None where it is whole, or none runs."""
     context = _current.get(None)
-    return context and context.drawn
+    return None if context is None else context.drawn
 
 
 def current_layout() -> Layout:

@@ -69,9 +69,10 @@ def _sum(one: float, two: float) -> float:
 class TrainingMemory:
     """What a forecast goes by.
 
-    cuda: whether the device is a GPU. half: whether activations have 2 bytes. checkpointing: of the encoder's layers. ema: whether the weights
-    are averaged. moments: fp32 numbers that the optimizer keeps for each parameter. shards: ranks that share
-    the weights (FSDP); 1: each has all. ranks: whose gradients are summed (DDP).
+    cuda: whether the device is a GPU. half: whether activations have 2 bytes. checkpointing: of the encoder's
+    layers. ema: whether the weights are averaged. moments: fp32 numbers that the optimizer keeps for each
+    parameter. shards: ranks that share the weights (FSDP); 1: each has all. ranks: whose gradients are summed
+    (DDP).
     """
 
     model: Recogniser
@@ -138,8 +139,8 @@ class TrainingMemory:
     # -- activations, in bytes for each encoder frame
 
     def _layers(self) -> float:
-        """What the encoder's layers keep, in a step in which layerdrop drops few; with checkpointing each keeps
-        its input, and one has all.
+        """What the encoder's layers keep, in a step in which layerdrop drops few; with checkpointing each
+        keeps its input, and one has all.
         """
         c = self.model.network.config
         if self.checkpointing:
@@ -176,15 +177,11 @@ class TrainingMemory:
         kept.
         """
         c = self.model.network.config
-        if c.model_type == "wavlm":
-            return 9 * c.num_attention_heads
-        if c.model_type in KEEP_SCORES:
-            return (
-                (2 * self._bytes + 1)
-                * c.num_attention_heads
-                * (1 if self.checkpointing else c.num_hidden_layers)
-            )
-        return 0.0
+        fused = c.model_type == "wavlm" or c._attn_implementation in ("sdpa", PACKED_ATTENTION["sdpa"])
+        if not self.cuda or c.model_type in KEEP_SCORES or not fused:
+            layers = 1 if self.checkpointing else c.num_hidden_layers
+            return 3 * self._bytes * c.num_attention_heads * layers  # two of them, and what dropout keeps
+        return 9 * c.num_attention_heads if c.model_type == "wavlm" else 0.0
 
     @property
     def _bytes(self) -> int:

@@ -104,7 +104,7 @@ class PassSizes:
         self.setup.plan.set_sizes(self.state.sizes)
         if self.setup.runtime.main and after != before:
             log.info(
-                "step %d: passes take %s of the memory forecast for them; from step %d on they have up to %.0f s.",
+                "step %d: passes take %s of the memory forecast; from step %d on they have up to %.0f s.",
                 step,
                 console.percent(self.state.memory_ratio),
                 EFFECTIVE,
