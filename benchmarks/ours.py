@@ -110,7 +110,7 @@ def _evaluate(task: Task, clock: Clock) -> None:
             split = build_split(config, data, name, tokenizer, model, False)
             clock.mark("began")
             scored = EvaluationSettings(
-                config.trainer.device_seconds,
+                scoring_seconds(config, runtime.device),
                 config.trainer.loss_reduction,
                 Path(task.folder) / f"hypotheses.{name}.jsonl",
             )

@@ -51,10 +51,7 @@ def announce(
     network = setup.model.network
     parameters = sum(p.numel() for p in network.parameters())
     trained = sum(p.numel() for p in setup.trained)
-    passes, epochs = plan.micro_batches(1, 0, runtime.world), setup.total / plan.steps_per_epoch
-    automatic = ""
-    if setup.automatic_size and runtime.device.type == "cuda":
-        automatic = f" of up to {plan.device_seconds(1):,.0f} s (trainer.device_seconds=auto)"
+    epochs = setup.total / plan.steps_per_epoch
     rows = [("run", str(folder)), *(_size(data, split) for split in splits.values()), _vocabulary(tokenizer)]
     rows += [
         (
@@ -64,14 +61,7 @@ def announce(
                 f" trained, {(parameters - trained) / 1e6:.2f} M frozen"
             ),
         ),
-        (
-            "batch",
-            (
-                f"{_step_size(config)} a step; step 1: {console.counted(len(plan.step(1)), 'utterance')}, "
-                f"{len(passes)} forward pass{'es' * (len(passes) > 1)} a rank"
-                f"{automatic}"
-            ),
-        ),
+        ("batch", _batch(config, setup)),
         (
             "steps",
             (
@@ -130,6 +120,19 @@ def _vocabulary(tokenizer: Tokenizer) -> tuple[str, str]:
     unit = "phones" if tokenizer.unit == "phone" else "characters"
     shown = " ".join(t.strip() for t in tokenizer.tokens[:16]) + (" ..." if len(tokenizer) > 16 else "")
     return "vocabulary", f"{len(tokenizer)} tokens ({unit}): {shown}"
+
+
+def _batch(config: DictConfig, setup: TrainingSetup) -> str:
+    """'200 s of audio a step; step 1: 15 utterances, 2 forward passes a rank'."""
+    plan, runtime = setup.plan, setup.runtime
+    passes = len(plan.micro_batches(1, 0, runtime.world))
+    chosen = ""
+    if setup.automatic_size and runtime.device.type == "cuda":
+        chosen = f" of at most {plan.device_seconds(1):,.0f} s (trainer.device_seconds=auto)"
+    return (
+        f"{_step_size(config)} a step; step 1: {console.counted(len(plan.step(1)), 'utterance')}, "
+        f"{passes} forward pass{'es' * (passes > 1)} a rank{chosen}"
+    )
 
 
 def _step_size(config: DictConfig) -> str:

@@ -6,6 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.builders.decoder import build_decoder
 from asr_exp.builders.fine_tuned import FineTuned
+from asr_exp.builders.pass_size import scoring_seconds
 from asr_exp.core.errors import UserError
 from asr_exp.core.exit_status import say
 from asr_exp.core.files import is_run
@@ -49,7 +50,7 @@ def load_transcriber(config: DictConfig, runtime: Runtime) -> Transcriber:
     t = config.transcribe
     chunking = Chunking(t.whole_seconds, t.chunk_seconds, t.overlap_seconds)
     return Transcriber(
-        model, source.tokenizer, decoder, runtime.device, config.trainer.device_seconds, chunking
+        model, source.tokenizer, decoder, runtime.device, scoring_seconds(config, runtime.device), chunking
     )
 
 

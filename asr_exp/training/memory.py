@@ -139,14 +139,13 @@ class TrainingMemory:
     # -- activations, in bytes for each encoder frame
 
     def _layers(self) -> float:
-        """What the encoder's layers keep, in a step in which layerdrop drops few; with checkpointing each
-        keeps its input, and one has all.
+        """What the encoder's layers keep, of which layerdrop drops some; with checkpointing each keeps its
+        input, and one has all.
         """
         c = self.model.network.config
         if self.checkpointing:
             return 4 * c.hidden_size * c.num_hidden_layers + self._layer()
-        rate, layers = self.model.layerdrop, c.num_hidden_layers
-        return self._layer() * min(layers, layers * (1 - rate) + math.sqrt(layers * rate * (1 - rate)))
+        return self._layer() * c.num_hidden_layers * (1 - self.model.layerdrop)
 
     def _layer(self) -> float:
         """What a layer keeps: attention by a fused kernel, two norms, the feed-forward layers."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from asr_exp.builders.pass_size import scoring_seconds
 from asr_exp.commands.train.record import write_rejected
 from asr_exp.core import console
 from asr_exp.data.prepare import Split
@@ -49,7 +50,7 @@ class Scorer:
         trainer, tracking = self.config.trainer, self.config.tracking
         model, runtime = self.setup.model, self.setup.runtime
         settings = EvaluationSettings(
-            trainer.device_seconds,
+            scoring_seconds(self.config, runtime.device),
             trainer.loss_reduction,
             path,
             max(trainer.examples, tracking.audio_examples),
@@ -82,9 +83,8 @@ class Scorer:
         best = self.folder / "checkpoints" / "best"
         checkpoint = runtime.broadcast(checkpoint_hash(best) if runtime.main else None)
         with whole(model):
-            emissions = EmissionStore(
-                self.folder, checkpoint, self.config.model.padding, self.config.trainer.device_seconds
-            )
+            seconds = scoring_seconds(self.config, runtime.device)
+            emissions = EmissionStore(self.folder, checkpoint, self.config.model.padding, seconds)
             tune_on_dev(self.decoder, emissions, lambda: dev, model.eval, runtime)
 
     def score_best(self, splits: Mapping[str, Split], state: State) -> dict[str, dict[str, Any]]:
