@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from asr_exp.builders.data import Data, build_data, build_split, check_unit, own_data, same_data
 from asr_exp.builders.decoder import build_decoder, build_protocol
 from asr_exp.builders.fine_tuned import FineTuned
+from asr_exp.builders.pass_size import scoring_seconds
 from asr_exp.builders.plan import check_vocabulary
 from asr_exp.data.prepare import Split
 from asr_exp.decoding.beam import Beam

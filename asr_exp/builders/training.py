@@ -58,10 +58,10 @@ def build_training(
     if trainer.gradient_checkpointing:
         enable_gradient_checkpointing(model.network)
     forecast = memory_of(config, model, runtime, sharded).forecast()
-    plan = _batch_plan(config, split, model, runtime, forecast, one_by_one=sharded and model.one_by_one)
+    plan = _batch_plan(config, split, forecast, runtime, one_by_one=sharded and model.one_by_one)
     total = _steps(config, plan)
     schedule = _schedule(config, total)
-    if cache and runtime.device.type == "cpu" and not sharded:
+    if cache and not sharded:
         _keep_features(config, split, model, runtime, cache / "features")
     return TrainingSetup(
         model=model,
@@ -87,7 +87,7 @@ def build_training(
         recipe=_recipe(config, tokenizer, plan, total, schedule),
         sharded=sharded,
         forecast=forecast,
-        automatic_size=trainer.device_seconds == "auto" and not (sharded and model.one_by_one),
+        automatic_size=trainer.device_seconds == "auto" and plan.device_seconds(1) > 0,
     )
 
 
@@ -109,9 +109,8 @@ def memory_of(config: DictConfig, model: Recogniser, runtime: Runtime, sharded: 
 def _batch_plan(
     config: DictConfig,
     split: Split,
-    model: Recogniser,
-    runtime: Runtime,
     forecast: MemoryForecast,
+    runtime: Runtime,
     one_by_one: bool,
 ) -> BatchPlan:
     """Which utterances make each step.
@@ -119,9 +118,8 @@ def _batch_plan(
     Args:
         config: its section trainer, and the seed.
         split: the training split.
-        model: whether it pads its passes.
+        forecast: of the memory that a pass takes.
         runtime: on a GPU, trainer.device_seconds=auto is what fits there.
-        forecast: of the memory that it takes.
         one_by_one: a micro-batch is a single utterance, where FSDP needs one run of the encoder in each.
     """
     t, on_gpu = config.trainer, runtime.device.type == "cuda"
@@ -165,9 +163,11 @@ def _speed_perturbation(config: DictConfig, model: Recogniser) -> SpeedPerturbat
 def _keep_features(
     config: DictConfig, split: Split, model: Recogniser, runtime: Runtime, folder: Path
 ) -> None:
-    """Keep the features of a frozen front end in `folder`, unless audio changes from epoch to epoch."""
+    """On a CPU, keep the features of a frozen front end in `folder`, unless audio changes from epoch to
+    epoch.
+    """
     budget = config.trainer.feature_cache_gb * 1e9  # bytes
-    if budget and not config.augment.speed:
+    if budget and not config.augment.speed and runtime.device.type == "cpu":
         samples = np.rint(split.seconds * model.extractor.sampling_rate).astype(np.int64)
         model.front_end.open_cache(folder, samples, runtime.precision, budget, runtime.world)
 

@@ -150,7 +150,8 @@ class TrainingMemory:
     def _layer(self) -> float:
         """What a layer keeps: attention by a fused kernel, two norms, the feed-forward layers."""
         c, a = self.model.network.config, self._bytes
-        h, i, heads = c.hidden_size, c.intermediate_size, c.num_attention_heads
+        h, i = c.hidden_size, c.intermediate_size
+        heads = c.num_attention_heads
         # the input of the projections (autocast casts it for each of the three); query, key and value; what
         # attention gives out, and the logarithm of its sums
         attention = (3 * a if self.half else a) * h + 3 * a * h + a * h + 4 * heads

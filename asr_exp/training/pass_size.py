@@ -22,7 +22,7 @@ MEASURED = (2, 3)  # steps; in the first the optimizer has no moments yet
 EFFECTIVE = 12  # the first step of the corrected size; batches of nearer steps are being made meanwhile
 MOST_ABOVE = 1.1  # how far the corrected size may exceed the forecast one
 LEAST = 10.0  # seconds
-SAMPLED = 10  # steps whose largest pass is looked for
+SAMPLED = 3  # steps whose largest pass is looked for
 
 
 def usable_memory(device: torch.device) -> float:
@@ -41,7 +41,8 @@ def expected_memory(setup: TrainingSetup, cost: float | None = None) -> float:
 
     cost: seconds that the largest pass costs; None: as the batch plan has it.
     """
-    forecast, plan, world = setup.forecast, setup.plan, setup.runtime.world
+    forecast, plan = setup.forecast, setup.plan
+    world = setup.runtime.world
     assert forecast
     costs = forecast.pass_cost.of(plan.seconds)
     steps = [

@@ -14,6 +14,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.builders.data import Data, build_data
+from asr_exp.builders.pass_size import scoring_seconds
 from asr_exp.builders.plan import advice
 from asr_exp.builders.session import cache_folder
 from asr_exp.builders.training import build_training
@@ -225,7 +226,9 @@ def _forecast(
     if setup.total:
         t = config.trainer
         sharded = t.strategy == "fsdp" and t.devices > 1
-        options = ForecastOptions(t.devices, t.device_seconds, config.check.steps, sharded)
+        options = ForecastOptions(
+            t.devices, scoring_seconds(config, runtime.device), config.check.steps, sharded
+        )
         report.section("The run", *forecast(setup, splits, options))
     cache = cache_folder(config)
     missing = sum(

@@ -17,6 +17,7 @@ from asr_exp.commands.check.trial_step import (
 from asr_exp.core.console import counted, duration, size
 from asr_exp.data.batch_plan import cost
 from asr_exp.data.prepare import Split
+from asr_exp.training.pass_size import expected_memory
 from asr_exp.training.setup import TrainingSetup
 
 TIGHT = 0.9  # share of the memory, or of the disk, above which a warning is given
@@ -26,13 +27,13 @@ Rows = list[tuple[str, str]]  # names and values of a section of the report
 
 @dataclass(frozen=True)
 class ForecastOptions:
-    """devices: how many the run has. device_seconds: trainer.device_seconds. run_steps: whether to measure
-    memory and time by trial steps. sharded: whether each device holds a part of the weights (FSDP); then one
-    process cannot run a step.
+    """devices: how many the run has. scoring_seconds: the size of passes of scoring. run_steps: whether to
+    measure memory and time by trial steps. sharded: whether each device holds a part of the weights (FSDP);
+    then one process cannot run a step.
     """
 
     devices: int
-    device_seconds: float
+    scoring_seconds: float
     run_steps: bool
     sharded: bool = False
 
@@ -68,11 +69,11 @@ def forecast(
         key=lambda split: split.seconds.max(),
         default=None,
     )
-    trial = run_trial(setup, steps, scored, options.device_seconds)
+    trial = run_trial(setup, steps, scored, options.scoring_seconds)
     rows += _memory_rows(setup, trial)
     if trial.median_bytes:
         rows += _time_rows(setup, trial, steps, splits)
-    return rows, [*findings, *_memory_findings(setup, trial, options.device_seconds)]
+    return rows, [*findings, *_memory_findings(setup, trial, setup.plan.device_seconds(1))]
 
 
 def _plan_rows(setup: TrainingSetup, steps: Sequence[Sequence[MicroBatch]], devices: int) -> Rows:
@@ -97,7 +98,10 @@ def _memory_rows(setup: TrainingSetup, trial: TrialResult) -> Rows:
     if trial.median_bytes:
         rows.append(("", f"{size(trial.median_bytes)} {owner} in a median pass, measured"))
     if trial.worst_bytes:
-        rows.append(("", f"{size(trial.worst_bytes)} in the worst pass, measured"))
+        reserved = f"; {size(trial.reserved_bytes)} reserved" if trial.reserved_bytes else ""
+        rows.append(("", f"{size(trial.worst_bytes)} in the worst pass, measured{reserved}"))
+    if device == "cuda":
+        rows.append(("", f"{size(expected_memory(setup))} by formula"))
     if trial.scoring_bytes:
         rows.append(("", f"{size(trial.scoring_bytes)} in the worst pass of scoring, measured"))
     return rows
@@ -124,7 +128,16 @@ def _time_rows(
 
 
 def _memory_findings(setup: TrainingSetup, trial: TrialResult, device_seconds: float) -> list[Finding]:
-    used = max(trial.worst_bytes or 0, trial.scoring_bytes or 0)
+    used = max(trial.worst_bytes or 0, trial.scoring_bytes or 0, trial.reserved_bytes)
+    if trial.in_parts:
+        return [
+            Finding(
+                WARN,
+                "memory",
+                f"The worst pass does not fit into {size(trial.available_bytes)}, and is made in parts",
+                f"{_smaller_passes(setup, trial, device_seconds)} plans smaller passes from the start.",
+            )
+        ]
     if trial.out_of_memory:
         return [
             Finding(
@@ -159,7 +172,7 @@ def _smaller_passes(setup: TrainingSetup, trial: TrialResult, device_seconds: fl
         share = room / max(1.0, trial.expected_bytes - trial.idle_bytes)
     fitting = max(1.0, math.floor(device_seconds * min(0.9, max(share, 0.05))))
     advice = f"trainer.device_seconds={fitting:g} (it is {device_seconds:g})"
-    if cost(setup.split.seconds).max() > fitting:  # one clip alone is too large
+    if setup.plan.costs.max() > fitting:  # one clip alone is too large
         longest = float(setup.split.seconds.max())
         limit = max(1.0, longest / 2)
         advice += f" and dataset.max_seconds={limit:.0f} (there is a clip of {longest:.1f} s)"

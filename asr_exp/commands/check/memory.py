@@ -42,9 +42,12 @@ def available_memory(device: torch.device) -> int:
 
 
 class Peak:
-    """The peak of `track_peak`, complete when its block has ended."""
+    """The peak of `track_peak`, complete when its block has ended. reserved: by the allocator of a GPU, which
+    keeps more than it hands out; 0 on a CPU.
+    """
 
     bytes = 0
+    reserved = 0
 
 
 @contextmanager
@@ -70,6 +73,7 @@ def track_peak(device: torch.device) -> Iterator[Peak]:
         done.set()
         if device.type == "cuda":
             peak.bytes = torch.cuda.max_memory_allocated(device)
+            peak.reserved = torch.cuda.max_memory_reserved(device)
         else:
             sampler.join()
             peak.bytes = max(peak.bytes, used_memory(device))

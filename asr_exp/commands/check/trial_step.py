@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from asr_exp.commands.check.memory import available_memory, track_peak, used_memory
+from asr_exp.core.errors import UserError
 from asr_exp.data.audio import decode
 from asr_exp.data.batch import collate
 from asr_exp.data.batch_plan import cost
@@ -47,8 +48,8 @@ class DecodeOnDemand:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """The utterances of one forward and backward pass. indices: of the training split. cost: their padded
-    seconds, including the square that attention takes, see `batch_plan.cost`.
+    """The utterances of one forward and backward pass. indices: of the training split. cost: see
+    `batch_plan.PassCost`.
     """
 
     indices: np.ndarray
@@ -70,8 +71,10 @@ class TrialResult:
     median_bytes: int = 0
     seconds_per_cost: float = 0.0  # of training
     worst_bytes: int | None = None
+    reserved_bytes: int = 0  # by the allocator of a GPU, in the worst pass
     scoring_bytes: int | None = None
     scoring_seconds_per_cost: float | None = None
+    in_parts: bool = False  # whether the worst pass did not fit as a whole, and fitted in parts
     out_of_memory: str = ""  # the pass that did not fit, or was not expected to
 
     @property
@@ -90,7 +93,7 @@ def first_epoch(setup: TrainingSetup, world_size: int) -> list[list[MicroBatch]]
     steps = range(1, min(setup.total, setup.plan.steps_per_epoch) + 1)
     return [
         [
-            MicroBatch(indices, len(indices) * float(costs[indices].max()))
+            MicroBatch(indices, setup.plan.pass_cost.of_pass(costs[indices]))
             for indices in setup.plan.micro_batches(step, 0, world_size)
         ]
         for step in steps
@@ -101,13 +104,13 @@ def run_trial(
     setup: TrainingSetup,
     steps: Sequence[Sequence[MicroBatch]],
     scored: Split | None,
-    device_seconds: float,
+    scoring_seconds: float,
 ) -> TrialResult:
     """Run the median micro-batch, the worst where it is expected to fit, some of all sizes to measure the
     time, and the largest forward pass of scoring.
 
     The weights of `setup` are of no use afterwards. scored: the split for the forward pass of scoring.
-    device_seconds: the size of the passes of scoring.
+    scoring_seconds: the size of the passes of scoring.
     """
     ordered = sorted((one for step in steps for one in step), key=lambda one: one.cost)
     median, worst = ordered[len(ordered) // 2], ordered[-1]
@@ -123,8 +126,10 @@ def run_trial(
             return replace(result, out_of_memory="the worst pass")
         with track_peak(device) as peak:
             _timed_step(setup, worst)
-        result = replace(result, worst_bytes=peak.bytes, seconds_per_cost=_seconds_per_cost(setup, ordered))
-        return replace(result, **_measure_scoring(setup, scored, device_seconds)) if scored else result
+        in_parts = setup.pass_limit.seconds is not None
+        result = replace(result, worst_bytes=peak.bytes, reserved_bytes=peak.reserved, in_parts=in_parts)
+        result = replace(result, seconds_per_cost=_seconds_per_cost(setup, ordered))
+        return replace(result, **_measure_scoring(setup, scored, scoring_seconds)) if scored else result
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
         failed = "the worst pass" if result.median_bytes else "a median pass"
@@ -154,16 +159,19 @@ def _timed_step(setup: TrainingSetup, micro_batch: MicroBatch) -> float:
     batch = collate(setup.split, micro_batch.indices, setup.masks, step, setup.speed)
     _synchronize(setup.runtime.device)
     start = time.monotonic()
-    train_step(setup, step, [batch])
+    try:
+        train_step(setup, step, [batch])
+    except UserError as why:  # an utterance does not fit alone
+        raise torch.OutOfMemoryError(str(why)) from why
     _synchronize(setup.runtime.device)
     return time.monotonic() - start
 
 
-def _measure_scoring(setup: TrainingSetup, split: Split, device_seconds: float) -> dict[str, Any]:
+def _measure_scoring(setup: TrainingSetup, split: Split, largest_seconds: float) -> dict[str, Any]:
     """Run the largest forward pass of `evaluate`, in fp32 -> the fields of `TrialResult` for scoring."""
     device = setup.runtime.device
     costs = cost(split.seconds)
-    largest = max(plan_passes(split, device_seconds, device), key=lambda p: len(p) * costs[p].max())
+    largest = max(plan_passes(split, largest_seconds, device), key=lambda p: len(p) * costs[p].max())
     batch = collate(split, largest)
     setup.model.eval()
     with track_peak(device) as peak, torch.inference_mode():
