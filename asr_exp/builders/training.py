@@ -42,8 +42,8 @@ def build_training(
         tokenizer: of the split's labels.
         model: the network to train; with trainer.strategy=fsdp its weights are cut across the ranks here.
         runtime: the ranks and the device.
-        cache: the folder where the features that a frozen front end makes of the utterances are kept: on a
-            CPU, where computing them takes a good part of a step. None: they are computed anew each time.
+        cache: the folder where the features of a frozen front end are kept on a CPU, where they take a good
+            part of a step. None: they are computed anew each time.
 
     Returns:
         The setup, as `fit` takes it.
@@ -53,10 +53,7 @@ def build_training(
     """
     trainer = config.trainer
     sharded = trainer.strategy == "fsdp" and runtime.world > 1
-    if sharded:
-        shard(model, model.blocks(), runtime.device, runtime.world)  # before the optimizer has the parameters
-    if trainer.gradient_checkpointing:
-        enable_gradient_checkpointing(model.network)
+    _prepare(model, runtime, sharded, trainer.gradient_checkpointing)
     forecast = memory_of(config, model, runtime, sharded).forecast()
     plan = _batch_plan(config, split, forecast, runtime, one_by_one=sharded and model.one_by_one)
     total = _steps(config, plan)
@@ -87,8 +84,16 @@ def build_training(
         recipe=_recipe(config, tokenizer, plan, total, schedule),
         sharded=sharded,
         forecast=forecast,
-        automatic_size=trainer.device_seconds == "auto" and plan.device_seconds(1) > 0,
+        automatic_size=trainer.device_seconds == "auto",
     )
+
+
+def _prepare(model: Recogniser, runtime: Runtime, sharded: bool, checkpointing: bool) -> None:
+    """Cut the weights across the ranks, before an optimizer has them, and have activations computed again."""
+    if sharded:
+        shard(model, model.blocks(), runtime.device, runtime.world)
+    if checkpointing:
+        enable_gradient_checkpointing(model.network)
 
 
 def memory_of(config: DictConfig, model: Recogniser, runtime: Runtime, sharded: bool) -> TrainingMemory:

@@ -66,7 +66,9 @@ class PassSizes:
     def __init__(self, setup: TrainingSetup, state: State):
         self.setup = setup
         self.state = state
-        self._automatic = setup.automatic_size and setup.runtime.device.type == "cuda"
+        # a size of 0 stands for passes of one utterance
+        on_gpu = setup.runtime.device.type == "cuda"
+        self._automatic = setup.automatic_size and on_gpu and setup.plan.device_seconds(1) > 0
         if self._automatic and state.sizes:
             setup.plan.set_sizes(state.sizes)
         elif self._automatic:
