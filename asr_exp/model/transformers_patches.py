@@ -71,14 +71,15 @@ PATCHES = (
         (
             PACKED_TEST,
             "tests/model/cuda/test_attention_kernels.py"
-            "::test_the_flash_kernel_is_taken_in_half_precision_and_the_efficient_one_in_fp32",
+            "::test_flash_in_half_precision_and_efficient_in_fp32_and_with_a_bias",
         ),
     ),
     Patch(
         "backbone.encoder.layers.*.attention.forward",
         "wavlm",
-        "the same; WavLM's attention does not call an AttentionInterface",
-        (PACKED_TEST,),
+        "the same, on a GPU by the memory-efficient kernel with its bias (gated_attention.py); WavLM's"
+        " attention does not call an AttentionInterface",
+        (PACKED_TEST, "tests/model/test_gated_attention.py::test_gated_attention_is_that_of_groups"),
     ),
     Patch(
         "config.layerdrop",
