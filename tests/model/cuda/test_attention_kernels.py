@@ -128,7 +128,8 @@ def attend(layers, frames):
             x.backward(torch.zeros_like(x))
     return counts.summary()
 
-result = [attend(1, [1600, 1597, 300]), attend(5, [1600, 1597, 300]), attend(5, [1599, 1594, 300, 295, 298])]
+four, five = [1600, 1597, 300, 300], [1599, 1594, 300, 295, 298]
+result = [attend(1, four), attend(5, four), attend(5, five)]
 """
     )
     assert [counts["syncs"] for counts in found] == [{}, {}, {}]
@@ -136,4 +137,4 @@ result = [attend(1, [1600, 1597, 300]), attend(5, [1600, 1597, 300]), attend(5, 
     scores = 2 * 4 * 1600**2 * 4 / 2**30  # of the two long utterances
     assert one_layer["peak_gib"] > 2 * scores  # the term and its gradient
     assert five["peak_gib"] - one_layer["peak_gib"] < scores  # of four terms
-    assert others["launches"] == five["launches"] <= 5 * 110
+    assert max(five["launches"], others["launches"]) <= 5 * 120
