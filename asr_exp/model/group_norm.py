@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
+from asr_exp.model.layout import to_device
+
 # Mean, (..., kernel), and covariance, (..., kernel, kernel), of windows, in double precision.
 Moments = tuple[torch.Tensor, torch.Tensor]
 
@@ -102,7 +104,9 @@ def _rows(flat: torch.Tensor, starts: Sequence[int], kernel: int, hop: int, stri
     """The utterance of each block of windows, (blocks,); the zeros at the end count to the last."""
     windows = (len(flat) - kernel) // hop + 1
     blocks = -(-windows * hop // stride)
-    firsts = _to_device([start // stride for start in starts[1:]], flat.device)
+    firsts = to_device(
+        torch.tensor([start // stride for start in starts[1:]], dtype=torch.int64), flat.device
+    )
     return torch.bucketize(torch.arange(blocks, device=flat.device), firsts, right=True)
 
 
@@ -127,7 +131,7 @@ def _batched_moments(
     """
     blocks, count = len(rows), len(lengths)
     numbers = [*starts, *lengths, *((n - kernel) // hop + 1 for n in lengths)]
-    first, samples, windows = _to_device(numbers, flat.device).view(3, count)
+    first, samples, windows = to_device(torch.tensor(numbers), flat.device).view(3, count)
     member = (torch.arange(count, device=flat.device)[:, None] == rows).double()
     audio = F.pad(flat, (0, max(0, blocks * stride + kernel - len(flat)))).double()
     shift = member @ audio[: blocks * stride].view(blocks, stride).sum(1) / samples
@@ -140,11 +144,6 @@ def _batched_moments(
     mean = sums[:, kernel * kernel :]
     covariance = sums[:, : kernel * kernel].view(count, kernel, kernel) - mean[:, :, None] * mean[:, None]
     return mean + shift[:, None], covariance
-
-
-def _to_device(numbers: Sequence[int], device: torch.device) -> torch.Tensor:
-    tensor = torch.tensor(numbers, dtype=torch.int64)
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def run_group_norm_layer(

@@ -133,10 +133,13 @@ class Layout:
 
 
 def _to_device(parts: Sequence[torch.Tensor], device: torch.device) -> Sequence[torch.Tensor]:
-    """int64 tensors of one dimension, in one copy that the host does not wait for."""
-    together = torch.cat(list(parts))
-    together = (together.pin_memory() if device.type == "cuda" else together).to(device, non_blocking=True)
-    return together.split([len(part) for part in parts])
+    """int64 tensors of one dimension, in one copy."""
+    return to_device(torch.cat(list(parts)), device).split([len(part) for part in parts])
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy on the device that the host does not wait for, or the tensor itself on a CPU."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def _runs_of_near_lengths(frames: Sequence[int], pairs: int) -> Iterator[tuple[int, int]]:
