@@ -1,5 +1,6 @@
 """The training loop's parts, built from the config, a model and the training split."""
 
+import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -8,13 +9,14 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
+from asr_exp.core.errors import UserError
 from asr_exp.data.augment import SpeedPerturbation
 from asr_exp.data.batch_plan import BatchPlan
 from asr_exp.data.prepare import Split
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.model.masking import build_masks
 from asr_exp.model.recogniser import Recogniser
-from asr_exp.model.transformers_patches import enable_gradient_checkpointing
+from asr_exp.model.transformers_patches import compile_blocks, enable_gradient_checkpointing
 from asr_exp.runs.folder import AUTO_SECONDS
 from asr_exp.runtime.distributed import Runtime
 from asr_exp.runtime.fsdp import shard
@@ -49,11 +51,12 @@ def build_training(
         The setup, as `fit` takes it.
 
     Raises:
-        UserError: for an optimizer, a schedule or a parameter name that is not known.
+        UserError: for an optimizer, a schedule or a parameter name that is not known, or for trainer.compile
+            where it cannot be had.
     """
     trainer = config.trainer
     sharded = trainer.strategy == "fsdp" and runtime.world > 1
-    _prepare(model, runtime, sharded, trainer.gradient_checkpointing)
+    _prepare(config, model, runtime, sharded)
     forecast = memory_of(config, model, runtime, sharded).forecast()
     plan = _batch_plan(config, split, forecast, runtime, one_by_one=sharded and model.one_by_one)
     total = _steps(config, plan)
@@ -88,12 +91,31 @@ def build_training(
     )
 
 
-def _prepare(model: Recogniser, runtime: Runtime, sharded: bool, checkpointing: bool) -> None:
-    """Cut the weights across the ranks, before an optimizer has them, and have activations computed again."""
+def _prepare(config: DictConfig, model: Recogniser, runtime: Runtime, sharded: bool) -> None:
+    """Cut the weights across the ranks, before an optimizer has them; have activations computed again, and
+    the layers compiled, where the config asks for it.
+    """
     if sharded:
         shard(model, model.blocks(), runtime.device, runtime.world)
-    if checkpointing:
+    if config.trainer.gradient_checkpointing:
         enable_gradient_checkpointing(model.network)
+    if config.trainer.compile:
+        _compile(model, runtime.device)
+
+
+def _compile(model: Recogniser, device: torch.device) -> None:
+    """Compile the encoder's layers. Raises UserError where that is of no use or cannot be done."""
+    if device.type != "cuda":
+        raise UserError(
+            "trainer.compile=true is for a GPU, and this run is on a CPU, where it would gain nothing; leave"
+            " trainer.compile out."
+        )
+    if importlib.util.find_spec("triton") is None:
+        raise UserError(
+            f"trainer.compile=true needs Triton, which torch {torch.__version__} was installed without; leave"
+            " trainer.compile out, or install a torch that brings it."
+        )
+    compile_blocks(model.network, model.blocks())
 
 
 def memory_of(config: DictConfig, model: Recogniser, runtime: Runtime, sharded: bool) -> TrainingMemory:
