@@ -51,8 +51,7 @@ def build_training(
         The setup, as `fit` takes it.
 
     Raises:
-        UserError: for an optimizer, a schedule or a parameter name that is not known, or for trainer.compile
-            where it cannot be had.
+        UserError: for an unknown optimizer, schedule or parameter name, and trainer.compile without a GPU.
     """
     trainer = config.trainer
     sharded = trainer.strategy == "fsdp" and runtime.world > 1

@@ -94,7 +94,8 @@ def training_summary(setup: TrainingSetup, state: State) -> dict[str, Any]:
     """What result.json says of the training: `best`, the checkpoint that was kept, and `train`, the effort.
 
     audio_seconds are of the utterances trained on, each as often as it was used; wall_seconds are of all
-    processes that this run took, without the scoring of test.
+    processes that this run took, without the scoring of test. On a GPU device_seconds is the size of passes,
+    and pass_seconds what they were made in parts of, where one did not fit (else null).
     """
     best = {key: state.best[key] for key in ("step", "metric", "value")}
     train = {
@@ -105,6 +106,8 @@ def training_summary(setup: TrainingSetup, state: State) -> dict[str, Any]:
         "wall_seconds": round(state.wall_seconds, 2),
         "audio_seconds_per_second": round(state.audio_seconds / max(1e-9, state.wall_seconds), 2),
     }
+    if setup.runtime.device.type == "cuda":
+        train |= {"device_seconds": setup.plan.device_seconds(state.step), "pass_seconds": state.pass_seconds}
     return {"best": best, "train": train}
 
 
