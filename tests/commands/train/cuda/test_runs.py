@@ -1,4 +1,4 @@
-"""Runs by the command line on a CUDA device, which the stand-in counts: stopped and resumed; out of memory."""
+"""Runs by the command line on a CUDA device, which the stand-in counts: stopped, resumed, out of memory."""
 
 import signal
 from pathlib import Path
