@@ -28,8 +28,9 @@ class MemoryForecast:
     """The memory of a device in training, in bytes.
 
     fixed: what is there in every pass: weights, moments, averages. gradients: there too, but while a step's
-    only pass begins. per_second: of audio in a pass. per_square: of the square of the seconds of each
-    utterance. most_seconds: in a pass, for other reasons than memory. padded: whether passes are padded.
+    only pass begins. buckets: in which ranks sum their gradients while the last pass ends. per_second: of
+    audio in a pass. per_square: of the square of the seconds of each utterance. most_seconds: in a pass, for
+    other reasons than memory. padded: whether passes are padded.
     """
 
     fixed: float
@@ -38,6 +39,7 @@ class MemoryForecast:
     per_square: float
     most_seconds: float
     padded: bool = False
+    buckets: float = 0.0
 
     def of_pass(self, cost: float) -> float:
         """The activations of a pass that costs so many seconds, see `pass_cost`."""
@@ -46,10 +48,10 @@ class MemoryForecast:
     def peak(self, cost: float, passes: int) -> float:
         """The peak of a step with so many passes, the largest of which costs so many seconds.
 
-        The gradients of the only pass of a step come while its activations go.
+        The gradients of the only pass of a step, and the buckets of the last one, come while activations go.
         """
-        activations = self.of_pass(cost)
-        return self.fixed + (max if passes == 1 else _sum)(self.gradients, activations)
+        before, after = (0.0, self.gradients) if passes == 1 else (self.gradients, 0.0)
+        return self.fixed + before + max(self.of_pass(cost), after + self.buckets)
 
     def seconds_within(self, usable: float) -> float:
         """The most that a pass may cost, of several in a step, for the peak to be within so many bytes."""
@@ -59,10 +61,6 @@ class MemoryForecast:
     def pass_cost(self) -> PassCost:
         """What utterances count for in a pass, by the memory that they take."""
         return PassCost(self.per_second / self.per_square if self.per_square else math.inf, self.padded)
-
-
-def _sum(one: float, two: float) -> float:
-    return one + two
 
 
 @dataclass(frozen=True)
@@ -100,6 +98,7 @@ class TrainingMemory:
             per_square=frames_a_second**2 * self._scores(),
             most_seconds=MOST_ELEMENTS / elements,
             padded=self.model.padding != "exact",
+            buckets=self._gradients() if self.ranks > 1 else 0.0,
         )
 
     # -- weights
@@ -130,8 +129,7 @@ class TrainingMemory:
         return 2.6 * 4 * _count(conv.parameters()) if conv is not None else 0.0
 
     def _gradients(self) -> float:
-        """Gradients; with DDP also the buckets in which they are summed."""
-        return 4 * _count(self._trained()) * (2 if self.ranks > 1 else 1) / self.shards
+        return 4 * _count(self._trained()) / self.shards
 
     def _trained(self) -> list[nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad]

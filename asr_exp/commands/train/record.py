@@ -98,7 +98,7 @@ def training_summary(setup: TrainingSetup, state: State) -> dict[str, Any]:
     and pass_seconds what they were made in parts of, where one did not fit (else null).
     """
     best = {key: state.best[key] for key in ("step", "metric", "value")}
-    train = {
+    train: dict[str, Any] = {
         "steps": state.step,
         "skipped_steps": state.skipped_steps,
         "epochs": round(state.step / setup.plan.steps_per_epoch, 3),
