@@ -1,0 +1,5 @@
+from typing import Any
+
+
+def page(made: dict[str, Any]) -> str:
+    return "x"
