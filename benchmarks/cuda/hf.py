@@ -85,8 +85,8 @@ def _train(model: Any, split: Any, arm: str, size: int | None, bench: Bench, run
     with contextlib.closing(made):
         for count, (indices, batch) in enumerate(made):
             loss = _step(model, batch, optimizer, trained, runtime)
-            if not tuned and not torch.isfinite(loss):  # logging_nan_inf_filter, by default: the host waits
-                continue
+            if not tuned:
+                bool(torch.isfinite(loss))  # as logging_nan_inf_filter has it by default: the host waits
             if count < 2:
                 settle(bench.device)
                 began = time.perf_counter()

@@ -102,7 +102,7 @@ class Attempt:
 
 def check(what: str, found: float, bound: float, below: bool = True, **more: Any) -> Row:
     """A row of a part that tests: what was found, beside the bound that it must keep."""
-    holds = found <= bound if below else found >= bound
+    holds = bool(found <= bound if below else found >= bound)  # what is not a number does not
     return {
         **more,
         "what": what,

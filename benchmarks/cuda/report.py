@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -120,17 +121,27 @@ def _fails(row: dict[str, Any]) -> bool:
 def write(out: Path, outcomes: Sequence[Outcome], bench: Bench, began: float) -> dict[str, Any]:
     """Write both files, each beside and renamed, so that neither is ever half."""
     parts = {one.part.name: one.json() for one in outcomes}
-    made: dict[str, Any] = {
+    made: dict[str, Any] = without_nan(
+        {
         "device": bench.device,
         "quick": bench.quick,
         "date": datetime.date.today().isoformat(),
         "seconds": round(time.monotonic() - began, 1),
         "goals": goals(parts),
         "parts": parts,
-    }
+    })
     out.mkdir(parents=True, exist_ok=True)
-    for name, text in (("cuda.json", json.dumps(made, indent=1) + "\n"), ("cuda.html", page(made))):
+    for name, text in (("cuda.json", json.dumps(made, indent=1, allow_nan=False) + "\n"), ("cuda.html", page(made))):
         beside = out / f"{name}.new"
         beside.write_text(text, encoding="utf-8")
         beside.replace(out / name)
     return made
+
+
+def without_nan(value: Any) -> Any:
+    """The same with None for what is not a finite number: JSON has no word for it."""
+    if isinstance(value, dict):
+        return {key: without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
