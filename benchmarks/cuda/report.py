@@ -115,7 +115,8 @@ def run_all(
 
 
 def _fails(row: dict[str, Any]) -> bool:
-    return row.get("holds") is False or "failed" in row and not row.get("expected")
+    """Whether a row is a fault of ours. That transformers does not fit is a result."""
+    return row.get("holds") is False or "failed" in row and row.get("arm", "ours") == "ours"
 
 
 def write(out: Path, outcomes: Sequence[Outcome], bench: Bench, began: float) -> dict[str, Any]:
@@ -123,15 +124,19 @@ def write(out: Path, outcomes: Sequence[Outcome], bench: Bench, began: float) ->
     parts = {one.part.name: one.json() for one in outcomes}
     made: dict[str, Any] = without_nan(
         {
-        "device": bench.device,
-        "quick": bench.quick,
-        "date": datetime.date.today().isoformat(),
-        "seconds": round(time.monotonic() - began, 1),
-        "goals": goals(parts),
-        "parts": parts,
-    })
+            "device": bench.device,
+            "quick": bench.quick,
+            "date": datetime.date.today().isoformat(),
+            "seconds": round(time.monotonic() - began, 1),
+            "goals": goals(parts),
+            "parts": parts,
+        }
+    )
     out.mkdir(parents=True, exist_ok=True)
-    for name, text in (("cuda.json", json.dumps(made, indent=1, allow_nan=False) + "\n"), ("cuda.html", page(made))):
+    for name, text in (
+        ("cuda.json", json.dumps(made, indent=1, allow_nan=False) + "\n"),
+        ("cuda.html", page(made)),
+    ):
         beside = out / f"{name}.new"
         beside.write_text(text, encoding="utf-8")
         beside.replace(out / name)

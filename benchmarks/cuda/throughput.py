@@ -57,16 +57,15 @@ def train(bench: Bench) -> Iterator[Row]:
                 network, bench, f"trainer.batch_seconds={batch_seconds}", "trainer.precision=bf16"
             )
             model = build(config, split, runtime)
-            checkpointing = False
             for device_seconds in values:
-                row = _train_row(network, device_seconds, config, split, model, runtime, bench, checkpointing)
-                if "OutOfMemoryError" in row.get("failed", "") and not checkpointing:
-                    yield row
-                    checkpointing = True
-                    enable_gradient_checkpointing(model.network)
-                    row = _train_row(network, device_seconds, config, split, model, runtime, bench, True)
-                yield row
+                row = _train_row(network, device_seconds, config, split, model, runtime, bench)
                 free(bench.device)
+                yield row
+                if "OutOfMemoryError" in row.get("failed", ""):
+                    enable_gradient_checkpointing(model.network)
+                    yield _train_row(network, device_seconds, config, split, model, runtime, bench, True)
+                    no_checkpointing(model.network)
+                    free(bench.device)
             del model
             free(bench.device)
 
@@ -79,7 +78,7 @@ def _train_row(
     model: Any,
     runtime: Any,
     bench: Bench,
-    checkpointing: bool,
+    checkpointing: bool = False,
 ) -> Row:
     """A row of training.
 
@@ -120,6 +119,12 @@ def _train_row(
         }
     model.network.zero_grad(set_to_none=True)
     return attempt.row
+
+
+def no_checkpointing(network: Any) -> None:
+    """Undo `enable_gradient_checkpointing`, by whichever name this transformers has for it."""
+    disable = getattr(network, "activation_checkpointing_disable", None)
+    (disable or network.gradient_checkpointing_disable)()
 
 
 def forecast(setup: Any, device_seconds: float | str) -> float:
