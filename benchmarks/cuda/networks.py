@@ -151,6 +151,8 @@ def free(device: str) -> None:
 # ------------------------------------------------------------------------------------------------------------
 # measuring
 
+SLOW = 3.0  # seconds of a first step after which there is no second that is not counted
+
 
 def settle(device: str) -> None:
     """Wait until the device has done all it was given."""
@@ -175,19 +177,20 @@ class Steps:
 
 
 def timed_steps(setup: Any, bench: Bench, seconds: float, least: int = 2, most: int = 50) -> Steps:
-    """Train for about so many seconds, after two steps that are not counted; batches are made ahead in a
-    thread, as a run makes them.
+    """Train for about so many seconds, after two steps that are not counted (one, where it is slow); batches
+    are made ahead in a thread, as a run makes them.
     """
-    audio, passes, done = 0.0, 0, 0
+    audio, passes, done, warm = 0.0, 0, 0, 2
     began = first = began_timed = time.perf_counter()
-    made = prefetch(range(1, 1 << 30), lambda step: (step, batches_of(setup, step)), ahead=2)
+    made: Any = prefetch(range(1, 1 << 30), lambda step: (step, batches_of(setup, step)), ahead=2)
     with contextlib.closing(made):
         for step, batches in made:
             loop.train_step(setup, step, batches)
-            if step <= 2:
+            if step <= warm:
                 settle(bench.device)
-                first = time.perf_counter() - began if step == 1 else first
                 began_timed = time.perf_counter()
+                first = began_timed - began if step == 1 else first
+                warm = 1 if first > SLOW else 2
                 continue
             done += 1
             passes += len(batches)

@@ -1,10 +1,12 @@
 """Run the parts, and write cuda.json and cuda.html after each row."""
 
 import datetime
+import html
 import json
 import math
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,14 @@ BUDGETS = {
     "environment": (30, False),
     "numerics": (80, False),
     "ctc": (60, False),
-    "cli": (110, False),
+    "cli": (100, False),
     "ranks": (60, False),
-    "train": (150, True),
-    "score": (60, True),
-    "hf": (80, True),
-    "kernels": (40, True),
-    "memory": (50, True),
-    "compile": (60, True),
+    "train": (125, True),
+    "score": (45, True),
+    "hf": (65, True),
+    "kernels": (30, True),
+    "memory": (35, True),
+    "compile": (50, True),
 }
 
 
@@ -133,14 +135,19 @@ def write(out: Path, outcomes: Sequence[Outcome], bench: Bench, began: float) ->
         }
     )
     out.mkdir(parents=True, exist_ok=True)
-    for name, text in (
-        ("cuda.json", json.dumps(made, indent=1, allow_nan=False) + "\n"),
-        ("cuda.html", page(made)),
-    ):
-        beside = out / f"{name}.new"
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(out / name)
+    _write(out / "cuda.json", json.dumps(made, indent=1, allow_nan=False) + "\n")
+    try:
+        text = page(made)
+    except Exception:  # a page that cannot be drawn must not end what is being measured
+        text = f"<pre>{html.escape(traceback.format_exc())}</pre>"
+    _write(out / "cuda.html", text)
     return made
+
+
+def _write(path: Path, text: str) -> None:
+    beside = path.with_name(f"{path.name}.new")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
 
 
 def without_nan(value: Any) -> Any:

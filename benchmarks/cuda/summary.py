@@ -26,7 +26,7 @@ def goals(parts: dict[str, Any]) -> list[dict[str, Any]]:
     made = []
     for text, part, network, wanted in GOALS:
         found = best(parts, part, network)
-        made.append(_goal(text, wanted, found and found["rate"]))
+        made.append(_goal(text, wanted, found["rate"] if found else None))
     for network in ("base", "wavlm-large", "xls-r-1b"):
         ours, theirs = best(parts, "train", network), best(parts, "hf", network, "hf-tuned")
         ratio = ours["rate"] / theirs["rate"] if ours and theirs else None

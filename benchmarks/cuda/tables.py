@@ -66,9 +66,9 @@ def _pivoted(rows: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:
     def test(row: dict[str, Any]) -> str:
         return f"{row['precision']}: {row['what']}" if "precision" in row else row["what"]
 
-    lines = list(dict.fromkeys(row[key] for row in rows))
+    lines = list(dict.fromkeys(row.get(key, "") for row in rows))
     tests = {test(row): row.get("bound", "") for row in rows}
-    found = {(row[key], test(row)): row for row in rows}
+    found = {(row.get(key, ""), test(row)): row for row in rows}
     columns = [{"title": key, "number": False}]
     columns += [{"title": f"{name} {bound}".strip(), "number": True} for name, bound in tests.items()]
     columns.append({"title": "", "number": False})

@@ -2,15 +2,13 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from asr_exp.builders import plan
 from asr_exp.config.schema import key_field
-from asr_exp.data.batch_plan import BatchPlan
 from asr_exp.decoding.decoders import make_decoder
 from asr_exp.evaluation.evaluate import EvaluationSettings, evaluate
 from asr_exp.model.transformers_patches import enable_gradient_checkpointing
@@ -37,6 +35,7 @@ from benchmarks.cuda.parts import Attempt, Bench, Row
 
 DEVICE_SECONDS = (2000, 1000, 400, 100)  # the largest first: where time runs out, what is left out is slowest
 SCORED_SECONDS = (400, 2000)
+NO_TIME = "no time was left for it"
 MEASURED = 2.5  # seconds that a row trains
 
 
@@ -52,12 +51,15 @@ def train(bench: Bench) -> Iterator[Row]:
     values, batch_seconds = sizes(bench)
     split = noise_split(clip_seconds(4 * batch_seconds))
     with started(bench.device, "bf16") as runtime:
-        for network in networks(bench):
+        for network, end in shares(networks(bench), bench):
             config = configure(
                 network, bench, f"trainer.batch_seconds={batch_seconds}", "trainer.precision=bf16"
             )
             model = build(config, split, runtime)
             for device_seconds in values:
+                if time.monotonic() > end:
+                    yield {"network": network.name, "device_seconds": device_seconds, "note": NO_TIME}
+                    continue
                 row = _train_row(network, device_seconds, config, split, model, runtime, bench)
                 free(bench.device)
                 yield row
@@ -68,6 +70,14 @@ def train(bench: Bench) -> Iterator[Row]:
                     free(bench.device)
             del model
             free(bench.device)
+
+
+def shares(some: Sequence[Network], bench: Bench) -> Iterator[tuple[Network, float]]:
+    """Networks, each with the time.monotonic() after which it begins no more rows: its share of what the part
+    has left.
+    """
+    for number, network in enumerate(some):
+        yield network, time.monotonic() + bench.left / (len(some) - number)
 
 
 def _train_row(
@@ -178,8 +188,3 @@ def _scored(model: Any, split: Any, decoder: Any, runtime: Any, settings: Evalua
             evaluate(model, split, decoder, runtime, settings)
     else:
         evaluate(model, split, decoder, runtime, settings)
-
-
-def same_steps(batch_seconds: float, device_seconds: float, seconds: np.ndarray) -> BatchPlan:
-    """The plan of a run's steps, for loops that are not ours."""
-    return BatchPlan(seconds, batch_seconds, device_seconds, 0)
