@@ -85,7 +85,7 @@ def _part(name: str, part: dict[str, Any], parts: dict[str, Any]) -> dict[str, A
         "title": part["title"],
         "says": SAYS.get(name, ""),
         "seconds": f"{part['seconds']:.0f}",
-        "status": part["status"],
+        "status": part["status"] if part["status"] != "done" or fine else "done, not all well",
         "held": f"{sum(tested)} of {len(tested)}" if tested else "",
         "kind": "" if part["status"] == "running" else "yes" if fine else "no",
         "charts": _charts(name, part["rows"], parts),

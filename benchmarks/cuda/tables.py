@@ -44,6 +44,8 @@ def tables_of(rows: Sequence[dict[str, Any]], pivot: str | None = None) -> list[
 def _table(title: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     names = list(dict.fromkeys(key for row in rows for key in row if key not in HIDDEN))
     names = [name for name in names if any(row.get(name) is not None for row in rows)]
+    if "arm" in names and len({row.get("arm") for row in rows}) == 1:
+        names.remove("arm")
     for last in ("note", "holds"):  # in the last place
         if last in names:
             names = [*(name for name in names if name != last), last]
@@ -110,8 +112,17 @@ def _cell(name: str, value: Any, number: bool) -> dict[str, Any]:
         return _text(_figure(value), "n")
     if isinstance(value, int):
         return _text(f"{value:,}", "n")
-    kind = "long" if name in ("kernel", "tensor", "note") else "n" if number else "text"
-    return _text(str(value), kind)
+    text = str(value)
+    kind = (
+        "long"
+        if name in ("kernel", "tensor", "note")
+        else "n"
+        if number
+        else "text"
+        if len(text) > 20
+        else ""
+    )
+    return _text(text, kind)
 
 
 def _figure(value: float) -> str:
