@@ -5,7 +5,7 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
 
-from asr_exp.runtime.distributed import started
+from asr_exp.builders.session import run_session
 from asr_exp.training import loop
 from benchmarks.cuda.networks import (
     batches_of,
@@ -27,12 +27,16 @@ def run(bench: Bench) -> Iterator[Row]:
     """A row for each network, whose `rows` are its kernels."""
     seconds = 20.0 if bench.quick else 1000.0
     split = noise_split(clip_seconds(4 * seconds))
-    with started(bench.device, "bf16") as runtime:
-        for network in networks(bench)[:2]:
+    words = (
+        f"trainer.batch_seconds={seconds}",
+        f"trainer.device_seconds={seconds}",
+        "trainer.precision=bf16",
+    )
+    for network in networks(bench)[:2]:
+        config = configure(network, bench, *words)
+        with run_session(config) as runtime:
             attempt = Attempt(network=network.name)
             with attempt:
-                words = (f"trainer.batch_seconds={seconds}", f"trainer.device_seconds={seconds}")
-                config = configure(network, bench, *words, "trainer.precision=bf16")
                 setup = setup_of(config, split, build(config, split, runtime), runtime)
                 for step in (1, 2):
                     loop.train_step(setup, step, batches_of(setup, step))

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from asr_exp.runtime.distributed import started
+from asr_exp.builders.session import run_session
 from asr_exp.training import loop
 from benchmarks.cuda.networks import (
     BASE,
@@ -34,8 +34,8 @@ def run(bench: Bench) -> Iterator[Row]:
     split = noise_split(clip_seconds(2 * seconds))
     words = (f"trainer.batch_seconds={seconds}", f"trainer.device_seconds={seconds}", "augment=none")
     found: dict[str, dict[str, Any]] = {}
-    with started(bench.device, "bf16") as runtime:
-        config = configure(TINY if bench.quick else BASE, bench, *words, "trainer.precision=bf16")
+    config = configure(TINY if bench.quick else BASE, bench, *words, "trainer.precision=bf16")
+    with run_session(config) as runtime:
         for what in ("to itself", "beside a hog"):
             free(bench.device)
             attempt = Attempt(what=f"a step of {seconds:g} s in one pass, {what}")

@@ -11,5 +11,5 @@ NAMES = {
     "hf": "transformers as shipped and tuned, same audio",
     "kernels": "where a training step's device time goes",
     "memory": "a step that does not fit",
-    "compile": "torch.compile on and off",
+    "switches": "trainer.compile and trainer.deterministic, on and off",
 }

@@ -26,7 +26,7 @@ SAYS = {
     " padding.",
     "kernels": "One training step, bf16; kernels by the time they take, the 25 slowest.",
     "memory": "From the same weights: the step has to be made in pieces and give the same.",
-    "compile": "The first step compiles.",
+    "switches": "bf16. The first step compiles.",
 }
 
 
@@ -77,6 +77,9 @@ def _part(name: str, part: dict[str, Any], parts: dict[str, Any]) -> dict[str, A
         {"title": f"{named(row)}: {row['failed'][:160]}", "text": row.get("traceback") or row["failed"]}
         for row in broken
     ]
+    if part.get("warnings"):
+        said = "\n".join(part["warnings"])
+        failures.append({"title": f"Warnings ({len(part['warnings'])})", "text": said})
     if part.get("traceback"):
         failures.append({"title": f"The part itself: {part['status']}", "text": part["traceback"]})
     return {

@@ -2,6 +2,7 @@
 costs its own remaining rows and nothing else.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -64,6 +65,7 @@ class Outcome:
     seconds: float = 0.0
     rows: list[Row] = field(default_factory=list)
     traceback: str | None = None
+    warnings: list[str] = field(default_factory=list)  # that asr_exp has logged
 
     def json(self) -> dict[str, Any]:
         made = {
@@ -71,6 +73,7 @@ class Outcome:
             "status": self.status,
             "seconds": round(self.seconds, 1),
             "rows": self.rows,
+            "warnings": self.warnings,
         }
         return made if self.traceback is None else {**made, "traceback": self.traceback}
 
@@ -176,6 +179,9 @@ def _receive(pipe: Connection, outcome: Outcome) -> bool:
     if kind == "row":
         outcome.rows.append(value)
         return True
+    if kind == "warning":
+        outcome.warnings.append(value)
+        return True
     outcome.status = kind
     outcome.traceback = value
     return True
@@ -195,9 +201,23 @@ def _end(running: tuple[Outcome, Any, float], began: float) -> None:
     outcome.seconds = time.monotonic() - began
 
 
+def _send_warnings(pipe: Connection) -> None:
+    """Have the parent told of what asr_exp warns of, whatever becomes of the log's handlers."""
+    make = logging.getLogRecordFactory()
+
+    def made_and_sent(*arguments: Any, **more: Any) -> logging.LogRecord:
+        record = make(*arguments, **more)
+        if record.levelno >= logging.WARNING and record.name.startswith("asr_exp"):
+            pipe.send(("warning", record.getMessage()))
+        return record
+
+    logging.setLogRecordFactory(made_and_sent)
+
+
 def _in_process(part: Part, bench: Bench, pipe: Connection) -> None:
     os.setsid()  # a group of its own, which is ended as a whole
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _send_warnings(pipe)
     status = 0
     try:
         for row in part.run(bench):

@@ -29,7 +29,7 @@ BUDGETS = {
     "hf": (65, True),
     "kernels": (30, True),
     "memory": (35, True),
-    "compile": (50, True),
+    "switches": (55, True),
 }
 
 
@@ -43,7 +43,6 @@ def parts_of(names: Sequence[str]) -> list[Part]:
 
     from benchmarks.cuda import (
         command_line,
-        compiled,
         ctc,
         environment,
         hf,
@@ -51,6 +50,7 @@ def parts_of(names: Sequence[str]) -> list[Part]:
         memory,
         numerics,
         ranks,
+        switches,
         throughput,
     )
 
@@ -65,7 +65,7 @@ def parts_of(names: Sequence[str]) -> list[Part]:
         "hf": hf.run,
         "kernels": kernels.run,
         "memory": memory.run,
-        "compile": compiled.run,
+        "switches": switches.run,
     }
     return [Part(name, NAMES[name], runs[name], *BUDGETS[name]) for name in NAMES if name in names]
 

@@ -3,16 +3,16 @@
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import fields
 from typing import Any
 
-import torch
-
 from asr_exp.builders import plan
+from asr_exp.builders.session import run_session
 from asr_exp.config.schema import key_field
 from asr_exp.decoding.decoders import make_decoder
 from asr_exp.evaluation.evaluate import EvaluationSettings, evaluate
 from asr_exp.model.transformers_patches import enable_gradient_checkpointing
-from asr_exp.runtime.distributed import started
 from asr_exp.training import loop
 from benchmarks.cuda.networks import (
     Network,
@@ -35,6 +35,12 @@ from benchmarks.cuda.parts import Attempt, Bench, Row
 
 DEVICE_SECONDS = (2000, 1000, 400, 100)  # the largest first: where time runs out, what is left out is slowest
 SCORED_SECONDS = (400, 2000)
+# The settings of `evaluate` by precision, where this version has one to set.
+SCORED: dict[str, dict[str, Any]] = (
+    {name: {"precision": name} for name in ("fp32", "bf16")}
+    if any(one.name == "precision" for one in fields(EvaluationSettings))
+    else {}
+)
 NO_TIME = "no time was left for it"
 MEASURED = 2.5  # seconds that a row trains
 
@@ -50,11 +56,9 @@ def train(bench: Bench) -> Iterator[Row]:
     """Train each network in bf16 at each size of a forward pass."""
     values, batch_seconds = sizes(bench)
     split = noise_split(clip_seconds(4 * batch_seconds))
-    with started(bench.device, "bf16") as runtime:
-        for network, end in shares(networks(bench), bench):
-            config = configure(
-                network, bench, f"trainer.batch_seconds={batch_seconds}", "trainer.precision=bf16"
-            )
+    for network, end in shares(networks(bench), bench):
+        config = configure(network, bench, f"trainer.batch_seconds={batch_seconds}", "trainer.precision=bf16")
+        with run_session(config) as runtime:
             model = build(config, split, runtime)
             for device_seconds in values:
                 if time.monotonic() > end:
@@ -156,17 +160,17 @@ def score(bench: Bench) -> Iterator[Row]:
     warm = noise_split(clip_seconds(10.0 if bench.quick else 500.0, seed=1), "dev")
     split = noise_split(clip_seconds(20.0 if bench.quick else 10_000.0, seed=2), "test")
     decoder = make_decoder("greedy", split.tokenizer, {})
-    for precision in ("fp32", "bf16"):
-        with started(bench.device, precision) as runtime:
-            for network in networks(bench)[:2]:
-                config = configure(network, bench)
+    for network in networks(bench)[:2]:
+        for precision in ("fp32", "bf16"):
+            config = configure(network, bench, *scored_in(precision))
+            with run_session(config) as runtime:
                 model = build(config, split, runtime)
                 for device_seconds in (20,) if bench.quick else SCORED_SECONDS:
                     attempt = Attempt(
                         network=network.name, arm="ours", precision=precision, device_seconds=device_seconds
                     )
                     with attempt:
-                        settings = EvaluationSettings(device_seconds, "mean")
+                        settings = EvaluationSettings(device_seconds, "mean", **SCORED.get(precision, {}))
                         _scored(model, warm, decoder, runtime, settings)
                         reset_peak(bench.device)
                         began = time.perf_counter()
@@ -182,9 +186,13 @@ def score(bench: Bench) -> Iterator[Row]:
                 free(bench.device)
 
 
+def scored_in(precision: str) -> list[str]:
+    """The keys of a run that scores in a precision."""
+    own = ["evaluate.precision=" + precision] * (key_field("evaluate.precision") is not None)
+    return [f"trainer.precision={precision}", *own]
+
+
 def _scored(model: Any, split: Any, decoder: Any, runtime: Any, settings: EvaluationSettings) -> None:
-    if runtime.device.type == "cuda":
-        with torch.autocast("cuda", torch.bfloat16, enabled=runtime.precision == "bf16"):
-            evaluate(model, split, decoder, runtime, settings)
-    else:
+    # a version that scores in fp32 alone is helped by autocast
+    with nullcontext() if SCORED else runtime.autocast():
         evaluate(model, split, decoder, runtime, settings)

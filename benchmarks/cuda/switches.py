@@ -1,10 +1,10 @@
-"""torch.compile of the encoder's blocks: what the first steps cost, and what the others gain."""
+"""What keys cost or gain at one size: torch.compile of the encoder's blocks, deterministic algorithms."""
 
 import time
 from collections.abc import Iterator
 
+from asr_exp.builders.session import run_session
 from asr_exp.config.schema import key_field
-from asr_exp.runtime.distributed import started
 from benchmarks.cuda.networks import (
     build,
     clip_seconds,
@@ -20,27 +20,26 @@ from benchmarks.cuda.networks import (
 )
 from benchmarks.cuda.parts import Attempt, Bench, Row
 
+KEYS = ("trainer.compile", "trainer.deterministic")
+
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Two rows a network: trainer.compile=false and true."""
-    if key_field("trainer.compile") is None:
-        yield {"what": "trainer.compile", "found": "this version has no such key"}
-        return
+    """A row for each network without the keys, and one with each of them that this version has."""
+    for missing in (name for name in KEYS if key_field(name) is None):
+        yield {"key": missing, "note": "this version has no such key"}
     seconds = 20.0 if bench.quick else 1000.0
     split = noise_split(clip_seconds(4 * seconds))
-    with started(bench.device, "bf16") as runtime:
-        for network in networks(bench)[:2]:
-            for compiled in (False, True):
-                attempt = Attempt(network=network.name, compile=compiled)
-                with attempt:
-                    config = configure(
-                        network,
-                        bench,
-                        f"trainer.batch_seconds={seconds}",
-                        f"trainer.device_seconds={seconds}",
-                        "trainer.precision=bf16",
-                        f"trainer.compile={str(compiled).lower()}",
-                    )
+    words = (
+        f"trainer.batch_seconds={seconds}",
+        f"trainer.device_seconds={seconds}",
+        "trainer.precision=bf16",
+    )
+    for network in networks(bench)[:2]:
+        for name in (None, *(name for name in KEYS if key_field(name) is not None)):
+            attempt = Attempt(network=network.name, key=f"{name}=true" if name else "neither")
+            with attempt:
+                config = configure(network, bench, *words, *([f"{name}=true"] if name else []))
+                with run_session(config) as runtime:
                     began = time.perf_counter()
                     setup = setup_of(config, split, build(config, split, runtime), runtime)
                     reset_peak(bench.device)
@@ -52,5 +51,5 @@ def run(bench: Bench) -> Iterator[Row]:
                         "peak_gib": rounded(peak(bench.device))[0],
                     }
                     del setup
-                yield attempt.row
-                free(bench.device)
+            yield attempt.row
+            free(bench.device)
