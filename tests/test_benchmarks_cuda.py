@@ -4,6 +4,7 @@ and on a device that is not there.
 
 import ast
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import torch
 from fake_cuda import needs_fake_cuda, on_fake_cuda
 
+from asr_exp.core.log import logging_to_terminal
 from benchmarks.cuda import ctc, hf, networks, numerics, report
 from benchmarks.cuda.__main__ import main
 from benchmarks.cuda.names import NAMES
@@ -62,6 +64,14 @@ def rows_then_hang(bench):
     time.sleep(60)
 
 
+def warns(bench):
+    with logging_to_terminal(False, 0):
+        logging.getLogger("asr_exp.training.loop").warning("look at %s", "this")
+        logging.getLogger("asr_exp.training.loop").info("not at this")
+    logging.getLogger("asr_exp").warning("and that")
+    yield {}
+
+
 def fine(bench):
     yield {"what": bench.device, "found": bench.left}
 
@@ -103,6 +113,11 @@ def test_parts_side_by_side_end_each_in_its_own_time(tmp_path):
 def test_a_part_begins_no_more_where_no_time_is_left(tmp_path):
     (late,) = outcomes(tmp_path, fine, end=1.0)
     assert late.status == "left out" and late.rows == []
+
+
+def test_what_asr_exp_warns_of_is_kept(tmp_path):
+    (one,) = outcomes(tmp_path, warns)
+    assert one.status == "done" and one.warnings == ["look at this", "and that"]
 
 
 def test_groups_are_of_neighbours_that_need_not_be_alone():
