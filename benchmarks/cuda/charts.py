@@ -28,6 +28,13 @@ def bars(rows: Sequence[dict[str, Any]], goal: float | None) -> str:
     scale = (WIDTH - LEFT - RIGHT) / max([*(row["rate"] for row in drawn), goal or 0.0])
     height = TOP + ROW * len(drawn) + 4
     parts = [f'<svg viewBox="0 0 {WIDTH:g} {height:g}" role="img" aria-label="seconds of audio a second">']
+    if goal:
+        x = LEFT + goal * scale
+        parts.append(f'<line class="goal" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 4:g}" y2="{height - 2:g}"/>')
+        parts.append(
+            f'<text class="goal-text" x="{x:.1f}" y="{TOP - 9:g}" text-anchor="middle">'
+            f"goal {goal:,.0f}</text>"
+        )
     for number, row in enumerate(drawn):
         y = TOP + number * ROW
         width = max(1.0, row["rate"] * scale)
@@ -37,11 +44,4 @@ def bars(rows: Sequence[dict[str, Any]], goal: float | None) -> str:
             ' height="16" rx="2"/>'
         )
         parts.append(f'<text x="{LEFT + width + 6:.1f}" y="{y + 15:g}">{row["rate"]:,.0f}</text>')
-    if goal:
-        x = LEFT + goal * scale
-        parts.append(f'<line class="goal" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 4:g}" y2="{height - 2:g}"/>')
-        parts.append(
-            f'<text class="goal-text" x="{x:.1f}" y="{TOP - 9:g}" text-anchor="middle">'
-            f"goal {goal:,.0f}</text>"
-        )
     return "".join([*parts, "</svg>"])

@@ -33,7 +33,7 @@ def run(bench: Bench) -> Iterator[Row]:
     yield check("exit status after SIGUSR1", status, 128 + signal.SIGUSR1, below=False) | {
         "holds": status == 128 + signal.SIGUSR1,
         "bound": f"= {128 + signal.SIGUSR1:d}",
-        "note": f"sent after step {stopped_at}; it said: {said.strip().splitlines()[-1:]}",
+        "note": f"sent after step {stopped_at}; it said: {(said.strip().splitlines() or [''])[-1]}",
     }
     resumed = _start(bench, "part", *words)
     for what, process in (("uninterrupted", whole), ("resumed", resumed)):

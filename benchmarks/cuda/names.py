@@ -11,5 +11,5 @@ NAMES = {
     "hf": "transformers as shipped and tuned, same audio",
     "kernels": "where a training step's device time goes",
     "memory": "a step that does not fit",
-    "switches": "trainer.compile and trainer.deterministic, on and off",
+    "switches": "what trainer.compile and trainer.deterministic cost or gain",
 }

@@ -88,7 +88,6 @@ def _tested(row: dict[str, Any] | None) -> dict[str, Any]:
     if row is None:
         return _text("", "n")
     cell = _cell("found", row.get("found"), True)
-    cell = _text("not a number", "n") if row.get("found") is None else cell
     return {**cell, "kind": "n wrong"} if row.get("holds") is False else cell
 
 
@@ -105,7 +104,7 @@ def _cell(name: str, value: Any, number: bool) -> dict[str, Any]:
     if name == "share":
         return _text(f"{value:.1%}", "n")
     if value is None:
-        return _text("")
+        return _text("not a number" if name == "found" else "", "n" if number else "")
     if isinstance(value, bool):
         return _text("yes" if value else "no")
     if isinstance(value, float):
