@@ -137,6 +137,25 @@ def test_a_run_that_is_killed_has_left_what_it_found(tmp_path):
     assert not list(tmp_path.glob("*.new"))
 
 
+def test_no_import_asks_for_the_card():
+    """A process that has asked the driver cannot be forked by parts that use it."""
+    program = """
+import sys, torch
+def asked(*_): sys.exit("the card was asked for")
+torch._C._cuda_getDeviceCount = torch._C._cuda_init = asked
+from benchmarks.cuda.names import NAMES
+from benchmarks.cuda.report import parts_of
+print(len(parts_of(list(NAMES))))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and int(done.stdout) == len(NAMES), done.stderr
+
+
 # ------------------------------------------------------------------------------------------------------------
 # what is found
 
@@ -188,6 +207,21 @@ def test_batches_of_transformers_hold_every_clip_and_keep_their_size():
         assert sorted(np.concatenate(batches).tolist()) == list(range(len(seconds)))
     assert all(len(one) * seconds[one].max() <= 200.0 for one in hf._by_size(seconds, 200.0))
     assert max(map(len, hf._grouped(seconds))) == hf.CLIPS
+
+
+def test_what_warms_up_is_not_timed_and_the_rest_lasts_as_long_as_asked(tmp_path):
+    timer, counted = networks.Timer(Bench("cpu", True, tmp_path), 0.5), []
+    while not timer.over:
+        time.sleep(0.4 if len(counted) == 0 else 0.05)
+        counted.append(timer.count())
+    assert counted[:2] == [False, False] and all(counted[2:]) and timer.counted == len(counted) - 2
+    assert 0.4 <= timer.first < 1 and 0.05 * timer.counted <= timer.seconds < 1.5
+    assert 4 <= timer.counted <= 11
+    short = networks.Timer(Bench("cpu", True, tmp_path, time.monotonic() + 0.2), 60.0)
+    while not short.over:
+        time.sleep(0.05)
+        short.count()
+    assert short.seconds < 1
 
 
 def test_noise_is_of_the_lengths_asked_for_and_each_clip_always_the_same():
@@ -280,12 +314,20 @@ def test_help_names_parts_and_wheels(capsys):
 @pytest.mark.slow
 def test_the_whole_on_a_cpu(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.cuda", "--quick", "--device=cpu", f"--out={tmp_path}"],
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.cuda",
+            "--quick",
+            "--device=cpu",
+            "--seconds=1500",
+            f"--out={tmp_path}",
+        ],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1600,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     made = json.loads((tmp_path / "cuda.json").read_text())
@@ -299,7 +341,9 @@ def test_the_whole_on_a_cpu(tmp_path):
 @pytest.mark.slow
 def test_the_whole_on_a_device_that_is_not_there(tmp_path):
     """Its numbers mean nothing, so that tests of numbers do not hold; but every part gets to its end."""
-    done = on_fake_cuda("-m", "benchmarks.cuda", "--quick", f"--out={tmp_path}", check=False, timeout=600)
+    done = on_fake_cuda(
+        "-m", "benchmarks.cuda", "--quick", "--seconds=1500", f"--out={tmp_path}", check=False, timeout=1600
+    )
     made = json.loads((tmp_path / "cuda.json").read_text())
     assert {name: part["status"] for name, part in made["parts"].items()} == dict.fromkeys(NAMES, "done")
     failed = [row for part in made["parts"].values() for row in part["rows"] if "failed" in row]

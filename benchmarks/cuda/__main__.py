@@ -5,7 +5,7 @@ python -m benchmarks.cuda [--out FOLDER] [--parts NAME,NAME] [--seconds 480] [--
 --out      where cuda.json and cuda.html go: $OUT if that is set, else outputs/cuda. Both are written again
            after every row, so that a run that is cut short leaves what it has found.
 --parts    which parts (below); all unless told
---seconds  after which the whole is ended; each part has a budget of its own besides
+--seconds  after which the whole is ended; each part has a budget of its own besides, which grows with it
 --quick    tiny networks and a few seconds of noise: does the script itself run?
 --device   cuda or cpu; auto takes the card where there is one
 
@@ -66,7 +66,11 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"--parts={unknown[0]} is not a part; there are {', '.join(NAMES)}.")
     if asked.device not in ("auto", "cuda", "cpu"):
         parser.error(f"--device={asked.device} is none of auto, cuda, cpu.")
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    os.environ |= {
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # whoever looks for a card in this process must not take it
+    }
     with tempfile.TemporaryDirectory(prefix="asr-exp-cuda-") as scratch:
         from benchmarks.cuda.report import run_all
 

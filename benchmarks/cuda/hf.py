@@ -9,7 +9,6 @@ Accelerate, features as lists) is left out, which favours both.
 """
 
 import contextlib
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +22,7 @@ from asr_exp.model.model_config import read_config
 from asr_exp.runtime.distributed import started
 from benchmarks.cuda.networks import (
     Network,
+    Timer,
     clip_seconds,
     configure,
     free,
@@ -31,7 +31,6 @@ from benchmarks.cuda.networks import (
     peak,
     reset_peak,
     rounded,
-    settle,
 )
 from benchmarks.cuda.parts import Attempt, Bench, Row
 
@@ -83,36 +82,25 @@ def _train(model: Any, split: Any, arm: str, size: int | None, bench: Bench, run
     order = list(_by_size(split.seconds, size) if size else _grouped(split.seconds))
     model.train()
     reset_peak(bench.device)
-    audio, done, began = 0.0, 0, 0.0
+    timer, audio = Timer(bench, 0.1 if bench.quick else MEASURED), 0.0
     numbers = (order[i % len(order)] for i in range(1 << 30))
     made: Any = (
         _ahead(numbers, model, split, bench) if tuned else ((i, _batch(i, model, split)) for i in numbers)
     )
     with contextlib.closing(made):
-        for count, (indices, batch) in enumerate(made):
+        for indices, batch in made:
             loss = _step(model, batch, optimizer, trained, runtime)
             if not tuned:
                 bool(torch.isfinite(loss))  # as logging_nan_inf_filter has it by default: the host waits
-            if count < 2:
-                settle(bench.device)
-                began = time.perf_counter()
-                continue
-            done += 1
-            audio += float(split.seconds[indices].sum())
-            if done >= 2 and done % 2 == 0:
-                settle(bench.device)
-                spent = time.perf_counter() - began
-                if spent > (0.1 if bench.quick else MEASURED) or bench.left < 3:
-                    break
-            if not np.isfinite(bench.left) and bench.left < 0:
+            if timer.count():
+                audio += float(split.seconds[indices].sum())
+            if timer.over:
                 break
-    settle(bench.device)
-    seconds = time.perf_counter() - began
     return {
-        "rate": round(audio / seconds, 1),
-        "step_s": round(seconds / max(1, done), 4),
+        "rate": round(audio / timer.seconds, 1),
+        "step_s": round(timer.seconds / timer.counted, 4),
         "clips": round(float(np.mean([len(one) for one in order])), 1),
-        "steps": done,
+        "steps": timer.counted,
         "peak_gib": rounded(peak(bench.device))[0],
     }
 

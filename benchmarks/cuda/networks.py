@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import math
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -151,7 +152,7 @@ def free(device: str) -> None:
 # ------------------------------------------------------------------------------------------------------------
 # measuring
 
-SLOW = 3.0  # seconds of a first step after which there is no second that is not counted
+SLOW = 5.0  # seconds of a first step after which there is no second that is not timed
 
 
 def settle(device: str) -> None:
@@ -176,31 +177,57 @@ class Steps:
         return self.audio / self.seconds
 
 
-def timed_steps(setup: Any, bench: Bench, seconds: float, least: int = 2, most: int = 50) -> Steps:
+def timed_steps(setup: Any, bench: Bench, seconds: float) -> Steps:
     """Train for about so many seconds, after two steps that are not counted (one, where it is slow); batches
-    are made ahead in a thread, as a run makes them.
+    are made ahead in a thread, as a run makes them, and nothing waits for the device between the steps.
     """
-    audio, passes, done, warm = 0.0, 0, 0, 2
-    began = first = began_timed = time.perf_counter()
+    timer = Timer(bench, seconds)
+    audio, passes = 0.0, 0
     made: Any = prefetch(range(1, 1 << 30), lambda step: (step, batches_of(setup, step)), ahead=2)
     with contextlib.closing(made):
         for step, batches in made:
             loop.train_step(setup, step, batches)
-            if step <= warm:
-                settle(bench.device)
-                began_timed = time.perf_counter()
-                first = began_timed - began if step == 1 else first
-                warm = 1 if first > SLOW else 2
-                continue
-            done += 1
-            passes += len(batches)
-            audio += float(setup.plan.seconds[setup.plan.step(step)].sum())
-            if done >= least:
-                settle(bench.device)
-                if time.perf_counter() - began_timed > seconds or done >= most or bench.left < seconds:
-                    break
-    settle(bench.device)
-    return Steps(done, audio, time.perf_counter() - began_timed, first, passes / done)
+            if timer.count():
+                audio += float(setup.plan.seconds[setup.plan.step(step)].sum())
+                passes += len(batches)
+            if timer.over:
+                break
+    return Steps(timer.counted, audio, timer.seconds, timer.first, passes / timer.counted)
+
+
+class Timer:
+    """Counts steps: first those that warm up, by whose time it chooses how many are then timed together.
+
+    counted: steps so far that are timed. first: seconds of the first step. seconds: of all that were timed,
+    once it is over.
+    """
+
+    def __init__(self, bench: Bench, seconds: float, most: int = 50):
+        self.counted = 0
+        self.first = self.seconds = 0.0
+        self.over = False
+        self._bench, self._wanted, self._most = bench, seconds, most
+        self._warm = self._steps = 0
+        self._began = time.perf_counter()
+
+    def count(self) -> bool:
+        """Note a step that was made (given to the device); whether it is one of those that are timed."""
+        if not self._steps:
+            settle(self._bench.device)
+            took = time.perf_counter() - self._began
+            self._warm += 1
+            self.first = self.first or took
+            if self._warm == 2 or took > SLOW:
+                wanted = min(self._wanted, max(0.0, self._bench.left - took))
+                self._steps = min(self._most, max(2, math.ceil(wanted / took)))
+            self._began = time.perf_counter()
+            return False
+        self.counted += 1
+        if self.counted == self._steps:
+            settle(self._bench.device)
+            self.seconds = time.perf_counter() - self._began
+            self.over = True
+        return True
 
 
 @contextlib.contextmanager
