@@ -163,13 +163,17 @@ def settle(device: str) -> None:
 
 @dataclass
 class Steps:
-    """Steps that were timed: of how much audio, how long they took, and the first one, which warms up."""
+    """Steps that were timed: of how much audio, how long they took, and the first one, which warms up.
+
+    passes: of a step on average. split: whether a pass did not fit and was made in parts.
+    """
 
     count: int
     audio: float
     seconds: float
     first: float
     passes: float
+    split: bool
 
     @property
     def rate(self) -> float:
@@ -182,17 +186,18 @@ def timed_steps(setup: Any, bench: Bench, seconds: float) -> Steps:
     are made ahead in a thread, as a run makes them, and nothing waits for the device between the steps.
     """
     timer = Timer(bench, seconds)
-    audio, passes = 0.0, 0
+    audio, passes, planned = 0.0, 0, 0
     made: Any = prefetch(range(1, 1 << 30), lambda step: (step, batches_of(setup, step)), ahead=2)
     with contextlib.closing(made):
         for step, batches in made:
-            loop.train_step(setup, step, batches)
+            figures = loop.train_step(setup, step, batches)
             if timer.count():
                 audio += float(setup.plan.seconds[setup.plan.step(step)].sum())
-                passes += len(batches)
+                passes += len(figures.losses)
+                planned += len(batches)
             if timer.over:
                 break
-    return Steps(timer.counted, audio, timer.seconds, timer.first, passes / timer.counted)
+    return Steps(timer.counted, audio, timer.seconds, timer.first, passes / timer.counted, passes > planned)
 
 
 class Timer:

@@ -67,7 +67,7 @@ def train(bench: Bench) -> Iterator[Row]:
                 row = _train_row(network, device_seconds, config, split, model, runtime, bench)
                 free(bench.device)
                 yield row
-                if "OutOfMemoryError" in row.get("failed", ""):
+                if "OutOfMemoryError" in row.get("failed", "") or row.get("split"):
                     enable_gradient_checkpointing(model.network)
                     yield _train_row(network, device_seconds, config, split, model, runtime, bench, True)
                     no_checkpointing(model.network)
@@ -122,6 +122,7 @@ def _train_row(
             "rate": round(steps.rate, 1),
             "step_s": round(steps.seconds / steps.count, 4),
             "passes": round(steps.passes, 1),
+            "split": steps.split,
             "steps": steps.count,
             "first_step_s": round(steps.first, 2),
             "peak_gib": values[0],
@@ -142,13 +143,13 @@ def no_checkpointing(network: Any) -> None:
 
 
 def forecast(setup: Any, device_seconds: float | str) -> float:
-    """GiB that the run's own formula expects; nan where it cannot say."""
+    """GiB that the run's own formula expects."""
+    expected: Any = plan.expected_memory
     try:
+        return expected(setup) / 2**30
+    except TypeError:  # versions that ask for the audio of a pass
         share = float(setup.plan.costs[setup.plan.step(1)].sum())
-        seconds = share if isinstance(device_seconds, str) else min(share, device_seconds)
-        return plan.expected_memory(setup, seconds) / 2**30
-    except (TypeError, AttributeError):  # it takes something else by now
-        return float("nan")
+        return expected(setup, min(share, float(device_seconds))) / 2**30
 
 
 # ------------------------------------------------------------------------------------------------------------
