@@ -12,7 +12,6 @@ from asr_exp.builders.session import run_session
 from asr_exp.config.schema import key_field
 from asr_exp.decoding.decoders import make_decoder
 from asr_exp.evaluation.evaluate import EvaluationSettings, evaluate
-from asr_exp.model.transformers_patches import enable_gradient_checkpointing
 from asr_exp.training import loop
 from benchmarks.cuda.networks import (
     Network,
@@ -68,7 +67,6 @@ def train(bench: Bench) -> Iterator[Row]:
                 free(bench.device)
                 yield row
                 if "OutOfMemoryError" in row.get("failed", "") or row.get("split"):
-                    enable_gradient_checkpointing(model.network)
                     yield _train_row(network, device_seconds, config, split, model, runtime, bench, True)
                     no_checkpointing(model.network)
                     free(bench.device)
@@ -109,6 +107,7 @@ def _train_row(
     attempt = Attempt(network=network.name, arm="ours", device_seconds=device_seconds)
     with attempt:
         config.trainer.device_seconds = device_seconds
+        config.trainer.gradient_checkpointing = checkpointing
         setup = setup_of(config, split, model, runtime)
         expected = forecast(setup, device_seconds)
         reset_peak(bench.device)
@@ -137,7 +136,7 @@ def _train_row(
 
 
 def no_checkpointing(network: Any) -> None:
-    """Undo `enable_gradient_checkpointing`, by whichever name this transformers has for it."""
+    """Undo trainer.gradient_checkpointing, by whichever name this transformers has for it."""
     disable = getattr(network, "activation_checkpointing_disable", None)
     (disable or network.gradient_checkpointing_disable)()
 
