@@ -18,7 +18,7 @@ import torch
 from fake_cuda import needs_fake_cuda, on_fake_cuda
 
 from asr_exp.core.log import logging_to_terminal
-from benchmarks.cuda import ctc, hf, networks, numerics, report
+from benchmarks.cuda import ctc, hf, networks, numerics, ranks, report
 from benchmarks.cuda.__main__ import main
 from benchmarks.cuda.names import NAMES
 from benchmarks.cuda.page import page
@@ -198,6 +198,19 @@ def test_a_loss_or_a_gradient_that_is_a_little_off_does_not_hold(tmp_path, monke
     monkeypatch.setattr(ctc, "ctc_losses", lambda *arguments: right(*arguments) * 1.0001)
     wrong = [row for row in ctc.run(bench) if "holds" in row]
     assert sum(not row["holds"] for row in wrong) > len(wrong) * 0.8
+
+
+def test_a_sum_of_gradients_that_is_off_does_not_hold(tmp_path, monkeypatch):
+    class Doubled(ranks.GradientSum):
+        def finish(self):
+            super().finish()
+            for parameter in self.parameters:
+                parameter.grad *= 1.001
+
+    monkeypatch.setattr(ranks, "GradientSum", Doubled)
+    (found,) = outcomes(tmp_path, ranks.run, seconds=100.0, end=100.0)  # in a process: it makes a group
+    assert found.status == "done", found.traceback
+    assert [row["holds"] for row in found.rows] == [True, False, True], found.rows
 
 
 def test_batches_of_transformers_hold_every_clip_and_keep_their_size():

@@ -45,6 +45,7 @@ def run(bench: Bench) -> Iterator[Row]:
             "trainer.precision=fp32",
             "augment=none",
             "optimizer.eps=1",  # a step in proportion to the gradient, not to its sign
+            "optimizer.clip_norm=null",
             "schedule.warmup_steps=0",
         )
         model = build(config, split, runtime)
