@@ -16,7 +16,7 @@ from asr_exp.core.libraries import hide_broken_torchaudio
 from benchmarks.cuda.names import NAMES
 from benchmarks.cuda.page import page
 from benchmarks.cuda.parts import Bench, Outcome, Part, device_at_hand, groups, run_group
-from benchmarks.cuda.summary import goals
+from benchmarks.cuda.summary import fails, goals
 
 # seconds after which a part is ended; whether it may run beside its neighbours
 USUAL = 480.0  # seconds of the whole; who gives more gives more to each part
@@ -117,12 +117,7 @@ def run_all(
         print(f"{goal['goal']}: {goal['says']}")
     print(f"{out / 'cuda.html'}, {out / 'cuda.json'}")
     bad = [one for one in outcomes if one.status != "done"]
-    return int(bool(bad) or any(_fails(row) for one in outcomes for row in one.rows))
-
-
-def _fails(row: dict[str, Any]) -> bool:
-    """Whether a row is a fault of ours. That transformers does not fit is a result."""
-    return row.get("holds") is False or "failed" in row and row.get("arm", "ours") == "ours"
+    return int(bool(bad) or any(fails(row) for one in outcomes for row in one.rows))
 
 
 def write(out: Path, outcomes: Sequence[Outcome], bench: Bench, began: float) -> dict[str, Any]:

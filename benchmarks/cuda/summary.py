@@ -11,6 +11,11 @@ GOALS = (
 TIMES_HF = 2.0  # as fast as transformers, tuned
 
 
+def fails(row: dict[str, Any]) -> bool:
+    """Whether a row is a fault of ours. That transformers does not fit is a result."""
+    return row.get("holds") is False or "failed" in row and row.get("arm", "ours") == "ours"
+
+
 def best(parts: dict[str, Any], part: str, network: str, arm: str = "ours") -> dict[str, Any] | None:
     """The fastest row of a network in a part."""
     rows = [

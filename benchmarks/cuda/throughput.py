@@ -61,7 +61,12 @@ def train(bench: Bench) -> Iterator[Row]:
             model = build(config, split, runtime)
             for device_seconds in values:
                 if time.monotonic() > end:
-                    yield {"network": network.name, "device_seconds": device_seconds, "note": NO_TIME}
+                    yield {
+                        "network": network.name,
+                        "arm": "ours",
+                        "device_seconds": device_seconds,
+                        "note": NO_TIME,
+                    }
                     continue
                 row = _train_row(network, device_seconds, config, split, model, runtime, bench)
                 free(bench.device)
