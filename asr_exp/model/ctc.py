@@ -8,6 +8,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from asr_exp.model import ctc_kernels as kernels
+from asr_exp.model.triton_launcher import launch
 
 LONGEST = 4095  # labels of a transcript: a program has a lane for each, and one more
 
@@ -20,6 +21,9 @@ def ctc(
     blank: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The CTC loss of each utterance (Graves et al. 2006), computed in double.
+
+    A frame's probability of a label below 2 ** (-2 ** 29 / frames), for 1500 frames exp(-248000), counts as
+    0.
 
     Args:
         logits: (batch, frames, vocabulary).
@@ -36,14 +40,12 @@ def ctc(
     kept = [0, *accumulate(t * n for t, n in zip(frames, label_lengths, strict=True))]
     table = torch.tensor([frames, label_lengths, places, kept[:-1]], pin_memory=logits.is_cuda)
     table = table.to(logits.device, non_blocking=True)
-    losses = _CTC.apply(logits, labels, table, kept[-1], max(label_lengths), blank)
-    return losses, table[1]
+    return _CTC.apply(logits, labels, table, kept[-1], max(label_lengths), blank), table[1]
 
 
 class _CTC(torch.autograd.Function):
-    """`table`: (4, batch) int64, of each utterance its frames, its labels, where its labels begin and where
-    its forward variables begin. variables: how many forward variables there are; longest: labels of the
-    longest transcript.
+    """The gradient is computed with the loss: from then on a tensor of the size of the logits is kept, and
+    the forward variables, of which there are more, are not.
     """
 
     @staticmethod
@@ -56,54 +58,56 @@ class _CTC(torch.autograd.Function):
         longest: int,
         blank: int,
     ) -> torch.Tensor:
+        """table: (4, batch) int64, of each utterance its frames, its labels, where its labels begin, and
+        where its forward variables begin; variables: how many there are of those; longest: labels of the
+        longest transcript.
+        """
         logits = logits.contiguous()
         batch, frames, size = logits.shape
-        keep = ctx.needs_input_grad[0]
+        training = ctx.needs_input_grad[0]
         lse = logits.new_empty(batch, frames, dtype=torch.float64)
-        alphas = logits.new_empty(variables if keep else 0, dtype=torch.float64)
-        powers = logits.new_empty(variables if keep else 0, dtype=torch.int32)
+        tile = min(_power_of_two(size), 1024)
+        launch(kernels.log_sum_exp_kernel, (frames, batch), (logits, lse, size), {"BLOCK": tile}, tile // 32)
+        alphas = logits.new_empty(variables if training else 0, dtype=torch.float64)
+        powers = logits.new_empty(variables if training else 0, dtype=torch.int32)
         exact = logits.new_empty(batch, dtype=torch.float64)
         losses = logits.new_empty(batch, dtype=torch.float32)
-        # An exponent of 2 ** 29 at most after the last frame.
-        ctx.sizes = (batch, frames * size, frames, size, blank)
-        ctx.floor, ctx.block = -float(2**29 // frames), block_of(longest + 1)
-        options = {"BLOCK": ctx.block, "num_warps": warps_of(ctx.block)}
-        with torch.cuda.device_of(logits):
-            tile = min(block_of(size), 1024)
-            kernels.log_sum_exp_kernel[(frames, batch)](
-                logits, lse, frames * size, frames, size, BLOCK=tile, num_warps=max(1, tile // 256)
+        floor = -(2**29 // frames)  # an exponent stays above -2 ** 29 up to the last frame
+        block = _power_of_two(longest + 1)
+        inputs, numbers = (logits, lse, labels, table), (frames, size, blank)
+        launch(
+            kernels.alpha_kernel,
+            (batch,),
+            (*inputs, alphas, powers, exact, losses, *numbers, floor),
+            {"KEEP": training, "BLOCK": block},
+            min(max(block // 64, 1), 16),
+        )
+        if training:
+            launch(
+                kernels.beta_kernel,
+                (batch,),
+                (*inputs, alphas, powers, exact, *numbers, floor),
+                {"BLOCK": block},
+                min(max(block // 64, 1), 16),
             )
-            kernels.alpha_kernel[(batch,)](
-                logits, lse, labels, table, alphas, powers, exact, losses, *ctx.sizes, ctx.floor,
-                KEEP=keep, **options,
-            )  # fmt: skip
-        ctx.save_for_backward(logits, lse, labels, table, alphas, powers, exact)
+            gradient = torch.empty_like(logits)
+            launch(
+                kernels.gradient_kernel,
+                (frames, batch),
+                (*inputs, alphas, exact, gradient, *numbers),
+                {"BLOCK": min(_power_of_two(size), 64), "LABELS": 32},
+                2,
+            )
+            ctx.save_for_backward(gradient)
         return losses
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, weights: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        logits, lse, labels, table, alphas, powers, exact = ctx.saved_tensors
-        batch, frames, size = logits.shape
-        shares = alphas  # are written over the forward variables
-        torch.autograd.graph.increment_version(alphas)  # autograd refuses to come here again
-        gradient = torch.empty_like(logits)
-        options = {"BLOCK": ctx.block, "num_warps": warps_of(ctx.block)}
-        with torch.cuda.device_of(logits):
-            kernels.beta_kernel[(batch,)](
-                logits, lse, labels, table, shares, powers, exact, *ctx.sizes, ctx.floor, **options
-            )
-            kernels.gradient_kernel[(frames, batch)](
-                logits, lse, labels, table, shares, exact, weights.contiguous(), gradient, *ctx.sizes,
-                BLOCK=min(block_of(size), 64), LABELS=32, num_warps=2,
-            )  # fmt: skip
-        return gradient, None, None, None, None, None
+        (gradient,) = ctx.saved_tensors
+        return gradient * weights[:, None, None].to(gradient.dtype), None, None, None, None, None
 
 
-def block_of(lanes: int) -> int:
+def _power_of_two(lanes: int) -> int:
     """The power of two, 32 or more, that has room for so many lanes."""
     return max(32, 1 << (lanes - 1).bit_length())
-
-
-def warps_of(block: int) -> int:
-    return min(max(block // 64, 1), 16)

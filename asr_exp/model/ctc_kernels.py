@@ -50,7 +50,7 @@ def _normalise(mantissa, exponent):
 
 
 @triton.jit
-def _utterance(table, utterances, number):
+def _utterance(table, number, utterances):
     """Of an utterance: frames, labels, where its labels begin, where its forward variables begin."""
     return (
         tl.load(table + number).to(tl.int32),
@@ -60,14 +60,11 @@ def _utterance(table, utterances, number):
     )
 
 
-@triton.jit(do_not_specialize=["stride", "width", "size"])
-def log_sum_exp_kernel(logits, lse, stride, width, size, BLOCK: tl.constexpr):
-    """lse[utterance, frame] of programs (frame, utterance). stride: logits of an utterance; width: of frames;
-    size: logits of a frame.
-    """
-    frame = tl.program_id(0)
-    number = tl.program_id(1)
-    row = logits + number.to(tl.int64) * stride + frame.to(tl.int64) * size
+@triton.jit
+def log_sum_exp_kernel(logits, lse, size, BLOCK: tl.constexpr):
+    """`lse` of program (frame, utterance) from its `logits`, of which there are `size`."""
+    place = tl.program_id(1).to(tl.int64) * tl.num_programs(0) + tl.program_id(0)
+    row = logits + place * size
     lane = tl.arange(0, BLOCK)
     most = tl.full([BLOCK], float("-inf"), tl.float64)
     for first in range(0, size, BLOCK):
@@ -78,12 +75,12 @@ def log_sum_exp_kernel(logits, lse, stride, width, size, BLOCK: tl.constexpr):
     for first in range(0, size, BLOCK):
         x = tl.load(row + first + lane, mask=first + lane < size, other=float("-inf"))
         total += tl.exp2((x.to(tl.float64) - top) * LOG2_E)
-    tl.store(lse + number.to(tl.int64) * width + frame, top + tl.log2(tl.sum(total, axis=0)) * LN_2)
+    tl.store(lse + place, top + tl.log2(tl.sum(total, axis=0)) * LN_2)
 
 
-@triton.jit(do_not_specialize=["utterances", "stride", "width", "size", "blank", "floor"])
+@triton.jit
 def alpha_kernel(
-    logits, lse, labels, table, alphas, powers, exact, losses, utterances, stride, width, size, blank, floor,
+    logits, lse, labels, table, alphas, powers, exact, losses, width, size, blank, floor,
     KEEP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The forward recursion of one utterance: its loss in `exact` (inf: it cannot be aligned) and in `losses`
@@ -91,8 +88,8 @@ def alpha_kernel(
     `powers`.
     """
     number = tl.program_id(0)
-    frames, count, first, kept = _utterance(table, utterances, number)
-    rows = logits + number.to(tl.int64) * stride
+    frames, count, first, kept = _utterance(table, number, tl.num_programs(0))
+    rows = logits + number.to(tl.int64) * width * size
     sums = lse + number.to(tl.int64) * width
     lane = tl.arange(0, BLOCK)
     here = lane < count
@@ -146,22 +143,22 @@ def alpha_kernel(
     tl.store(losses + number, tl.where(loss == float("inf"), 0.0, loss).to(tl.float32))
 
 
-@triton.jit(do_not_specialize=["utterances", "stride", "width", "size", "blank", "floor"])
+@triton.jit
 def beta_kernel(
-    logits, lse, labels, table, alphas, powers, exact, utterances, stride, width, size, blank, floor,
+    logits, lse, labels, table, alphas, powers, exact, width, size, blank, floor,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The backward recursion of one utterance: writes over the forward variables in `alphas` the probability
     that a label is spoken at a frame, given the transcript.
     """
     number = tl.program_id(0)
-    frames, count, first, kept = _utterance(table, utterances, number)
+    frames, count, first, kept = _utterance(table, number, tl.num_programs(0))
     loss = tl.load(exact + number)
     frames = tl.where(loss < float("inf"), frames, 0)
     power = -LOG2_E * tl.where(loss < float("inf"), loss, 0.0)
     total_e = tl.floor(power)
     total_m = tl.exp2(power - total_e)
-    rows = logits + number.to(tl.int64) * stride
+    rows = logits + number.to(tl.int64) * width * size
     sums = lse + number.to(tl.int64) * width
     lane = tl.arange(0, BLOCK)
     here = lane < count
@@ -209,31 +206,31 @@ def beta_kernel(
         label_m, label_e = _normalise(beta_m * p_m, most + p_e)
 
 
-@triton.jit(do_not_specialize=["utterances", "stride", "width", "size", "blank"])
+@triton.jit
 def gradient_kernel(
-    logits, lse, labels, table, shares, exact, weights, gradient, utterances, stride, width, size, blank,
+    logits, lse, labels, table, shares, exact, gradient, width, size, blank,
     BLOCK: tl.constexpr, LABELS: tl.constexpr,
 ):  # fmt: skip
     """The gradient of programs (frame, utterance) in `gradient`, (utterance, frame, logit): the probability
-    of a logit less the sum of the `shares` of its labels, times the utterance's entry of `weights`.
+    of a logit less the sum of the `shares` of its labels.
     """
     frame = tl.program_id(0)
     number = tl.program_id(1)
-    frames, count, first, kept = _utterance(table, utterances, number)
+    frames, count, first, kept = _utterance(table, number, tl.num_programs(1))
     loss = tl.load(exact + number)
     valid = (frame < frames) & (loss != float("inf"))
     count = tl.where(valid, count, 0)
-    weight = tl.load(weights + number).to(tl.float64) + (loss - loss)  # not a number where the loss is not
-    sums = tl.load(lse + number.to(tl.int64) * width + frame)
-    row = logits + number.to(tl.int64) * stride + frame.to(tl.int64) * size
-    out = gradient + (number.to(tl.int64) * width + frame) * size
+    place = number.to(tl.int64) * width + frame
+    sums = tl.load(lse + place)
+    row = logits + place * size
+    out = gradient + place * size
     shares += kept + frame.to(tl.int64) * count
     for start in range(0, size, BLOCK):
         logit = start + tl.arange(0, BLOCK)
         spoken = tl.full([BLOCK], 0.0, tl.float64)
         every = tl.full([LABELS], 0.0, tl.float64)
-        for place in range(0, count, LABELS):
-            lane = place + tl.arange(0, LABELS)
+        for some in range(0, count, LABELS):
+            lane = some + tl.arange(0, LABELS)
             here = lane < count
             label = tl.load(labels + first + lane, mask=here, other=-1)
             share = tl.load(shares + lane, mask=here, other=0.0)
@@ -242,6 +239,6 @@ def gradient_kernel(
         # The shares of all states sum to 1: what the labels leave is the blank's.
         spoken = tl.where(logit == blank, 1.0 - tl.sum(every, axis=0), spoken)
         x = tl.load(row + logit, mask=logit < size, other=float("-inf")).to(tl.float64)
-        value = weight * (tl.exp2((x - sums) * LOG2_E) - spoken)
+        value = tl.exp2((x - sums) * LOG2_E) - spoken + (loss - loss)  # not a number where the loss is not
         value = tl.where(valid, value, 0.0)
         tl.store(out + logit, value.to(gradient.dtype.element_ty), mask=logit < size)
