@@ -69,7 +69,7 @@ def _kernels_for(device: int, longest: int) -> Callable[..., tuple[torch.Tensor,
         problem = f"a transcript has {longest} labels, and they take {LONGEST}"
     if torch.is_grad_enabled() and torch.are_deterministic_algorithms_enabled():
         raise UserError(
-            f"trainer.deterministic=true: torch's CTC loss is not deterministic on CUDA, and the project's own"
+            "trainer.deterministic=true: torch's CTC loss is not deterministic on CUDA, and the project's own"
             f" kernels cannot be used: {problem}. Type trainer.deterministic=false."
         )
     return None

@@ -1,7 +1,8 @@
 """The training loop: fit -> train_step -> backward.
 
 Everything random in a step is drawn from (seed, step), so a resumed run walks the same curve without a record
-of what came before, and so does any number of ranks. Figures stay on the device until they are written.
+of what came before (on a CPU to the bit, on CUDA with deterministic algorithms), and so does any number of
+ranks up to rounding. Figures stay on the device until they are written.
 """
 
 import logging
