@@ -40,6 +40,21 @@ def _shift(mantissa, by):
 
 
 @triton.jit
+def _sum(a_m, a_e, b_m, b_e):
+    """a + b, with a mantissa of at most 4 from two of at most 2."""
+    most = tl.maximum(a_e, b_e)
+    return _shift(a_m, a_e - most) + _shift(b_m, b_e - most), most
+
+
+@triton.jit
+def _at(mantissa, exponent, lane, place):
+    """The number of one lane; 0 for a place that is none."""
+    here = lane == place
+    found = tl.sum(tl.where(here, mantissa, 0.0), axis=0)
+    return found, tl.where(place >= 0, tl.sum(tl.where(here, exponent, 0), axis=0), ZERO)
+
+
+@triton.jit
 def _normalise(mantissa, exponent):
     """The same number with a mantissa in [1, 2)."""
     bits = mantissa.to(tl.int64, bitcast=True)
@@ -119,26 +134,20 @@ def alpha_kernel(
         left_e = tl.where(lane > 0, tl.gather(label_e, left, 0), ZERO)
         skip_m = tl.where(skips, left_m, 0.0)
         skip_e = tl.where(skips, left_e, ZERO)
-        most = tl.maximum(tl.maximum(label_e, blank_e), skip_e)
-        into = _shift(label_m, label_e - most) + _shift(blank_m, blank_e - most)
-        into += _shift(skip_m, skip_e - most)
-        label_m, label_e = _normalise(into * p_m, most + p_e)
-        most = tl.maximum(blank_e, left_e)
-        into = _shift(blank_m, blank_e - most) + _shift(left_m, left_e - most)
-        blank_m, blank_e = _normalise(into * q_m, most + q_e)
+        into_m, into_e = _sum(label_m, label_e, blank_m, blank_e)
+        into_m, into_e = _sum(into_m, into_e, skip_m, skip_e)
+        label_m, label_e = _normalise(into_m * p_m, into_e + p_e)
+        into_m, into_e = _sum(blank_m, blank_e, left_m, left_e)
+        blank_m, blank_e = _normalise(into_m * q_m, into_e + q_e)
         if KEEP:
             tl.store(alphas + kept + frame * count + lane, label_m, mask=here)
             tl.store(powers + kept + frame * count + lane, label_e, mask=here)
     # It ends in the last blank or in the last label.
-    end_m = tl.sum(tl.where(lane == count, blank_m, 0.0), axis=0)
-    end_e = tl.sum(tl.where(lane == count, blank_e, 0), axis=0)
-    last_m = tl.sum(tl.where(lane == count - 1, label_m, 0.0), axis=0)
-    last_e = tl.sum(tl.where(lane == count - 1, label_e, 0), axis=0)
-    last_e = tl.where(count > 0, last_e, ZERO)
-    most = tl.maximum(end_e, last_e)
-    total = _shift(end_m, end_e - most) + _shift(last_m, last_e - most)
-    loss = -LN_2 * (tl.log2(total) + most.to(tl.float64))
-    loss = tl.where(total > 0, tl.maximum(loss, TINY), float("inf")) + wrong
+    end_m, end_e = _at(blank_m, blank_e, lane, count)
+    last_m, last_e = _at(label_m, label_e, lane, count - 1)
+    total_m, total_e = _sum(end_m, end_e, last_m, last_e)
+    loss = -LN_2 * (tl.log2(total_m) + total_e.to(tl.float64))
+    loss = tl.where(total_m > 0, tl.maximum(loss, TINY), float("inf")) + wrong
     tl.store(exact + number, loss)
     tl.store(losses + number, tl.where(loss == float("inf"), 0.0, loss).to(tl.float32))
 
@@ -190,20 +199,16 @@ def beta_kernel(
         # What a label may go on to in the next lane: its blank, and its label where that is another one.
         skip_m = tl.where(skips, label_m, 0.0)
         skip_e = tl.where(skips, label_e, ZERO)
-        most = tl.maximum(blank_e, skip_e)
-        out_m, out_e = _normalise(_shift(blank_m, blank_e - most) + _shift(skip_m, skip_e - most), most)
+        out_m, out_e = _sum(blank_m, blank_e, skip_m, skip_e)
         right_m = tl.where(here, tl.gather(out_m, right, 0), 0.0)
         right_e = tl.where(here, tl.gather(out_e, right, 0), ZERO)
-        most = tl.maximum(blank_e, label_e)
-        blank_m = _shift(blank_m, blank_e - most) + _shift(label_m, label_e - most)
-        blank_m, blank_e = _normalise(blank_m * q_m, most + q_e)
-        most = tl.maximum(label_e, right_e)
-        beta_m = _shift(label_m, label_e - most) + _shift(right_m, right_e - most)
-        share = _normalise(alpha_m * beta_m / total_m, alpha_e)
-        share_e = tl.minimum(share[1] + (most - total_e.to(tl.int32)), 0)
-        share_m = tl.where(share[0] > 0, _shift(share[0], share_e), 0.0)
-        tl.store(alphas + place, share_m, mask=here)
-        label_m, label_e = _normalise(beta_m * p_m, most + p_e)
+        blank_m, blank_e = _sum(blank_m, blank_e, label_m, label_e)
+        blank_m, blank_e = _normalise(blank_m * q_m, blank_e + q_e)
+        beta_m, beta_e = _sum(label_m, label_e, right_m, right_e)
+        share = alpha_m * beta_m / total_m
+        share_e = tl.minimum(alpha_e + (beta_e - total_e.to(tl.int32)), 4)
+        tl.store(alphas + place, tl.where(share > 0, _shift(share, share_e), 0.0), mask=here)
+        label_m, label_e = _normalise(beta_m * p_m, beta_e + p_e)
 
 
 @triton.jit

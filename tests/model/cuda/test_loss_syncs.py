@@ -1,5 +1,6 @@
 """The CTC loss on a CUDA device, which the stand-in counts."""
 
+import pytest
 from fake_cuda import figures, needs_fake_cuda
 
 pytestmark = needs_fake_cuda
@@ -35,37 +36,41 @@ def refused(*shape):
     finally:
         torch.use_deterministic_algorithms(False)
 """
-SHAPE = "[500, 490, 7], [50, 60, 0]"
+SHAPE, TOO_LONG = "[500, 490, 7], [50, 60, 0]", "[9000], [4096]"
 
 
-def test_the_loss_waits_for_nothing():
-    found = figures(
-        f"{PROGRAM}\nresult = [counted({SHAPE}), counted({SHAPE}, False), refused({SHAPE}), said]"
-    )
-    training, scoring, refusal, said = found
+@pytest.fixture(scope="module")
+def found():
+    return figures(f"""{PROGRAM}
+result = dict(
+    training=counted({SHAPE}), scoring=counted({SHAPE}, False), refused=refused({SHAPE}),
+    long=counted({TOO_LONG}), long_refused=refused({TOO_LONG}), said=said[:],
+)
+from asr_exp.model import loss
+sys.modules['asr_exp.model.ctc'] = None
+loss._problem.cache_clear()
+result |= dict(without=counted({SHAPE}), without_refused=refused({SHAPE}), said_without=said[:])
+""")
+
+
+def test_the_loss_waits_for_nothing(found):
+    training, scoring = found["training"], found["scoring"]
     assert training["syncs"] == scoring["syncs"] == {}
     assert training["launches"] <= 12
     assert scoring["launches"] <= 5
     assert not any("pageable" in name for name in {**training["copies"], **scoring["copies"]})
-    assert refusal is None
-    assert said == []
+    assert found["refused"] is None
+    assert found["said"] == []
 
 
-def test_torch_computes_it_where_the_kernels_cannot():
+def test_torch_computes_it_where_the_kernels_cannot(found):
     """A transcript that is too long, and a machine without triton: said once, and refused where the result
     has to be deterministic.
     """
-    too_long = "[9000], [4096]"
-    found = figures(
-        f"{PROGRAM}\nresult = [counted({too_long}), refused({too_long}), said[:]]\n"
-        "from asr_exp.model import loss\n"
-        "sys.modules['asr_exp.model.ctc'] = None\n"
-        "loss._problem.cache_clear()\n"
-        f"result += [counted({SHAPE}), refused({SHAPE}), said]"
+    assert found["long"]["syncs"] and found["without"]["syncs"]
+    assert "a transcript has 4096 labels" in found["long_refused"]
+    assert found["without_refused"].startswith(
+        "trainer.deterministic=true: torch's CTC loss is not deterministic on CUDA"
     )
-    assert found[0]["syncs"] and found[3]["syncs"]
-    assert "a transcript has 4096 labels" in found[1]
-    assert found[2] == []
-    assert found[4].startswith("trainer.deterministic=true: torch's CTC loss is not deterministic on CUDA")
-    assert len(found[5]) == 1
-    assert "The CTC loss is left to torch" in found[5][0]
+    (said,) = found["said_without"]
+    assert "The CTC loss is left to torch" in said

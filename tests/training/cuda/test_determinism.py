@@ -11,6 +11,7 @@ from harness import FAMILIES, NAMES, SMALL
 pytestmark = needs_fake_cuda
 
 
+@pytest.mark.slow
 def test_every_family_makes_a_step_by_deterministic_algorithms():
     """No operator refuses, in bf16 and in fp32, and the attention's own backward is the deterministic one."""
     program = f"""
