@@ -2,8 +2,10 @@
 
 A probability in the recursions is a mantissa in [1, 2), in double, and an exponent of its own, in int32: the
 likelihood of a long utterance is far below the smallest double, and that of a state may be far below that of
-its neighbour. Products and sums of such numbers are exact to double precision, and cost five operations in
-double where log-add-exp costs a hundred; this counts on cards that are slow in double.
+its neighbour. Products and sums of such numbers are exact to double precision, and a state needs no logarithm
+and no exponential but that of its logit. So cards that are slow in double (most but those for data centers)
+need no other formulation: compiled for capability 8.9, the two recursions take 44 and 46 instructions in
+double for two states and a frame.
 
 The 2 L + 1 states of a transcript of L labels lie in two vectors of L + 1 lanes: lane j has the blank before
 label j and label j itself (the last lane has the last blank alone). A frame then needs one value of another
@@ -166,7 +168,7 @@ def beta_kernel(
     frames = tl.where(loss < float("inf"), frames, 0)
     power = -LOG2_E * tl.where(loss < float("inf"), loss, 0.0)
     total_e = tl.floor(power)
-    total_m = tl.exp2(power - total_e)
+    inverse = 1.0 / tl.exp2(power - total_e)
     rows = logits + number.to(tl.int64) * width * size
     sums = lse + number.to(tl.int64) * width
     lane = tl.arange(0, BLOCK)
@@ -205,7 +207,7 @@ def beta_kernel(
         blank_m, blank_e = _sum(blank_m, blank_e, label_m, label_e)
         blank_m, blank_e = _normalise(blank_m * q_m, blank_e + q_e)
         beta_m, beta_e = _sum(label_m, label_e, right_m, right_e)
-        share = alpha_m * beta_m / total_m
+        share = alpha_m * beta_m * inverse
         share_e = tl.minimum(alpha_e + (beta_e - total_e.to(tl.int32)), 4)
         tl.store(alphas + place, tl.where(share > 0, _shift(share, share_e), 0.0), mask=here)
         label_m, label_e = _normalise(beta_m * p_m, beta_e + p_e)

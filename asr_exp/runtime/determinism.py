@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -21,11 +22,12 @@ def deterministic(enabled: bool) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it products may differ
-    fill, cudnn = torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn
+    memory: Any = torch.utils.deterministic
+    fill, cudnn = memory.fill_uninitialized_memory, torch.backends.cudnn
     before = (cudnn.deterministic, cudnn.benchmark)
     torch.use_deterministic_algorithms(True)
     # Writing NaN into every new tensor finds those that are read before they are written, and takes long.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    memory.fill_uninitialized_memory = False
     cudnn.deterministic, cudnn.benchmark = True, False
     try:
         yield
@@ -39,5 +41,5 @@ def deterministic(enabled: bool) -> Iterator[None]:
         raise
     finally:
         torch.use_deterministic_algorithms(False)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        memory.fill_uninitialized_memory = fill
         cudnn.deterministic, cudnn.benchmark = before
