@@ -77,7 +77,7 @@ CASES = {
     "several tiles": lambda: noise([(60, 37)], 70),
     "long": lambda: noise([(1500, 300)], 32),
     "long and peaky": lambda: noise([(1500, 300)], 32, 20.0),
-    "long, vocabulary of 400": lambda: noise([(700, 200), (300, 120)], 400, 5.0),
+    "long, vocabulary of 400": lambda: noise([(200, 60), (150, 40)], 400, 5.0),
 }
 
 
