@@ -43,14 +43,32 @@ def ctc_losses(
     if ctc:
         losses, lengths = ctc(logits, labels, emissions.frames, label_lengths, blank)
         return losses / lengths.clamp(min=1) if reduction == "mean" else losses
+    return _losses_by_torch(logits, labels, emissions.frames, label_lengths, blank, reduction)
+
+
+def _losses_by_torch(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    frames: Sequence[int],
+    label_lengths: Sequence[int],
+    blank: int,
+    reduction: str,
+) -> torch.Tensor:
+    """`ctc_losses` by torch's own function, which waits for a GPU several times."""
     # A gradient comes from differences of log-likelihoods of a thousand and more: in fp32 its relative error
     # is 1e-5 to 1e-4.
     dtype = torch.float64 if torch.is_grad_enabled() else torch.float32
     log_probs = F.log_softmax(logits, dim=-1, dtype=dtype).transpose(0, 1)
-    frames, lengths = torch.tensor(emissions.frames), torch.tensor(label_lengths)
+    lengths = torch.tensor(label_lengths)
     with torch.backends.cudnn.flags(enabled=False):
         losses = F.ctc_loss(
-            log_probs, labels, frames, lengths, blank=blank, reduction="none", zero_infinity=True
+            log_probs,
+            labels,
+            torch.tensor(frames),
+            lengths,
+            blank=blank,
+            reduction="none",
+            zero_infinity=True,
         )
     losses = losses.float()
     return (
@@ -79,11 +97,7 @@ def _kernels_for(device: int, longest: int) -> Callable[..., tuple[torch.Tensor,
 def _problem(device: int) -> str:
     """Why a device cannot run the kernels of `ctc`, which is logged once; '' where it can."""
     try:
-        from asr_exp.model.ctc import ctc
-
-        with torch.no_grad():
-            logits = torch.zeros(1, 1, 2, device=f"cuda:{device}")
-            ctc(logits, logits.new_zeros(1, dtype=torch.int64), [1], [1], 0)
+        _compare_with_torch(torch.device("cuda", device))
     except Exception as error:  # a missing library, compiler's and driver's errors of all kinds
         lines = str(error).strip().splitlines()
         problem = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
@@ -94,3 +108,33 @@ def _problem(device: int) -> str:
         )
         return problem
     return ""
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def _compare_with_torch(device: torch.device) -> None:
+    """Compute losses and gradients of two utterances, one of which several warps share, by the kernels and
+    by torch. Raises ArithmeticError where they differ: a device that the kernels are wrong on is not used.
+    """
+    from asr_exp.model.ctc import ctc
+
+    frames, lengths, size = [300, 40], [90, 3], 7
+    values = torch.sin(torch.arange(2 * 300 * size) ** 1.5).view(2, 300, size).to(device)
+    labels = (torch.arange(93) // 2 % (size - 1) + 1).to(device)  # each twice: repeats need a blank between
+    found = []
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)  # torch's gradient has no other way
+    try:
+        for kernels in (True, False):
+            logits = (3 * values).requires_grad_()
+            losses = (
+                ctc(logits, labels, frames, lengths, 0)[0]
+                if kernels
+                else _losses_by_torch(logits, labels, frames, lengths, 0, "sum")
+            )
+            found += [losses.detach(), *torch.autograd.grad(losses.sum(), logits)]
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+    for ours, theirs in ((found[0], found[2]), (found[1], found[3])):
+        if not torch.allclose(ours.cpu(), theirs.cpu(), rtol=1e-4, atol=1e-5):
+            raise ArithmeticError("on this device they do not give what torch gives")

@@ -115,3 +115,31 @@ def test_the_largest_kernels_compile_for_every_generation(capability, launches, 
         binary = compile_kernel(kernel, types, constants, warps, capability)
         assert binary.asm["cubin"][:4] == b"\x7fELF"
         assert binary.metadata.shared <= 48 * 1024
+
+
+WRONG = """
+import torch
+from asr_exp.model import ctc as module, loss
+loss._compare_with_torch(torch.device("cpu"))
+right = module.ctc
+for factor in (1.0, 1.001):
+    module.ctc = lambda *a: (right(*a)[0] * factor, right(*a)[1])
+    try:
+        loss._compare_with_torch(torch.device("cpu"))
+        print("equal")
+    except ArithmeticError:
+        print("not equal")
+"""
+
+
+def test_kernels_that_are_wrong_on_a_device_are_not_used():
+    """Their first use is compared with torch's own loss and gradient."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", WRONG],
+        env={**environment, "PYTHONPATH": str(TESTS.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split("\n")[:2] == ["equal", "not equal"]
