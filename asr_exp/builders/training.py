@@ -58,7 +58,7 @@ def build_training(
     if trainer.gradient_checkpointing:
         enable_gradient_checkpointing(model.network)
     if trainer.compile:
-        _compile(model, runtime.device)
+        _compile(model, runtime.device, trainer.gradient_checkpointing)
     plan = _batch_plan(config, split, one_by_one=sharded and model.one_by_one)
     total = _steps(config, plan)
     schedule = _schedule(config, total)
@@ -90,8 +90,13 @@ def build_training(
     )
 
 
-def _compile(model: Recogniser, device: torch.device) -> None:
+def _compile(model: Recogniser, device: torch.device, checkpointed: bool) -> None:
     """Compile the encoder's layers. Raises UserError where that is of no use or cannot be done."""
+    if checkpointed:  # attention breaks the graph, and torch compiles nothing of a checkpoint with a break
+        raise UserError(
+            "trainer.compile=true compiles nothing where trainer.gradient_checkpointing=true; leave one of the"
+            " two out."
+        )
     if device.type != "cuda":
         raise UserError(
             "trainer.compile=true is for a GPU, and this run is on a CPU, where it would gain nothing; leave"
