@@ -94,8 +94,8 @@ def _compile(model: Recogniser, device: torch.device, checkpointed: bool) -> Non
     """Compile the encoder's layers. Raises UserError where that is of no use or cannot be done."""
     if checkpointed:  # attention breaks the graph, and torch compiles nothing of a checkpoint with a break
         raise UserError(
-            "trainer.compile=true compiles nothing where trainer.gradient_checkpointing=true; leave one of the"
-            " two out."
+            "trainer.compile=true compiles nothing where trainer.gradient_checkpointing=true; leave one of"
+            " the two out."
         )
     if device.type != "cuda":
         raise UserError(

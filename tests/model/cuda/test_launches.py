@@ -10,12 +10,12 @@ def test_launches_do_not_grow_with_the_utterances_nor_wait_for_the_device():
     """With a frozen front end whose first layer has a group norm, in which each utterance has its own."""
     few, many = figures(
         """
-few = measure("wav2vec2", "group", "tiny", batch_seconds=60, device_seconds=1e6, seconds=np.full(200, 20.0))
-many = measure("wav2vec2", "group", "tiny", batch_seconds=60, device_seconds=1e6, seconds=np.full(200, 2.0))
-result = [few, many]
+one_pass = dict(size="tiny", batch_seconds=60, device_seconds=1e6)
+result = [measure("wav2vec2", **one_pass, seconds=np.full(200, long)) for long in (19.0, 2.0)]
 """
     )
-    assert few["passes"] == many["passes"] == 1 and few["audio_seconds"] == many["audio_seconds"] == 60
+    assert few["passes"] == many["passes"] == 1
+    assert few["audio_seconds"] == 57 and many["audio_seconds"] >= 54  # of 3 and of 27 or more
     assert abs(few["launches"] - many["launches"]) <= 10
     assert many["launches"] <= 560
     for counts in (few, many):
@@ -31,12 +31,11 @@ def test_compiled_layers_train_with_the_flash_kernel():
         """
 import functools
 from asr_exp.builders import training
-plain = measure("wav2vec2", "group", "tiny", batch_seconds=60, device_seconds=1e6)
 training.compile_blocks = functools.partial(training.compile_blocks, backend="aot_eager")
-compile_ = ("trainer.compile=true",)
-result = [plain, measure("wav2vec2", "group", "tiny", batch_seconds=60, device_seconds=1e6, overrides=compile_)]
+one_pass = dict(size="tiny", batch_seconds=60, device_seconds=1e6)
+result = [measure("wav2vec2", **one_pass, overrides=more) for more in ((), ("trainer.compile=true",))]
 """
     )
     assert plain["attention"] == compiled["attention"] and len(plain["attention"]) >= 3
-    assert {kind: value for kind, value in plain["gemm_tflop"].items()} == compiled["gemm_tflop"]
+    assert plain["gemm_tflop"] == compiled["gemm_tflop"]
     assert compiled["syncs"].keys() <= plain["syncs"].keys()
