@@ -48,17 +48,14 @@ def build_training(
         The setup, as `fit` takes it.
 
     Raises:
-        UserError: for an optimizer, a schedule or a parameter name that is not known, or for trainer.compile
-            where it cannot be had.
+        UserError: for an optimizer, a schedule or a parameter name that is not known, or trainer.compile in
+            vain.
     """
     trainer = config.trainer
     sharded = trainer.strategy == "fsdp" and runtime.world > 1
     if sharded:
         shard(model, model.blocks(), runtime.device, runtime.world)  # before the optimizer has the parameters
-    if trainer.gradient_checkpointing:
-        enable_gradient_checkpointing(model.network)
-    if trainer.compile:
-        _compile(model, runtime.device, trainer.gradient_checkpointing)
+    _prepare_layers(trainer, model, runtime.device)
     plan = _batch_plan(config, split, one_by_one=sharded and model.one_by_one)
     total = _steps(config, plan)
     schedule = _schedule(config, total)
@@ -88,6 +85,14 @@ def build_training(
         recipe=_recipe(config, tokenizer, plan, total, schedule),
         sharded=sharded,
     )
+
+
+def _prepare_layers(trainer: DictConfig, model: Recogniser, device: torch.device) -> None:
+    """Have the encoder's layers compute activations again, or be compiled, where the run says so."""
+    if trainer.gradient_checkpointing:
+        enable_gradient_checkpointing(model.network)
+    if trainer.compile:
+        _compile(model, device, trainer.gradient_checkpointing)
 
 
 def _compile(model: Recogniser, device: torch.device, checkpointed: bool) -> None:

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from asr_exp.builders import training
+from asr_exp.config.compose import compose
 from asr_exp.core.errors import UserError
+from asr_exp.runs.folder import signature
 
 MODEL = SimpleNamespace(network="the network", blocks=lambda: "its layers")
 GPU = torch.device("cuda")
@@ -33,3 +35,8 @@ def test_the_layers_are_compiled_on_a_gpu(monkeypatch):
     monkeypatch.setattr(training, "compile_blocks", lambda *given: compiled.append(given))
     training._compile(MODEL, GPU, checkpointed=False)
     assert compiled == [("the network", "its layers")]
+
+
+def test_a_compiled_run_is_another_run():
+    assert signature(compose(["trainer.compile=true"])) != signature(compose())
+    assert signature(compose(["trainer.compile=false"])) == signature(compose())
