@@ -1,5 +1,6 @@
 """The training loop's parts, built from the config, a model and the training split."""
 
+import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -8,13 +9,14 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
+from asr_exp.core.errors import UserError
 from asr_exp.data.augment import SpeedPerturbation
 from asr_exp.data.batch_plan import BatchPlan
 from asr_exp.data.prepare import Split
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.model.masking import build_masks
 from asr_exp.model.recogniser import Recogniser
-from asr_exp.model.transformers_patches import enable_gradient_checkpointing
+from asr_exp.model.transformers_patches import compile_blocks, enable_gradient_checkpointing
 from asr_exp.runtime.distributed import Runtime
 from asr_exp.runtime.fsdp import shard
 from asr_exp.training.ema import Ema
@@ -46,14 +48,14 @@ def build_training(
         The setup, as `fit` takes it.
 
     Raises:
-        UserError: for an optimizer, a schedule or a parameter name that is not known.
+        UserError: for an optimizer, a schedule or a parameter name that is not known, or trainer.compile in
+            vain.
     """
     trainer = config.trainer
     sharded = trainer.strategy == "fsdp" and runtime.world > 1
     if sharded:
         shard(model, model.blocks(), runtime.device, runtime.world)  # before the optimizer has the parameters
-    if trainer.gradient_checkpointing:
-        enable_gradient_checkpointing(model.network)
+    _prepare_layers(trainer, model, runtime.device)
     plan = _batch_plan(config, split, one_by_one=sharded and model.one_by_one)
     total = _steps(config, plan)
     schedule = _schedule(config, total)
@@ -83,6 +85,34 @@ def build_training(
         recipe=_recipe(config, tokenizer, plan, total, schedule),
         sharded=sharded,
     )
+
+
+def _prepare_layers(trainer: DictConfig, model: Recogniser, device: torch.device) -> None:
+    """Have the encoder's layers compute activations again, or be compiled, where the run says so."""
+    if trainer.gradient_checkpointing:
+        enable_gradient_checkpointing(model.network)
+    if trainer.compile:
+        _compile(model, device, trainer.gradient_checkpointing)
+
+
+def _compile(model: Recogniser, device: torch.device, checkpointed: bool) -> None:
+    """Compile the encoder's layers. Raises UserError where that is of no use or cannot be done."""
+    if checkpointed:  # attention breaks the graph, and torch compiles nothing of a checkpoint with a break
+        raise UserError(
+            "trainer.compile=true compiles nothing where trainer.gradient_checkpointing=true; leave one of"
+            " the two out."
+        )
+    if device.type != "cuda":
+        raise UserError(
+            "trainer.compile=true is for a GPU, and this run is on a CPU, where it would gain nothing; leave"
+            " trainer.compile out."
+        )
+    if importlib.util.find_spec("triton") is None:
+        raise UserError(
+            f"trainer.compile=true needs Triton, which torch {torch.__version__} was installed without; leave"
+            " trainer.compile out, or install a torch that brings it."
+        )
+    compile_blocks(model.network, model.blocks())
 
 
 def _batch_plan(config: DictConfig, split: Split, one_by_one: bool) -> BatchPlan:

@@ -71,6 +71,9 @@ class Trainer:
     gradient_checkpointing: bool = key(
         False, "recompute activations in the backward pass: less memory, about 30 % slower"
     )
+    compile: bool = key(
+        False, "CUDA: torch.compile the encoder's layers up to and after attention (not yet tried on a GPU)"
+    )
     ema: float | None = key(
         None, "decay of a moving average of the weights, which is then what is scored", minimum=0, maximum=1
     )

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from asr_exp.data.audio import Samples
+from asr_exp.model.group_norm import NormedFilters, has_group_norm, normed_filters, run_group_norm_layer
 
 SAMPLES_AT_ONCE = 2**20  # of a recording whose statistics are computed
 # Where no gradient is needed an utterance is computed in pieces of so many frames, so that the activations of
@@ -66,6 +67,11 @@ class SignalStatistics:
             torch.from_numpy(covariance),
         )
 
+    @property
+    def windows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and covariance of the windows."""
+        return self.window_mean, self.window_covariance
+
     def normalised(self, deviation: float) -> "SignalStatistics":
         """The statistics of the recording minus its mean, divided by `deviation`."""
         squared = deviation**2
@@ -80,10 +86,6 @@ class SignalStatistics:
 # The weights of one convolution as its matrix products need them, each (outputs, taps * channels): one matrix
 # of the whole kernel, or one for each stride's worth of taps.
 ConvWeights = list[torch.Tensor]
-
-# Weight, (outputs, kernel), and bias, (outputs,), of a first convolution with the group norm of one utterance
-# in them.
-NormedFilter = tuple[torch.Tensor, torch.Tensor]
 
 
 def extract_features(
@@ -118,8 +120,8 @@ def extract_features(
     flat = torch.cat([*clips, audio.new_zeros(fill + more * stride)])
     starts = np.cumsum([0, *map(len, clips)])[:-1].tolist()
     filters = (
-        [_normed_filter(layers[0], flat[a : a + n], recording) for a, n in zip(starts, lengths, strict=True)]
-        if _has_group_norm(layers[0])
+        normed_filters(layers[0], flat, starts, lengths, recording.windows if recording else None, stride)
+        if has_group_norm(layers[0])
         else []
     )
     if torch.is_grad_enabled() or audio.device.type != "cpu" or len(lengths) > 1:
@@ -139,7 +141,7 @@ def _run_layers(
     weights: Sequence[ConvWeights],
     flat: torch.Tensor,
     starts: Sequence[int],
-    filters: Sequence[NormedFilter],
+    filters: NormedFilters,
 ) -> torch.Tensor:
     """All layers over utterances laid end to end.
 
@@ -154,8 +156,8 @@ def _run_layers(
     """
     x = flat[:, None]
     for layer, own in zip(layers, weights, strict=True):
-        if _has_group_norm(layer):
-            x = _run_group_norm_layer(layer, flat, starts, filters)
+        if has_group_norm(layer):
+            x = run_group_norm_layer(layer, flat, starts, filters)
         elif getattr(layer, "gradient_checkpointing", False) and torch.is_grad_enabled():
             x = checkpoint(_run_layer, layer, x, own, use_reentrant=False)  # type: ignore[assignment]
         else:
@@ -241,40 +243,3 @@ def _convolve(
     for number, part in enumerate(weights[1:], 1):
         y.addmm_(hops[number : number + count, : part.shape[1]], part.T)  # in place: no copy of y
     return y
-
-
-def _has_group_norm(layer: Any) -> bool:
-    """Whether the norm of a layer runs over time: a group of its group norm is a channel."""
-    return isinstance(getattr(layer, "layer_norm", None), torch.nn.GroupNorm)
-
-
-def _normed_filter(layer: Any, clip: torch.Tensor, recording: SignalStatistics | None) -> NormedFilter:
-    """Weight and bias of a first layer with the group norm of an utterance, (samples,), or of the recording
-    that it is a piece of, in them.
-
-    The mean and variance of a linear map of the samples follow from the mean and covariance of the samples,
-    so that the norm needs no pass over the layer's output.
-    """
-    norm, weight = layer.layer_norm, layer.conv.weight[:, 0].double()
-    if recording:
-        mean = recording.window_mean.to(clip.device)
-        covariance = recording.window_covariance.to(clip.device)
-    else:
-        windows = clip.unfold(0, layer.conv.kernel_size[0], layer.conv.stride[0]).double()
-        mean = windows.mean(0)
-        covariance = (windows - mean).T @ (windows - mean) / len(windows)
-    factor = norm.weight.double() / torch.sqrt(((weight @ covariance) * weight).sum(1) + norm.eps)
-    bias = norm.bias.double() - weight @ mean * factor  # a bias of the convolution's own would cancel
-    return (weight * factor[:, None]).to(clip.dtype), bias.to(clip.dtype)
-
-
-def _run_group_norm_layer(
-    layer: Any, flat: torch.Tensor, starts: Sequence[int], filters: Sequence[NormedFilter]
-) -> torch.Tensor:
-    """A first layer with a group norm, (samples,) -> (time, channels): each utterance by its own filter."""
-    (kernel,), (stride,) = layer.conv.kernel_size, layer.conv.stride
-    ends = [start + kernel - stride for start in starts[1:]] + [len(flat)]
-    windows = (flat[start:end].unfold(0, kernel, stride) for start, end in zip(starts, ends, strict=True))
-    return torch.cat(
-        [layer.activation(F.linear(part, *own)) for part, own in zip(windows, filters, strict=True)]
-    )

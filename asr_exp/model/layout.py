@@ -32,6 +32,22 @@ class LengthGroup:
     mask: torch.Tensor | None = None
 
 
+@dataclass(frozen=True)
+class PaddedGroups:
+    """Utterances of nearly equal length padded to share a call, all groups laid end to end as cells.
+
+    shapes: (rows, longest) of each group. frames: (cells,) the frame of the packed batch in each cell;
+    padding holds a frame of its own utterance. cells: (count + tail,) the cell of each frame; those of the
+    tail are one more than there are. outside: (cells,) minus infinity for padding, else 0. count: all frames.
+    """
+
+    shapes: list[tuple[int, int]]
+    frames: torch.Tensor
+    cells: torch.Tensor
+    outside: torch.Tensor
+    count: int
+
+
 class Layout:
     """Where the frames of a packed batch lie.
 
@@ -67,11 +83,7 @@ class Layout:
         # two int32 in the place of an int64, so that one copy to the device does for all
         pairs = torch.tensor(ends + len(ends) % 2 * [0], dtype=torch.int32).view(torch.int64)
         parts = [*(F.pad(one, (0, self.tail)) for one in indices), pairs]
-        together = torch.cat(parts)
-        together = (together.pin_memory() if device.type == "cuda" else together).to(
-            device, non_blocking=True
-        )
-        self.row, self.cell, self.spaced, self.positions, pairs = together.split([len(p) for p in parts])
+        self.row, self.cell, self.spaced, self.positions, pairs = _to_device(parts, device)
         self.offsets = pairs.view(torch.int32)[: len(ends)]
 
     @cached_property
@@ -79,6 +91,23 @@ class Layout:
         """The utterances by length. They are made where attention is computed in groups, and not before."""
         pairs = MAX_PADDED_PAIRS[self.row.device.type]
         return [self._group(first, last) for first, last in _runs_of_near_lengths(self.frames, pairs)]
+
+    @cached_property
+    def padded(self) -> PaddedGroups:
+        """The groups for kernels that take padded batches."""
+        device = self.row.device
+        runs = list(_runs_of_near_lengths(self.frames, MAX_PADDED_PAIRS[device.type]))
+        shapes = [(last - first, max(self.frames[first:last])) for first, last in runs]
+        lengths = torch.tensor(self.frames)
+        width = torch.tensor([longest for rows, longest in shapes for _ in range(rows)])
+        row = torch.arange(len(width)).repeat_interleave(width)
+        place = torch.arange(len(row)) - (width.cumsum(0) - width)[row]
+        inside = place < lengths[row]
+        frames = (lengths.cumsum(0) - lengths)[row] + place * inside
+        cells = F.pad(inside.nonzero()[:, 0], (0, self.tail), value=len(row))
+        outside = torch.zeros(len(row) + len(row) % 2).index_fill_(0, (~inside).nonzero()[:, 0], -math.inf)
+        moved = _to_device([frames, cells, outside.view(torch.int64)], device)
+        return PaddedGroups(shapes, moved[0], moved[1], moved[2].view(torch.float32)[: len(row)], self.count)
 
     def _group(self, first: int, last: int) -> LengthGroup:
         lengths, start = self.frames[first:last], sum(self.frames[:first])
@@ -101,6 +130,16 @@ class Layout:
         return cells.index_copy(0, self.cell[: self.count], packed[: self.count]).unflatten(
             0, (len(self.frames), self.longest)
         )
+
+
+def _to_device(parts: Sequence[torch.Tensor], device: torch.device) -> Sequence[torch.Tensor]:
+    """int64 tensors of one dimension, in one copy."""
+    return to_device(torch.cat(list(parts)), device).split([len(part) for part in parts])
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy on the device that the host does not wait for, or the tensor itself on a CPU."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def _runs_of_near_lengths(frames: Sequence[int], pairs: int) -> Iterator[tuple[int, int]]:

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 
 from asr_exp.model.dropout import dropout
+from asr_exp.model.gated_attention import KEY_MULTIPLE, attend_gated
 from asr_exp.model.layout import Layout, LengthGroup
 from asr_exp.model.pass_context import current_layout
 from asr_exp.model.positional_conv import block_filters, convolve_positions
-from asr_exp.model.varlen_attention import attend_varlen
+from asr_exp.model.varlen_attention import attend_varlen, takes_efficient
 
 # Families whose encoders give each utterance of a packed batch what they give it alone
 # (tests/model/test_padding.py).
@@ -132,7 +133,12 @@ def attend_wavlm(
         Hidden states of the same shape, None for the attention weights, and the position bias.
     """
     layout, heads = current_layout(), module.num_heads
-    bias = module.compute_bias(layout.longest, layout.longest) if position_bias is None else position_bias
+    if position_bias is None:
+        # filled up to what the kernel takes; on a CPU nothing is
+        longest = layout.longest + (-layout.longest % KEY_MULTIPLE if hidden_states.is_cuda else 0)
+        position_bias = module.compute_bias(longest, longest)
+        position_bias = position_bias.contiguous() if hidden_states.is_cuda else position_bias
+    bias = position_bias
     projected = module.gru_rel_pos_linear(hidden_states[0].unflatten(1, (heads, -1)))
     a, b = torch.sigmoid(projected.unflatten(2, (2, 4)).sum(-1)).unbind(-1)
     gate = a * (b * module.gru_rel_pos_const[0, :, 0, 0] - 1.0) + 2.0
@@ -143,12 +149,17 @@ def attend_wavlm(
     # A view of its own: autograd sums the gradients of query, key and value before it adds those of the gate
     # and of the residual. Another order rounds otherwise, and a run would not resume bit for bit.
     hidden = hidden_states[0]
-    query = module.q_proj(hidden) * module.scaling
+    query = module.q_proj(hidden)
     key = module.k_proj(hidden)
     value = module.v_proj(hidden)
     rate = module.dropout if module.training else 0.0
-    out = _attention_of_groups(query, key, value, heads, layout, rate, gated)
-    return module.out_proj(F.pad(out, (0, 0, 0, layout.tail)))[None], None, bias
+    if takes_efficient(query.device, query.dtype):
+        q, k, v = (x.unflatten(1, (heads, -1)) for x in (query, key, value))
+        out = attend_gated(q, k, v, gate, bias, layout.padded, rate, module.scaling).flatten(1)
+    else:
+        out = _attention_of_groups(query * module.scaling, key, value, heads, layout, rate, gated)
+        out = F.pad(out, (0, 0, 0, layout.tail))
+    return module.out_proj(out)[None], None, bias
 
 
 # ------------------------------------------------------------------------------------------------------------

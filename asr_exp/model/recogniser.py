@@ -13,7 +13,7 @@ from asr_exp.data.audio import Samples
 from asr_exp.data.batch import Batch
 from asr_exp.model.conv_frontend import SignalStatistics, frame_positions
 from asr_exp.model.front_end import FrontEnd
-from asr_exp.model.layout import Layout
+from asr_exp.model.layout import Layout, to_device
 from asr_exp.model.model_info import ModelInfo
 from asr_exp.model.packed_encoder import PositionalConv, can_pack
 from asr_exp.model.pass_context import PassContext, running
@@ -123,7 +123,7 @@ class Recogniser(nn.Module):
         utterance.
         """
         lengths, device = batch.lengths, batch.audio.device
-        ends = torch.tensor(lengths, pin_memory=device.type == "cuda").to(device, non_blocking=True)
+        ends = to_device(torch.tensor(lengths), device)
         valid = torch.arange(batch.audio.shape[1], device=device) < ends[:, None]
         audio = self._normalise(batch.audio, valid, recording)
         if recording and self.extractor.do_normalize:

@@ -6,7 +6,7 @@ Parts are replaced on one instance of a network, and no module is wrapped, so it
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -61,8 +61,11 @@ PATCHES = (
         "backbone.encoder.pos_conv_embed.forward",
         PACKED,
         "the convolution of a packed batch would mix neighbouring utterances, and torch's grouped convolution"
-        " is slow on a CPU",
-        (PACKED_TEST,),
+        " is slow on a CPU; on a GPU all groups are one matrix product",
+        (
+            PACKED_TEST,
+            "tests/model/test_packed_encoder.py::test_positions_are_convolved_in_one_product_as_torch_does",
+        ),
     ),
     Patch(
         "config._attn_implementation",
@@ -72,14 +75,15 @@ PATCHES = (
         (
             PACKED_TEST,
             "tests/model/cuda/test_attention_kernels.py"
-            "::test_the_flash_kernel_is_taken_in_half_precision_and_the_efficient_one_in_fp32",
+            "::test_flash_in_half_precision_and_efficient_in_fp32_and_with_a_bias",
         ),
     ),
     Patch(
         "backbone.encoder.layers.*.attention.forward",
         "wavlm",
-        "the same; WavLM's attention does not call an AttentionInterface",
-        (PACKED_TEST,),
+        "the same, on a GPU by the memory-efficient kernel with its bias (gated_attention.py); WavLM's"
+        " attention does not call an AttentionInterface",
+        (PACKED_TEST, "tests/model/test_gated_attention.py::test_gated_attention_is_that_of_groups"),
     ),
     Patch(
         "backbone.encoder.encoder.get_rel_pos",
@@ -97,7 +101,7 @@ PATCHES = (
     Patch(
         "backbone.encoder.layers.*.forward",
         "all but sew-d, which has no layerdrop",
-        "skips the layers that the step has drawn",
+        "skips the layers that the step has drawn; with trainer.compile they are compiled (compile_blocks)",
         (f"{PADDING}test_the_gradient_of_a_batch_is_the_sum_of_its_utterances", PACKED_TEST),
     ),
     Patch(
@@ -142,7 +146,8 @@ def patch(network: Any, front_end: FrontEnd, positional_conv: PositionalConv | N
         encoder.get_rel_pos = partial(_relative_positions, encoder, encoder.get_rel_pos)
     network.config.layerdrop = 0.0
     for number, layer in enumerate(getattr(backbone.encoder, "layers", [])):
-        layer.forward = _droppable(layer.forward, number, hands_on_bias=network.config.model_type == "wavlm")
+        hands_on_bias = network.config.model_type == "wavlm"
+        layer.forward = partial(_run_or_skip, layer.forward, number, hands_on_bias)
 
 
 def _mask(
@@ -189,8 +194,8 @@ def _pack(network: Any, backbone: Any, positional_conv: PositionalConv) -> None:
         for layer in backbone.encoder.layers:
             layer.attention.forward = partial(attend_wavlm, layer.attention)
         return
-    AttentionInterface.register(PACKED_ATTENTION["eager"], attend_in_groups)
-    AttentionInterface.register(PACKED_ATTENTION["sdpa"], attend_fused)
+    for implementation, function in (("eager", attend_in_groups), ("sdpa", attend_fused)):
+        AttentionInterface.register(PACKED_ATTENTION[implementation], function)
     network.set_attn_implementation(PACKED_ATTENTION[network.config._attn_implementation])
     for layer in backbone.encoder.layers:
         layer.attention.register_forward_pre_hook(_own_input)
@@ -204,17 +209,54 @@ def _own_input(_: nn.Module, args: tuple) -> tuple:
     return hidden_states.view_as(hidden_states), *others
 
 
-def _droppable(forward: Callable[..., Any], number: int, hands_on_bias: bool) -> Callable[..., Any]:
+def _run_or_skip(
+    forward: Callable[..., Any],
+    number: int,
+    hands_on_bias: bool,
+    hidden_states: torch.Tensor,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
     """The forward pass of an encoder layer, or none where the pass drops it. WavLM's layers hand the position
     bias on to the next.
     """
+    if number in current_pass().dropped_layers:
+        return (hidden_states, kwargs.get("position_bias")) if hands_on_bias else hidden_states
+    return forward(hidden_states, *args, **kwargs)
 
-    def forward_or_skip(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        if number in current_pass().dropped_layers:
-            return (hidden_states, kwargs.get("position_bias")) if hands_on_bias else hidden_states
-        return forward(hidden_states, *args, **kwargs)
 
-    return forward_or_skip
+def compile_blocks(network: Any, blocks: Iterable[nn.Module], **options: Any) -> None:
+    """Have `torch.compile` fuse what stands between the products of each encoder layer, for any length.
+
+    Attention reads the layout of its pass, which is none of the layer's arguments, so it is left as it is: a
+    layer is compiled up to its attention and from there on. So is dropout on a CPU, which numpy draws.
+
+    Args:
+        network: transformers' network, patched or not.
+        blocks: its encoder layers.
+        options: of `torch.compile`.
+    """
+    from transformers import AttentionInterface
+
+    leave = partial(torch.compiler.disable, reason="it is computed outside of compiled code")
+    on_cpu = next(network.parameters()).device.type == "cpu"
+    for module in network.modules():
+        own = vars(module).get("forward")
+        attends = isinstance(own, partial) and own.func is attend_wavlm
+        if own and (attends or on_cpu and type(module) is nn.Dropout):
+            module.forward = leave(own)
+    attention = network.config._attn_implementation
+    if attention in PACKED_ATTENTION.values():
+        AttentionInterface.register(f"{attention}_uncompiled", leave(AttentionInterface()[attention]))
+        network.set_attn_implementation(f"{attention}_uncompiled")
+    for block in blocks:
+        forward: Any = block.forward
+        if isinstance(forward, partial) and forward.func is _run_or_skip:
+            inner, *others = forward.args
+            compiled = torch.compile(inner, dynamic=True, **options)
+            block.forward = partial(_run_or_skip, compiled, *others)  # type: ignore[method-assign]
+        else:
+            block.forward = torch.compile(forward, dynamic=True, **options)  # type: ignore[method-assign]
 
 
 def _replace_dropout(network: nn.Module) -> None:

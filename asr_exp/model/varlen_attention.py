@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 HEAD_MULTIPLE = 8  # channels of a head: what the kernels take
 MAX_FLASH_HEAD = 256
+AMPERE = (8, 0)  # compute capability
 
 
 def attend_varlen(
@@ -68,17 +69,25 @@ def varlen_kernel(device: torch.device, dtype: torch.dtype, head_size: int) -> s
     """
     if device.type != "cuda":
         return None
-    backends, ampere = torch.backends.cuda, _capability(device) >= (8, 0)
-    half = dtype == torch.float16 or dtype == torch.bfloat16 and ampere
+    backends = torch.backends.cuda
     if (
-        half
-        and ampere
+        dtype in (torch.float16, torch.bfloat16)
+        and _capability(device) >= AMPERE
         and head_size <= MAX_FLASH_HEAD
         and backends.is_flash_attention_available()
         and backends.flash_sdp_enabled()
     ):
         return "flash"
-    return "efficient" if (half or dtype == torch.float32) and backends.mem_efficient_sdp_enabled() else None
+    return "efficient" if takes_efficient(device, dtype) else None
+
+
+def takes_efficient(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the memory-efficient kernel takes this device and dtype. It may be switched off, as above."""
+    if device.type != "cuda" or not torch.backends.cuda.mem_efficient_sdp_enabled():
+        return False
+    return (
+        dtype in (torch.float16, torch.float32) or dtype == torch.bfloat16 and _capability(device) >= AMPERE
+    )
 
 
 @cache

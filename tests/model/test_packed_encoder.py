@@ -11,7 +11,7 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncode
 
 from asr_exp.model import layout as layout_module
 from asr_exp.model import packed_encoder as packed
-from asr_exp.model import varlen_attention
+from asr_exp.model import positional_conv, varlen_attention
 from asr_exp.model.conv_frontend import extract_features, frame_positions
 from asr_exp.model.dropout import dropout
 from asr_exp.model.layout import Layout
@@ -84,6 +84,30 @@ def test_positions_are_convolved_as_torch_does(kernel):
     inputs = (x, conv.weight, conv.bias)
     for ours, theirs in zip(
         torch.autograd.grad(got, inputs, weights), torch.autograd.grad(want, inputs, weights), strict=True
+    ):
+        assert torch.allclose(ours, theirs, atol=1e-12)
+
+
+@pytest.mark.parametrize("kernel", [128, 16, 5])
+@pytest.mark.parametrize("rows", [(4, 32), (1, 1), (16, 16)])
+def test_positions_are_convolved_in_one_product_as_torch_does(kernel, rows, monkeypatch):
+    """As a GPU does it; what is in the tail is heard by no utterance."""
+    monkeypatch.setattr(positional_conv, "ROWS_ON_GPU", rows)
+    torch.manual_seed(0)
+    conv = torch.nn.Conv1d(12, 12, kernel, padding=kernel // 2, groups=3, bias=False).double()
+    x = torch.randn(sum(FRAMES), 12, dtype=torch.float64, requires_grad=True)
+    place = layout(FRAMES, gap=kernel)
+    tail = torch.full((place.tail, 12), 1e9, dtype=torch.float64)
+    got = positional_conv.BatchedCorrelation.apply(
+        torch.cat([x, tail]), conv.weight, 3, place.spaced, place.spaced_length
+    )[: place.count]
+    want = torch.cat([conv(part.T[None])[0, :, : len(part)].T for part in x.split(FRAMES)])
+    assert torch.allclose(got, want, atol=1e-12)
+    weights = torch.randn_like(got)
+    for ours, theirs in zip(
+        torch.autograd.grad(got, (x, conv.weight), weights),
+        torch.autograd.grad(want, (x, conv.weight), weights),
+        strict=True,
     ):
         assert torch.allclose(ours, theirs, atol=1e-12)
 

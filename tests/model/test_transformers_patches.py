@@ -10,6 +10,7 @@ import pytest
 import torch
 from harness import NAMES
 from test_padding import MASKS, batch_of, load
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from asr_exp.model import pass_context
 from asr_exp.model.dropout import dropout
@@ -19,6 +20,7 @@ from asr_exp.model.recogniser import Recogniser
 from asr_exp.model.transformers_patches import (
     PATCHES,
     _relative_positions,
+    compile_blocks,
     enable_gradient_checkpointing,
 )
 
@@ -138,6 +140,35 @@ def test_checkpointed_layers_run_again_in_their_own_pass(backbone, name, where):
     plain, again = gradients
     assert plain.keys() == again.keys() and len(plain) > 10
     assert all(torch.equal(plain[n], again[n]) for n in plain)
+
+
+@pytest.mark.parametrize("name", ["wav2vec2-layer", "wavlm-layer", "sew-d-group"])
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
+def test_compiled_layers_compute_the_same(backbone, name, backend):
+    """In training and in scoring, for batches of several shapes, and without a graph a shape."""
+    found = []
+    for compiled in (False, True):
+        model = load(backbone(name), augment={**MASKS, "layerdrop": 0.5, "dropout": 0.1})
+        if compiled:
+            torch._dynamo.reset()
+            graphs = CompileCounterWithBackend(backend)
+            compile_blocks(model.network, model.blocks(), backend=graphs)
+        outputs = []
+        for step, indices in enumerate(([0, 2, 1], [4, 3], [1, 1, 0, 2])):
+            model.train().drop_layers(0, step)
+            torch.manual_seed(step)
+            logits = model(batch_of(indices, model)).logits
+            logits.square().sum().backward()
+            with torch.inference_mode():
+                outputs += [logits, model.eval()(batch_of(indices, model)).logits]
+            if step == 1:
+                after_two = graphs.frame_count if compiled else 0
+        found.append(outputs + [p.grad for p in model.parameters() if p.grad is not None])
+    plain, again = found
+    assert len(plain) == len(again) > 10
+    for one, other in zip(plain, again, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert graphs.frame_count == after_two > 2
 
 
 def test_masks_of_features_that_transformers_draws_follow_the_seed(backbone):

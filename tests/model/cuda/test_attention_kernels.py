@@ -6,6 +6,7 @@ On the stand-in of fake_cuda.py, which counts kernels and runs none.
 from fake_cuda import figures, needs_fake_cuda
 
 pytestmark = needs_fake_cuda
+HALF_AND_FULL = ("bf16", "fp16", "fp32")
 FUNCTIONAL = ("wav2vec2", "hubert", "unispeech", "unispeech-sat")
 
 # One step of a network of two or three layers; a pass holds all of it.
@@ -52,19 +53,23 @@ def kinds(counts: dict) -> set[str]:
     return found
 
 
-def test_the_flash_kernel_is_taken_in_half_precision_and_the_efficient_one_in_fp32():
+def test_flash_in_half_precision_and_efficient_in_fp32_and_with_a_bias():
     cases = [
         *((f"{family} bf16", family, "group", "tiny", "bf16") for family in FUNCTIONAL),
         ("fp16", "wav2vec2", "layer", "tiny", "fp16"),
         ("fp32", "hubert", "layer", "tiny", "fp32"),
+        *((f"wavlm {precision}", "wavlm", "layer", "tiny-random", precision) for precision in HALF_AND_FULL),
         ("head size 36", "wav2vec2", "group", "tiny-random", "bf16"),
         ("head size 36 in fp32", "wav2vec2", "group", "tiny-random", "fp32"),
     ]
     found = figures(f"CASES = {cases}{STEPS}")
     assert set(found) == {name for name, *_ in cases}
     for name, counts in found.items():
-        fp32 = name.endswith("fp32")
-        assert kinds(counts) == ({"efficient F f32", "efficient B f32"} if fp32 else {"flash F", "flash B"})
+        if name.startswith("wavlm") or name.endswith("fp32"):
+            dtype = name[-4:].replace("fp", "f")
+            assert kinds(counts) == {f"efficient F {dtype}", f"efficient B {dtype}"}, name
+        else:
+            assert kinds(counts) == {"flash F", "flash B"}, name
 
 
 def test_cards_before_ampere_take_the_efficient_kernel_in_fp16():
@@ -98,3 +103,38 @@ result = {{
 def test_where_no_kernel_takes_the_dtype_attention_is_computed_in_groups():
     (counts,) = figures(f"{ALONE}\nresult = [alone(few, torch.float64, 64, True)]")
     assert kinds(counts) == set() and "groups" in counts["layout"] and counts["syncs"] == {}
+
+
+def test_the_bias_of_wavlm_is_not_kept_for_the_backward_pass():
+    """Four layers more take no more memory by what grows with the square of a length; and nothing waits."""
+    found = figures(
+        """
+from asr_exp.model import packed_encoder
+from asr_exp.model.layout import Layout
+from transformers.models.wavlm.modeling_wavlm import WavLMAttention
+
+def attend(layers, frames):
+    device = torch.device("cuda")
+    layout = Layout(frames, 0, torch.zeros(sum(frames), dtype=torch.int64), device)
+    packed_encoder.current_layout = lambda: layout
+    module = WavLMAttention(64, 4, dropout=0.1).to(device)
+    hidden = torch.zeros(1, layout.count + layout.tail, 64, device=device, requires_grad=True)
+    for _ in range(2):
+        bias = torch.zeros(4, 1600, 1600, device=device, requires_grad=True)
+        with Counts() as counts:
+            x = hidden
+            for _ in range(layers):
+                x, _, bias = packed_encoder.attend_wavlm(module, x, bias)
+            x.backward(torch.zeros_like(x))
+    return counts.summary()
+
+four, five = [1600, 1597, 300, 300], [1599, 1594, 300, 295, 298]
+result = [attend(1, four), attend(5, four), attend(5, five)]
+"""
+    )
+    assert [counts["syncs"] for counts in found] == [{}, {}, {}]
+    one_layer, five, others = found
+    scores = 2 * 4 * 1600**2 * 4 / 2**30  # of the two long utterances
+    assert one_layer["peak_gib"] > 2 * scores  # the term and its gradient
+    assert five["peak_gib"] - one_layer["peak_gib"] < scores  # of four terms
+    assert max(five["launches"], others["launches"]) <= 5 * 120
