@@ -49,6 +49,7 @@ def environment(runtime: Runtime) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(runtime.device) if on_cuda else processor(),
         "devices": runtime.world,
         "precision": runtime.precision,
+        "tf32": runtime.tf32,
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if on_cuda else None,
