@@ -1,5 +1,5 @@
-"""The sections of keys that belong to one command: nothing in them can change what is learned (evaluate.precision
-can change a score).
+"""The sections of keys that belong to one command: nothing in them can change what is learned
+(evaluate.precision can change a score).
 """
 
 from dataclasses import dataclass

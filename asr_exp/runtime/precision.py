@@ -1,5 +1,5 @@
-"""The precision of a run and of its scores, TF32 on a GPU, and the faster of torch's two ways to multiply fp32
-matrices on a CPU, where it is as exact as the other.
+"""The precision of a run and of its scores, TF32 on a GPU, and the faster of torch's two ways to multiply
+fp32 matrices on a CPU, where it is as exact as the other.
 
 All of it is set by torch's older settings (`set_float32_matmul_precision`, `cudnn.allow_tf32`): torch refuses
 a program that mixes them with the newer `fp32_precision`, and `torch.backends.cudnn.flags` uses them.
@@ -88,8 +88,8 @@ def has_tf32(device: torch.device) -> bool:
 
 @contextlib.contextmanager
 def fp32_products(tf32: bool) -> Iterator[None]:
-    """While it lasts, a GPU computes matrix products and cuDNN's convolutions of fp32 tensors in TF32 (10 bits
-    of mantissa), or in IEEE fp32. By torch's defaults products are IEEE, and convolutions TF32.
+    """While it lasts, a GPU computes matrix products and cuDNN's convolutions of fp32 tensors in TF32 (10
+    bits of mantissa), or in IEEE fp32. By torch's defaults products are IEEE, and convolutions TF32.
     """
     products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if tf32 else "highest")

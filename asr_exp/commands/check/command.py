@@ -46,7 +46,8 @@ def run(config: DictConfig) -> int:
             "check looks at one device; start it without torchrun (trainer.devices=N says how many the run"
             " will have)."
         )
-    with started(config.trainer.device, config.trainer.precision) as runtime, logging_to_terminal(True, 0):
+    trainer = config.trainer
+    with started(trainer.device, trainer.precision, trainer.tf32) as runtime, logging_to_terminal(True, 0):
         return _check(config, runtime)
 
 
