@@ -79,6 +79,7 @@ class Transcriber:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.decoder = decoder
+        self.device = device
         self.device_seconds = device_seconds
         self.chunking = chunking or Chunking()
         self.rate: int = model.extractor.sampling_rate
