@@ -89,16 +89,21 @@ def has_tf32(device: torch.device) -> bool:
 @contextlib.contextmanager
 def fp32_products(tf32: bool) -> Iterator[None]:
     """While it lasts, a GPU computes matrix products and cuDNN's convolutions of fp32 tensors in TF32 (10
-    bits of mantissa), or in IEEE fp32. By torch's defaults products are IEEE, and convolutions TF32.
+    bits of mantissa), or in IEEE fp32, convolutions by the same algorithm each time. By torch's defaults
+    products are IEEE, and convolutions TF32.
     """
-    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    cudnn = torch.backends.cudnn
+    products, convolutions = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    deterministic = cudnn.deterministic
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    torch.backends.cudnn.allow_tf32 = tf32
+    cudnn.allow_tf32 = tf32
+    cudnn.deterministic = deterministic or not tf32
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(products)
-        torch.backends.cudnn.allow_tf32 = convolutions
+        cudnn.allow_tf32 = convolutions
+        cudnn.deterministic = deterministic
 
 
 def described(precision: str, tf32: bool) -> str:
