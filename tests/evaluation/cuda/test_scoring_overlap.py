@@ -67,21 +67,25 @@ def test_a_pass_is_launched_before_the_last_one_is_decoded(counted):
     assert order == ["launch", "launch", *["decode", "launch"] * 4, "decode", "decode"]
 
 
-def test_no_batch_is_copied_from_pageable_memory(counted):
-    """What is left of them are the few integers that the network's layout is made of."""
+def test_batches_and_results_go_through_pinned_memory(counted):
+    """What is left in pageable memory are a few integers, an utterance each."""
     copies = counted["fp32"]["copies"]
+    frames = 12 * 199  # of 4 s
     assert copies["COPY H2D pinned"][1] >= 12 * 4 * 16_000 * 2
-    assert copies.get("COPY H2D pageable", [0, 0])[1] < 6 * 20_000
-    assert "COPY D2H pageable" not in {kind for kind, (count, size) in copies.items() if size > 6 * 32 * 4}, (
-        "logits or losses are waited for"
-    )
+    assert copies["COPY D2H pinned"][1] >= frames * 32 * 4
+    assert copies.get("COPY H2D pageable", [0, 0])[1] < 12 * 100
+    assert copies.get("COPY D2H pageable", [0, 0])[1] < 12 * 1000  # the labels, by F.ctc_loss
 
 
-def test_one_wait_a_pass_beside_those_of_the_loss(counted):
-    """The wait for its result, when the next pass is on its way. `F.ctc_loss` has waits of its own."""
-    syncs = {place: n for place, n in counted["fp32"]["syncs"].items() if "ctc_loss" not in place}
-    assert sum(n for place, n in syncs.items() if "forward_passes" in place) == 6
-    assert sum(syncs.values()) <= 6 * 1 + 2, syncs
+def test_the_host_waits_once_a_pass(counted):
+    """For its result, when the next pass is on its way. `F.ctc_loss` and the network's lengths have tests of
+    their own.
+    """
+    elsewhere = ("model/loss.py", "model/recogniser.py")
+    syncs = {
+        where: n for where, n in counted["fp32"]["syncs"].items() if not any(s in where for s in elsewhere)
+    }
+    assert sum(syncs.values()) == 6 and all("model/forward_passes.py" in where for where in syncs), syncs
 
 
 def test_the_precision_is_that_of_the_products(counted):
@@ -117,7 +121,7 @@ except UserError as why:
     result["told"] = str(why)
 """
     )
-    # passes of 9 and 7: halves of halves, and no more than was refused is tried once more
-    assert got["sizes"][0] == [9, 4, 2, 2, 2, 3, 3, 2, 2] or sum(got["sizes"][0]) >= 16
+    # Passes of 9 and 7. The 9 and the 4 are refused; from then on 4 and more are split untried.
+    assert got["sizes"][0] == [9, 4, 2, 2, 2, 3, 3, 2, 2]
     assert got["told"].startswith("The utterance u2 of train (6.0 s) does not fit in the GPU's memory")
     assert "evaluate.precision=bf16" in got["told"]
