@@ -24,7 +24,7 @@ from asr_exp.core.errors import UserError
 from asr_exp.data.batch import collate
 from asr_exp.data.batch_plan import cost, pack
 from asr_exp.data.prepare import Split
-from asr_exp.model.forward_passes import CPU_SECONDS, ForwardPasses, Measure, PassResult
+from asr_exp.model.forward_passes import ForwardPasses, Measure, PassResult, pass_seconds
 from asr_exp.model.pretrained.source import BUNDLE, find_checkpoint
 from asr_exp.model.recogniser import Emissions, Recogniser
 
@@ -35,15 +35,14 @@ FILES = ("*.safetensors", "*.bin", "config.json", "preprocessor_config.json", "p
 
 
 def plan_passes(
-    split: Split, device_seconds: float, device: torch.device, only: np.ndarray | None = None
+    split: Split, device_seconds: float | str, device: torch.device, only: np.ndarray | None = None
 ) -> list[np.ndarray]:
     """The forward passes of a split, the longest utterances first: for each, the indices of its utterances.
 
-    device_seconds: audio of a pass; only: indices of the utterances to take (None: all).
+    device_seconds: as `trainer.device_seconds`; only: indices of the utterances to take (None: all).
     """
     indices = np.arange(len(split)) if only is None else only
-    budget = min(device_seconds, CPU_SECONDS) if device.type == "cpu" else device_seconds
-    return pack(indices, cost(split.seconds), budget)
+    return pack(indices, cost(split.seconds), pass_seconds(device_seconds, device))
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class EmissionStore:
     run: Path
     checkpoint: str
     padding: str
-    device_seconds: float
+    device_seconds: float | str
     precision: str = "fp32"
 
     def open(self, split: Split, device: torch.device, only: np.ndarray | None = None) -> "EmissionCache":

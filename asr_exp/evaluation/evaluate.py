@@ -64,12 +64,11 @@ class Evaluation:
 class EvaluationSettings:
     """How a split is scored, and what is kept of it.
 
-    device_seconds: audio of a forward pass; loss_reduction: as `trainer.loss_reduction`; hypotheses: the file
-    to write them to (None: none is written); examples: how many hypotheses the result shows; precision: as
-    `evaluate.precision`.
+    device_seconds, loss_reduction: as in the section trainer; hypotheses: the file to write them to (None:
+    none is written); examples: how many hypotheses the result shows; precision: as `evaluate.precision`.
     """
 
-    device_seconds: float
+    device_seconds: float | str
     loss_reduction: str
     hypotheses: Path | None = None
     examples: int = 0

@@ -14,7 +14,7 @@ from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding.alignment import Word, align_labels, best_path, words_of
 from asr_exp.decoding.decoders import Candidate, Decoder, Greedy, candidates
 from asr_exp.inference.chunking import Chunking, at_pauses, joined, spans
-from asr_exp.model.forward_passes import CPU_PASSES, CPU_SECONDS, ForwardPasses
+from asr_exp.model.forward_passes import CPU_PASSES, ForwardPasses, pass_seconds, seconds_of
 from asr_exp.model.recogniser import Emissions, Recogniser
 
 REMEDY = (  # where a recording does not fit in a GPU's memory
@@ -57,7 +57,7 @@ class Transcriber:
         tokenizer: the labels that the network emits.
         decoder: makes texts of emissions.
         device: that the network is on.
-        device_seconds: padded seconds of audio in one forward pass, at the most; on a CPU `CPU_SECONDS`.
+        device_seconds: as `trainer.device_seconds`; on a CPU a pass has less, see `pass_seconds`.
         chunking: of long recordings, see `Chunking`.
         precision: of the network, as `evaluate.precision`.
     """
@@ -72,7 +72,7 @@ class Transcriber:
         tokenizer: Tokenizer,
         decoder: Decoder,
         device: torch.device,
-        device_seconds: float = 100.0,
+        device_seconds: float | str = 100.0,
         chunking: Chunking | None = None,
         precision: str = "fp32",
     ):
@@ -80,7 +80,7 @@ class Transcriber:
         self.tokenizer = tokenizer
         self.decoder = decoder
         self.device = device
-        self.device_seconds = device_seconds
+        self.device_seconds = seconds_of(device_seconds, device)
         self.chunking = chunking or Chunking()
         self.rate: int = model.extractor.sampling_rate
         self.hop = int(np.prod(model.network.config.conv_stride))  # samples from one frame to the next
@@ -186,11 +186,6 @@ class Transcriber:
     # -- the network
     # ------------------------------------------------------------------------------------------------------
 
-    @property
-    def _pass_seconds(self) -> float:
-        """The most audio in a forward pass."""
-        return min(self.device_seconds, CPU_SECONDS) if self.device.type == "cpu" else self.device_seconds
-
     def _long_clips(self, clips: Sequence[Samples]) -> list[int]:
         return [i for i, clip in enumerate(clips) if len(clip) > self.chunking.whole * self.rate]
 
@@ -204,7 +199,12 @@ class Transcriber:
             dtype=np.int64,
         )
         seconds = np.array([len(clips[i]) / self.rate for i in usable])
-        packs = [usable[rows] for rows in pack(np.arange(len(usable)), cost(seconds), self._pass_seconds)]
+        packs = [
+            usable[rows]
+            for rows in pack(
+                np.arange(len(usable)), cost(seconds), pass_seconds(self.device_seconds, self.device)
+            )
+        ]
         at_once = min(CPU_PASSES, max(1, len(packs)))  # a pass that is alone has all threads
         for result in self._passes.run(
             packs, lambda indices: _batch([clips[i][:] for i in indices], indices), at_once=at_once
@@ -229,7 +229,9 @@ class Transcriber:
         field = next(n for n in range(1, len(clip) + 1) if self.model.frames(n))
         field -= (self.model.frames(field) - 1) * self.hop
         statistics = self.model.signal_statistics(clip)
-        batch_size = max(1, int(self._pass_seconds // cost(np.array(self.chunking.length))))
+        batch_size = max(
+            1, int(pass_seconds(self.device_seconds, self.device) // cost(np.array(self.chunking.length)))
+        )
         chunks = spans(frames, length, overlap, squeeze)
         batches = [chunks[i : i + batch_size] for i in range(0, len(chunks), batch_size)]
 

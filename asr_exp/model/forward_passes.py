@@ -24,9 +24,23 @@ from asr_exp.runtime.threads import Turns, side_by_side
 log = logging.getLogger(__name__)
 CPU_SECONDS = 20.0  # the most audio of a pass on a CPU: more is not faster there, and takes more memory
 CPU_PASSES = 2  # forward passes that run at a time on a CPU
+# Seconds of audio where trainer.device_seconds is `auto`: the same on all ranks, each of which plans the passes
+# for itself. A pass that does not fit is split.
+AUTO_SECONDS = {"cpu": 100.0, "cuda": 400.0}
 
 # (indices of the utterances, their emissions) -> a number for each utterance
 Measure = Callable[[np.ndarray, Emissions], torch.Tensor]
+
+
+def seconds_of(device_seconds: float | str, device: torch.device) -> float:
+    """`trainer.device_seconds` as a number for passes without gradients."""
+    return AUTO_SECONDS[device.type] if device_seconds == "auto" else float(device_seconds)
+
+
+def pass_seconds(device_seconds: float | str, device: torch.device) -> float:
+    """The most audio in a forward pass without gradients. device_seconds: as `trainer.device_seconds`."""
+    seconds = seconds_of(device_seconds, device)
+    return min(seconds, CPU_SECONDS) if device.type == "cpu" else seconds
 
 
 @dataclass(frozen=True)
