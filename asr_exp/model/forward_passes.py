@@ -24,8 +24,8 @@ from asr_exp.runtime.threads import Turns, side_by_side
 log = logging.getLogger(__name__)
 CPU_SECONDS = 20.0  # the most audio of a pass on a CPU: more is not faster there, and takes more memory
 CPU_PASSES = 2  # forward passes that run at a time on a CPU
-# Seconds of audio where trainer.device_seconds is `auto`: the same on all ranks, each of which plans the passes
-# for itself. A pass that does not fit is split.
+# Seconds of audio where trainer.device_seconds is `auto`: the same on all ranks, each of which plans all
+# passes for itself. A pass that does not fit is split.
 AUTO_SECONDS = {"cpu": 100.0, "cuda": 400.0}
 
 # (indices of the utterances, their emissions) -> a number for each utterance
