@@ -122,10 +122,8 @@ class ForwardPasses:
 
         if shares < CPU_PASSES:
             results: Iterable[PassResult] = side_by_side(items, lambda item: forward(make(item)), at_once)
-        elif isinstance(items, Sequence) and len(items) == 1:
-            results = [forward(make(items[0]))]
         else:
-            results = map(forward, prefetch(items, make))
+            results = map(forward, _made(items, make))
         for result in results:
             yield replace(result, measured=measure(result.indices, result.emissions)) if measure else result
 
@@ -166,7 +164,7 @@ class ForwardPasses:
         waited for: so the GPU computes while its user decodes.
         """
         launched: deque[_Launched] = deque()
-        for batch in prefetch(items, lambda item: make(item).pinned()):
+        for batch in _made(items, lambda item: make(item).pinned()):
             with self.turns.take(CPU_PASSES), torch.inference_mode():
                 emissions = self.emissions(batch, statistics)
                 measured = measure(batch.indices, emissions) if measure else None
@@ -191,6 +189,14 @@ class _Launched:
         """The result, waited for."""
         self._copied.synchronize()
         return self._result
+
+
+def _made(items: Iterable[Any], make: Callable[[Any], Batch]) -> Iterator[Batch]:
+    """The batches of the items, made in another thread. One that is alone is made here, where nobody waits
+    for a thread to end.
+    """
+    alone = isinstance(items, Sequence) and len(items) == 1
+    return iter([make(items[0])]) if alone else prefetch(items, make)  # type: ignore[index]
 
 
 def _copy_to_host(tensor: torch.Tensor) -> torch.Tensor:
