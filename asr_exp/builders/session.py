@@ -12,6 +12,7 @@ from asr_exp.core.files import locked
 from asr_exp.core.log import logging_to_terminal
 from asr_exp.runtime.determinism import deterministic
 from asr_exp.runtime.distributed import Runtime, is_main, started
+from asr_exp.runtime.precision import check_scoring_precision
 
 
 def cache_folder(config: DictConfig) -> Path:
@@ -33,13 +34,15 @@ def cache_folder(config: DictConfig) -> Path:
 def run_session(config: DictConfig, folder: Path | None = None) -> Iterator[Runtime]:
     """Lock a run folder (rank 0, where there is a folder), join the ranks, and send the log to the terminal.
 
-    Raises UserError where another process holds the lock, and with trainer.deterministic where an operator
-    has no deterministic algorithm on CUDA.
+    Raises UserError where another process holds the lock, for a precision that the device does not have, and
+    with trainer.deterministic where an operator has no deterministic algorithm on CUDA.
     """
+    trainer = config.trainer
     with (
         locked(folder) if folder and is_main() else nullcontext(),
-        started(config.trainer.device, config.trainer.precision) as runtime,
-        deterministic(config.trainer.deterministic and runtime.device.type == "cuda"),
+        started(trainer.device, trainer.precision, trainer.tf32) as runtime,
+        deterministic(trainer.deterministic and runtime.device.type == "cuda"),
         logging_to_terminal(runtime.main, runtime.rank),
     ):
+        check_scoring_precision(config.evaluate.precision, runtime.device)
         yield runtime

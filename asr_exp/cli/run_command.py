@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from asr_exp.cli.arguments import run_of
+from asr_exp.cli.first_line import show_first_line
 from asr_exp.core.errors import Pruned, Stopped
 from asr_exp.core.exit_status import rank, status_of
 
@@ -107,6 +108,7 @@ class Job:
         from asr_exp.config.plugins import import_plugins
 
         configs.validate(config)
+        show_first_line(self.command, config)
         run = run_of(self.command)
         import_plugins(config)
         if config.rehearsal and not config.run:

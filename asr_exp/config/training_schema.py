@@ -55,8 +55,11 @@ class Trainer:
     device: str = key("auto", "auto, cpu, cuda", choices=("auto", "cpu", "cuda"))
     precision: str = key(
         "auto",
-        "auto (bf16 where the device has it), fp32, bf16, fp16",
+        "auto (bf16 where the device has it, fp16 on Volta and Turing, else fp32), fp32, bf16, fp16",
         choices=("auto", "fp32", "bf16", "fp16"),
+    )
+    tf32: bool = key(
+        False, "GPU: compute what is in fp32 in TF32, products and convolutions (false: in IEEE fp32)"
     )
     deterministic: bool = key(
         False,

@@ -50,6 +50,7 @@ def environment(runtime: Runtime) -> dict[str, Any]:
         "devices": runtime.world,
         "precision": runtime.precision,
         "deterministic": not on_cuda or torch.are_deterministic_algorithms_enabled(),
+        "tf32": runtime.tf32,
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if on_cuda else None,

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from asr_exp.core.errors import RankLost, UserError
-from asr_exp.runtime.precision import choose_precision, is_true_fp32, use_onednn
+from asr_exp.runtime.precision import choose_precision, fp32_products, has_tf32, is_true_fp32, use_onednn
 from asr_exp.runtime.signals import Signals
 
 # Ranks wait for each other while one decodes audio or evaluates, which may take hours. A rank that dies
@@ -30,7 +30,7 @@ class Runtime:
     """This process among the ranks of a run.
 
     rank: of all machines; local_rank: of this machine. group: carries messages between hosts (gloo), whatever
-    the device.
+    the device. tf32: whether the GPU computes what is in fp32 in TF32.
     """
 
     rank: int
@@ -39,6 +39,7 @@ class Runtime:
     device: torch.device
     precision: str
     group: Any = field(default=None, repr=False)
+    tf32: bool = False
 
     @property
     def main(self) -> bool:
@@ -76,7 +77,7 @@ class Runtime:
 
 
 @contextlib.contextmanager
-def started(device: str, precision: str) -> Iterator[Runtime]:
+def started(device: str, precision: str, tf32: bool = False) -> Iterator[Runtime]:
     """Join the ranks that torchrun or `launch` has started, choose device and precision, and leave the ranks
     at the end.
 
@@ -98,6 +99,7 @@ def started(device: str, precision: str) -> Iterator[Runtime]:
         )
     place = torch.device("cuda", local) if on_cuda else torch.device("cpu")
     runtime = Runtime(rank, local, world, place, choose_precision(precision, place))
+    runtime.tf32 = tf32 and has_tf32(place)
     if on_cuda:
         torch.cuda.set_device(place)
     if world > 1:
@@ -108,7 +110,7 @@ def started(device: str, precision: str) -> Iterator[Runtime]:
         use_onednn(place.type == "cpu")
         if runtime.all_reduce_max(not is_true_fp32()):
             use_onednn(False)
-        with Signals(at_once=True):
+        with Signals(at_once=True), fp32_products(tf32) if on_cuda else contextlib.nullcontext():
             yield runtime
     except RuntimeError as why:
         if world > 1 and peer_lost(why):

@@ -54,7 +54,7 @@ def write(path, text):
     ("trainer.lrr=1", ["trainer.lrr is not a key", "'optimizer.lr'", "max_steps"]),
     ("trainr.max_steps=3", ["trainr.max_steps is not a key", "'trainer.max_steps'"]),
     ("trainer.max_step=3", ["'trainer.max_steps'"]),
-    ("trainr.foo=3", ["'trainer'"]),
+    ("trainr.quux=3", ["'trainer'"]),
     ("lr=1e-4", ["'optimizer.lr'"]),
     ("modle=tiny", ["'model'"]),
     ("timit=1", ["'dataset=timit'"]),
@@ -265,11 +265,19 @@ def test_a_signature_worked_out_by_hand():
     for name in of_trainer.split():
         del config["trainer"][name]
     del config["model"]["facts"], config["dataset"]["only"]
-    for name in ("compile", "deterministic"):  # younger than the first runs, and at their defaults
+    for name in ("compile", "deterministic", "tf32"):  # younger than the first runs, and at their defaults
         del config["trainer"][name]
+    del config["evaluate"]
     config["decode"] = {"name": "greedy", "settings": {}}  # what is at its default there is left out
     text = json.dumps(config, sort_keys=True).encode()
     assert signature(compose()) == hashlib.sha256(text).hexdigest()[:10]
+
+
+def test_a_young_key_counts_where_it_is_changed():
+    usual = signature(compose())
+    assert signature(compose(["trainer.tf32=false", "evaluate.precision=fp32"])) == usual
+    changed = [signature(compose([one])) for one in ("trainer.tf32=true", "evaluate.precision=bf16")]
+    assert len({usual, *changed}) == 3
 
 
 def test_a_signature_is_ten_hex_digits_that_last():

@@ -47,9 +47,10 @@ def run(config: DictConfig) -> int:
             "check looks at one device; start it without torchrun (trainer.devices=N says how many the run"
             " will have)."
         )
+    trainer = config.trainer
     with (
-        started(config.trainer.device, config.trainer.precision) as runtime,
-        deterministic(config.trainer.deterministic and runtime.device.type == "cuda"),
+        started(trainer.device, trainer.precision, trainer.tf32) as runtime,
+        deterministic(trainer.deterministic and runtime.device.type == "cuda"),
         logging_to_terminal(True, 0),
     ):
         return _check(config, runtime)

@@ -53,6 +53,7 @@ class Scorer:
             trainer.loss_reduction,
             path,
             max(trainer.examples, tracking.audio_examples),
+            self.config.evaluate.precision,
         )
         with whole(model):
             evaluation = evaluate(model, split, decoder, runtime, settings)
@@ -83,7 +84,11 @@ class Scorer:
         checkpoint = runtime.broadcast(checkpoint_hash(best) if runtime.main else None)
         with whole(model):
             emissions = EmissionStore(
-                self.folder, checkpoint, self.config.model.padding, self.config.trainer.device_seconds
+                self.folder,
+                checkpoint,
+                self.config.model.padding,
+                self.config.trainer.device_seconds,
+                self.config.evaluate.precision,
             )
             tune_on_dev(self.decoder, emissions, lambda: dev, model.eval, runtime)
 
