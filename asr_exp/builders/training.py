@@ -51,7 +51,9 @@ def build_training(
     trainer = config.trainer
     sharded = trainer.strategy == "fsdp" and runtime.world > 1
     if sharded:
-        shard(model, model.blocks(), runtime.device, runtime.world)  # before the optimizer has the parameters
+        bf16 = torch.bfloat16 if (runtime.device.type, runtime.precision) == ("cuda", "bf16") else None
+        # before the optimizer has the parameters
+        shard(model, model.blocks(), runtime.device, runtime.world, gathered_as=bf16)
     if trainer.gradient_checkpointing:
         enable_gradient_checkpointing(model.network)
     plan = _batch_plan(config, split, one_by_one=sharded and model.one_by_one)
