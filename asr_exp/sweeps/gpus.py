@@ -13,11 +13,10 @@ def take_gpus(device: str, devices: int, visible: str | None) -> None:
         devices: trainer.devices, of which each needs one.
         visible: CUDA_VISIBLE_DEVICES of the command line that has started the sweep; None where it has none.
     """
-    if device not in ("auto", "cuda"):
-        return
     if os.environ.get("SUBMITIT_EXECUTOR") == "local":
         # submitit_local shows a job the first gpus_per_node GPUs, by default none, whatever others work on
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)
         if visible is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = visible
-    lock_gpus(devices)
+    if device in ("auto", "cuda"):
+        lock_gpus(devices)
