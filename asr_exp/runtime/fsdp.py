@@ -5,6 +5,7 @@ Each rank keeps a shard of every tensor, a `DTensor`. The weights of a block are
 backward pass begins and freed when it ends, so all ranks have to make the same passes.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,6 +39,8 @@ def shard(
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+    # nothing is done in place to what a block returns
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(device.type, (world,))
     own = MixedPrecisionPolicy()
     # what a block is given stays as it is: autocast chooses the type of each operation
