@@ -50,10 +50,8 @@ def build_training(
     """
     trainer = config.trainer
     sharded = trainer.strategy == "fsdp" and runtime.world > 1
-    if sharded:
-        bf16 = torch.bfloat16 if (runtime.device.type, runtime.precision) == ("cuda", "bf16") else None
-        # before the optimizer has the parameters
-        shard(model, model.blocks(), runtime.device, runtime.world, gathered_as=bf16)
+    if sharded:  # before the optimizer has the parameters
+        shard(model, model.blocks(), runtime.device, runtime.world, runtime.gather_dtype)
     if trainer.gradient_checkpointing:
         enable_gradient_checkpointing(model.network)
     plan = _batch_plan(config, split, one_by_one=sharded and model.one_by_one)

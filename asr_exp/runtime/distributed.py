@@ -47,6 +47,13 @@ class Runtime:
     def main(self) -> bool:
         return self.rank == 0
 
+    @property
+    def gather_dtype(self) -> torch.dtype | None:
+        """The type in which FSDP gathers the weights of a block, None for their own; see `shard`. On a CPU,
+        whose layer norm takes no weights of another type than its input, it is their own.
+        """
+        return torch.bfloat16 if self.device.type == "cuda" and self.precision == "bf16" else None
+
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum of a tensor, of any shape, over ranks; in place."""
         if self.world > 1:

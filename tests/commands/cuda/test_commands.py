@@ -101,10 +101,11 @@ def test_what_comes_after_training(trained, tmp_path):
 def test_looking_before_training(corpus, tmp_path):
     asked = [*corpus, *NETWORK, *TRAIN, f"output_root={tmp_path}"]
     done = commands(
-        ["check", *asked, "trainer.max_steps=9"],
+        ["check", *latest([*asked, "trainer.max_steps=9", "trainer.device=cuda:1"])],
         [*asked, "trainer.max_steps=8", "trainer.profile=2"],
         [word for word in [*asked, "debug=profile", "seed=5"] if "eval_every" not in word],
         cwd=tmp_path,
+        devices=2,
     )
     assert [status for status, _ in done] == [0] * 3
     assert all(any("flash" in name for name in counted) for _, counted in done)
