@@ -50,7 +50,7 @@ class Heartbeat:
         # intervals since a rank has been heard of, and since the store has answered
         self._silent: dict[int, float] = dict.fromkeys(self._beats, 0.0)
         self._store_silent = 0.0
-        self._over, self._in_order = threading.Event(), False
+        self._over, self._failed = threading.Event(), False
         self._threads = [threading.Thread(target=one, daemon=True) for one in (self._beat, self._watch)]
 
     def __enter__(self) -> "Heartbeat":
@@ -59,10 +59,14 @@ class Heartbeat:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        """Stop. The others are told that this rank has left, unless it leaves because of an error: then they
-        cannot go on either.
+        """Tell the others that this rank has left, and stop.
+
+        Where it leaves because of an error it only stops beating: the others cannot go on either, and this
+        process may still have to be ended, if the error was the loss of another rank.
         """
-        self._in_order = kind is None or issubclass(kind, (Stopped, Pruned, KeyboardInterrupt))
+        if kind is not None and not issubclass(kind, (Stopped, Pruned, KeyboardInterrupt)):
+            self._failed = True
+            return
         self._over.set()
         for thread in self._threads:
             thread.join(timeout=self._interval)  # a connection that hangs is left to itself
@@ -70,22 +74,20 @@ class Heartbeat:
     def _beat(self) -> None:
         """The thread that talks to the store, which may block."""
         store: dist.Store | None = None
-        while True:
+        over = False
+        while not over:
             over = self._over.is_set()
             try:
                 if store is None:
                     store = self._connect(timedelta(seconds=max(1.0, self.silence / 3)))
                     store.set(f"host of {self.rank}", socket.gethostname())
-                store.add(f"beats of {self.rank}", LEFT if over and self._in_order else 1)
-                if over:
-                    return
+                if not self._failed:
+                    store.add(f"beats of {self.rank}", LEFT if over else 1)
                 for other in self._beats:
                     self._hear(store, other)
                 self._store_silent = 0.0
             except RuntimeError:  # torch's DistError is one
                 store = None
-                if over:
-                    return
             self._over.wait(self._interval)
 
     def _hear(self, store: dist.Store, other: int) -> None:
