@@ -53,8 +53,8 @@ def build_training(
     """
     trainer = config.trainer
     sharded = trainer.strategy == "fsdp" and runtime.world > 1
-    if sharded:
-        shard(model, model.blocks(), runtime.device, runtime.world)  # before the optimizer has the parameters
+    if sharded:  # before the optimizer has the parameters
+        shard(model, model.blocks(), runtime.device, runtime.world, runtime.gather_dtype)
     _prepare_layers(trainer, model, runtime.device)
     plan = _batch_plan(config, split, one_by_one=sharded and model.one_by_one)
     total = _steps(config, plan)

@@ -6,7 +6,7 @@ import os
 import shlex
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -31,12 +31,14 @@ INTERRUPTED = "Interrupted. A run goes on from its last checkpoint when it is gi
 class Job:
     """A command, to be called with a composed config, here or, pickled, in another process of a sweep.
 
-    record: the folder of the sweep's record, where the call is a cell of one.
+    record: the folder of the sweep's record, where the call is a cell of one. visible: CUDA_VISIBLE_DEVICES
+    of the process that made the job.
     """
 
     command: str
     config_dir: str | None = None
     record: Path | None = None
+    visible: str | None = field(default_factory=lambda: os.environ.get("CUDA_VISIBLE_DEVICES"))
 
     def __call__(self, config: "DictConfig") -> "SweepCell":
         """Run the command and return the row of the sweep's record, with the exit status as its `code`.
@@ -48,6 +50,7 @@ class Job:
         from omegaconf import OmegaConf
 
         from asr_exp.runs.folder import run_folder
+        from asr_exp.sweeps.gpus import take_gpus
         from asr_exp.sweeps.record import ended
 
         hydra = HydraConfig.get()
@@ -60,6 +63,8 @@ class Job:
             config = self._config_of_run(config, overrides)
             run, config = self._prepared(config)
             cell = self._note(replace(cell, folder=config.run or str(run_folder(config))))
+            if self.record:
+                take_gpus(config.trainer.device, config.trainer.devices, self.visible)
             outcome = run(config) or 0
             folder, status = (outcome, 0) if isinstance(outcome, Path) else (Path(cell.folder), outcome)
             return self._note(ended(cell, folder, config.split, status))

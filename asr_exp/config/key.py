@@ -5,7 +5,9 @@ from typing import Any
 
 
 def key(default: Any, help: str, **bounds: Any) -> Any:
-    """A dataclass field with its help line and bounds (`minimum`, `maximum`, `above`, `choices`)."""
+    """A dataclass field with its help line and bounds: `minimum`, `maximum`, `above`, `choices`, and the
+    regular expression `pattern` where the choices stand for more than themselves.
+    """
     metadata = {"help": help, **bounds}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: default.copy(), metadata=metadata)

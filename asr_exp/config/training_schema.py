@@ -52,7 +52,12 @@ class Trainer:
         " parameters)",
         choices=("ddp", "fsdp"),
     )
-    device: str = key("auto", "auto, cpu, cuda", choices=("auto", "cpu", "cuda"))
+    device: str = key(
+        "auto",
+        "auto, cpu, cuda, cuda:N (the N-th GPU, from 0 on)",
+        choices=("auto", "cpu", "cuda", "cuda:N"),
+        pattern=r"auto|cpu|cuda(:\d+)?",
+    )
     precision: str = key(
         "auto",
         "auto (bf16 where the device has it, fp16 on Volta and Turing, else fp32), fp32, bf16, fp16",

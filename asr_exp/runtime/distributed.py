@@ -13,14 +13,17 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.constants import default_pg_timeout
 from torch.distributed.rendezvous import rendezvous
 
-from asr_exp.core.errors import RankLost, UserError
+from asr_exp.core.errors import RankLost
+from asr_exp.runtime.gpus import choose_device
+from asr_exp.runtime.heartbeat import Heartbeat
 from asr_exp.runtime.precision import choose_precision, fp32_products, has_tf32, is_true_fp32, use_onednn
 from asr_exp.runtime.signals import Signals
 
 # Ranks wait for each other while one decodes audio or evaluates, which may take hours. A rank that dies
-# closes its socket, which the others notice at once.
+# closes its socket, which the others notice at once; of a lost machine the heartbeat tells.
 PATIENCE = timedelta(hours=4)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -44,6 +47,13 @@ class Runtime:
     @property
     def main(self) -> bool:
         return self.rank == 0
+
+    @property
+    def gather_dtype(self) -> torch.dtype | None:
+        """The type in which FSDP gathers the weights of a block, None for their own; see `shard`. On a CPU,
+        whose layer norm takes no weights of another type than its input, it is their own.
+        """
+        return torch.bfloat16 if self.device.type == "cuda" and self.precision == "bf16" else None
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum of a tensor, of any shape, over ranks; in place."""
@@ -87,30 +97,23 @@ def started(device: str, precision: str, tf32: bool = False) -> Iterator[Runtime
     rank, world, local = (
         int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
     )
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "trainer.device=cuda, but torch sees no CUDA device here; use trainer.device=cpu or auto."
-        )
-    on_cuda = torch.cuda.is_available() and device != "cpu"
-    if on_cuda and local >= torch.cuda.device_count():
-        raise UserError(
-            f"Rank {rank} has no GPU of its own: {torch.cuda.device_count()} here; lower trainer.devices or"
-            " --nproc-per-node."
-        )
-    place = torch.device("cuda", local) if on_cuda else torch.device("cpu")
-    runtime = Runtime(rank, local, world, place, choose_precision(precision, place))
-    runtime.tf32 = tf32 and has_tf32(place)
+    place = choose_device(device, rank, local, world)
+    on_cuda = place.type == "cuda"
     if on_cuda:
         torch.cuda.set_device(place)
+    runtime = Runtime(rank, local, world, place, choose_precision(precision, place))
+    runtime.tf32 = tf32 and has_tf32(place)
     if world > 1:
-        _join_ranks("nccl" if on_cuda else "gloo")
+        _join_ranks("nccl" if on_cuda else "gloo", rank, world)
         runtime.group = dist.new_group(backend="gloo", timeout=PATIENCE) if on_cuda else None
         _end_with_parent()
     try:
         use_onednn(place.type == "cpu")
         if runtime.all_reduce_max(not is_true_fp32()):
             use_onednn(False)
-        with Signals(at_once=True), fp32_products(tf32) if on_cuda else contextlib.nullcontext():
+        beating = Heartbeat(_store, rank, world) if world > 1 else contextlib.nullcontext()
+        products = fp32_products(tf32) if on_cuda else contextlib.nullcontext()
+        with beating, Signals(at_once=True), products:
             yield runtime
     except RuntimeError as why:
         if world > 1 and peer_lost(why):
@@ -124,14 +127,19 @@ def started(device: str, precision: str, tf32: bool = False) -> Iterator[Runtime
             dist.destroy_process_group()
 
 
-def _join_ranks(backend: str) -> None:
+def _join_ranks(backend: str, rank: int, world: int) -> None:
     """Join the group of all ranks."""
-    store, rank, world = next(rendezvous("env://"))
+    dist.init_process_group(backend, store=_store(), rank=rank, world_size=world, timeout=PATIENCE)
+
+
+def _store(patience: timedelta = default_pg_timeout) -> dist.Store:
+    """A connection to the store in which the ranks meet."""
+    store, _, _ = next(rendezvous("env://", timeout=patience))
     if os.environ.get("TORCHELASTIC_RUN_ID") == "none":
         # torchrun's static rendezvous keeps one store over all its restarts: the addresses in it of ranks
         # that died must not be read
         store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
+    return store
 
 
 def peer_lost(error: BaseException) -> bool:

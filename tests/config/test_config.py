@@ -67,6 +67,9 @@ def write(path, text):
     ("seed=", ["seed must be a whole number"]),
     ("trainer.max_steps=-3", ["trainer.max_steps=-3", "at least 0"]),
     ("trainer.precision=fp8", ["auto, fp32, bf16, fp16", "'fp32'"]),
+    ("trainer.device=gpu", ["auto, cpu, cuda, cuda:N", "'cpu'"]),
+    ("trainer.device=cuda:N", ["auto, cpu, cuda, cuda:N"]),
+    ("trainer.device=cuda:-1", ["auto, cpu, cuda, cuda:N"]),
     ("model=tiny,hf", ["-m", "several values"]),
     ("dataset", ["key=value"]),
     ("=3", ["no key"]),
@@ -138,6 +141,7 @@ def test_two_answers_to_one_question():
 
 def test_keys_that_contradict_each_other():
     assert "model.checkpoint" in told("model=wav2vec2-base", "model.architecture=wav2vec2")
+    assert "trainer.devices=2" in told("trainer.device=cuda:1", "trainer.devices=2")
 
 
 @pytest.mark.parametrize(("override", "key", "value"), [
