@@ -100,4 +100,7 @@ def _requeue(number: str) -> None:
         reason = done.stderr.strip() if done.returncode else ""
     except (OSError, subprocess.SubprocessError) as why:
         reason = str(why)
-    say("", f"SLURM did not requeue job {number}: {reason}" if reason else f"Requeued job {number}.")
+    if reason:
+        say("warning: ", f"SLURM did not requeue job {number}: {reason}")
+    else:
+        print(f"Requeued job {number}.", flush=True)

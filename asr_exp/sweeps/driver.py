@@ -66,11 +66,9 @@ def sweep(
             batches = hydra.multirun(
                 config_name="config", task_function=make_job(folder.absolute()), overrides=overrides
             )
-        cells = [cell.return_value for batch in batches or () for cell in batch]
-        for cell in cells:
-            if cell.status == "lost":
-                record.note_lost(folder, cell)
-        return print_summary(folder, {cell.overrides for cell in cells})
+        return print_summary(
+            folder, {cell.return_value.overrides for batch in batches or () for cell in batch}
+        )
     if not ranges:
         raise UserError(
             f"sweeper={config.sweeper} has nothing to search: give a range, such as"

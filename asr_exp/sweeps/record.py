@@ -114,31 +114,33 @@ def note(record: Path, cell: SweepCell) -> None:
     _change(record, cell, lambda _: cell)
 
 
-def note_lost(record: Path, cell: SweepCell) -> None:
+def note_lost(record: Path, cell: SweepCell) -> SweepCell:
     """Note that the job of a cell has ended: the cell is lost, with the reason, unless its row says how the
-    cell itself has ended.
+    cell itself has ended -> its row.
     """
 
     def changed(before: SweepCell | None) -> SweepCell:
         if before is None:
             return cell
-        if before.status == "stopped" and cell.reason not in before.reason:
-            return replace(before, reason=f"{before.reason} ({cell.reason})")
-        if before.status in ("finished", "pruned", "stopped"):
+        if before.status == "stopped":
+            return replace(before, reason=f"{before.reason.partition(' (')[0]} ({cell.reason})")
+        if before.status in ("finished", "pruned"):
             return before
         figures = _from_metrics(Path(before.folder)) if before.folder else {}
-        return replace(before, **figures, status=cell.status, reason=cell.reason, code=cell.code)
+        return replace(before, **figures, status="lost", reason=cell.reason, code=1)
 
-    _change(record, cell, changed)
+    return _change(record, cell, changed)
 
 
-def _change(record: Path, cell: SweepCell, change: Callable[[SweepCell | None], SweepCell]) -> None:
-    """Write what `change` makes of the row with the identity of a cell, or of None where there is none."""
+def _change(record: Path, cell: SweepCell, change: Callable[[SweepCell | None], SweepCell]) -> SweepCell:
+    """Write what `change` makes of the row with the identity of a cell, or of None where there is none, and
+    return it.
+    """
     record.mkdir(parents=True, exist_ok=True)
     with FileLock(record / ".record.lock"):
         cells = {identity(shlex.split(one.overrides)): one for one in read(record)}
         key = identity(shlex.split(cell.overrides))
-        cells[key] = change(cells.get(key))
+        cells[key] = row = change(cells.get(key))
         rows = sorted(cells.values(), key=lambda one: one.cell)
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(
@@ -146,6 +148,7 @@ def _change(record: Path, cell: SweepCell, change: Callable[[SweepCell | None], 
         )
         write_text(record / "cells.csv", text.getvalue())
         write_text(record / "table.md", table(record.name, rows))
+    return row
 
 
 def read(record: Path) -> list[SweepCell]:

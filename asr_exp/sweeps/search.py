@@ -59,7 +59,6 @@ class Worker:
     ranges: tuple[Range, ...]
     settings: str
     options: dict[str, Any]  # the section `sweep` of the config
-    noun = "worker"  # what a launcher calls it
 
     @property
     def measure(self) -> str | None:

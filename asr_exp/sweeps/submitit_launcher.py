@@ -15,7 +15,8 @@ from submitit import AutoExecutor, Job
 from submitit.core.utils import FailedJobError, UncompletedJobError
 
 from asr_exp.config.hydra_internals import returned
-from asr_exp.sweeps.record import SweepCell, lost
+from asr_exp.sweeps.record import SweepCell, lost, note_lost
+from asr_exp.sweeps.search import Worker
 
 POLL_SECONDS = 1.0
 
@@ -34,37 +35,41 @@ def launch(
     """Submit a job for each list of overrides, tell where its log is once it begins and how it has ended, and
     return, when all have, what they returned: in the place of a job that is lost, a cell that is.
     """
+    assert launcher.config is not None
+    folder = Path(str(launcher.config.hydra.sweep.dir))
+    folder.mkdir(parents=True, exist_ok=True)
     cells = [list(words) for words in job_overrides]
     numbers = range(initial_job_idx, initial_job_idx + len(cells))
     states, folders = [Singleton.get_state()] * len(cells), ["hydra.sweep.dir"] * len(cells)
     jobs = _executor(launcher).map_array(
         launcher, cells, folders, numbers, [f"job_id_for_{number}" for number in numbers], states
     )
-    noun = getattr(launcher.task_function, "noun", "cell")
-    waiting = {f"{noun} {number + 1}": place for place, number in enumerate(numbers)}
+    is_search = isinstance(launcher.task_function, Worker)
+    noun, record = ("worker", None) if is_search else ("cell", folder)
     outcomes: dict[int, JobReturn] = {}
-    begun: set[str] = set()
-    while waiting:
-        for name, place in list(waiting.items()):
-            job, ended = jobs[place], jobs[place].done()
-            if name not in begun and (ended or job.paths.stdout.exists()):
-                begun.add(name)
-                print(f"{name}: job {job.job_id}, log {os.path.relpath(job.paths.stdout)}", flush=True)
+    begun: set[int] = set()
+    while len(outcomes) < len(jobs):
+        for place, job in enumerate(jobs):
+            if place in outcomes:
+                continue
+            ended, number = job.done(), numbers[place] + 1
+            if place not in begun and (ended or job.paths.stdout.exists()):
+                begun.add(place)
+                log = os.path.relpath(job.paths.stdout)
+                print(f"{noun} {number}: job {job.job_id}, log {log}", flush=True)
             if ended:
-                del waiting[name]
-                outcomes[place] = _outcome(job, numbers[place] + 1, cells[place])
-                if said := _as_line(outcomes[place]):
-                    print(f"{name}: {said}", flush=True)
+                outcomes[place] = done = _outcome(job, number, cells[place], record)
+                if isinstance(cell := done.return_value, SweepCell):
+                    told = cell.as_message() or f"({cell.reason})" * bool(cell.reason)
+                    print(f"{noun} {number}: {cell.status} {told}".rstrip(), flush=True)
         time.sleep(POLL_SECONDS)
-    return [outcomes[place] for place in range(len(cells))]
+    return [outcomes[place] for place in range(len(jobs))]
 
 
 def _executor(launcher: BaseSubmititLauncher) -> AutoExecutor:
     """submitit's executor with the settings of hydra.launcher. Those that only one kind of cluster has go by
     its name: slurm_partition.
     """
-    assert launcher.config is not None
-    Path(str(launcher.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
     cluster, common = launcher._EXECUTOR, {one.name for one in fields(BaseQueueConf)}
     settings = {
         name if name in common else f"{cluster}_{name}": value for name, value in launcher.params.items()
@@ -76,9 +81,11 @@ def _executor(launcher: BaseSubmititLauncher) -> AutoExecutor:
     return executor
 
 
-def _outcome(job: "Job[Any]", number: int, overrides: Sequence[str]) -> JobReturn:
-    """What a job that has ended returned; a lost cell where it left nothing, or an error that was none of the
-    cell's.
+def _outcome(job: "Job[Any]", number: int, overrides: Sequence[str], record: Path | None) -> JobReturn:
+    """What a job that has ended returned; the row of a lost cell where it left nothing, or an error that was
+    none of the cell's.
+
+    record: the folder of the sweep's record, into which that row goes, where the job is a cell.
     """
     try:
         done: JobReturn = job.results()[0]
@@ -93,12 +100,5 @@ def _outcome(job: "Job[Any]", number: int, overrides: Sequence[str]) -> JobRetur
         reason = f"job {job.job_id} {ENDS.get(state, 'killed')}"
     except Exception as why:
         reason = f"job {job.job_id} failed: {type(why).__name__}: {why}".partition("\n")[0]
-    return returned(lost(number, overrides, reason))
-
-
-def _as_line(done: JobReturn) -> str:
-    """How a cell has ended, in a line; '' for what is no cell."""
-    cell = done.return_value
-    if not isinstance(cell, SweepCell):
-        return ""
-    return " ".join(filter(None, [cell.status, cell.as_message() or f"({cell.reason})" * bool(cell.reason)]))
+    cell = lost(number, overrides, reason)
+    return returned(note_lost(record, cell) if record else cell)

@@ -1,16 +1,14 @@
-"""Sweeps on a real SLURM: asked to leave in every way that SLURM has, killed, out of time. What goes on has the
-curve of a run that nothing has disturbed.
+"""Sweeps on a real SLURM: asked to leave in every way that SLURM has, killed, out of time. What goes on has
+the curve of a run that nothing has disturbed.
 """
 
-import re
+import os
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import harness
 import pytest
-from sweeping import EXTRAS, LR, cells, study
+from sweeping import EXTRAS, cells, study
 
 pytestmark = pytest.mark.slow
 STEPS = 300
@@ -27,12 +25,15 @@ def words(corpus, backbone):
         "trainer.batch_seconds=8",
         f"trainer.max_steps={STEPS}",
         f"trainer.eval_every={STEPS}",
+        "trainer.max_epochs=null",
         *harness.QUIET,
     ]
 
 
 class Sweep:
-    """A sweep of one cell a seed, whose cells are jobs."""
+    """A sweep whose cells are jobs. They differ in trainer.patience, which counts evaluations and so changes
+    nothing in runs that have one: the curve of all is the same.
+    """
 
     def __init__(self, slurm, cwd: Path, *overrides: str):
         self.slurm, self.cwd = slurm, cwd
@@ -41,56 +42,97 @@ class Sweep:
         asked = harness.latest([*launcher, *more, *overrides])
         self.process = harness.start("-m", "sweep.name=s", *asked, cwd=cwd, **slurm.environment)
 
-    def steps(self, seed: int) -> int:
-        """How many steps the run of a seed has written of."""
-        texts = [
-            path.read_text()
-            for path in self.cwd.glob("outputs/**/metrics.jsonl")
-            if f"\nseed: {seed}\n" in (path.parent / "config.yaml").read_text()
-        ]
-        return sum(text.count("train/loss") for text in texts)
+    def curve(self, patience: int) -> list[float]:
+        """The losses that the cell has written so far."""
+        for path in self.cwd.glob("outputs/**/metrics.jsonl"):
+            if f"patience: {patience}\n" in (path.parent / "config.yaml").read_text():
+                return harness.losses(path.parent)
+        return []
+
+    def at_work(self, patience: int) -> None:
+        """Wait until the cell is in the midst of its training."""
+        harness.wait_for(lambda: self.process.poll() is not None or len(self.curve(patience)) > 20, 240)
+        assert self.process.poll() is None, self.process.communicate()
 
     def job(self, place: int = 0) -> str:
         """The number of the job of a cell."""
-        ids = {path.name for path in self.cwd.glob("sweeps/s/.submitit/[0-9]*")}
-        (found,) = [name for name in ids if "_" not in name or name.endswith(f"_{place}")]
-        return self.slurm.job(found)["JobId"]
+        ids = sorted(path.name for path in self.cwd.glob("sweeps/s/.submitit/[0-9]*"))
+        array = [name for name in ids if "_" in name]
+        return self.slurm.job(array[place] if array else ids[0])["JobId"]
 
-    def end(self, status: int | None = 0) -> str:
-        """What the terminal says in the end, without what is on stderr."""
-        out, err = self.process.communicate(timeout=300)
+    def end(self, status: int = 0) -> str:
+        """What the terminal says in the end, once no traceback is in it."""
+        out, err = self.process.communicate(timeout=400)
         assert self.process.returncode == status and "Traceback" not in out + err, out + err + self.logs()
         return out
 
     def logs(self) -> str:
+        """What all jobs have printed."""
         return "".join(
-            f"--- {path.name}\n{path.read_text()}" for path in self.cwd.glob("sweeps/s/.submitit/*/*_log.*")
+            f"--- {path.name}\n{path.read_text()}"
+            for path in sorted(self.cwd.glob("sweeps/s/.submitit/*/*_log.*"))
         )
 
-    def rows(self) -> list[dict[str, str]]:
-        return cells(self.cwd)
+
+@pytest.fixture
+def sweep(slurm, tmp_path):
+    """sweep(overrides...) -> a Sweep, of which nothing is left at the end."""
+    started = []
+
+    def start(*overrides: str) -> Sweep:
+        started.append(Sweep(slurm, tmp_path, *overrides))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+    slurm.clear()
 
 
-def test_every_way_to_be_asked_to_leave_and_a_job_that_is_killed(slurm, tmp_path, words, alone):
-    """A grid of five: SIGUSR1, SIGTERM of no one in particular, scontrol requeue, scancel, kill -9."""
-    sweep = Sweep(slurm, tmp_path, *words, "seed=1,2,3,4")
-    try:
-        for seed in (1, 2, 3, 4):
-            harness.wait_for(lambda seed=seed: sweep.steps(seed) > 20)
-            job = sweep.job(seed - 1)
-            if seed == 1:
-                slurm.ask("scancel", "--signal=USR1", job)
-            elif seed == 2:
-                slurm.ask("scontrol", "requeue", job)
-            elif seed == 3:
-                slurm.ask("scancel", job)
-            else:
-                slurm.ask("scancel", "--signal=KILL", job)
-            if seed < 3:
-                slurm.start_again(job)
-        out = sweep.end(1)
-    finally:
-        sweep.process.kill()
-        slurm.clear()
-    print(out, sweep.logs())
-    assert 0
+def test_every_way_to_be_asked_to_leave_and_a_job_that_is_killed(slurm, tmp_path, sweep, words, alone):
+    """A grid of four: SIGUSR1, scontrol requeue, scancel, kill -9."""
+    grid = sweep(*words, "trainer.patience=11,12,13,14")
+    for patience in (11, 12, 13, 14):
+        grid.at_work(patience)
+    jobs = [grid.job(place) for place in range(4)]
+    array = slurm.job(jobs[0])["ArrayJobId"]
+    slurm.ask("scancel", "--signal=USR1", jobs[0])
+    slurm.ask("scontrol", "requeue", jobs[1])
+    slurm.ask("scancel", jobs[2])
+    for line in slurm.ask("scontrol", "listpids", jobs[3]).splitlines()[1:]:
+        if b"_submit" in Path(f"/proc/{line.split()[0]}/cmdline").read_bytes():
+            os.kill(int(line.split()[0]), signal.SIGKILL)
+    for job in jobs[:2]:
+        slurm.start_again(job)
+    out = grid.end(1)
+    assert "2 of 4 cells done, 1 lost" in out and "1 stopped; the same command goes on" in out
+    assert f"(job {array}_3 killed)" in out and f"cell 3: job {array}_2, log sweeps/s/.submitit/" in out
+    rows = cells(tmp_path)
+    assert [row["status"] for row in rows] == ["finished", "finished", "stopped", "lost"]
+    assert f"(job {array}_2 cancelled)" in rows[2]["reason"] and rows[3]["reason"] == f"job {array}_3 killed"
+    assert "1 lost" in (tmp_path / "sweeps/s/table.md").read_text()
+    whole = harness.losses(alone([*words, "trainer.patience=11"]))
+    assert grid.curve(11) == grid.curve(12) == whole and len(whole) == STEPS
+    stopped = grid.curve(13)
+    assert 20 < len(stopped) < STEPS and f"Stopped at step {len(stopped)} of" in rows[2]["reason"]
+    assert grid.logs().count("Going on from step") == 2 and "Requeued job" in grid.logs()
+
+    out = sweep(*words, "trainer.patience=13,14").end()  # a part of the same sweep
+    assert "2 of 2 cells done" in out and grid.curve(13) == grid.curve(14) == whole
+    assert f"Going on from step {len(stopped)} of {STEPS}" in grid.logs()
+
+
+def test_a_preempted_worker_of_a_search_uses_its_grace_and_goes_on(slurm, tmp_path, sweep, words, alone):
+    search = sweep(*words, "sweeper=optuna", "trainer.patience=choice(11,12)", "sweep.trials=1")
+    harness.wait_for(lambda: search.curve(11) or search.curve(12) or search.process.poll() is not None, 240)
+    patience = 11 if search.curve(11) else 12
+    search.at_work(patience)
+    job = search.job()
+    urgent = slurm.submit("--partition=high", "--exclusive", script="#!/bin/bash\nsleep 1\n", cwd=tmp_path)
+    slurm.start_again(job)
+    out = search.end()
+    assert slurm.state(urgent) == "COMPLETED" and slurm.job(job)["Restarts"] == "1"
+    assert "worker 1: job" in out and "best of 1 finished trials" in out and "1 of 1 cells done" in out
+    assert "Stopped at step" in search.logs() and "Going on from step" in search.logs()
+    assert search.curve(patience) == harness.losses(alone([*words, "trainer.patience=11"]))
+    assert [trial.state.name for trial in study(tmp_path).trials] == ["COMPLETE"]
