@@ -49,7 +49,9 @@ def _queue_again(number: int) -> None:
             return
         preempted = job.get("PreemptTime", "None") != "None" and job.get("Requeue") == "1"
         if preempted or asked_by_submitit and not _nearly_over(job):
-            _requeue(job["JobId"])
+            _requeue(
+                "_".join(job[key] for key in ("ArrayJobId", "ArrayTaskId") if key in job) or job["JobId"]
+            )
             return
     if asked_by_submitit:
         try:

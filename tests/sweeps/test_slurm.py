@@ -49,16 +49,11 @@ class Sweep:
                 return harness.losses(path.parent)
         return []
 
-    def at_work(self, patience: int) -> None:
-        """Wait until the cell is in the midst of its training."""
-        harness.wait_for(lambda: self.process.poll() is not None or len(self.curve(patience)) > 20, 240)
-        assert self.process.poll() is None, self.process.communicate()
-
     def job(self, place: int = 0) -> str:
-        """The number of the job of a cell."""
+        """The id of the job of a cell: 13_0 in an array, by which alone scancel knows it, or 13."""
         ids = sorted(path.name for path in self.cwd.glob("sweeps/s/.submitit/[0-9]*"))
         array = [name for name in ids if "_" in name]
-        return self.slurm.job(array[place] if array else ids[0])["JobId"]
+        return array[place] if array else ids[0]
 
     def end(self, status: int = 0) -> str:
         """What the terminal says in the end, once no traceback is in it."""
@@ -89,45 +84,58 @@ def sweep(slurm, tmp_path):
     slurm.clear()
 
 
+def kill(slurm, job: str) -> None:
+    """kill -9 of the process that a job of submitit's is at."""
+    for line in slurm.ask("scontrol", "listpids", job).splitlines()[1:]:
+        if b"_submit" in Path(f"/proc/{line.split()[0]}/cmdline").read_bytes():
+            os.kill(int(line.split()[0]), signal.SIGKILL)
+
+
 def test_every_way_to_be_asked_to_leave_and_a_job_that_is_killed(slurm, tmp_path, sweep, words, alone):
     """A grid of four: SIGUSR1, scontrol requeue, scancel, kill -9."""
     grid = sweep(*words, "trainer.patience=11,12,13,14")
-    for patience in (11, 12, 13, 14):
-        grid.at_work(patience)
-    jobs = [grid.job(place) for place in range(4)]
-    array = slurm.job(jobs[0])["ArrayJobId"]
-    slurm.ask("scancel", "--signal=USR1", jobs[0])
-    slurm.ask("scontrol", "requeue", jobs[1])
-    slurm.ask("scancel", jobs[2])
-    for line in slurm.ask("scontrol", "listpids", jobs[3]).splitlines()[1:]:
-        if b"_submit" in Path(f"/proc/{line.split()[0]}/cmdline").read_bytes():
-            os.kill(int(line.split()[0]), signal.SIGKILL)
-    for job in jobs[:2]:
-        slurm.start_again(job)
+    acts = {
+        11: lambda job: slurm.ask("scancel", "--signal=USR1", job),
+        12: lambda job: slurm.ask("scontrol", "requeue", job),
+        13: lambda job: slurm.ask("scancel", job),
+        14: lambda job: kill(slurm, job),
+    }
+    jobs: dict[int, str] = {}
+
+    def all_asked() -> bool:
+        for patience in acts.keys() - jobs.keys():
+            if len(grid.curve(patience)) > 20:
+                jobs[patience] = grid.job(patience - 11)
+                acts[patience](jobs[patience])
+        return len(jobs) == len(acts)
+
+    harness.wait_for(all_asked, 240)
+    for patience in (11, 12):
+        slurm.start_again(jobs[patience])
     out = grid.end(1)
     assert "2 of 4 cells done, 1 lost" in out and "1 stopped; the same command goes on" in out
-    assert f"(job {array}_3 killed)" in out and f"cell 3: job {array}_2, log sweeps/s/.submitit/" in out
+    assert f"(job {jobs[14]} killed)" in out and f"cell 3: job {jobs[13]}, log sweeps/s/.submitit/" in out
     rows = cells(tmp_path)
     assert [row["status"] for row in rows] == ["finished", "finished", "stopped", "lost"]
-    assert f"(job {array}_2 cancelled)" in rows[2]["reason"] and rows[3]["reason"] == f"job {array}_3 killed"
+    assert (
+        f"(job {jobs[13]} cancelled)" in rows[2]["reason"] and rows[3]["reason"] == f"job {jobs[14]} killed"
+    )
     assert "1 lost" in (tmp_path / "sweeps/s/table.md").read_text()
     whole = harness.losses(alone([*words, "trainer.patience=11"]))
-    assert grid.curve(11) == grid.curve(12) == whole and len(whole) == STEPS
+    assert grid.curve(11) == whole and grid.curve(12) == whole and len(whole) == STEPS
     stopped = grid.curve(13)
     assert 20 < len(stopped) < STEPS and f"Stopped at step {len(stopped)} of" in rows[2]["reason"]
-    assert grid.logs().count("Going on from step") == 2 and "Requeued job" in grid.logs()
+    assert grid.logs().count("Going on from step") == 2 and f"Requeued job {jobs[11]}." in grid.logs()
 
     out = sweep(*words, "trainer.patience=13,14").end()  # a part of the same sweep
-    assert "2 of 2 cells done" in out and grid.curve(13) == grid.curve(14) == whole
+    assert "2 of 2 cells done" in out and grid.curve(13) == whole and grid.curve(14) == whole
     assert f"Going on from step {len(stopped)} of {STEPS}" in grid.logs()
 
 
 def test_a_preempted_worker_of_a_search_uses_its_grace_and_goes_on(slurm, tmp_path, sweep, words, alone):
     search = sweep(*words, "sweeper=optuna", "trainer.patience=choice(11,12)", "sweep.trials=1")
-    harness.wait_for(lambda: search.curve(11) or search.curve(12) or search.process.poll() is not None, 240)
-    patience = 11 if search.curve(11) else 12
-    search.at_work(patience)
-    job = search.job()
+    harness.wait_for(lambda: len(search.curve(11) or search.curve(12)) > 20, 240)
+    patience, job = 11 if search.curve(11) else 12, search.job()
     urgent = slurm.submit("--partition=high", "--exclusive", script="#!/bin/bash\nsleep 1\n", cwd=tmp_path)
     slurm.start_again(job)
     out = search.end()
