@@ -86,7 +86,7 @@ def sweep(slurm, tmp_path):
 
 def kill(slurm, job: str) -> None:
     """kill -9 of the process that a job of submitit's is at."""
-    for line in slurm.ask("scontrol", "listpids", job).splitlines()[1:]:
+    for line in slurm.ask("scontrol", "listpids", slurm.job(job)["JobId"]).splitlines()[1:]:
         if b"_submit" in Path(f"/proc/{line.split()[0]}/cmdline").read_bytes():
             os.kill(int(line.split()[0]), signal.SIGKILL)
 
@@ -144,3 +144,20 @@ def test_a_preempted_worker_of_a_search_uses_its_grace_and_goes_on(slurm, tmp_pa
     assert "Stopped at step" in search.logs() and "Going on from step" in search.logs()
     assert search.curve(patience) == harness.losses(alone([*words, "trainer.patience=11"]))
     assert [trial.state.name for trial in study(tmp_path).trials] == ["COMPLETE"]
+
+
+def test_a_job_whose_time_is_over_is_requeued_as_often_as_was_asked(slurm, tmp_path, sweep, words):
+    """SLURM counts time in minutes, and looks at it once in half a minute."""
+    endless = [word.replace(f"={STEPS}", "=100000") for word in words]
+    limits = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=30"]
+    grid = sweep(*endless, *limits, "trainer.patience=11", "hydra.launcher.max_num_timeout=1")
+    harness.wait_for(lambda: "(0 remaining timeouts)" in grid.logs(), 240)
+    first = len(grid.curve(11))
+    assert f"Stopped at step {first} of 100000 and saved" in grid.logs() and first > 0
+    slurm.start_again(grid.job())
+    out = grid.end(1)
+    assert f"Going on from step {first} of 100000" in grid.logs() and len(grid.curve(11)) > first
+    assert (
+        "timed-out too many times. The same command goes on; hydra.launcher.max_num_timeout=N" in grid.logs()
+    )
+    assert "0 of 1 cells done, 1 stopped; the same command goes on" in out
