@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,12 +105,14 @@ class Slurm:
         """The state of a job: PENDING, RUNNING, COMPLETED, ..."""
         return self.job(job)["JobState"]
 
-    def submit(self, *options: str, script: str, cwd: Path) -> str:
-        """Hand in a batch script -> the number of its job."""
+    def submit(
+        self, *options: str, script: str, cwd: Path, arguments: Sequence[str] = (), **environment: str
+    ) -> str:
+        """Hand in a batch script, with arguments and variables -> the number of its job."""
         path = cwd / f"script{time.monotonic_ns()}.sbatch"
         path.write_text(script)
-        environ = {**os.environ, **self.environment}
-        command = ["sbatch", "--parsable", *options, str(path)]
+        environ = {**os.environ, **self.environment, **environment}
+        command = ["sbatch", "--parsable", *options, str(path), *arguments]
         done = subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
