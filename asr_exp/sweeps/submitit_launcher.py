@@ -1,9 +1,10 @@
 """How jobs of submitit's are launched and waited for: one that is lost is a line, and the others go on."""
 
 import os
+import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from asr_exp.sweeps.record import SweepCell, lost, note_lost
 from asr_exp.sweeps.search import Worker
 
 POLL_SECONDS = 1.0
+QUEUE_SECONDS = 30.0  # between two looks into the queue, where there is no accounting
 
 # How a job ended that has left no result, by the state that SLURM gives it; "killed" for any other.
 ENDS = {
@@ -27,6 +29,7 @@ ENDS = {
     "OUT_OF_MEMORY": "out of memory",
     "NODE_FAIL": "lost its node",
 }
+OVER = (*ENDS, "BOOT_FAIL", "DEADLINE", "FAILED")  # states of a job that will not write a result
 
 
 def launch(
@@ -48,17 +51,18 @@ def launch(
     noun, record = ("worker", None) if is_search else ("cell", folder)
     outcomes: dict[int, JobReturn] = {}
     begun: set[int] = set()
+    looks: dict[str, float] = {}
     while len(outcomes) < len(jobs):
         for place, job in enumerate(jobs):
             if place in outcomes:
                 continue
-            ended, number = job.done(), numbers[place] + 1
-            if place not in begun and (ended or job.paths.stdout.exists()):
+            state, number = _final_state(job, looks), numbers[place] + 1
+            if place not in begun and (state or job.paths.stdout.exists()):
                 begun.add(place)
                 log = os.path.relpath(job.paths.stdout)
                 print(f"{noun} {number}: job {job.job_id}, log {log}", flush=True)
-            if ended:
-                outcomes[place] = done = _outcome(job, number, cells[place], record)
+            if state:
+                outcomes[place] = done = _outcome(job, state, lost(number, cells[place], ""), record)
                 if isinstance(cell := done.return_value, SweepCell):
                     told = cell.as_message() or f"({cell.reason})" * bool(cell.reason)
                     print(f"{noun} {number}: {cell.status} {told}".rstrip(), flush=True)
@@ -81,13 +85,35 @@ def _executor(launcher: BaseSubmititLauncher) -> AutoExecutor:
     return executor
 
 
-def _outcome(job: "Job[Any]", number: int, overrides: Sequence[str], record: Path | None) -> JobReturn:
-    """What a job that has ended returned; the row of a lost cell where it left nothing, or an error that was
-    none of the cell's.
+def _final_state(job: "Job[Any]", looks: dict[str, float]) -> str | None:
+    """The state of a job that has ended; None while it goes on. looks: when the queue was last asked for it.
+
+    submitit asks the accounting (sacct). Where a cluster has none it would wait for a killed job for ever, so
+    the queue is asked.
+    """
+    if job.done():
+        return job.state
+    if job.state != "UNKNOWN" or time.monotonic() - looks.get(job.job_id, 0.0) < QUEUE_SECONDS:
+        return None
+    looks[job.job_id] = time.monotonic()
+    command = ["squeue", "--noheader", "--states=all", "--format=%T", "--job", job.job_id]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    state = "FAILED" if "Invalid job id" in asked.stderr else asked.stdout.strip()
+    return state if state in OVER else None
+
+
+def _outcome(job: "Job[Any]", state: str, cell: SweepCell, record: Path | None) -> JobReturn:
+    """What a job that has ended in this state returned; the row of a lost cell where it left nothing, or an
+    error that was none of the cell's.
 
     record: the folder of the sweep's record, into which that row goes, where the job is a cell.
     """
     try:
+        if not job.done():
+            raise UncompletedJobError
         done: JobReturn = job.results()[0]
         _ = done.return_value  # which raises what the job has raised
         return done
@@ -96,9 +122,9 @@ def _outcome(job: "Job[Any]", number: int, overrides: Sequence[str], record: Pat
         errors = [line for line in lines if line[0] not in " Yo"]  # not the trace, nor where the logs are
         reason = f"job {job.job_id} failed: {(errors or lines)[-1]}"
     except UncompletedJobError:
-        state = job.state.partition(" ")[0].rstrip("+")
-        reason = f"job {job.job_id} {ENDS.get(state, 'killed')}"
+        # "CANCELLED by 0"
+        reason = f"job {job.job_id} {ENDS.get(state.partition(' ')[0].rstrip('+'), 'killed')}"
     except Exception as why:
         reason = f"job {job.job_id} failed: {type(why).__name__}: {why}".partition("\n")[0]
-    cell = lost(number, overrides, reason)
+    cell = replace(cell, reason=reason)
     return returned(note_lost(record, cell) if record else cell)

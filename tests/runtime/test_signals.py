@@ -1,5 +1,6 @@
 """Ranks whose parent is gone: they save, whatever has ended it, and the run goes on."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -38,6 +39,23 @@ def test_at_once_raises():
     with pytest.raises(Stopped) as stopped, Signals(at_once=True):
         os.kill(os.getpid(), signal.SIGUSR2)
     assert stopped.value.signal == signal.SIGUSR2
+
+
+def test_what_a_library_makes_of_it_is_undone():
+    """A signal in the midst of an import, which some libraries guard."""
+    with pytest.raises(Stopped) as stopped, Signals(at_once=True):
+        try:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        except Exception as why:
+            raise ImportError("it cannot be imported") from why
+    assert stopped.value.signal == signal.SIGUSR1 and isinstance(stopped.value.__cause__, ImportError)
+    with Signals(at_once=True):
+        with contextlib.suppress(Exception):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        with Signals() as loop:
+            assert loop.received == signal.SIGUSR1
+        with pytest.raises(Stopped), Signals(at_once=True):
+            pass
 
 
 def children(pid: int) -> list[int]:
