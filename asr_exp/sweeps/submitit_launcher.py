@@ -47,8 +47,27 @@ def launch(
     jobs = _executor(launcher).map_array(
         launcher, cells, folders, numbers, [f"job_id_for_{number}" for number in numbers], states
     )
-    is_search = isinstance(launcher.task_function, Worker)
-    noun, record = ("worker", None) if is_search else ("cell", folder)
+    unfinished = [lost(number + 1, words, "") for number, words in zip(numbers, cells, strict=True)]
+    try:
+        if isinstance(launcher.task_function, Worker):
+            return _wait(jobs, unfinished, "worker", None)
+        return _wait(jobs, unfinished, "cell", folder)
+    except KeyboardInterrupt:
+        if launcher._EXECUTOR != "slurm":  # they are processes of this terminal, which are interrupted too
+            raise
+        ids = " ".join(dict.fromkeys(job.job_id.partition("_")[0] for job in jobs))
+        raise KeyboardInterrupt(
+            f"Interrupted. The jobs go on; scancel {ids} has them save and leave."
+        ) from None
+
+
+def _wait(
+    jobs: "Sequence[Job[Any]]", unfinished: Sequence[SweepCell], noun: str, record: Path | None
+) -> Sequence[JobReturn]:
+    """Wait for all jobs, tell of each when it begins and when it has ended, and return what they returned.
+
+    unfinished: what each counts as if it is lost. noun: what a job is called. record: see `_outcome`.
+    """
     outcomes: dict[int, JobReturn] = {}
     begun: set[int] = set()
     looks: dict[str, float] = {}
@@ -56,16 +75,15 @@ def launch(
         for place, job in enumerate(jobs):
             if place in outcomes:
                 continue
-            state, number = _final_state(job, looks), numbers[place] + 1
+            state, name = _final_state(job, looks), f"{noun} {unfinished[place].cell}"
             if place not in begun and (state or job.paths.stdout.exists()):
                 begun.add(place)
-                log = os.path.relpath(job.paths.stdout)
-                print(f"{noun} {number}: job {job.job_id}, log {log}", flush=True)
+                print(f"{name}: job {job.job_id}, log {os.path.relpath(job.paths.stdout)}", flush=True)
             if state:
-                outcomes[place] = done = _outcome(job, state, lost(number, cells[place], ""), record)
+                outcomes[place] = done = _outcome(job, state, unfinished[place], record)
                 if isinstance(cell := done.return_value, SweepCell):
                     told = cell.as_message() or f"({cell.reason})" * bool(cell.reason)
-                    print(f"{noun} {number}: {cell.status} {told}".rstrip(), flush=True)
+                    print(f"{name}: {cell.status} {told}".rstrip(), flush=True)
         time.sleep(POLL_SECONDS)
     return [outcomes[place] for place in range(len(jobs))]
 

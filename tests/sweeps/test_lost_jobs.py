@@ -11,8 +11,6 @@ from sweeping import EXTRAS, cells, study
 from asr_exp.sweeps import record
 from asr_exp.sweeps.record import SweepCell
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def words(corpus, backbone):
@@ -46,6 +44,7 @@ def holder(cwd: Path, patience: int) -> int:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["submitit_local", "joblib"])
 def test_a_cell_that_is_killed_is_a_line_and_a_row(tmp_path, words, launcher):
     pytest.importorskip(EXTRAS[launcher])
@@ -70,6 +69,7 @@ def test_a_cell_that_is_killed_is_a_line_and_a_row(tmp_path, words, launcher):
     assert "2 of 2 cells done" in out and [row["status"] for row in cells(tmp_path)] == ["finished"] * 2
 
 
+@pytest.mark.slow
 def test_a_search_tells_its_best_when_a_worker_is_killed(tmp_path, words):
     pytest.importorskip(EXTRAS["submitit_local"])
     command = [

@@ -146,18 +146,17 @@ def test_a_preempted_worker_of_a_search_uses_its_grace_and_goes_on(slurm, tmp_pa
     assert [trial.state.name for trial in study(tmp_path).trials] == ["COMPLETE"]
 
 
-def test_a_job_whose_time_is_over_is_requeued_as_often_as_was_asked(slurm, tmp_path, sweep, words):
+def test_a_job_whose_time_is_over_is_requeued_and_goes_on(slurm, sweep, words):
     """SLURM counts time in minutes, and looks at it once in half a minute."""
     endless = [word.replace(f"={STEPS}", "=100000") for word in words]
-    limits = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=30"]
+    limits = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=10"]
     grid = sweep(*endless, *limits, "trainer.patience=11", "hydra.launcher.max_num_timeout=1")
     harness.wait_for(lambda: "(0 remaining timeouts)" in grid.logs(), 240)
     first = len(grid.curve(11))
     assert f"Stopped at step {first} of 100000 and saved" in grid.logs() and first > 0
     slurm.start_again(grid.job())
+    harness.wait_for(lambda: len(grid.curve(11)) > first)
+    slurm.ask("scancel", grid.job())
     out = grid.end(1)
-    assert f"Going on from step {first} of 100000" in grid.logs() and len(grid.curve(11)) > first
-    assert (
-        "timed-out too many times. The same command goes on; hydra.launcher.max_num_timeout=N" in grid.logs()
-    )
+    assert f"Going on from step {first} of 100000" in grid.logs()
     assert "0 of 1 cells done, 1 stopped; the same command goes on" in out
