@@ -56,3 +56,11 @@ class Signals:
             signal.signal(number, handler)
         if self._raised and isinstance(error, Exception) and not isinstance(error, Stopped):
             raise Stopped(BETWEEN, self.received) from error
+
+
+def handler_outside(number: int) -> Any:
+    """The handler that a signal has outside of every `Signals`."""
+    handler = signal.getsignal(number)
+    while isinstance(one := getattr(handler, "__self__", None), Signals):
+        handler = one._before.get(number)
+    return handler

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from asr_exp.core.errors import Stopped
 from asr_exp.core.exit_status import rank, say, status_of
+from asr_exp.runtime.signals import handler_outside
 
 # SLURM looks at its jobs once in a while: a signal may come a minute before it is due.
 EARLY = timedelta(seconds=90)
@@ -67,7 +68,7 @@ def _submitit_handler() -> Any:
     """
     if "SUBMITIT_EXECUTOR" not in os.environ:
         return None
-    return signal.getsignal(getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2")))
+    return handler_outside(getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2")))
 
 
 def _job() -> dict[str, str]:

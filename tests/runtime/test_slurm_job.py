@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from asr_exp.core.errors import Stopped
+from asr_exp.runtime.signals import Signals
 from asr_exp.runtime.slurm_job import leave
 
 RUNNING = {
@@ -81,6 +82,9 @@ def test_signals_of_a_script_requeue_nothing_but_jobs_of_submitit(left, monkeypa
             assert left(number, {**RUNNING, "EndTime": end}, SUBMITIT_EXECUTOR="slurm") == []
         assert counted == [USR1, USR2]
         assert left(USR2, {}, SUBMITIT_EXECUTOR="local", SLURM_JOB_ID="") == [] and counted[2:] == [USR2]
+        with Signals(at_once=True), Signals():  # a worker of a search leaves while its own lasts
+            assert left(USR1, {}, SUBMITIT_EXECUTOR="local", SLURM_JOB_ID="") == []
+        assert counted[3:] == [USR1]
     finally:
         signal.signal(USR2, before)
 
