@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import locked
 from asr_exp.core.log import logging_to_terminal
+from asr_exp.runtime.determinism import deterministic
 from asr_exp.runtime.distributed import Runtime, is_main, started
 
 
@@ -32,11 +33,13 @@ def cache_folder(config: DictConfig) -> Path:
 def run_session(config: DictConfig, folder: Path | None = None) -> Iterator[Runtime]:
     """Lock a run folder (rank 0, where there is a folder), join the ranks, and send the log to the terminal.
 
-    Raises UserError where another process holds the lock.
+    Raises UserError where another process holds the lock, and with trainer.deterministic where an operator
+    has no deterministic algorithm on CUDA.
     """
     with (
         locked(folder) if folder and is_main() else nullcontext(),
         started(config.trainer.device, config.trainer.precision) as runtime,
+        deterministic(config.trainer.deterministic and runtime.device.type == "cuda"),
         logging_to_terminal(runtime.main, runtime.rank),
     ):
         yield runtime

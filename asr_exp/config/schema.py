@@ -134,7 +134,7 @@ NOT_IN_SIGNATURE = (
 )
 # Keys that are younger than the first runs: they are in a signature only where they differ from their
 # defaults, so that every earlier run is found. The keys of `decode` are treated alike.
-SIGNED_WHERE_CHANGED: tuple[str, ...] = ()
+SIGNED_WHERE_CHANGED: tuple[str, ...] = ("trainer.deterministic",)
 
 
 def keys(section: type = Config, prefix: str = "") -> Iterator[tuple[str, Field]]:

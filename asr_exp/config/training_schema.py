@@ -58,6 +58,11 @@ class Trainer:
         "auto (bf16 where the device has it), fp32, bf16, fp16",
         choices=("auto", "fp32", "bf16", "fp16"),
     )
+    deterministic: bool = key(
+        False,
+        "CUDA: deterministic algorithms alone, so that the same command gives the same numbers to the bit;"
+        " slower, by how much depends on the card and the model (a CPU always does)",
+    )
     loss_reduction: str = key(
         "mean",
         "an utterance's loss: mean over its labels, or sum (a batch's: their mean)",

@@ -123,7 +123,7 @@ class Recogniser(nn.Module):
         utterance.
         """
         lengths, device = batch.lengths, batch.audio.device
-        ends = torch.tensor(lengths).to(device, non_blocking=True)
+        ends = torch.tensor(lengths, pin_memory=device.type == "cuda").to(device, non_blocking=True)
         valid = torch.arange(batch.audio.shape[1], device=device) < ends[:, None]
         audio = self._normalise(batch.audio, valid, recording)
         if recording and self.extractor.do_normalize:

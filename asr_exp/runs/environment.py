@@ -49,6 +49,7 @@ def environment(runtime: Runtime) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(runtime.device) if on_cuda else processor(),
         "devices": runtime.world,
         "precision": runtime.precision,
+        "deterministic": not on_cuda or torch.are_deterministic_algorithms_enabled(),
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if on_cuda else None,

@@ -265,6 +265,7 @@ def test_a_signature_worked_out_by_hand():
     for name in of_trainer.split():
         del config["trainer"][name]
     del config["model"]["facts"], config["dataset"]["only"]
+    del config["trainer"]["deterministic"]  # younger than the first runs, and at its default
     config["decode"] = {"name": "greedy", "settings": {}}  # what is at its default there is left out
     text = json.dumps(config, sort_keys=True).encode()
     assert signature(compose()) == hashlib.sha256(text).hexdigest()[:10]
