@@ -4,6 +4,7 @@ and seeds.
 
 import contextlib
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from torch.distributed.constants import default_pg_timeout
 from torch.distributed.rendezvous import rendezvous
 
 from asr_exp.core.errors import RankLost
+from asr_exp.core.exit_status import say
 from asr_exp.runtime.gpus import choose_device
 from asr_exp.runtime.heartbeat import Heartbeat
 from asr_exp.runtime.precision import choose_precision, fp32_products, has_tf32, is_true_fp32, use_onednn
@@ -25,6 +27,12 @@ from asr_exp.runtime.signals import Signals
 # Ranks wait for each other while one decodes audio or evaluates, which may take hours. A rank that dies
 # closes its socket, which the others notice at once; of a lost machine the heartbeat tells.
 PATIENCE = timedelta(hours=4)
+# Seconds that a rank has to save once the process that has started it is gone.
+PARTING = 300.0
+HAND_ON = (
+    "torchrun hands it on to the ranks, and waits for them, with --signals-to-handle"
+    " SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 --shutdown-timeout 300."
+)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -148,14 +156,26 @@ def peer_lost(error: BaseException) -> bool:
 
 
 def _end_with_parent() -> None:
-    """End this rank when the process that has started it, `launch` or torchrun, is killed. Otherwise it would
-    keep the run folder locked.
+    """Have this rank save and leave, as upon SIGTERM, when the process that has started it, `launch` or
+    torchrun, is gone; after PARTING seconds at the latest it ends. Otherwise it would keep the run folder
+    locked.
     """
-    parent = os.getppid()
+    parent, torchrun = os.getppid(), "TORCHELASTIC_RUN_ID" in os.environ
+    handled = os.environ.get("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGUSR1")
+    if torchrun and is_main() and "SLURM_JOB_ID" in os.environ and "SIGUSR1" not in handled:
+        say(
+            "warning: ",
+            f"A SIGUSR1 of SLURM's would end torchrun at once, and nothing would be saved. {HAND_ON}",
+        )
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
+        if is_main():
+            advice = f" {HAND_ON}" if torchrun else ""
+            say("warning: ", f"The process that has started the ranks is gone; they save and leave.{advice}")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(PARTING)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
