@@ -11,6 +11,7 @@ from asr_exp.core.errors import UserError
 from asr_exp.core.files import locked
 from asr_exp.core.log import logging_to_terminal
 from asr_exp.runtime.distributed import Runtime, is_main, started
+from asr_exp.runtime.shared_folder import check_shared
 
 
 def cache_folder(config: DictConfig) -> Path:
@@ -29,14 +30,27 @@ def cache_folder(config: DictConfig) -> Path:
 
 
 @contextmanager
-def run_session(config: DictConfig, folder: Path | None = None) -> Iterator[Runtime]:
+def run_session(
+    config: DictConfig, folder: Path | None = None, shared: Path | None = None
+) -> Iterator[Runtime]:
     """Lock a run folder (rank 0, where there is a folder), join the ranks, and send the log to the terminal.
 
-    Raises UserError where another process holds the lock.
+    Args:
+        config: the whole config.
+        folder: the folder that is locked.
+        shared: a folder that is not locked here, but that every rank reads.
+
+    Yields:
+        This process among its ranks.
+
+    Raises:
+        UserError: another process holds the lock, or a rank on another machine does not see the folder.
     """
     with (
         locked(folder) if folder and is_main() else nullcontext(),
         started(config.trainer.device, config.trainer.precision) as runtime,
         logging_to_terminal(runtime.main, runtime.rank),
     ):
+        if read := folder or shared:
+            check_shared(read, runtime)
         yield runtime

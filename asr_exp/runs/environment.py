@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from asr_exp.runtime.cores import usable_cores
 from asr_exp.runtime.distributed import Runtime
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -50,6 +51,7 @@ def environment(runtime: Runtime) -> dict[str, Any]:
         "devices": runtime.world,
         "precision": runtime.precision,
         "cpu_count": os.cpu_count(),
+        "usable_cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if on_cuda else None,
         "git_commit": _commit(),
