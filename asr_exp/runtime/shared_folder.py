@@ -9,6 +9,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from asr_exp.core.errors import RankLost, UserError
+from asr_exp.core.exit_status import say
 from asr_exp.runtime.distributed import Runtime
 
 PATIENCE = 5.0  # seconds that a file may take to be seen on another machine
@@ -24,7 +25,8 @@ def check_shared(folder: Path, runtime: Runtime, patience: float = PATIENCE) -> 
         patience: seconds that a rank looks for the file.
 
     Raises:
-        UserError: on rank 0, where a rank does not see the file; it names their machines.
+        UserError: on rank 0, where a rank does not see the file; it names their machines. The first rank of
+            every other machine prints the same.
         RankLost: on the other ranks, at the same time.
     """
     if runtime.world == 1:
@@ -37,23 +39,31 @@ def check_shared(folder: Path, runtime: Runtime, patience: float = PATIENCE) -> 
         except OSError as why:
             raise UserError(f"The run folder {folder} cannot be written ({why.strerror or why}).") from None
     try:
-        runtime.broadcast(None)  # the file is written
-        own = None if _sees(probe, patience) else f"{socket.gethostname()} (rank {runtime.rank})"
-        blind: list[str | None] = [None] * runtime.world
-        dist.all_gather_object(blind, own, group=runtime.group)
+        host = socket.gethostname()
+        first, place = runtime.broadcast((host, str(folder.absolute())))  # by then the file is written
+        sees: list[tuple[str, bool]] = [(host, True)] * runtime.world
+        dist.all_gather_object(sees, (host, _sees(probe, patience)), group=runtime.group)
     finally:
         if runtime.main:
             probe.unlink(missing_ok=True)
-    if not any(blind):
+    if all(seen for _, seen in sees):
         return
-    if not runtime.main:
-        time.sleep(HEAD_START)
-        raise RankLost(f"{folder} is not shared by all machines.")
-    raise UserError(
-        f"The run folder {folder.absolute()} of {socket.gethostname()} (rank 0) is not seen on"
-        f" {', '.join(filter(None, blind))}: every machine of a run has to see the same folder. Give an"
-        " output_root=FOLDER that all of them mount, or start the command in the same shared folder on each."
+    blind: dict[str, list[str]] = {}
+    for rank, (host, seen) in enumerate(sees):
+        if not seen:
+            blind.setdefault(host, []).append(str(rank))
+    hosts = ", ".join(f"{host} (rank {', '.join(ranks)})" for host, ranks in blind.items())
+    sentence = (
+        f"The run folder {place} of {first} (rank 0) is not seen on {hosts}: every machine of a run has to"
+        " see the same folder. Give an output_root=FOLDER that all of them mount, or start the command in one"
+        " shared folder on each."
     )
+    if runtime.main:
+        raise UserError(sentence)
+    if runtime.local_rank == 0:  # another machine, perhaps with a terminal of its own
+        say(f"error (rank {runtime.rank}): ", sentence)
+    time.sleep(HEAD_START)
+    raise RankLost(sentence)
 
 
 def _sees(path: Path, patience: float) -> bool:
