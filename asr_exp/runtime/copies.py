@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from asr_exp.core.exit_status import say
 from asr_exp.core.files import write_text
 from asr_exp.runtime.distributed import under_torchrun
 
-PATIENCE = 10.0  # seconds that tasks which were started together may differ until they know their run folder
+PATIENCE = 10.0  # seconds by which tasks that were started together may differ when they get here
+WAITS = "waits"  # the text of a mark
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,22 @@ def this_task() -> Task | None:
 
 
 @contextmanager
-def no_copies(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
+def no_copies(folder: Path, task: Task | None, patience: float = PATIENCE) -> Iterator[None]:
     """Make sure that no other task that was started together with this one comes to the same run folder.
 
     Each of several tasks leaves a mark in its run folder and looks for the others' for `patience` seconds.
-    Tasks with settings of their own (another seed each) have folders of their own and go on. Where there is
-    only one task nothing is done.
+    Tasks with settings of their own (another seed each) have folders of their own and go on. A copy that
+    comes later than that is refused alone.
 
-    Raises SystemExit with status 2 where there are copies, after the first of them has said what was meant.
+    Args:
+        folder: of the run.
+        task: this process; None where it is the only task: nothing is done.
+        patience: seconds.
+
+    Raises:
+        SystemExit: with status 2, where there are copies; the first of those that leave says what was meant.
     """
-    if (task := this_task()) is None:
+    if task is None:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,23 +79,38 @@ def no_copies(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
     try:
         deadline = time.monotonic() + patience
         while True:
-            write_text(own, "")  # anew each time: a client of NFS then reads the folder anew
-            copies = {
-                int(end) for path in folder.glob(f"{prefix}*") if (end := path.name[len(prefix) :]).isdigit()
-            }
-            if len(copies) > 1 or time.monotonic() > deadline:
+            write_text(own, WAITS)  # anew each time: a client of NFS then reads the folder anew
+            if len(_marks(folder, prefix)) > 1:
+                _refuse(task, folder, prefix)
+            if time.monotonic() >= deadline:
                 break
             time.sleep(0.2)
-        if len(copies) > 1:
-            if task.number == min(copies):
-                say("error: ", _advice(task))
-            time.sleep(1)  # until the others have seen the mark too
-            raise SystemExit(2)
+        write_text(own, "at work")
         yield
     finally:
         own.unlink(missing_ok=True)
         with suppress(OSError):  # there is more in it
             folder.rmdir()
+
+
+def _marks(folder: Path, prefix: str) -> dict[int, str]:
+    """The marks in a run folder: their text by the number of the task."""
+    marks = {}
+    for path in folder.glob(f"{prefix}*"):
+        number = path.name.removeprefix(prefix)
+        with suppress(OSError):  # that task has left
+            if number.isdigit():  # not one that is being written
+                marks[int(number)] = path.read_text(encoding="utf-8")
+    return marks
+
+
+def _refuse(task: Task, folder: Path, prefix: str) -> NoReturn:
+    """Leave, together with the copies that are waiting too; the first of them says why."""
+    time.sleep(0.5)  # until all who wait have seen each other
+    if task.number == min(number for number, text in _marks(folder, prefix).items() if text == WAITS):
+        say("error: ", _advice(task))
+    time.sleep(1)
+    raise SystemExit(2)
 
 
 def _advice(task: Task) -> str:

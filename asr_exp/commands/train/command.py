@@ -23,7 +23,7 @@ from asr_exp.model.loading import check_checkpoint
 from asr_exp.runs.folder import run_folder
 from asr_exp.runs.results import read_result
 from asr_exp.runs.untrained import trains_nothing
-from asr_exp.runtime.copies import no_copies
+from asr_exp.runtime.copies import no_copies, this_task
 from asr_exp.runtime.distributed import is_main, under_torchrun
 from asr_exp.runtime.launcher import launch, task_overrides
 from asr_exp.training.checkpoint import load_weights, resume
@@ -40,7 +40,7 @@ def run(config: DictConfig) -> int:
         return 0
     # A checkpoint that cannot be loaded is reported before the data is read.
     check_checkpoint(model_settings(config))
-    with no_copies(folder):
+    with no_copies(folder, this_task()):
         if config.trainer.devices > 1 and not under_torchrun():
             return launch(config.trainer.devices, "train", task_overrides())
         return _train(config, folder)
