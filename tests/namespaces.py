@@ -2,9 +2,11 @@
 its own. They see the same files, unless one of them is given an empty folder in the place of a shared one.
 """
 
+import contextlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -53,15 +55,19 @@ class TwoHosts:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        for process in self._started:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+        self.clear()
+        for name in self._names.values():
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+
+    def clear(self) -> None:
+        """Kill every process of the hosts, with what torchrun has left behind, and wait for their ends."""
         for name in self._names.values():
             found = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
-            for pid in found.stdout.split():  # of this namespace alone: what torchrun has left behind
-                os.kill(int(pid), 9)
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+            for pid in found.stdout.split():  # of this namespace alone
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+        for process in self._started:
+            process.wait()
 
     def cut(self) -> None:
         """Take the link between the hosts down: what is sent is lost, and no connection is closed."""

@@ -109,16 +109,18 @@ def test_a_rank_killed_on_the_other_host(one_host, slow, hosts, tmp_path):
 
 
 def test_a_link_cut_for_a_minute(one_host, slow, hosts, tmp_path):
-    """torchrun gives up after about a minute, or just not. Either way nothing hangs and nothing is lost."""
-    agents = hosts.torchrun(*slow, cwd=tmp_path)
+    """torchrun gives up its rank after about a minute, or just not: the run saves, or goes on. torchrun
+    itself may then wait up to five minutes for the other host's, so it is not waited for.
+    """
+    hosts.torchrun(*slow, cwd=tmp_path)
     at_step(10, tmp_path)
     hosts.cut()
-    time.sleep(62)
+    time.sleep(60)
     hosts.mend()
-    statuses = [status for status, _ in ended(agents).values()]
     folder = run_folder(tmp_path)
-    if statuses != [0, 0]:
-        assert result(folder)["status"] in ("stopped", "failed")
+    wait_for(lambda: (folder / "result.json").exists(), 90)
+    hosts.clear()
+    if result(folder)["status"] != "finished":
         found = ended(hosts.torchrun(*slow, cwd=tmp_path))
         assert [status for status, _ in found.values()] == [0, 0], found
         assert "Going on from step" in found["a"][1]
