@@ -55,9 +55,11 @@ class TwoHosts:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self.clear()
-        for name in self._names.values():
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+        try:
+            self.clear()
+        finally:
+            for name in self._names.values():
+                subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
     def clear(self) -> None:
         """Kill every process of the hosts, with what torchrun has left behind, and wait for their ends."""
@@ -100,9 +102,10 @@ class TwoHosts:
         cwd: Path,
         options: tuple[str, ...] = (),
         hidden_from_b: Path | None = None,
-        more: Mapping[str, Mapping[str, str]] | None = None,
+        of_host: Mapping[str, Mapping[str, str]] | None = None,
+        **more: str,
     ) -> dict[str, subprocess.Popen]:
-        """`torchrun --nnodes 2 -m asr_exp OVERRIDES` on each host. more: environment variables of a host."""
+        """`torchrun --nnodes 2 -m asr_exp OVERRIDES` on each host. of_host, more: environment variables."""
         return {
             host: self.start(
                 host,
@@ -112,7 +115,8 @@ class TwoHosts:
                 *("--rdzv-conf", f"is_host={int(host == 'a')}", *options, "-m", "asr_exp", *overrides),
                 cwd=cwd,
                 hidden=hidden_from_b if host == "b" else None,
-                **(more or {}).get(host, {}),
+                **(of_host or {}).get(host, {}),
+                **more,
             )
             for host in "ab"
         }

@@ -88,7 +88,7 @@ def same_run(one: Path, two: Path) -> None:
 
 def test_each_host_with_a_cache_of_its_own_and_a_link_cut_for_five_seconds(one_host, slow, hosts, tmp_path):
     caches = {host: {"ASR_EXP_CACHE": str(tmp_path / f"cache-{host}")} for host in "ab"}
-    agents = hosts.torchrun(*slow, cwd=tmp_path, more=caches)
+    agents = hosts.torchrun(*slow, cwd=tmp_path, of_host=caches)
     at_step(4, tmp_path)
     hosts.cut()
     time.sleep(5)
@@ -125,6 +125,21 @@ def test_a_link_cut_for_a_minute(one_host, slow, hosts, tmp_path):
         assert [status for status, _ in found.values()] == [0, 0], found
         assert "Going on from step" in found["a"][1]
     same_run(one_host, folder)
+
+
+def test_a_machine_that_is_lost(one_host, slow, hosts, tmp_path):
+    """The rank that is left does not wait for hours; the same command on both hosts goes on."""
+    agents = hosts.torchrun(*slow, cwd=tmp_path, ASR_EXP_SILENCE_SECONDS="12")
+    at_step(10, tmp_path)
+    hosts.cut()
+    out, _ = agents["a"].communicate(timeout=90)
+    assert agents["a"].returncode == 1 and "of rank 1 of host b" in out and "The same command goes on" in out
+    hosts.clear()
+    hosts.mend()
+    found = ended(hosts.torchrun(*slow, cwd=tmp_path))
+    assert [status for status, _ in found.values()] == [0, 0], found
+    assert "Going on from step 8 of 24" in found["a"][1]
+    same_run(one_host, run_folder(tmp_path))
 
 
 def test_an_output_folder_that_the_other_host_does_not_see(corpus, hosts, tmp_path):
