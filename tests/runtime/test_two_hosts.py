@@ -129,6 +129,7 @@ def test_a_link_cut_for_a_minute(one_host, slow, hosts, tmp_path):
 
 def test_a_machine_that_is_lost(one_host, slow, hosts, tmp_path):
     """The rank that is left does not wait for hours; the same command on both hosts goes on."""
+    pytest.importorskip("asr_exp.runtime.heartbeat")
     agents = hosts.torchrun(*slow, cwd=tmp_path, ASR_EXP_SILENCE_SECONDS="12")
     at_step(10, tmp_path)
     hosts.cut()
