@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -47,8 +48,8 @@ class Layout:
         cell: (count + tail,) its place in a padded (batch * longest,).
         spaced: (count + tail,) its place on a time axis with gaps, which has `spaced_length` frames.
         positions: (count + tail,) as given.
-        offsets: (batch + 1,) the first frame of each utterance, and the end.
-        groups: the utterances by length.
+        offsets: int32, the first frame of each utterance, and the end. The tail counts as an utterance more
+            where there is one, so that an attention kernel takes the whole of the packed batch.
     """
 
     def __init__(self, frames: Sequence[int], gap: int, positions: torch.Tensor, device: torch.device):
@@ -62,16 +63,22 @@ class Layout:
         self.tail = -len(row) % FRAME_MULTIPLE
         self.spaced_length = self.count + self.tail + (len(frames) + 1) * gap
         indices = [row, place - offsets[row] + row * self.longest, place + (row + 1) * gap, positions]
-        parts = [*(F.pad(one, (0, self.tail)) for one in indices), offsets]
-        together = torch.cat(parts)  # one copy to the device instead of five
+        ends = offsets.tolist() + ([self.count + self.tail] if self.tail else [])
+        # two int32 in the place of an int64, so that one copy to the device does for all
+        pairs = torch.tensor(ends + len(ends) % 2 * [0], dtype=torch.int32).view(torch.int64)
+        parts = [*(F.pad(one, (0, self.tail)) for one in indices), pairs]
+        together = torch.cat(parts)
         together = (together.pin_memory() if device.type == "cuda" else together).to(
             device, non_blocking=True
         )
-        self.row, self.cell, self.spaced, self.positions, self.offsets = together.split(
-            [len(p) for p in parts]
-        )
-        runs = _runs_of_near_lengths(frames, MAX_PADDED_PAIRS[device.type])
-        self.groups = [self._group(first, last) for first, last in runs]
+        self.row, self.cell, self.spaced, self.positions, pairs = together.split([len(p) for p in parts])
+        self.offsets = pairs.view(torch.int32)[: len(ends)]
+
+    @cached_property
+    def groups(self) -> list[LengthGroup]:
+        """The utterances by length. They are made where attention is computed in groups, and not before."""
+        pairs = MAX_PADDED_PAIRS[self.row.device.type]
+        return [self._group(first, last) for first, last in _runs_of_near_lengths(self.frames, pairs)]
 
     def _group(self, first: int, last: int) -> LengthGroup:
         lengths, start = self.frames[first:last], sum(self.frames[:first])

@@ -15,6 +15,7 @@ from asr_exp.model.dropout import dropout
 from asr_exp.model.layout import Layout, LengthGroup
 from asr_exp.model.pass_context import current_layout
 from asr_exp.model.positional_conv import block_filters, convolve_positions
+from asr_exp.model.varlen_attention import attend_varlen
 
 # Families whose encoders give each utterance of a packed batch what they give it alone
 # (tests/model/test_padding.py).
@@ -104,27 +105,17 @@ def attend_fused(
     scaling: float = 1.0,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """`attend_in_groups` in one call of torch's scaled dot product attention: a flash kernel on a GPU."""
+    """`attend_in_groups` by a fused kernel on a GPU, where one takes the dtype; see `varlen_attention.py`."""
     layout = current_layout()
-    heads = query.shape[1]
-    q, k, v = (_merge_heads(x) for x in (query, key, value))
-    shortest = min(layout.frames)  # given, so that the kernel does not wait for the GPU to find it
-
-    def jagged(x: torch.Tensor) -> torch.Tensor:
-        lengths: dict[str, Any] = {
-            "offsets": layout.offsets,
-            "min_seqlen": shortest,
-            "max_seqlen": layout.longest,
-        }
-        return torch.nested.nested_tensor_from_jagged(
-            x[: layout.count].unflatten(1, (heads, -1)), **lengths
-        ).transpose(1, 2)
-
-    out = F.scaled_dot_product_attention(
-        jagged(q * scaling), jagged(k), jagged(v), dropout_p=dropout, scale=1.0
-    )
-    out = out.transpose(1, 2).values().flatten(1)
-    return F.pad(out, (0, 0, 0, layout.tail))[None], None
+    if query.device.type == "cpu":
+        q, k, v = (_merge_heads(x) for x in (query, key, value))
+        out = _attention_of_nested(q * scaling, k, v, query.shape[1], layout, dropout)
+        return F.pad(out, (0, 0, 0, layout.tail))[None], None
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    attended = attend_varlen(q, k, v, layout.offsets, max(layout.longest, layout.tail), dropout, scaling)
+    if attended is None:
+        return attend_in_groups(module, query, key, value, attention_mask, dropout, scaling)
+    return attended.flatten(1)[None], None
 
 
 def attend_wavlm(
@@ -184,6 +175,28 @@ def _attention_of_groups(
         out = attended.transpose(1, 2).flatten(2).flatten(0, 1)
         parts.append(out if group.inside is None else out.index_select(0, group.inside))
     return torch.cat(parts)
+
+
+def _attention_of_nested(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    heads: int,
+    layout: Layout,
+    dropout_rate: float,
+) -> torch.Tensor:
+    """`_attention_of_groups` by torch's scaled dot product attention of nested tensors."""
+    offsets = F.pad(torch.tensor(layout.frames).cumsum(0), (1, 0))
+
+    def jagged(x: torch.Tensor) -> torch.Tensor:
+        lengths: dict[str, Any] = {"min_seqlen": min(layout.frames), "max_seqlen": layout.longest}
+        x = x[: layout.count].unflatten(1, (heads, -1))
+        return torch.nested.nested_tensor_from_jagged(x, offsets, **lengths).transpose(1, 2)
+
+    out = F.scaled_dot_product_attention(
+        jagged(query), jagged(key), jagged(value), dropout_p=dropout_rate, scale=1.0
+    )
+    return out.transpose(1, 2).values().flatten(1)
 
 
 def _merge_heads(x: torch.Tensor) -> torch.Tensor:

@@ -66,9 +66,13 @@ PATCHES = (
     Patch(
         "config._attn_implementation",
         "wav2vec2, hubert, unispeech, unispeech-sat",
-        "attention within each utterance of a packed batch; by the public AttentionInterface and"
-        " set_attn_implementation",
-        (PACKED_TEST,),
+        "attention within each utterance of a packed batch, on a GPU by the kernels for sequences of varying"
+        " lengths (varlen_attention.py); by the public AttentionInterface and set_attn_implementation",
+        (
+            PACKED_TEST,
+            "tests/model/cuda/test_attention_kernels.py"
+            "::test_the_flash_kernel_is_taken_in_half_precision_and_the_efficient_one_in_fp32",
+        ),
     ),
     Patch(
         "backbone.encoder.layers.*.attention.forward",

@@ -11,6 +11,7 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncode
 
 from asr_exp.model import layout as layout_module
 from asr_exp.model import packed_encoder as packed
+from asr_exp.model import varlen_attention
 from asr_exp.model.conv_frontend import extract_features, frame_positions
 from asr_exp.model.dropout import dropout
 from asr_exp.model.layout import Layout
@@ -137,6 +138,51 @@ def test_attention_in_blocks_is_attention(biased, monkeypatch):
         torch.allclose(packed._attention(query, key, value, bias, mask, 0.0), want, atol=1e-12)
         and len(calls) == 5
     )
+
+
+@pytest.mark.parametrize("kernel", ["flash", "efficient"])
+@pytest.mark.parametrize("size", [8, 9])
+def test_the_varlen_kernels_are_given_each_utterance_alone(kernel, size, monkeypatch):
+    """With kernels that follow their definition: heads are of a size that they take, and the tail is an
+    utterance of its own.
+    """
+    given = {}
+
+    def flash(q, k, v, starts, starts_k, longest, longest_k, rate, causal, return_mask, *, scale):
+        assert starts is starts_k and starts.dtype == torch.int32 and (longest, causal) == (longest_k, False)
+        given.update(channels=q.shape[-1], rate=rate, longest=longest, ends=starts.tolist())
+        ends = starts.long()
+        parts = [
+            torch.softmax(torch.einsum("qhc,khc->hqk", q[a:b], k[a:b]) * scale, -1) @ v[a:b].transpose(0, 1)
+            for a, b in zip(ends[:-1], ends[1:], strict=True)
+        ]
+        return torch.cat(parts, 1).transpose(0, 1), None
+
+    def efficient(q, k, v, bias, starts, starts_k, *others, scale):
+        *lengths, mask, for_gradient = others
+        assert (bias, mask, for_gradient) == (None, 0, True) and len(q) == len(k) == len(v) == 1
+        out, _ = flash(q[0], k[0], v[0], starts, starts_k, *lengths, False, False, scale=scale)
+        return out[None], None
+
+    monkeypatch.setattr(varlen_attention, "varlen_kernel", lambda *_: kernel)
+    monkeypatch.setattr(
+        torch.ops.aten, f"_{kernel}_attention_forward", {"flash": flash, "efficient": efficient}[kernel]
+    )
+    torch.manual_seed(0)
+    place = layout(FRAMES)
+    shape = (3, place.count + place.tail, 2, size)
+    q, k, v = torch.randn(shape, dtype=torch.float64, requires_grad=True).unbind()
+    out = varlen_attention.attend_varlen(q, k, v, place.offsets, max(FRAMES), 0.25, 0.3)
+    assert given == {
+        "channels": -(-size // 8) * 8,
+        "rate": 0.25,
+        "longest": 12,
+        "ends": [0, 7, 8, 20, 25, 32],
+    }
+    monkeypatch.setattr(packed, "current_layout", lambda: place)
+    heads = [x.transpose(0, 1)[None] for x in (q, k, v)]
+    want, _ = packed.attend_in_groups(None, *heads, None, 0.0, 0.3)
+    assert torch.allclose(out.flatten(1)[: place.count], want[0, : place.count], atol=1e-12)
 
 
 @pytest.mark.parametrize("norm", ["group", "layer"])
