@@ -51,9 +51,11 @@ class Job:
         from omegaconf import OmegaConf
 
         from asr_exp.runs.folder import run_folder
+        from asr_exp.runtime.cores import limit_threads
         from asr_exp.sweeps.gpus import take_gpus
         from asr_exp.sweeps.record import ended
 
+        limit_threads()
         hydra = HydraConfig.get()
         overrides: Any = OmegaConf.to_container(hydra.overrides.task)
         number = 1

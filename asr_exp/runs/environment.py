@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.distributed import is_nccl_available
 
+from asr_exp.runtime.cores import usable_cores
 from asr_exp.runtime.distributed import Runtime
 from asr_exp.runtime.gpus import choose_device
 
@@ -56,6 +57,7 @@ def environment(runtime: Runtime) -> dict[str, Any]:
         "deterministic": not on_cuda or torch.are_deterministic_algorithms_enabled(),
         "tf32": runtime.tf32,
         "cpu_count": os.cpu_count(),
+        "usable_cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if on_cuda else None,
         **({"gpu": _gpu(runtime.device)} if on_cuda else {}),
