@@ -118,7 +118,8 @@ def _compare_with_torch(device: torch.device) -> None:
     """
     from asr_exp.model.ctc import ctc
 
-    frames, lengths, size = [300, 40], [90, 3], 7
+    frames, lengths = [300, 40], [90, 3]
+    size = 7  # of the vocabulary
     values = torch.sin(torch.arange(2 * 300 * size) ** 1.5).view(2, 300, size).to(device)
     labels = (torch.arange(93) // 2 % (size - 1) + 1).to(device)  # each twice: repeats need a blank between
     found = []
