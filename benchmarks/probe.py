@@ -35,9 +35,11 @@ def machine(device: str) -> dict[str, Any]:
     """Processor, cores, threads, memory, GPU: nothing that names the machine or its owner."""
     import torch
 
+    from asr_exp.runtime.cores import usable_cores
+
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     gpu = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda} if device == "cuda" else {}
-    cores = {"processor": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    cores = {"processor": processor(), "cores": usable_cores(), "threads": torch.get_num_threads()}
     return {**gpu, **cores, "memory_gib": round(memory / 2**30)}
 
 

@@ -12,6 +12,7 @@ import harness
 import hub_server
 import numpy as np
 import pytest
+import slurm as one_node
 
 from asr_exp.model.pretrained import source as checkpoint_source
 from asr_exp.runtime.hub import offline_where_unreachable
@@ -102,6 +103,16 @@ def hub(tmp_path, monkeypatch):
         server.over.set()
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def slurm():
+    """A SLURM of one node on this machine: see slurm.py. Skips, saying so, where there can be none."""
+    if reason := one_node.missing():
+        pytest.skip(reason)
+    with one_node.started() as at_work:
+        yield at_work
+        at_work.clear()
 
 
 @pytest.fixture

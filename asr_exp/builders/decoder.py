@@ -175,7 +175,7 @@ def decoder_name(config: DictConfig, decoder: Decoder) -> str:
 
 def build_protocol(config: DictConfig, data: Data, split: Split, decoder: Decoder) -> dict[str, Any]:
     """The protocol of a score on a split: all that tells whether two scores may be compared."""
-    tokenizer = config.tokenizer
+    tokenizer, precision = config.tokenizer, config.evaluate.precision
     return protocol(
         dataset=config.dataset.name,
         language=config.dataset.language,
@@ -190,6 +190,7 @@ def build_protocol(config: DictConfig, data: Data, split: Split, decoder: Decode
         padding=config.model.padding,
         name=config.protocol.name,
         select=config.trainer.select,
+        **({} if precision == "fp32" else {"precision": precision}),  # earlier scores keep their hash
     )
 
 

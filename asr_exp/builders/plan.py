@@ -19,6 +19,7 @@ from asr_exp.data.prepare import Split
 from asr_exp.data.text import build_rules
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.data.vocabulary import TOLERATED, Coverage, coverage, mending_rules
+from asr_exp.runtime.precision import described
 from asr_exp.scoring.error_rates import READ_CER, unspaced
 from asr_exp.training.pass_size import expected_memory
 from asr_exp.training.setup import TrainingSetup
@@ -71,7 +72,8 @@ def announce(
         ),
         (
             "device",
-            f"{runtime.world} x {runtime.device.type}, {runtime.precision}" + ", fsdp" * setup.sharded,
+            f"{runtime.world} x {runtime.device.type}, {described(runtime.precision, runtime.tf32)}"
+            + ", fsdp" * setup.sharded,
         ),
         ("memory", f"about {console.size(expected_memory(setup))} a device, by formula"),
     ]

@@ -69,7 +69,13 @@ class Scoring:
             self.decoder = build_decoder(config, source.tokenizer, runtime, folder)
         self.split = build_split(config, data, split, source.tokenizer, source.outline, runtime.main)
         self.seconds = scoring_seconds(config, runtime.device)
-        emissions = EmissionStore(folder, source.hash, config.model.padding, self.seconds)
+        emissions = EmissionStore(
+            folder,
+            source.hash,
+            config.model.padding,
+            self.seconds,
+            config.evaluate.precision,
+        )
         if isinstance(self.decoder, Beam) and config.decode.tune:
             tune_on_dev(self.decoder, emissions, self._dev, lambda: source.network, runtime)
         self.protocol = build_protocol(config, data, self.split, self.decoder)
@@ -82,7 +88,13 @@ class Scoring:
         The emissions are kept in the run folder: another score of the split runs no forward pass.
         """
         trainer = self.config.trainer
-        settings = EvaluationSettings(self.seconds, trainer.loss_reduction, path, examples)
+        settings = EvaluationSettings(
+            self.seconds,
+            trainer.loss_reduction,
+            path,
+            examples,
+            self.config.evaluate.precision,
+        )
         return evaluate(self.network, self.split, self.decoder, self.runtime, settings, self.cache)
 
     def _dev(self) -> Split:

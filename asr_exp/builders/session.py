@@ -10,7 +10,10 @@ from omegaconf import DictConfig
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import locked
 from asr_exp.core.log import logging_to_terminal
+from asr_exp.runtime.determinism import deterministic
 from asr_exp.runtime.distributed import Runtime, is_main, started
+from asr_exp.runtime.precision import check_scoring_precision
+from asr_exp.runtime.shared_folder import check_shared
 
 
 def cache_folder(config: DictConfig) -> Path:
@@ -29,14 +32,32 @@ def cache_folder(config: DictConfig) -> Path:
 
 
 @contextmanager
-def run_session(config: DictConfig, folder: Path | None = None) -> Iterator[Runtime]:
+def run_session(
+    config: DictConfig, folder: Path | None = None, shared: Path | None = None
+) -> Iterator[Runtime]:
     """Lock a run folder (rank 0, where there is a folder), join the ranks, and send the log to the terminal.
 
-    Raises UserError where another process holds the lock.
+    Args:
+        config: the whole config.
+        folder: the folder that is locked.
+        shared: a folder that is not locked here, but that every rank reads.
+
+    Yields:
+        This process among its ranks.
+
+    Raises:
+        UserError: another process holds the lock, a rank on another machine does not see the folder, the
+            device does not have the precision; or, with trainer.deterministic, an operator has no
+            deterministic algorithm on CUDA.
     """
+    trainer = config.trainer
     with (
         locked(folder) if folder and is_main() else nullcontext(),
-        started(config.trainer.device, config.trainer.precision) as runtime,
+        started(trainer.device, trainer.precision, trainer.tf32) as runtime,
+        deterministic(trainer.deterministic and runtime.device.type == "cuda"),
         logging_to_terminal(runtime.main, runtime.rank),
     ):
+        check_scoring_precision(config.evaluate.precision, runtime.device)
+        if read := folder or shared:
+            check_shared(read, runtime)
         yield runtime

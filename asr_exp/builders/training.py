@@ -51,11 +51,11 @@ def build_training(
         The setup, as `fit` takes it.
 
     Raises:
-        UserError: for an unknown optimizer, schedule or parameter name, and trainer.compile without a GPU.
+        UserError: for an unknown optimizer, schedule or parameter name, and trainer.compile in vain.
     """
     trainer = config.trainer
     sharded = trainer.strategy == "fsdp" and runtime.world > 1
-    _prepare(config, model, runtime, sharded)
+    _prepare(trainer, model, runtime, sharded)
     forecast = memory_of(config, model, runtime, sharded).forecast()
     plan = _batch_plan(config, split, forecast, runtime, one_by_one=sharded and model.one_by_one)
     total = _steps(config, plan)
@@ -90,20 +90,25 @@ def build_training(
     )
 
 
-def _prepare(config: DictConfig, model: Recogniser, runtime: Runtime, sharded: bool) -> None:
-    """Cut the weights across the ranks, before an optimizer has them; have activations computed again, and
-    the layers compiled, where the config asks for it.
+def _prepare(trainer: DictConfig, model: Recogniser, runtime: Runtime, sharded: bool) -> None:
+    """Cut the weights across the ranks, before the optimizer has them; have the encoder's layers compute
+    activations again, or be compiled, where the run says so.
     """
     if sharded:
-        shard(model, model.blocks(), runtime.device, runtime.world)
-    if config.trainer.gradient_checkpointing:
+        shard(model, model.blocks(), runtime.device, runtime.world, runtime.gather_dtype)
+    if trainer.gradient_checkpointing:
         enable_gradient_checkpointing(model.network)
-    if config.trainer.compile:
-        _compile(model, runtime.device)
+    if trainer.compile:
+        _compile(model, runtime.device, trainer.gradient_checkpointing)
 
 
-def _compile(model: Recogniser, device: torch.device) -> None:
+def _compile(model: Recogniser, device: torch.device, checkpointed: bool) -> None:
     """Compile the encoder's layers. Raises UserError where that is of no use or cannot be done."""
+    if checkpointed:  # attention breaks the graph, and torch compiles nothing of a checkpoint with a break
+        raise UserError(
+            "trainer.compile=true compiles nothing where trainer.gradient_checkpointing=true; leave one of"
+            " the two out."
+        )
     if device.type != "cuda":
         raise UserError(
             "trainer.compile=true is for a GPU, and this run is on a CPU, where it would gain nothing; leave"

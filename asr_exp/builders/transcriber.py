@@ -18,6 +18,7 @@ from asr_exp.model.pretrained.source import BUNDLE, find_checkpoint
 from asr_exp.runs.folder import run_folder
 from asr_exp.runs.untrained import trains_nothing
 from asr_exp.runtime.distributed import Runtime
+from asr_exp.runtime.precision import check_scoring_precision
 
 
 def load_transcriber(config: DictConfig, runtime: Runtime) -> Transcriber:
@@ -27,6 +28,7 @@ def load_transcriber(config: DictConfig, runtime: Runtime) -> Transcriber:
     Without `run=`, the run that has these settings is loaded, or else their model.checkpoint. Raises
     UserError where there is no such recogniser.
     """
+    check_scoring_precision(config.evaluate.precision, runtime.device)
     checkpoint = checkpoint_of(config)
     # The transcript of a recording must not depend on the others in its batch, so the network sees no
     # padding, whatever model.padding the run was trained with.
@@ -46,11 +48,17 @@ def load_transcriber(config: DictConfig, runtime: Runtime) -> Transcriber:
     folder = _run_folder(config)
     decoder = build_decoder(config, source.tokenizer, runtime, folder if is_run(folder) else None)
     if isinstance(decoder, Beam) and config.decode.tune:
-        use_tuned(decoder, folder, source.hash)
+        use_tuned(decoder, folder, source.hash, config.evaluate.precision)
     t = config.transcribe
     chunking = Chunking(t.whole_seconds, t.chunk_seconds, t.overlap_seconds)
     return Transcriber(
-        model, source.tokenizer, decoder, runtime.device, scoring_seconds(config, runtime.device), chunking
+        model,
+        source.tokenizer,
+        decoder,
+        runtime.device,
+        scoring_seconds(config, runtime.device),
+        chunking,
+        config.evaluate.precision,
     )
 
 

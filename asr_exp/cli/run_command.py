@@ -4,16 +4,18 @@ sweep, and how it ends.
 
 import os
 import shlex
-import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from asr_exp.cli.arguments import run_of
+from asr_exp.cli.first_line import show_first_line
 from asr_exp.core.errors import Pruned, Stopped
 from asr_exp.core.exit_status import rank, status_of
+from asr_exp.runtime.signals import Signals
+from asr_exp.runtime.slurm_job import leave
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,12 +32,14 @@ INTERRUPTED = "Interrupted. A run goes on from its last checkpoint when it is gi
 class Job:
     """A command, to be called with a composed config, here or, pickled, in another process of a sweep.
 
-    record: the folder of the sweep's record, where the call is a cell of one.
+    record: the folder of the sweep's record, where the call is a cell of one. visible: CUDA_VISIBLE_DEVICES
+    of the process that made the job.
     """
 
     command: str
     config_dir: str | None = None
     record: Path | None = None
+    visible: str | None = field(default_factory=lambda: os.environ.get("CUDA_VISIBLE_DEVICES"))
 
     def __call__(self, config: "DictConfig") -> "SweepCell":
         """Run the command and return the row of the sweep's record, with the exit status as its `code`.
@@ -47,8 +51,11 @@ class Job:
         from omegaconf import OmegaConf
 
         from asr_exp.runs.folder import run_folder
+        from asr_exp.runtime.cores import limit_threads
+        from asr_exp.sweeps.gpus import take_gpus
         from asr_exp.sweeps.record import ended
 
+        limit_threads()
         hydra = HydraConfig.get()
         overrides: Any = OmegaConf.to_container(hydra.overrides.task)
         number = 1
@@ -56,15 +63,18 @@ class Job:
             number += int(hydra.job.num if config.sweep.trial is None else config.sweep.trial)
         cell = self._begin(number, overrides)
         try:
-            config = self._config_of_run(config, overrides)
-            run, config = self._prepared(config)
-            cell = self._note(replace(cell, folder=config.run or str(run_folder(config))))
-            outcome = run(config) or 0
+            with Signals(at_once=True):
+                config = self._config_of_run(config, overrides)
+                run, config = self._prepared(config)
+                cell = self._note(replace(cell, folder=config.run or str(run_folder(config))))
+                if self.record:
+                    take_gpus(config.trainer.device, config.trainer.devices, self.visible)
+                outcome = run(config) or 0
             folder, status = (outcome, 0) if isinstance(outcome, Path) else (Path(cell.folder), outcome)
             return self._note(ended(cell, folder, config.split, status))
         except Stopped as error:
             self._note(replace(cell, status="stopped", reason=str(error)))
-            _leave(error)
+            leave(error)
         except Pruned as error:
             print(f"Pruned: {error}", flush=True)
             return self._note(ended(cell, Path(cell.folder), config.split, 0))
@@ -107,6 +117,7 @@ class Job:
         from asr_exp.config.plugins import import_plugins
 
         configs.validate(config)
+        show_first_line(self.command, config)
         run = run_of(self.command)
         import_plugins(config)
         if config.rehearsal and not config.run:
@@ -130,12 +141,3 @@ class Job:
 
             note(self.record, cell)
         return cell
-
-
-def _leave(error: Stopped) -> NoReturn:
-    """Print why the run stopped, and end the process; under submitit, back into the queue."""
-    status = status_of(error)
-    if "SUBMITIT_EXECUTOR" in os.environ and callable(requeue := signal.getsignal(error.signal)):
-        # submitit's own handler: it puts the job back in the queue and ends this process
-        requeue(error.signal, None)
-    raise SystemExit(status) from error

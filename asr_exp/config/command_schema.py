@@ -1,4 +1,6 @@
-"""The sections of keys that belong to one command: nothing in them can change what is learned."""
+"""The sections of keys that belong to one command: nothing in them can change what is learned
+(evaluate.precision can change a score).
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +43,16 @@ class CheckOptions:
     clips: int = key(200, "check: clips of the sample", minimum=1)
     steps: bool = key(
         True, "check: really run a median and the worst forward and backward pass, for memory and time"
+    )
+
+
+@dataclass
+class EvaluateOptions:
+    precision: str = key(
+        "fp32",
+        "the network in scoring, transcribe, align and serve: fp32 (on a GPU IEEE), tf32, bf16, fp16; all but"
+        " fp32 are part of a score's protocol",
+        choices=("fp32", "tf32", "bf16", "fp16"),
     )
 
 

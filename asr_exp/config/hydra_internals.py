@@ -7,7 +7,9 @@ pyproject.toml admits 1.3 alone; tests/config/test_hydra_internals.py says what 
 """
 
 from argparse import ArgumentParser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from asr_exp.config.schema import Config
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
     from hydra.core.override_parser.types import Override
+    from hydra.core.utils import JobReturn
     from omegaconf import DictConfig
 
 JOB_NAME = "asr_exp"
@@ -91,3 +94,30 @@ def launch(
         config=config, hydra_context=context, task_function=task
     )
     return [done.return_value for done in launcher.launch(list(jobs), initial_job_idx=0)]
+
+
+@contextmanager
+def launching_by(target: str, launch: Callable[..., "Sequence[JobReturn]"]) -> Iterator[None]:
+    """While it lasts, Hydra's launcher of this class launches by a function of ours, which is given the
+    launcher and the arguments of its method `launch`. Hydra takes launchers from the package `hydra_plugins`
+    alone.
+
+    target: the class, as `hydra.launcher._target_` names it.
+    """
+    module, _, name = target.rpartition(".")
+    launcher = getattr(import_module(module), name)
+    before = launcher.launch
+    launcher.launch = launch
+    try:
+        yield
+    finally:
+        launcher.launch = before
+
+
+def returned(value: Any) -> "JobReturn":
+    """What a launcher returns of a job that has returned a value."""
+    from hydra.core.utils import JobReturn, JobStatus
+
+    done = JobReturn(status=JobStatus.COMPLETED)
+    done.return_value = value
+    return done

@@ -12,6 +12,7 @@ from typing import Any
 from asr_exp.config.command_schema import (
     AlignOptions,
     CheckOptions,
+    EvaluateOptions,
     ExportOptions,
     ReportOptions,
     ServeOptions,
@@ -48,6 +49,7 @@ class Config:
     )
     table: TableOptions = field(default_factory=TableOptions)
     check: CheckOptions = field(default_factory=CheckOptions)
+    evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
     report: ReportOptions = field(default_factory=ReportOptions)
     serve: ServeOptions = field(default_factory=ServeOptions)
     transcribe: TranscribeOptions = field(default_factory=TranscribeOptions)
@@ -134,7 +136,12 @@ NOT_IN_SIGNATURE = (
 )
 # Keys that are younger than the first runs: they are in a signature only where they differ from their
 # defaults, so that every earlier run is found. The keys of `decode` are treated alike.
-SIGNED_WHERE_CHANGED: tuple[str, ...] = ("trainer.compile",)
+SIGNED_WHERE_CHANGED: tuple[str, ...] = (
+    "trainer.compile",
+    "trainer.deterministic",
+    "trainer.tf32",
+    "evaluate.precision",
+)
 
 
 def keys(section: type = Config, prefix: str = "") -> Iterator[tuple[str, Field]]:

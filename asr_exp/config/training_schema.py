@@ -56,11 +56,24 @@ class Trainer:
         " parameters)",
         choices=("ddp", "fsdp"),
     )
-    device: str = key("auto", "auto, cpu, cuda", choices=("auto", "cpu", "cuda"))
+    device: str = key(
+        "auto",
+        "auto, cpu, cuda, cuda:N (the N-th GPU, from 0 on)",
+        choices=("auto", "cpu", "cuda", "cuda:N"),
+        pattern=r"auto|cpu|cuda(:\d+)?",
+    )
     precision: str = key(
         "auto",
-        "auto (bf16 where the device has it), fp32, bf16, fp16",
+        "auto (bf16 where the device has it, fp16 on Volta and Turing, else fp32), fp32, bf16, fp16",
         choices=("auto", "fp32", "bf16", "fp16"),
+    )
+    tf32: bool = key(
+        False, "GPU: compute what is in fp32 in TF32, products and convolutions (false: in IEEE fp32)"
+    )
+    deterministic: bool = key(
+        False,
+        "CUDA: deterministic algorithms alone, so that the same command gives the same numbers to the bit;"
+        " slower, by how much depends on the card and the model (a CPU always does)",
     )
     loss_reduction: str = key(
         "mean",

@@ -4,6 +4,7 @@ Each rule is a sentence that names the keys and what to change. Imports no torch
 """
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -49,14 +50,16 @@ def _missing(config: Any, name: str) -> bool:
 
 
 def bound_problems(name: str, value: Any, bounds: Any) -> Iterator[str]:
-    """How a value misses the bounds of its key: choices, minimum, maximum, above, word (see key.py)."""
+    """How a value misses its key's bounds: choices, pattern, minimum, maximum, above, word; see key.py."""
     if "word" in bounds:
         if value == bounds["word"]:
             return
         if isinstance(value, str | bool):
             yield f"{name}={value} is neither {bounds['word']} nor a number; give one of them."
             return
-    if "choices" in bounds and value not in bounds["choices"]:
+    if "choices" in bounds and not (
+        re.fullmatch(bounds["pattern"], value) if "pattern" in bounds else value in bounds["choices"]
+    ):
         yield (
             f"{name}={value} is not one of {', '.join(bounds['choices'])}.{nearest(value, bounds['choices'])}"
         )
@@ -233,6 +236,11 @@ def _rules_of_steps(t: Any) -> Iterator[str]:
         yield (
             f"trainer.batch_utterances={t.batch_utterances} leaves some of trainer.devices={t.devices}"
             " without an utterance; give at least one for each."
+        )
+    if ":" in t.device and t.devices > 1:
+        yield (
+            f"trainer.device={t.device} is one GPU, and trainer.devices={t.devices} needs as many; give"
+            " trainer.device=cuda, and choose them by CUDA_VISIBLE_DEVICES."
         )
     if t.select == "last" and t.patience is not None:
         yield (

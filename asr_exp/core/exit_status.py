@@ -26,7 +26,7 @@ def status_of(error: BaseException, where: str = "", quiet: bool = False) -> int
     What every rank meets at the same time is printed by rank 0 alone. where: what the message begins with;
     quiet: print no message, but a traceback all the same.
     """
-    if not isinstance(error, UserError) and (sentence := import_failure(error)):
+    if not isinstance(error, UserError | Stopped) and (sentence := import_failure(error)):
         error = UserError(sentence)
     if isinstance(error, UserError):
         status, message = 2, str(error)

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from asr_exp.data.audio import decode, read_clip
 from asr_exp.data.corpora import Utterance
+from asr_exp.runtime.cores import usable_cores
 
 SHARD = 128  # utterances; small enough to spread a small corpus over the cores
 VERSION = "2"  # of the contents of shards; with another number all are made anew
@@ -191,7 +192,7 @@ def open_store(
     Returns:
         The store; `reasons` says why utterances have no audio.
     """
-    workers = workers or max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    workers = workers or max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     with ThreadPoolExecutor(workers) as pool:
         shards = list(
             pool.map(lambda n: _path(_group(utterances, n), cache, rate), range(-(-len(utterances) // SHARD)))

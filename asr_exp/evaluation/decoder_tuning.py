@@ -17,7 +17,7 @@ from asr_exp.core.errors import UserError
 from asr_exp.core.files import write_text
 from asr_exp.data.prepare import Split
 from asr_exp.decoding.beam import Beam, Weights
-from asr_exp.evaluation.emission_cache import EmissionCache, EmissionStore, emit
+from asr_exp.evaluation.emission_cache import EmissionCache, EmissionStore, emit, forward_passes
 from asr_exp.model.recogniser import Recogniser
 from asr_exp.runtime.distributed import Runtime
 from asr_exp.scoring.error_rates import ErrorCounts, word_errors
@@ -52,7 +52,7 @@ def tune_on_dev(
         network: loads the network; called only where emissions are missing, on every rank.
         runtime: the ranks that share the work.
     """
-    run, key = emissions.run, _key(decoder, emissions.checkpoint)
+    run, key = emissions.run, _key(decoder, emissions.checkpoint, emissions.precision)
     weights = runtime.broadcast(read_tuned(run).get(key) if runtime.main else None)
     if weights:
         set_tuned(decoder, weights)
@@ -66,13 +66,13 @@ def tune_on_dev(
         write_text(run / "lm" / "tuned.json", console.pretty_json({**read_tuned(run), key: best}))
 
 
-def use_tuned(decoder: Beam, run: Path, checkpoint: str) -> None:
+def use_tuned(decoder: Beam, run: Path, checkpoint: str, precision: str = "fp32") -> None:
     """Give a decoder the weights that `tune_on_dev` kept for it. Raises UserError where there are none."""
-    weights = read_tuned(run).get(_key(decoder, checkpoint))
+    weights = read_tuned(run).get(_key(decoder, checkpoint, precision))
     if not weights:
         raise UserError(
             f"decode.tune=true: no weights have been found for this decoder yet; give `evaluate {run}` with"
-            " the same decode keys first, or give decode.lm_weight and decode.word_score."
+            " the same keys of decode and evaluate first, or give decode.lm_weight and decode.word_score."
         )
     set_tuned(decoder, weights)
 
@@ -91,15 +91,15 @@ def read_tuned(run: Path) -> dict[str, dict[str, float]]:
         return {}
 
 
-def _key(decoder: Beam, checkpoint: str) -> str:
+def _key(decoder: Beam, checkpoint: str, precision: str) -> str:
     """The key of a decoder's tuned weights: the hash of the checkpoint, and the decoder as it is tuned,
-    without hot words and with the default weights.
+    without hot words and with the default weights; the precision of the scores where it is not fp32.
     """
     plain = copy(decoder)
     plain.weights = Weights()
     plain.hot_words = set()
     plain.tuned_on = ""
-    return f"{checkpoint} {plain.description}"
+    return f"{checkpoint} {plain.description}" + (f" {precision}" if precision != "fp32" else "")
 
 
 def tune(
@@ -122,7 +122,8 @@ def tune(
     """
     own_passes = range(runtime.rank, len(cache.passes), runtime.world)
     missing = [number for number in own_passes if not cache.has(number)]
-    for _ in emit(model, split, cache.passes, missing, runtime.device, cache):
+    passes = forward_passes(model, split, runtime.device, cache.precision) if model else None
+    for _ in emit(passes, split, cache.passes, missing, cache):
         pass
     hot_words, decoder.hot_words = decoder.hot_words, set()
     grid: TuningGrid = {}

@@ -2,16 +2,16 @@
 then runs no forward pass.
 
 A file of `emissions/KEY/` in the run folder holds one forward pass. KEY is a hash of the weights, the audio,
-the padding and the assignment of utterances to passes, so a file is never stale. Logits are kept in fp32, to
-the last bit.
+the padding, the precision and the assignment of utterances to passes, so a file is never stale. Logits are
+kept in fp32, to the last bit.
 """
 
 import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,32 +21,28 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from asr_exp.core.errors import UserError
-from asr_exp.data.batch import collate, prefetch
+from asr_exp.data.batch import collate
 from asr_exp.data.batch_plan import cost, pack
 from asr_exp.data.prepare import Split
+from asr_exp.model.forward_passes import ForwardPasses, Measure, PassResult, pass_seconds
 from asr_exp.model.pretrained.source import BUNDLE, find_checkpoint
 from asr_exp.model.recogniser import Emissions, Recogniser
-from asr_exp.runtime.fsdp import is_cut
-from asr_exp.runtime.threads import side_by_side
 
 log = logging.getLogger(__name__)
 ROOM = 4 * 2**30  # bytes that the emissions of a run may take
-CPU_SECONDS = 20.0  # the most audio of a pass on a CPU: more is not faster there, and takes more memory
-CPU_PASSES = 2  # forward passes that run at a time on a CPU
 # The files of a checkpoint's folder that its emissions depend on, weights first.
 FILES = ("*.safetensors", "*.bin", "config.json", "preprocessor_config.json", "processor_config.json")
 
 
 def plan_passes(
-    split: Split, device_seconds: float, device: torch.device, only: np.ndarray | None = None
+    split: Split, device_seconds: float | str, device: torch.device, only: np.ndarray | None = None
 ) -> list[np.ndarray]:
     """The forward passes of a split, the longest utterances first: for each, the indices of its utterances.
 
-    device_seconds: audio of a pass; only: indices of the utterances to take (None: all).
+    device_seconds: as `trainer.device_seconds`; only: indices of the utterances to take (None: all).
     """
     indices = np.arange(len(split)) if only is None else only
-    budget = min(device_seconds, CPU_SECONDS) if device.type == "cpu" else device_seconds
-    return pack(indices, cost(split.seconds), budget)
+    return pack(indices, cost(split.seconds), pass_seconds(device_seconds, device))
 
 
 @dataclass(frozen=True)
@@ -54,18 +50,19 @@ class EmissionStore:
     """The emissions of one checkpoint, of any split.
 
     run: the run folder that keeps them; checkpoint: the hash of the checkpoint; padding: as `model.padding`;
-    device_seconds: audio of a forward pass.
+    device_seconds: audio of a forward pass; precision: as `evaluate.precision`.
     """
 
     run: Path
     checkpoint: str
     padding: str
-    device_seconds: float
+    device_seconds: float | str
+    precision: str = "fp32"
 
     def open(self, split: Split, device: torch.device, only: np.ndarray | None = None) -> "EmissionCache":
         """The cache of a split. only: indices of the utterances it is of (None: all)."""
         passes = plan_passes(split, self.device_seconds, device, only)
-        return EmissionCache(self.run, self.checkpoint, split, self.padding, passes)
+        return EmissionCache(self.run, self.checkpoint, split, self.padding, passes, self.precision)
 
 
 class EmissionCache:
@@ -73,12 +70,23 @@ class EmissionCache:
     unless all of them would take more than `ROOM`.
     """
 
-    def __init__(self, run: Path, checkpoint: str, split: Split, padding: str, passes: Sequence[np.ndarray]):
-        digest = hashlib.blake2b(f"{checkpoint} {split.audio_hash} {padding}".encode(), digest_size=8)
+    def __init__(
+        self,
+        run: Path,
+        checkpoint: str,
+        split: Split,
+        padding: str,
+        passes: Sequence[np.ndarray],
+        precision: str = "fp32",
+    ):
+        """Arguments as of `EmissionStore`; passes: of the split, see `plan_passes`."""
+        key = f"{checkpoint} {split.audio_hash} {padding}" + (f" {precision}" if precision != "fp32" else "")
+        digest = hashlib.blake2b(key.encode(), digest_size=8)
         for indices in passes:
             digest.update(indices.tobytes() + b"/")
         self.folder = run / "emissions" / f"{split.name}-{digest.hexdigest()}"
         self.passes = passes
+        self.precision = precision
         self._fits: bool | None = None
 
     def has(self, number: int) -> bool:
@@ -172,54 +180,54 @@ def checkpoint_hash(checkpoint: Path | str, revision: str | None = None) -> str:
     return digest.hexdigest()
 
 
+def forward_passes(
+    model: Recogniser, split: Split, device: torch.device, precision: str = "fp32"
+) -> ForwardPasses:
+    """The forward passes of a model over a split; it is put into evaluation mode."""
+    return ForwardPasses(
+        model.eval(),
+        device,
+        precision,
+        lambda index: f"The utterance {split.utterances[index].id} of {split.name}",
+        "a lower dataset.max_eval_seconds, evaluate.precision=bf16 or trainer.device=cpu",
+    )
+
+
 @torch.inference_mode()
 def emit(
-    model: Recogniser | None,
+    passes: ForwardPasses | None,
     split: Split,
-    passes: Sequence[np.ndarray],
+    plan: Sequence[np.ndarray],
     numbers: Sequence[int],
-    device: torch.device,
     cache: EmissionCache | None = None,
-) -> Iterator[tuple[np.ndarray, Emissions]]:
-    """Yield the emissions of some forward passes in fp32, each with the indices of its utterances. Memory
-    does not grow with the split.
+    measure: Measure | None = None,
+) -> Iterator[PassResult]:
+    """Yield the results of some forward passes, emissions in fp32 on the CPU. Memory does not grow with the
+    split.
 
     Args:
-        model: in evaluation mode; None where the cache has all of `numbers`.
+        passes: of a model in evaluation mode; None where the cache has all of `numbers`.
         split: the utterances.
-        passes: of the whole split, see `plan_passes`.
-        numbers: which of the passes to yield, in this order.
-        device: that of the model.
+        plan: the passes of the whole split, see `plan_passes`.
+        numbers: which of them to yield, in this order.
         cache: passes that it has are read from it; the others are computed and added to it.
+        measure: called with the emissions of each pass, on the device where they are computed.
 
     Raises:
-        UserError: a file of the cache is damaged.
+        UserError: a file of the cache is damaged, or an utterance does not fit in the GPU's memory.
     """
     cached = {number for number in numbers if cache and cache.has(number)}
-    missing = (passes[number] for number in numbers if number not in cached)
-    computed = _forward(model, split, missing, device)
-    for number in numbers:
-        if cache and number in cached:
-            yield cache.read(number)
-            continue
-        indices, emissions = next(computed)
-        if cache:
-            cache.write(number, indices, emissions)
-        yield indices, emissions
-
-
-def _forward(
-    model: Recogniser | None, split: Split, passes: Iterable[np.ndarray], device: torch.device
-) -> Iterator[tuple[np.ndarray, Emissions]]:
-    """Run forward passes. On a CPU two run at a time: while one waits for Python, or for a thread, the other
-    uses the cores.
-    """
-    if model is None:
-        return  # the cache has all of them
-    forward = torch.inference_mode()(lambda batch: (batch.indices, model(batch.to(device))))
-    with model.inference_cache():
-        # FSDP gathers sharded weights in one thread only
-        if device.type == "cpu" and torch.get_num_threads() >= CPU_PASSES and not is_cut(model):
-            yield from side_by_side(passes, lambda indices: forward(collate(split, indices)), CPU_PASSES)
-        else:
-            yield from map(forward, prefetch(passes, lambda indices: collate(split, indices)))
+    missing = (plan[number] for number in numbers if number not in cached)
+    with passes.model.inference_cache() if passes else nullcontext():
+        computed = (
+            passes.run(missing, lambda indices: collate(split, indices), measure) if passes else iter(())
+        )
+        for number in numbers:
+            if cache and number in cached:
+                indices, emissions = cache.read(number)
+                yield PassResult(indices, emissions, measure(indices, emissions) if measure else None)
+                continue
+            result = next(computed)
+            if cache:
+                cache.write(number, result.indices, result.emissions)
+            yield result

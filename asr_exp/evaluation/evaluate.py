@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from asr_exp.data.prepare import Split
 from asr_exp.decoding.decoders import Candidate, Decoder, candidates
-from asr_exp.evaluation.emission_cache import EmissionCache, emit, plan_passes
+from asr_exp.evaluation.emission_cache import EmissionCache, emit, forward_passes, plan_passes
 from asr_exp.model.loss import ctc_losses
-from asr_exp.model.recogniser import Recogniser
+from asr_exp.model.recogniser import Emissions, Recogniser
 from asr_exp.runtime.distributed import Runtime
 from asr_exp.scoring.error_rates import Tally, character_errors, word_errors
 
@@ -64,14 +64,15 @@ class Evaluation:
 class EvaluationSettings:
     """How a split is scored, and what is kept of it.
 
-    device_seconds: audio of a forward pass; loss_reduction: as `trainer.loss_reduction`; hypotheses: the file
-    to write them to (None: none is written); examples: how many hypotheses the result shows.
+    device_seconds, loss_reduction: as in the section trainer; hypotheses: the file to write them to (None:
+    none is written); examples: how many hypotheses the result shows; precision: as `evaluate.precision`.
     """
 
-    device_seconds: float
+    device_seconds: float | str
     loss_reduction: str
     hypotheses: Path | None = None
     examples: int = 0
+    precision: str = "fp32"
 
 
 @torch.inference_mode()
@@ -83,7 +84,7 @@ def evaluate(
     settings: EvaluationSettings,
     cache: EmissionCache | None = None,
 ) -> Evaluation:
-    """Score a split in fp32, the longest utterances first. The ranks share the forward passes, and rank 0
+    """Score a split, the longest utterances first. The ranks share the forward passes, and rank 0
     writes the hypotheses in the order of the split.
 
     Args:
@@ -149,28 +150,32 @@ def _passes(
     losses, number of utterances that have a loss).
     """
     tokenizer = split.tokenizer
-    passes = plan_passes(split, settings.device_seconds, runtime.device)
-    own_passes = range(runtime.rank, len(passes), runtime.world)
-    for indices, emissions in emit(model, split, passes, own_passes, runtime.device, cache):
+    plan = plan_passes(split, settings.device_seconds, runtime.device)
+    own = range(runtime.rank, len(plan), runtime.world)
+    passes = forward_passes(model, split, runtime.device, settings.precision) if model else None
+
+    def losses_of(indices: np.ndarray, emissions: Emissions) -> torch.Tensor:
         labels, lengths = tokenizer.encode_many(
             [tokenizer.target(split.utterances.text(int(i))) for i in indices]
         )
-        target = torch.from_numpy(labels.astype(np.int64)).to(emissions.logits.device)
-        losses = (
-            ctc_losses(emissions, target, lengths.tolist(), tokenizer.blank, settings.loss_reduction)
-            .cpu()
-            .numpy()
-        )
+        target = torch.from_numpy(labels.astype(np.int64))
+        if emissions.logits.is_cuda:
+            target = target.pin_memory().to(emissions.logits.device, non_blocking=True)
+        return ctc_losses(emissions, target, lengths.tolist(), tokenizer.blank, settings.loss_reduction)
+
+    for result in emit(passes, split, plan, own, cache, losses_of):
+        assert result.measured is not None
+        losses = result.measured.numpy()
         usable = np.isfinite(losses) & (losses > 0)
         rounded = [round(float(loss), 4) if ok else None for loss, ok in zip(losses, usable, strict=True)]
-        decoded = candidates(decoder, emissions.logits, emissions.frames)
+        decoded = candidates(decoder, result.emissions.logits, result.emissions.frames)
         hypotheses = [
             (int(index), _hypothesis(split, int(index), texts, loss))
-            for index, texts, loss in zip(indices, decoded, rounded, strict=True)
+            for index, texts, loss in zip(result.indices, decoded, rounded, strict=True)
         ]
         yield hypotheses, np.array([losses[usable].sum(), usable.sum()], dtype=np.float64)
-    rounds = -(-len(passes) // runtime.world)
-    for _ in range(rounds - len(own_passes)):  # ranks with a pass less still take part in the last round
+    rounds = -(-len(plan) // runtime.world)
+    for _ in range(rounds - len(own)):  # ranks with a pass less still take part in the last round
         yield [], np.zeros(2)
 
 

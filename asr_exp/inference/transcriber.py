@@ -14,9 +14,13 @@ from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding.alignment import Word, align_labels, best_path, words_of
 from asr_exp.decoding.decoders import Candidate, Decoder, Greedy, candidates
 from asr_exp.inference.chunking import Chunking, at_pauses, joined, spans
-from asr_exp.model.conv_frontend import SignalStatistics
+from asr_exp.model.forward_passes import CPU_PASSES, ForwardPasses, pass_seconds, seconds_of
 from asr_exp.model.recogniser import Emissions, Recogniser
 
+REMEDY = (  # where a recording does not fit in a GPU's memory
+    "a lower transcribe.whole_seconds or transcribe.chunk_seconds, evaluate.precision=bf16 or"
+    " trainer.device=cpu"
+)
 MAX_DECODER_SECONDS = 30.0  # of emissions that a decoder other than greedy gets at once
 
 # called with the seconds of audio that went through the network since the last call
@@ -45,17 +49,22 @@ class Transcriber:
     """Transcribes recordings, each (samples,) int16 mono at `rate` hertz, in batches of similar lengths.
 
     A recording longer than `chunking.whole` goes through the network in overlapping chunks, normalised by the
-    statistics of the whole recording; their emissions are joined. Several threads may use a Transcriber at
-    once; its network serves one of them at a time.
+    statistics of the whole recording; their emissions are joined. On a CPU the passes of a call run two side
+    by side. Several threads may use a Transcriber at once; their passes take turns.
 
     Args:
         model: the network; it is put into evaluation mode.
         tokenizer: the labels that the network emits.
         decoder: makes texts of emissions.
         device: that the network is on.
-        device_seconds: padded seconds of audio in one forward pass, at the most.
+        device_seconds: as `trainer.device_seconds`; on a CPU a pass has less, see `pass_seconds`.
         chunking: of long recordings, see `Chunking`.
+        precision: of the network, as `evaluate.precision`.
     """
+
+    # How many chunks of a long recording may run at a time on a CPU. With 1 each has all threads, and a short
+    # recording of another thread waits for one chunk at most.
+    chunks_at_once = CPU_PASSES
 
     def __init__(
         self,
@@ -63,26 +72,28 @@ class Transcriber:
         tokenizer: Tokenizer,
         decoder: Decoder,
         device: torch.device,
-        device_seconds: float = 100.0,
+        device_seconds: float | str = 100.0,
         chunking: Chunking | None = None,
+        precision: str = "fp32",
     ):
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.decoder = decoder
         self.device = device
-        self.device_seconds = device_seconds
+        self.device_seconds = seconds_of(device_seconds, device)
         self.chunking = chunking or Chunking()
         self.rate: int = model.extractor.sampling_rate
         self.hop = int(np.prod(model.network.config.conv_stride))  # samples from one frame to the next
         self.frame = self.hop / self.rate  # seconds from one frame to the next
-        self._model_lock = threading.Lock()
+        self._passes = ForwardPasses(self.model, device, precision, remedy=REMEDY)
+        self._decoder_lock = threading.Lock()
 
     def __call__(self, clips: Sequence[Samples], progress: Progress = _no_progress) -> list[Transcript]:
         """The transcript of each clip, in their order."""
         transcripts = [Transcript("", [], len(clip) / self.rate) for clip in clips]
         for indices, emissions in self._forward_whole(clips):
             candidates_of = self._decode(emissions)
-            log_probs = emissions.logits.log_softmax(-1).cpu()
+            log_probs = emissions.logits.log_softmax(-1)
             for row, (index, nbest) in enumerate(zip(indices.tolist(), candidates_of, strict=True)):
                 words = self._words(log_probs[row, : emissions.frames[row]], nbest[0].text)
                 scored = [replace(one, text=self.tokenizer.scored(one.text)) for one in nbest]
@@ -104,7 +115,7 @@ class Transcriber:
         """
         log_probs_of = [torch.empty(0, len(self.tokenizer))] * len(clips)
         for indices, emissions in self._forward_whole(clips):
-            log_probs = emissions.logits.log_softmax(-1).cpu()
+            log_probs = emissions.logits.log_softmax(-1)
             for row, index in enumerate(indices.tolist()):
                 log_probs_of[index] = log_probs[row, : emissions.frames[row]].clone()
         for index in self._long_clips(clips):
@@ -143,7 +154,7 @@ class Transcriber:
         return [word for word in scored if word.text]
 
     def _decode(self, emissions: Emissions) -> list[list[Candidate]]:
-        with self._model_lock, torch.inference_mode():
+        with self._decoder_lock, torch.inference_mode():
             return candidates(self.decoder, emissions.logits, emissions.frames)
 
     def _transcribe_long(self, parts: Iterator[torch.Tensor]) -> tuple[str, list[Word]]:
@@ -188,9 +199,17 @@ class Transcriber:
             dtype=np.int64,
         )
         seconds = np.array([len(clips[i]) / self.rate for i in usable])
-        for rows in pack(np.arange(len(usable)), cost(seconds), self.device_seconds):
-            indices = usable[rows]
-            yield indices, self._forward([clips[i][:] for i in indices], indices)
+        packs = [
+            usable[rows]
+            for rows in pack(
+                np.arange(len(usable)), cost(seconds), pass_seconds(self.device_seconds, self.device)
+            )
+        ]
+        at_once = min(CPU_PASSES, max(1, len(packs)))  # a pass that is alone has all threads
+        for result in self._passes.run(
+            packs, lambda indices: _batch([clips[i][:] for i in indices], indices), at_once=at_once
+        ):
+            yield result.indices, result.emissions
 
     def _forward_chunks(self, clip: Samples, progress: Progress = _no_progress) -> Iterator[torch.Tensor]:
         """Log probabilities of a long recording in consecutive parts, each (frames, vocabulary), on the
@@ -210,30 +229,37 @@ class Transcriber:
         field = next(n for n in range(1, len(clip) + 1) if self.model.frames(n))
         field -= (self.model.frames(field) - 1) * self.hop
         statistics = self.model.signal_statistics(clip)
-        batch_size = max(1, int(self.device_seconds // cost(np.array(self.chunking.length))))
-        samples_done = 0
+        batch_size = max(
+            1, int(pass_seconds(self.device_seconds, self.device) // cost(np.array(self.chunking.length)))
+        )
         chunks = spans(frames, length, overlap, squeeze)
-        for batch in (chunks[i : i + batch_size] for i in range(0, len(chunks), batch_size)):
-            ends = [len(clip) if end == frames else (end - 1) * self.hop + field for _, end in batch]
-            cut = [clip[start * self.hop : end] for (start, _), end in zip(batch, ends, strict=True)]
-            emissions = self._forward(cut, np.arange(len(cut)), statistics)
-            log_probs = emissions.logits.log_softmax(-1).cpu()
-            progress((ends[-1] - samples_done) / self.rate)
-            samples_done = ends[-1]
-            for row, (start, _) in enumerate(batch):
-                yield start, log_probs[row, : emissions.frames[row]]
+        batches = [chunks[i : i + batch_size] for i in range(0, len(chunks), batch_size)]
 
-    def _forward(
-        self, clips: Sequence[np.ndarray], indices: np.ndarray, statistics: SignalStatistics | None = None
-    ) -> Emissions:
-        """One forward pass. clips: each (samples,) int16. statistics: of the recording that the clips are
-        chunks of; None to normalise each clip by its own.
-        """
-        lengths = [len(clip) for clip in clips]
-        audio = np.zeros((len(clips), max(lengths)), dtype=np.int16)
-        for row, clip in zip(audio, clips, strict=True):
-            row[: len(clip)] = clip
-        no_labels = torch.empty(0, dtype=torch.int32)
-        batch = Batch(indices, torch.from_numpy(audio), lengths, no_labels, [0] * len(clips))
-        with self._model_lock, torch.inference_mode():
-            return self.model(batch.to(self.device), statistics)
+        def end_of(last: int) -> int:
+            """The sample behind the last one that a chunk sees. last: the frame behind its last."""
+            return len(clip) if last == frames else (last - 1) * self.hop + field
+
+        def cut(batch: list[tuple[int, int]]) -> Batch:
+            pieces = [clip[first * self.hop : end_of(last)] for first, last in batch]
+            return _batch(pieces, np.arange(len(pieces)))
+
+        samples_done = 0
+        at_once = min(self.chunks_at_once, len(batches))
+        results = self._passes.run(batches, cut, statistics=statistics, at_once=at_once)
+        for batch, result in zip(batches, results, strict=True):
+            log_probs = result.emissions.logits.log_softmax(-1)
+            end = end_of(batch[-1][1])
+            progress((end - samples_done) / self.rate)
+            samples_done = end
+            for row, (first, _) in enumerate(batch):
+                yield first, log_probs[row, : result.emissions.frames[row]]
+
+
+def _batch(clips: Sequence[np.ndarray], indices: np.ndarray) -> Batch:
+    """A batch without labels. clips: each (samples,) int16."""
+    lengths = [len(clip) for clip in clips]
+    audio = np.zeros((len(clips), max(lengths)), dtype=np.int16)
+    for row, clip in zip(audio, clips, strict=True):
+        row[: len(clip)] = clip
+    no_labels = torch.empty(0, dtype=torch.int32)
+    return Batch(indices, torch.from_numpy(audio), lengths, no_labels, [0] * len(clips))

@@ -5,6 +5,7 @@ Parts are replaced on one instance of a network, and no module is wrapped, so it
 `model.padding=transformers` nothing is replaced.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -85,6 +86,12 @@ PATCHES = (
         (PACKED_TEST, "tests/model/test_gated_attention.py::test_gated_attention_is_that_of_groups"),
     ),
     Patch(
+        "backbone.encoder.encoder.get_rel_pos",
+        "sew-d",
+        "transformers copies a number to a GPU for each utterance, and waits for it",
+        ("tests/training/cuda/test_syncs.py::test_a_step_waits_for_nothing",),
+    ),
+    Patch(
         "config.layerdrop",
         ALL,
         "0.0, so that transformers drops no layer: it draws for each forward pass, and a step of several"
@@ -134,6 +141,9 @@ def patch(network: Any, front_end: FrontEnd, positional_conv: PositionalConv | N
     _replace_dropout(network)
     if positional_conv:
         _pack(network, backbone, positional_conv)
+    if network.config.model_type == "sew-d":
+        encoder = backbone.encoder.encoder
+        encoder.get_rel_pos = partial(_relative_positions, encoder, encoder.get_rel_pos)
     network.config.layerdrop = 0.0
     for number, layer in enumerate(getattr(backbone.encoder, "layers", [])):
         hands_on_bias = network.config.model_type == "wavlm"
@@ -156,6 +166,24 @@ def _mask(
         feature_mask = feature_mask if context.layout else feature_mask[:, None, :]
         hidden_states = hidden_states.masked_fill(feature_mask, 0.0)
     return hidden_states.clone()  # encoders zero the padding in place
+
+
+def _relative_positions(
+    encoder: Any, original: Callable[..., Any], hidden_states: torch.Tensor, *args: Any, **kwargs: Any
+) -> Any:
+    """SEW-D's buckets of relative positions, (1, frames, frames). transformers' own function makes those of
+    all distances on the CPU, and the GPU picks them. On a CPU it makes all.
+    """
+    buckets, longest = encoder.position_buckets, encoder.max_relative_positions
+    asked = any(value is not None for value in (*args, *kwargs.values()))
+    if not hidden_states.is_cuda or asked or not encoder.relative_attention or min(buckets, longest) <= 0:
+        return original(hidden_states, *args, **kwargs)
+    frames = hidden_states.shape[-2]
+    module = sys.modules[type(encoder).__module__]
+    table = module.make_log_bucket_position(torch.arange(1 - frames, frames), buckets, longest).long()
+    table = table.pin_memory().to(hidden_states.device, non_blocking=True)
+    places = torch.arange(frames, device=hidden_states.device)
+    return table[places[:, None] - places[None, :] + frames - 1][None]
 
 
 def _pack(network: Any, backbone: Any, positional_conv: PositionalConv) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import re
 import socket
 import subprocess
 import sys
@@ -11,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed import is_nccl_available
 
+from asr_exp.runtime.cores import usable_cores
 from asr_exp.runtime.distributed import Runtime
+from asr_exp.runtime.gpus import choose_device
 
 CPUINFO = Path("/proc/cpuinfo")
+DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def versions() -> dict[str, str]:
@@ -49,13 +54,47 @@ def environment(runtime: Runtime) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(runtime.device) if on_cuda else processor(),
         "devices": runtime.world,
         "precision": runtime.precision,
+        "deterministic": not on_cuda or torch.are_deterministic_algorithms_enabled(),
+        "tf32": runtime.tf32,
         "cpu_count": os.cpu_count(),
+        "usable_cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if on_cuda else None,
+        **({"gpu": _gpu(runtime.device)} if on_cuda else {}),
         "git_commit": _commit(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "versions": versions(),
     }
+
+
+def _gpu(device: torch.device) -> dict[str, Any]:
+    """The GPUs of this machine that the run works on, and the software of NVIDIA's that it does it with."""
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    devices = [device] if ranks == 1 else [choose_device("cuda", rank, rank, ranks) for rank in range(ranks)]
+    properties = [torch.cuda.get_device_properties(one) for one in devices]
+    return {
+        "devices": [str(one) for one in devices],
+        "names": [one.name for one in properties],
+        "memory_gib": [round(one.total_memory / 2**30, 1) for one in properties],
+        "capability": [f"{one.major}.{one.minor}" for one in properties],
+        "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "driver": _driver(),
+        "cudnn": torch.backends.cudnn.version(),
+        "nccl": ".".join(map(str, torch.cuda.nccl.version())) if is_nccl_available() else None,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def _driver() -> str | None:
+    """The version of NVIDIA's kernel driver; None where the system does not say."""
+    with contextlib.suppress(OSError):
+        if found := re.search(r"\s(\d+\.\d[\d.]*)\s", DRIVER.read_text(encoding="utf-8", errors="replace")):
+            return found[1]
+    with contextlib.suppress(OSError):
+        ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        done = subprocess.run(ask, capture_output=True, text=True, check=False)
+        return next(iter(done.stdout.split()), None) if done.returncode == 0 else None
+    return None
 
 
 def processor() -> str:

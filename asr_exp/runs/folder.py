@@ -67,6 +67,7 @@ def signature(config: DictConfig) -> str:
         place, usual = (settings[section], defaults[section]) if section else (settings, defaults)
         if name in NOT_IN_SIGNATURE or leaf in place and place[leaf] == usual[leaf]:
             place.pop(leaf, None)
+    settings = {name: value for name, value in settings.items() if value != {}}  # a section of young keys
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
 
 

@@ -14,7 +14,7 @@ from asr_exp.core.errors import UserError
 from asr_exp.runs.results import read_hypotheses, read_result
 
 # What the two sides may differ in; the rest of a protocol has to be equal.
-OF_THE_SYSTEM = ("decoder", "padding")
+OF_THE_SYSTEM = ("decoder", "padding", "precision")
 OF_THE_SPLIT = ("split", "ids", "coverage")  # in result.json these are of the test split
 
 

@@ -5,6 +5,7 @@ Each rank keeps a shard of every tensor, a `DTensor`. The weights of a block are
 backward pass begins and freed when it ends, so all ranks have to make the same passes.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,19 +14,40 @@ import torch
 from torch import nn
 
 
-def shard(model: nn.Module, blocks: Iterable[nn.Module], device: torch.device, world: int) -> None:
+def shard(
+    model: nn.Module,
+    blocks: Iterable[nn.Module],
+    device: torch.device,
+    world: int,
+    gathered_as: torch.dtype | None = None,
+) -> None:
     """Shard a model's parameters across `world` ranks: those of a block are gathered together, the others
     with the model's forward pass.
 
     The parameters become other objects, so an optimizer is to be built afterwards. Gradients are summed over
-    ranks, not averaged. They and the weights stay in fp32, so that the result is that of one device.
+    ranks in fp32, not averaged. They and the shards stay in fp32, so that the result is that of one device.
+
+    Args:
+        model: to be sharded.
+        blocks: its modules with the most parameters.
+        device, world: of the ranks.
+        gathered_as: the type in which a block's weights travel and are used, None for their own. With
+            autocast to bf16, bf16 halves the traffic, and linear layers compute what they would anyway; the
+            weights of norms are rounded to it too, an error that was seen to be below that of autocast
+            itself. The weights outside of blocks travel as they are: filters are derived from them.
     """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+    # nothing is done in place to what a block returns
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(device.type, (world,))
-    for module in (*blocks, model):
-        sharded = fully_shard(module, mesh=mesh)
+    own = MixedPrecisionPolicy()
+    # what a block is given stays as it is: autocast chooses the type of each operation
+    rounded = MixedPrecisionPolicy(gathered_as, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    policies = [(block, rounded if gathered_as else own) for block in blocks]
+    for module, policy in (*policies, (model, own)):
+        sharded = fully_shard(module, mesh=mesh, mp_policy=policy)
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)  # gloo has no other
     # the cache of autocast would keep a copy of every block's weights up to the end of the forward pass
@@ -34,19 +56,27 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], device: torch.device, w
 
 @contextmanager
 def whole(model: nn.Module) -> Iterator[None]:
-    """While it lasts all weights are gathered on every rank, so that each rank may make its own number of
-    forward passes. Nothing happens to a model that is not sharded.
+    """While it lasts all weights are gathered on every rank, in their own type, so that each rank may make
+    its own number of forward passes without a gradient. Nothing happens to a model that is not sharded.
     """
     parts = _parts(model)
+    shards: list[Any] = [
+        (module, name, shard)
+        for module in (model.modules() if parts else ())
+        for name, shard in module.named_parameters(recurse=False)
+    ]
     for part in parts:
         part.set_reshard_after_forward(False, recurse=False)
         part.unshard()
+    for module, name, shard in shards:
+        if getattr(module, name).dtype != shard.dtype:  # it travels in another: `gathered_as`
+            setattr(module, name, nn.Parameter(shard.detach().full_tensor(), shard.requires_grad))
     try:
         yield
     finally:
         for part in parts:
             part.set_reshard_after_forward(part is not model, recurse=False)
-            part.reshard()
+            part.reshard()  # the modules have their shards again
 
 
 def is_cut(model: nn.Module) -> bool:

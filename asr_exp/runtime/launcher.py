@@ -12,6 +12,7 @@ from typing import Any
 
 from asr_exp.core.errors import Stopped
 from asr_exp.core.exit_status import AGAIN
+from asr_exp.runtime.cores import threads_of_rank
 from asr_exp.runtime.signals import LEAVE
 
 
@@ -47,14 +48,13 @@ def _run_ranks(devices: int, command: str, overrides: Sequence[str]) -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    threads = str(max(1, (os.cpu_count() or 1) // devices))
     shared = {
         **os.environ,
         "WORLD_SIZE": str(devices),
         "LOCAL_WORLD_SIZE": str(devices),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
+        "OMP_NUM_THREADS": threads_of_rank(devices),
     }
     ranks = [
         subprocess.Popen(

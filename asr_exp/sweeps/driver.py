@@ -9,19 +9,21 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from asr_exp.config.compose import compose_with_hydra
-from asr_exp.config.hydra_internals import hydra_at
+from asr_exp.config.hydra_internals import hydra_at, launching_by
 from asr_exp.config.overrides import to_hydra_overrides
 from asr_exp.config.schema import keys
 from asr_exp.config.validation import bound_problems
 from asr_exp.core.errors import UserError
 from asr_exp.sweeps import record
 from asr_exp.sweeps.ranges import Range, split_overrides
-from asr_exp.sweeps.search import CellRunner, run_overrides, runs_here, search
+from asr_exp.sweeps.record import run_overrides
+from asr_exp.sweeps.search import CellRunner, runs_here, search
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -60,9 +62,10 @@ def sweep(
                 f"{endless[0]} has no end of values; search it with sweeper=optuna or sweeper=random, or list"
                 " values."
             )
-        batches = hydra.multirun(
-            config_name="config", task_function=make_job(folder.absolute()), overrides=overrides
-        )
+        with _outliving_lost_jobs(config):
+            batches = hydra.multirun(
+                config_name="config", task_function=make_job(folder.absolute()), overrides=overrides
+            )
         return print_summary(
             folder, {cell.return_value.overrides for batch in batches or () for cell in batch}
         )
@@ -75,8 +78,21 @@ def sweep(
         from asr_exp.sweeps.wandb_file import write
 
         return write(folder, command, to_hydra_overrides(run_overrides(fixed)), ranges, config)
-    search(hydra, make_job(folder.absolute()), folder, config, overrides)
+    with _outliving_lost_jobs(config):
+        search(hydra, make_job(folder.absolute()), folder, config, overrides)
     return print_summary(folder)
+
+
+def _outliving_lost_jobs(config: "DictConfig") -> AbstractContextManager[None]:
+    """While it lasts, a job that is lost does not end the launcher that the config chooses."""
+    target = config.hydra.launcher._target_
+    if "submitit" in target:
+        from asr_exp.sweeps.submitit_launcher import launch
+    elif "joblib" in target:
+        from asr_exp.sweeps.joblib_launcher import launch
+    else:
+        return nullcontext()
+    return launching_by(target, launch)
 
 
 def derived_name(command: str, overrides: Sequence[str], ranges: Sequence[Range]) -> str:
@@ -116,15 +132,20 @@ def _check_bounds(config: "DictConfig") -> None:
 def print_summary(folder: Path, overrides: set[str] | None = None) -> int:
     """Print a line for each cell of a record that has these overrides (None: for all of them) -> exit status.
 
-    It is 1 where one of them has failed.
+    It is 1 where one of them has failed, was lost or has stopped.
     """
     cells = [cell for cell in record.read(folder) if overrides is None or cell.overrides in overrides]
-    failed = sum(cell.status == "failed" for cell in cells)
-    print(
-        f"\n{len(cells) - failed} of {len(cells)} cells done"
-        + (f", {failed} failed" if failed else "")
-        + f": {folder / 'table.md'}"
-    )
+    by_status: dict[str, list[record.SweepCell]] = {}
+    for cell in cells:
+        by_status.setdefault(cell.status, []).append(cell)
+    done = sum(len(by_status.get(status, ())) for status in ("finished", "pruned"))
+    parts = [f"{done} of {len(cells)} cells done"]
+    for status in ("failed", "lost", "stopped", "running"):
+        if those := by_status.get(status):
+            reasons = dict.fromkeys(cell.reason for cell in those)
+            parts.append(f"{len(those)} {status}" + f" ({', '.join(reasons)})" * (status == "lost"))
+    unfinished = "lost" in by_status or "stopped" in by_status
+    print("\n" + ", ".join(parts) + "; the same command goes on" * unfinished + f": {folder / 'table.md'}")
     # In a line, a key goes by its last part: lr=0.001.
     names = [
         re.sub(r"(^| )\+*(?:\w+\.)+(\w+=)", r"\1\2", name)
@@ -137,4 +158,4 @@ def print_summary(folder: Path, overrides: set[str] | None = None) -> int:
             cell.reason.removeprefix("Pruned: "), max(30, 69 - width), placeholder=" ..."
         )
         print(f"{status:<7}  {name:<{width}}  {message}".rstrip())
-    return 1 if failed else 0
+    return int(unfinished or "failed" in by_status)

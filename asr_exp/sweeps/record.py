@@ -9,7 +9,7 @@ import io
 import json
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ class SweepCell:
     """A row of the record. Rates are fractions; `dev` is the best score on dev, `score` that of `split`;
     `seconds` is the time of training.
 
-    status: running, finished, stopped (the same command goes on with it), pruned or failed.
+    status: running, finished, stopped or lost (killed; the same command goes on with both), pruned, failed.
     """
 
     cell: int
@@ -77,6 +77,11 @@ def ended(cell: SweepCell, folder: Path, split: str, code: int) -> SweepCell:
     return replace(cell, **figures, seconds=result.get("train", {}).get("wall_seconds"))
 
 
+def lost(number: int, overrides: Iterable[str], reason: str) -> SweepCell:
+    """The row of a cell whose job has ended and left nothing. overrides: those of its job."""
+    return SweepCell(number, "lost", shlex.join(run_overrides(overrides)), reason=reason, code=1)
+
+
 def _from_metrics(folder: Path) -> dict[str, Any]:
     """The best dev score so far of a run without a result, from its metrics.jsonl."""
     best: dict[str, Any] = {}
@@ -93,6 +98,11 @@ def _from_metrics(folder: Path) -> dict[str, Any]:
 # the files
 
 
+def run_overrides(overrides: Iterable[str]) -> list[str]:
+    """The overrides of a run: those of a sweep less Hydra's own and the sweep's."""
+    return [word for word in overrides if not re.match(r"[+~]*(hydra[./]|sweeper=|sweep\.)", word)]
+
+
 def identity(overrides: Iterable[str]) -> tuple[str, ...]:
     """The sorted overrides of a cell (or a sweep) that can change a score; two cells differ if these do."""
     free = "|".join(re.escape(name) for name in NOT_IN_SIGNATURE if name not in ("run", "split", "a", "b"))
@@ -101,9 +111,36 @@ def identity(overrides: Iterable[str]) -> tuple[str, ...]:
 
 def note(record: Path, cell: SweepCell) -> None:
     """Write the row of a cell in place of its older one. Several processes may do so at once."""
+    _change(record, cell, lambda _: cell)
+
+
+def note_lost(record: Path, cell: SweepCell) -> SweepCell:
+    """Note that the job of a cell has ended: the cell is lost, with the reason, unless its row says how the
+    cell itself has ended -> its row.
+    """
+
+    def changed(before: SweepCell | None) -> SweepCell:
+        if before is None:
+            return cell
+        if before.status == "stopped":
+            return replace(before, reason=f"{before.reason.partition(' (')[0]} ({cell.reason})")
+        if before.status in ("finished", "pruned"):
+            return before
+        figures = _from_metrics(Path(before.folder)) if before.folder else {}
+        return replace(before, **figures, status="lost", reason=cell.reason, code=1)
+
+    return _change(record, cell, changed)
+
+
+def _change(record: Path, cell: SweepCell, change: Callable[[SweepCell | None], SweepCell]) -> SweepCell:
+    """Write what `change` makes of the row with the identity of a cell, or of None where there is none, and
+    return it.
+    """
     record.mkdir(parents=True, exist_ok=True)
     with FileLock(record / ".record.lock"):
-        cells = {identity(shlex.split(one.overrides)): one for one in [*read(record), cell]}
+        cells = {identity(shlex.split(one.overrides)): one for one in read(record)}
+        key = identity(shlex.split(cell.overrides))
+        cells[key] = row = change(cells.get(key))
         rows = sorted(cells.values(), key=lambda one: one.cell)
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(
@@ -111,6 +148,7 @@ def note(record: Path, cell: SweepCell) -> None:
         )
         write_text(record / "cells.csv", text.getvalue())
         write_text(record / "table.md", table(record.name, rows))
+    return row
 
 
 def read(record: Path) -> list[SweepCell]:

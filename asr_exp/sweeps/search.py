@@ -4,7 +4,7 @@ import re
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,12 +13,14 @@ from asr_exp.config.groups import conf_folders
 from asr_exp.config.hydra_internals import hydra_at, launch
 from asr_exp.config.overrides import quoted, to_hydra_overrides
 from asr_exp.core.console import percent
-from asr_exp.core.errors import UserError
+from asr_exp.core.errors import Stopped, UserError
 from asr_exp.runs.results import read_result
 from asr_exp.runs.untrained import trains_nothing
+from asr_exp.runtime.signals import Signals
+from asr_exp.runtime.slurm_job import leave
 from asr_exp.sweeps import record
 from asr_exp.sweeps.ranges import Range, split_overrides
-from asr_exp.sweeps.record import SweepCell
+from asr_exp.sweeps.record import SweepCell, run_overrides
 from asr_exp.sweeps.study import SamplerSettings, Study
 
 if TYPE_CHECKING:
@@ -71,6 +73,13 @@ class Worker:
         return Study(self.folder, self.storage, self.ranges, self.settings, sampler)
 
     def __call__(self, _: "DictConfig | None" = None) -> None:
+        try:
+            with Signals(at_once=True):
+                self._work()
+        except Stopped as error:  # between two trials
+            leave(error)
+
+    def _work(self) -> None:
         study, drawn = self.study(), time.monotonic()
         while True:
             with study.claimed(self.options["trials"]) as trial:
@@ -148,7 +157,12 @@ def search(
             worker()
         else:
             plain = [word for word in fixed if not word.startswith("hydra.mode=")]
-            launch(hydra, worker, plain, [run_overrides(plain)] * options["workers"])
+            ended = launch(hydra, worker, plain, [run_overrides(plain)] * options["workers"])
+            lost = [one.reason for one in ended if isinstance(one, SweepCell)]
+            for number in study.abandoned() if lost else ():
+                row = next((cell for cell in record.read(folder) if cell.cell == number + 1), None)
+                if row:
+                    record.note_lost(folder, replace(row, status="lost", reason="; ".join(lost), code=1))
     finally:
         draw(study, worker.measure)
     _print_best(study, folder, options["trials"])
@@ -177,11 +191,6 @@ def _check_one_worker(workers: int) -> None:
 def runs_here(config: "DictConfig") -> bool:
     """Whether cells run in this process, one after another."""
     return config.hydra.launcher._target_.endswith("BasicLauncher")
-
-
-def run_overrides(overrides: Sequence[str]) -> list[str]:
-    """The overrides of a run: those of a sweep less Hydra's own and the sweep's."""
-    return [word for word in overrides if not re.match(r"[+~]*(hydra[./]|sweeper=|sweep\.)", word)]
 
 
 def draw(study: Study, measure: str | None) -> None:

@@ -120,6 +120,18 @@ class Study:
                 if key not in others:
                     self.study.enqueue_trial(params)
 
+    def abandoned(self) -> list[int]:
+        """The numbers of the trials that a worker left when it ended, and that no other has taken up."""
+        from optuna.trial import TrialState
+
+        numbers = []
+        with self._lock:
+            for one in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+                if lock := self._lock_of(one.number):
+                    lock.release()
+                    numbers.append(one.number)
+        return numbers
+
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
         """The overrides that a trial is run with; params: the value of each range, by its name."""
         return [one.override(params[one.name]) for one in self.ranges]

@@ -1,7 +1,8 @@
 """The training loop: fit -> train_step -> backward.
 
 Everything random in a step is drawn from (seed, step), so a resumed run walks the same curve without a record
-of what came before, and so does any number of ranks. Figures stay on the device until they are written.
+of what came before (on a CPU to the bit, on CUDA with deterministic algorithms), and so does any number of
+ranks up to rounding. Figures stay on the device until they are written.
 """
 
 import logging
@@ -189,7 +190,9 @@ def backward(setup: TrainingSetup, batch: Batch, count: int) -> tuple[torch.Tens
     losses = ctc_losses(emissions, batch.labels, batch.label_lengths, setup.blank, setup.reduction)
     setup.scaler.scale(losses.sum() / count).backward()
     with torch.no_grad():
-        frames = torch.tensor(emissions.frames).to(losses.device, non_blocking=True)
+        frames = torch.tensor(emissions.frames, pin_memory=losses.is_cuda).to(
+            losses.device, non_blocking=True
+        )
         valid = torch.arange(emissions.logits.shape[1], device=losses.device)[None, :] < frames[:, None]
         labels = valid.new_zeros(emissions.logits.shape[-1], dtype=torch.float32)
         labels.index_add_(0, emissions.logits.argmax(-1).flatten(), valid.flatten().float())

@@ -60,10 +60,9 @@ class StepMetrics:
         """
         if not self._steps:
             return
-        sums = self.setup.runtime.sum(torch.stack([one.sums for one in self._steps])).tolist()
-        norms = torch.stack([one.norm for one in self._steps]).tolist()
-        lines, losses = list(self._lines(sums, norms)), list(self._losses())
-        self._warn_of_unusable_losses()
+        sums, norms, losses_of = self._fetch()
+        lines, losses = list(self._lines(sums, norms)), list(self._losses(losses_of))
+        self._warn_of_unusable_losses(losses_of)
         self._steps.clear()
         if self.hooks.metrics:
             self.hooks.metrics.write(lines)
@@ -93,31 +92,50 @@ class StepMetrics:
                 "train/blank_ratio": labels[self.setup.blank] / frames if (frames := sum(labels)) else None,
             }
 
-    def _losses(self) -> Iterator[Mapping[str, Any]]:
+    def _fetch(self) -> tuple[list[list[float]], list[float], list[torch.Tensor]]:
+        """Fetch everything from the device, which is waited for once: the sums of each step over the ranks,
+        its norm, and the loss of each of its utterances, in fp32, whichever rank had it.
+        """
+        runtime = self.setup.runtime
+        sums = runtime.sum(torch.stack([one.sums for one in self._steps]))
+        norms = torch.stack([one.norm for one in self._steps])
+        places, before = [], 0
+        for figures in self._steps:
+            place = {row: before + number for number, row in enumerate(figures.utterances.tolist())}
+            places += [place[int(row)] for rows, _ in figures.losses for row in rows]
+            before += len(place)
+        losses = torch.zeros(before, device=runtime.device)
+        if places:
+            index = torch.tensor(places, pin_memory=losses.is_cuda).to(losses.device, non_blocking=True)
+            own = torch.cat([loss.float() for figures in self._steps for _, loss in figures.losses])
+            losses.index_copy_(0, index, own)
+        losses = runtime.sum(losses)
+        fetched = torch.cat([t.flatten().double() for t in (sums, norms, losses)]).cpu()
+        flat, norm_of, loss_of = fetched.split([sums.numel(), norms.numel(), losses.numel()])
+        return (
+            flat.view(sums.shape).tolist(),
+            norm_of.tolist(),
+            list(loss_of.split([len(one.utterances) for one in self._steps])),
+        )
+
+    def _losses(self, losses: list[torch.Tensor]) -> Iterator[Mapping[str, Any]]:
         """The loss of each utterance of a step, whichever rank had it; None where it is not finite."""
-        summed = []
-        for figures in self._steps:
-            place = {row: number for number, row in enumerate(figures.utterances.tolist())}
-            own = torch.zeros(len(place), device=self.setup.runtime.device)
-            for rows, losses in figures.losses:
-                own[[place[int(row)] for row in rows]] = losses.float()
-            summed.append(own)
-        every = iter(self.setup.runtime.sum(torch.cat(summed)).double().round(decimals=6).tolist())
-        for figures in self._steps:
-            utterances = figures.utterances.tolist()
+        for figures, own in zip(self._steps, losses, strict=True):
             yield {
                 "step": figures.step,
-                "utterances": utterances,
-                "losses": [_finite(next(every) or math.inf) for _ in utterances],
+                "utterances": figures.utterances.tolist(),
+                "losses": [_finite(loss or math.inf) for loss in own.round(decimals=6).tolist()],
             }
 
-    def _warn_of_unusable_losses(self) -> None:
-        """Name the utterances whose loss is infinite (exactly 0 here, see `ctc_losses`) or not a number."""
-        for figures in self._steps:
-            for rows, losses in figures.losses:
-                bad = ~torch.isfinite(losses) | (losses == 0)
-                if bad.any():
-                    names = [self.setup.split.utterances[int(row)].id for row in rows[bad.cpu().numpy()]]
+    def _warn_of_unusable_losses(self, losses: list[torch.Tensor]) -> None:
+        """Name this rank's utterances whose loss is infinite (exactly 0 here, see `ctc_losses`) or not a
+        number.
+        """
+        for figures, of_step in zip(self._steps, losses, strict=True):
+            bad = set(figures.utterances[(~torch.isfinite(of_step) | (of_step == 0)).numpy()].tolist())
+            for rows, _ in figures.losses:
+                names = [self.setup.split.utterances[int(row)].id for row in rows if int(row) in bad]
+                if names:
                     log.warning(
                         "step %d: no finite loss for %d utterances: %s",
                         figures.step,

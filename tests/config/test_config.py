@@ -54,7 +54,7 @@ def write(path, text):
     ("trainer.lrr=1", ["trainer.lrr is not a key", "'optimizer.lr'", "max_steps"]),
     ("trainr.max_steps=3", ["trainr.max_steps is not a key", "'trainer.max_steps'"]),
     ("trainer.max_step=3", ["'trainer.max_steps'"]),
-    ("trainr.foo=3", ["'trainer'"]),
+    ("trainr.quux=3", ["'trainer'"]),
     ("lr=1e-4", ["'optimizer.lr'"]),
     ("modle=tiny", ["'model'"]),
     ("timit=1", ["'dataset=timit'"]),
@@ -67,6 +67,9 @@ def write(path, text):
     ("seed=", ["seed must be a whole number"]),
     ("trainer.max_steps=-3", ["trainer.max_steps=-3", "at least 0"]),
     ("trainer.precision=fp8", ["auto, fp32, bf16, fp16", "'fp32'"]),
+    ("trainer.device=gpu", ["auto, cpu, cuda, cuda:N", "'cpu'"]),
+    ("trainer.device=cuda:N", ["auto, cpu, cuda, cuda:N"]),
+    ("trainer.device=cuda:-1", ["auto, cpu, cuda, cuda:N"]),
     ("model=tiny,hf", ["-m", "several values"]),
     ("dataset", ["key=value"]),
     ("=3", ["no key"]),
@@ -138,6 +141,7 @@ def test_two_answers_to_one_question():
 
 def test_keys_that_contradict_each_other():
     assert "model.checkpoint" in told("model=wav2vec2-base", "model.architecture=wav2vec2")
+    assert "trainer.devices=2" in told("trainer.device=cuda:1", "trainer.devices=2")
 
 
 @pytest.mark.parametrize(("override", "key", "value"), [
@@ -266,9 +270,19 @@ def test_a_signature_worked_out_by_hand():
         del config["trainer"][name]
     del config["model"]["facts"], config["dataset"]["only"]
     config["trainer"]["device_seconds"] = 60.0  # a float, as it was before there was auto
+    for name in ("compile", "deterministic", "tf32"):  # younger than the first runs, and at their defaults
+        del config["trainer"][name]
+    del config["evaluate"]
     config["decode"] = {"name": "greedy", "settings": {}}  # what is at its default there is left out
     text = json.dumps(config, sort_keys=True).encode()
     assert signature(compose()) == hashlib.sha256(text).hexdigest()[:10]
+
+
+def test_a_young_key_counts_where_it_is_changed():
+    usual = signature(compose())
+    assert signature(compose(["trainer.tf32=false", "evaluate.precision=fp32"])) == usual
+    changed = [signature(compose([one])) for one in ("trainer.tf32=true", "evaluate.precision=bf16")]
+    assert len({usual, *changed}) == 3
 
 
 def test_a_signature_is_ten_hex_digits_that_last():

@@ -16,9 +16,11 @@ PASSES = ((2, 0), (1,))
 CPU = torch.device("cpu")
 
 
-def cache_of(run, checkpoint="weights", name="dev", audio="audio", padding="exact", passes=PASSES):
+def cache_of(
+    run, checkpoint="weights", name="dev", audio="audio", padding="exact", passes=PASSES, precision="fp32"
+):
     split = SimpleNamespace(name=name, audio_hash=audio)
-    return EmissionCache(run, checkpoint, split, padding, [np.array(one) for one in passes])
+    return EmissionCache(run, checkpoint, split, padding, [np.array(one) for one in passes], precision)
 
 
 def test_all_that_emissions_depend_on_is_in_the_name_of_their_folder(tmp_path):
@@ -27,12 +29,14 @@ def test_all_that_emissions_depend_on_is_in_the_name_of_their_folder(tmp_path):
         {"name": "test"},
         {"audio": "other"},
         {"padding": "hf_compat"},
+        {"precision": "bf16"},
         {"passes": ((0, 2), (1,))},
         {"passes": ((2,), (0, 1))},
         {"passes": ((2, 0, 1),)},
     ]
     folders = [cache_of(tmp_path, **settings).folder for settings in ({}, *others)]
-    assert len(set(folders)) == len(folders) == 8 and cache_of(tmp_path).folder == folders[0]
+    assert len(set(folders)) == len(folders) == 9 and cache_of(tmp_path).folder == folders[0]
+    assert folders[0].name == "dev-e1b2bbe1a9442182"  # where earlier versions have kept it
 
 
 def test_a_pass_comes_back_as_it_was(tmp_path):

@@ -96,3 +96,29 @@ def test_a_split_that_cannot_be_read(folder, tmp_path, capsys, settings, words):
     (tmp_path / "dev.csv").write_text("file,text\na.wav,a\n")
     run("evaluate", folder, *settings, *QUIET, cwd=tmp_path, status=2)
     assert words in capsys.readouterr().err
+
+
+def test_another_precision_is_part_of_the_protocol_and_has_emissions_of_its_own(folder, tmp_path, capsys):
+    """bf16 by autocast, which a CPU has too. With fp32 a protocol is as it always was, without the key."""
+    before = result(folder)
+    assert "precision" not in before["protocol"]
+    run("evaluate", folder, *QUIET, cwd=tmp_path)
+    run("evaluate", folder, "evaluate.precision=bf16", *QUIET, cwd=tmp_path)
+    assert result(folder) == before
+    (score,) = apart(folder)
+    parts = {**score["protocol"]}
+    assert parts.pop("precision") == "bf16" and parts.pop("hash") != before["protocol"]["hash"]
+    assert parts == {key: value for key, value in before["protocol"].items() if key != "hash"}
+    assert len(list((folder / "emissions").iterdir())) == 2
+    capsys.readouterr()
+    run("evaluate", folder, "evaluate.precision=tf32", *QUIET, cwd=tmp_path, status=2)
+    assert "evaluate.precision=tf32 needs a GPU" in capsys.readouterr().err
+
+
+def test_a_run_whose_scores_are_of_another_precision_is_another_run(trained, tmp_path):
+    place, data = trained
+    settings = [f"dataset.{split}={data}/{split}.csv" for split in ("train", "dev", "test")]
+    other = run("dataset=csv", *settings, "evaluate.precision=bf16", *SHORT, cwd=tmp_path)
+    assert other.name != place.name and result(other)["protocol"]["precision"] == "bf16"
+    run("evaluate", other, *QUIET, cwd=tmp_path)
+    assert not apart(other)  # it is scored as it always was

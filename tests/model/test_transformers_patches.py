@@ -4,6 +4,7 @@ the context of a pass, which the replaced parts read.
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,11 +17,16 @@ from asr_exp.model.dropout import dropout
 from asr_exp.model.packed_encoder import FAMILIES
 from asr_exp.model.pass_context import PassContext, current_pass, running
 from asr_exp.model.recogniser import Recogniser
-from asr_exp.model.transformers_patches import PATCHES, compile_blocks, enable_gradient_checkpointing
+from asr_exp.model.transformers_patches import (
+    PATCHES,
+    _relative_positions,
+    compile_blocks,
+    enable_gradient_checkpointing,
+)
 
 ROOT = Path(__file__).parents[2]
 PACKED = [name for name in NAMES if name.startswith(FAMILIES)]
-METHODS = ("forward", "_mask_hidden_states")
+METHODS = ("forward", "_mask_hidden_states", "get_rel_pos")
 
 
 def replaced(model: Recogniser) -> set[str]:
@@ -74,6 +80,16 @@ def test_nothing_is_replaced_for_comparison(backbone, name):
     assert not any(module._forward_pre_hooks for module in model.network.modules())
     assert model.network.config._attn_implementation == "eager"
     assert getattr(model.network.config, "layerdrop", 0.5) == 0.5
+
+
+@pytest.mark.parametrize("frames", [1, 9, 700])
+def test_relative_positions_on_a_gpu_are_those_of_transformers(frames, backbone, monkeypatch):
+    encoder = load(backbone("sew-d-group"), "transformers").backbone.encoder.encoder
+    encoder.position_buckets, encoder.max_relative_positions = 64, 128
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    on_gpu = SimpleNamespace(is_cuda=True, device=torch.device("cpu"), shape=(1, frames, 8))
+    expected = encoder.get_rel_pos(torch.zeros(1, frames, 8))
+    assert torch.equal(_relative_positions(encoder, lambda *_: None, on_gpu), expected)
 
 
 def test_every_row_names_tests_that_are_there():

@@ -193,6 +193,37 @@ def one_rank(rank, folder):
     dist.destroy_process_group()
 
 
+def one_rank_in_bf16(rank, folder):
+    """The block's weights travel in bf16: what autocast computes of whole weights, bit for bit, in forward
+    and backward; the sum of the ranks' gradients is one of fp32 numbers.
+    """
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    full, cut = network(), network()
+    shard(cut, [cut[0]], torch.device("cpu"), 2, gathered_as=torch.bfloat16)
+    halves = torch.randn(4, 4, generator=torch.Generator().manual_seed(1)).split(2)
+    seen = []
+    cut[0].register_forward_pre_hook(lambda block, _: seen.append((block.weight.dtype, cut[1].weight.dtype)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        of_each = [full(half) for half in halves]
+        mine = cut(halves[rank])
+    assert torch.equal(mine, of_each[rank])
+    assert seen == [(torch.bfloat16, torch.float32)]
+    for out in (*of_each, mine):
+        out.float().square().sum().backward()
+    for one, other in zip(full.parameters(), cut.parameters(), strict=True):
+        assert other.grad.dtype == torch.float32
+        torch.testing.assert_close(one.grad, other.grad.full_tensor(), rtol=1e-6, atol=1e-7)
+    with whole(cut), torch.no_grad():  # scored in fp32
+        for half in halves[: rank + 1]:
+            assert torch.equal(cut(half), full(half))
+    alike(full.state_dict(), gathered(cut.state_dict(), True))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(cut(halves[rank]), mine)
+    Path(folder, f"rank {rank} came through").touch()
+    dist.destroy_process_group()
+
+
 def infinity_on_one_rank(net, optimizer, batch, rank):
     """The GradScaler of both ranks passes over the step and lowers its scale."""
     scaler, before = torch.amp.GradScaler("cpu", init_scale=4.0), gathered(net.state_dict(), True)
@@ -207,10 +238,11 @@ def infinity_on_one_rank(net, optimizer, batch, rank):
     optimizer.zero_grad()
 
 
-def fork_ranks(_, folder):
-    torch.multiprocessing.start_processes(one_rank, (folder,), nprocs=2, start_method="fork")
+def fork_ranks(_, rank, folder):
+    torch.multiprocessing.start_processes(rank, (folder,), nprocs=2, start_method="fork")
 
 
-def test_what_is_sharded_is_worth_what_is_whole(tmp_path):
-    torch.multiprocessing.spawn(fork_ranks, (str(tmp_path),), nprocs=1)
+@pytest.mark.parametrize("rank", [one_rank, one_rank_in_bf16])
+def test_what_is_sharded_is_worth_what_is_whole(tmp_path, rank):
+    torch.multiprocessing.spawn(fork_ranks, (rank, str(tmp_path)), nprocs=1)
     assert len(list(tmp_path.glob("rank * came through"))) == 2

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from asr_exp.runtime.threads import side_by_side
+from asr_exp.runtime.threads import Turns, side_by_side
 
 
 def test_two_at_a_time_come_in_order_with_half_of_the_threads_each():
@@ -42,3 +42,40 @@ def test_an_error_reaches_who_asked():
     assert next(made) == 1
     with pytest.raises(ZeroDivisionError):
         list(made)
+
+
+def test_turns_are_taken_in_the_order_of_asking():
+    """Who wants both shares is not passed by those who want one, however many they are."""
+    turns, order, asked = Turns(2), [], []
+
+    def work(name, shares):
+        asked.append(name)
+        with turns.take(shares):
+            order.append(name)
+
+    with turns.take(1), turns.take(1):
+        threads = []
+        for name, shares in (("both", 2), ("one", 1), ("other", 1)):
+            threads.append(threading.Thread(target=work, args=(name, shares)))
+            threads[-1].start()
+            while len(turns._waiting) < len(threads):
+                time.sleep(0.001)
+        assert order == []
+    for thread in threads:
+        thread.join(20)
+    assert order[0] == "both" and sorted(order[1:]) == ["one", "other"]
+
+
+def test_as_many_hold_a_share_as_there_are():
+    turns, both = Turns(2), threading.Barrier(2, timeout=20)
+
+    def work():
+        with turns.take(1):
+            both.wait()  # a single one would wait here for ever
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert not both.broken

@@ -3,10 +3,12 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from harness import QUIET, SMALL, cli, lines, result, run, run_folder, two_forks
 
+from asr_exp.data.batch import Batch
 from asr_exp.training import loop as training
 
 RATE = 16_000
@@ -100,6 +102,17 @@ def test_out_of_memory_elsewhere(corpus, tmp_path, monkeypatch, capsys):
     told = capsys.readouterr().err
     assert told.startswith("error: The device is out of memory (it was asked for 2.00 GiB more)")
     assert "Traceback" not in told + next(folder.rglob("train.log")).read_text()
+
+
+def test_rows_of_a_batch():
+    lengths = [9000, 8000, 7000, 3000, 1000]
+    audio = torch.arange(5 * 9000, dtype=torch.int16).view(5, 9000)
+    batch = Batch(np.arange(5), audio, lengths, torch.arange(10), [1, 2, 3, 4, 0])
+    part = batch.rows(1, 4).rows(1, 3)
+    assert part.lengths == [7000, 3000] and part.labels.tolist() == [3, 4, 5, 6, 7, 8, 9]
+    assert part.indices.tolist() == [2, 3] and torch.equal(part.audio, batch.audio[2:4])
+    assert part.part.first == 2 and part.part.lengths == batch.lengths
+    assert batch.rows(0, 5) is batch
 
 
 # ------------------------------------------------------------------------------------------------------------

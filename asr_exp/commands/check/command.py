@@ -34,6 +34,7 @@ from asr_exp.data.filtering import LengthLimits
 from asr_exp.data.prepare import Split
 from asr_exp.data.text import build_rules
 from asr_exp.runs.folder import run_folder
+from asr_exp.runtime.determinism import deterministic
 from asr_exp.runtime.distributed import Runtime, started
 
 
@@ -47,7 +48,12 @@ def run(config: DictConfig) -> int:
             "check looks at one device; start it without torchrun (trainer.devices=N says how many the run"
             " will have)."
         )
-    with started(config.trainer.device, config.trainer.precision) as runtime, logging_to_terminal(True, 0):
+    trainer = config.trainer
+    with (
+        started(trainer.device, trainer.precision, trainer.tf32) as runtime,
+        deterministic(trainer.deterministic and runtime.device.type == "cuda"),
+        logging_to_terminal(True, 0),
+    ):
         return _check(config, runtime)
 
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from asr_exp.data.audio import TOLERANCE, Audio, Clip, read_clip
 from asr_exp.data.corpora.base import FileAudio
+from asr_exp.runtime.cores import usable_cores
 
 PROBE_BYTES = 4096  # from the middle of a file: most files of the same size differ there
 CHUNK_ITEMS = 32  # items per task of a thread: handing one over takes as long as reading a header
@@ -51,7 +52,7 @@ def map_in_threads(
     function: Callable[[Any], Any], items: Sequence[Any], label: str | None, workers: int | None
 ) -> list[Any]:
     """The function's result for each item, in their order. label: of the progress bar, None for no bar.
-    workers: threads, None for as many as there are CPUs.
+    workers: threads, None for as many as there are usable cores.
     """
     chunks = [items[i : i + CHUNK_ITEMS] for i in range(0, len(items), CHUNK_ITEMS)]
     with (
@@ -63,7 +64,7 @@ def map_in_threads(
             leave=False,
             dynamic_ncols=True,
         ) as bar,
-        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
+        ThreadPoolExecutor(workers or usable_cores()) as pool,
     ):
         results = []
         for some in pool.map(lambda chunk: [function(one) for one in chunk], chunks):

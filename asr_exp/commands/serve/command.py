@@ -55,6 +55,7 @@ def run(config: DictConfig) -> int:
         started(config.trainer.device, "fp32") as runtime,
     ):
         transcriber = load_transcriber(config, runtime)
+        transcriber.chunks_at_once = 1  # or those who speak into a stream would wait longer for their turn
         model = ServedModel(transcriber, transcriber.rate, _model_name(config), config.dataset.language)
         batching = Batching(settings.batch_seconds, settings.window, transcriber.chunking.whole)
         with Service(model, limits, batching, settings.decoders) as service:

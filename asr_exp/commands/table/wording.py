@@ -70,6 +70,7 @@ def describe(protocol: ScoringProtocol) -> str:
         phones,
         p.get("decoder"),
         f"padding {p.get('padding')}",
+        p.get("precision"),
     ]
     coverage = f"coverage {100 * float(p.get('coverage', 1)):g} %"
     return ", ".join([*(str(part) for part in parts if part), coverage])

@@ -23,6 +23,7 @@ from asr_exp.model.loading import check_checkpoint
 from asr_exp.runs.folder import run_folder
 from asr_exp.runs.results import read_result
 from asr_exp.runs.untrained import trains_nothing
+from asr_exp.runtime.copies import no_copies, this_task
 from asr_exp.runtime.distributed import is_main, under_torchrun
 from asr_exp.runtime.launcher import launch, task_overrides
 from asr_exp.training.checkpoint import load_weights, resume
@@ -39,8 +40,14 @@ def run(config: DictConfig) -> int:
         return 0
     # A checkpoint that cannot be loaded is reported before the data is read.
     check_checkpoint(model_settings(config))
-    if config.trainer.devices > 1 and not under_torchrun():
-        return launch(config.trainer.devices, "train", task_overrides())
+    with no_copies(folder, this_task()):
+        if config.trainer.devices > 1 and not under_torchrun():
+            return launch(config.trainer.devices, "train", task_overrides())
+        return _train(config, folder)
+
+
+def _train(config: DictConfig, folder: Path) -> int:
+    """Train as one of the ranks, or alone."""
     with run_session(config, folder) as runtime, run_record(config, folder, runtime) as record:
         if trains_nothing(config):
             record.result = score_untrained(config, folder, runtime, record.tracker)

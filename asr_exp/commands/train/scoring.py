@@ -54,6 +54,7 @@ class Scorer:
             trainer.loss_reduction,
             path,
             max(trainer.examples, tracking.audio_examples),
+            self.config.evaluate.precision,
         )
         with whole(model):
             evaluation = evaluate(model, split, decoder, runtime, settings)
@@ -83,8 +84,13 @@ class Scorer:
         best = self.folder / "checkpoints" / "best"
         checkpoint = runtime.broadcast(checkpoint_hash(best) if runtime.main else None)
         with whole(model):
-            seconds = scoring_seconds(self.config, runtime.device)
-            emissions = EmissionStore(self.folder, checkpoint, self.config.model.padding, seconds)
+            emissions = EmissionStore(
+                self.folder,
+                checkpoint,
+                self.config.model.padding,
+                scoring_seconds(self.config, runtime.device),
+                self.config.evaluate.precision,
+            )
             tune_on_dev(self.decoder, emissions, lambda: dev, model.eval, runtime)
 
     def score_best(self, splits: Mapping[str, Split], state: State) -> dict[str, dict[str, Any]]:
