@@ -92,7 +92,6 @@ def _evaluate(task: Task, clock: Clock) -> None:
     """What `evaluate` does to a split, once to warm up with a few utterances and once to be timed."""
     from asr_exp.builders.data import build_data, build_split
     from asr_exp.builders.model import build_recogniser
-    from asr_exp.builders.pass_size import scoring_seconds
     from asr_exp.config.compose import compose, validate
     from asr_exp.decoding.decoders import make_decoder
     from asr_exp.evaluation.evaluate import EvaluationSettings, evaluate
@@ -111,7 +110,7 @@ def _evaluate(task: Task, clock: Clock) -> None:
             split = build_split(config, data, name, tokenizer, model, False)
             clock.mark("began")
             scored = EvaluationSettings(
-                scoring_seconds(config, runtime.device),
+                config.trainer.device_seconds,
                 config.trainer.loss_reduction,
                 Path(task.folder) / f"hypotheses.{name}.jsonl",
             )

@@ -8,7 +8,6 @@ from omegaconf import DictConfig
 from asr_exp.builders.data import Data, build_data, build_split, check_unit, own_data, same_data
 from asr_exp.builders.decoder import build_decoder, build_protocol
 from asr_exp.builders.fine_tuned import FineTuned
-from asr_exp.builders.pass_size import scoring_seconds
 from asr_exp.builders.plan import check_vocabulary
 from asr_exp.data.prepare import Split
 from asr_exp.decoding.beam import Beam
@@ -68,12 +67,11 @@ class Scoring:
         with source.held():
             self.decoder = build_decoder(config, source.tokenizer, runtime, folder)
         self.split = build_split(config, data, split, source.tokenizer, source.outline, runtime.main)
-        self.seconds = scoring_seconds(config, runtime.device)
         emissions = EmissionStore(
             folder,
             source.hash,
             config.model.padding,
-            self.seconds,
+            config.trainer.device_seconds,
             config.evaluate.precision,
         )
         if isinstance(self.decoder, Beam) and config.decode.tune:
@@ -89,7 +87,7 @@ class Scoring:
         """
         trainer = self.config.trainer
         settings = EvaluationSettings(
-            self.seconds,
+            trainer.device_seconds,
             trainer.loss_reduction,
             path,
             examples,

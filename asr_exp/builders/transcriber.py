@@ -6,7 +6,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.builders.decoder import build_decoder
 from asr_exp.builders.fine_tuned import FineTuned
-from asr_exp.builders.pass_size import scoring_seconds
 from asr_exp.core.errors import UserError
 from asr_exp.core.exit_status import say
 from asr_exp.core.files import is_run
@@ -56,7 +55,7 @@ def load_transcriber(config: DictConfig, runtime: Runtime) -> Transcriber:
         source.tokenizer,
         decoder,
         runtime.device,
-        scoring_seconds(config, runtime.device),
+        config.trainer.device_seconds,
         chunking,
         config.evaluate.precision,
     )

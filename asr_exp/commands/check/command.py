@@ -14,7 +14,6 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.builders.data import Data, build_data
-from asr_exp.builders.pass_size import scoring_seconds
 from asr_exp.builders.plan import advice
 from asr_exp.builders.session import cache_folder
 from asr_exp.builders.training import build_training
@@ -33,6 +32,7 @@ from asr_exp.data.corpora.base import Utterance
 from asr_exp.data.filtering import LengthLimits
 from asr_exp.data.prepare import Split
 from asr_exp.data.text import build_rules
+from asr_exp.model.forward_passes import seconds_of
 from asr_exp.runs.folder import run_folder
 from asr_exp.runtime.determinism import deterministic
 from asr_exp.runtime.distributed import Runtime, started
@@ -233,7 +233,7 @@ def _forecast(
         t = config.trainer
         sharded = t.strategy == "fsdp" and t.devices > 1
         options = ForecastOptions(
-            t.devices, scoring_seconds(config, runtime.device), config.check.steps, sharded
+            t.devices, seconds_of(t.device_seconds, runtime.device), config.check.steps, sharded
         )
         report.section("The run", *forecast(setup, splits, options))
     cache = cache_folder(config)

@@ -9,7 +9,6 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from asr_exp.builders.pass_size import scoring_seconds
 from asr_exp.commands.train.record import write_rejected
 from asr_exp.core import console
 from asr_exp.data.prepare import Split
@@ -50,7 +49,7 @@ class Scorer:
         trainer, tracking = self.config.trainer, self.config.tracking
         model, runtime = self.setup.model, self.setup.runtime
         settings = EvaluationSettings(
-            scoring_seconds(self.config, runtime.device),
+            trainer.device_seconds,
             trainer.loss_reduction,
             path,
             max(trainer.examples, tracking.audio_examples),
@@ -88,7 +87,7 @@ class Scorer:
                 self.folder,
                 checkpoint,
                 self.config.model.padding,
-                scoring_seconds(self.config, runtime.device),
+                self.config.trainer.device_seconds,
                 self.config.evaluate.precision,
             )
             tune_on_dev(self.decoder, emissions, lambda: dev, model.eval, runtime)
