@@ -40,15 +40,11 @@ def run(config: DictConfig) -> int:
         return 0
     # A checkpoint that cannot be loaded is reported before the data is read.
     check_checkpoint(model_settings(config))
-    with no_copies(folder, this_task()):
-        if config.trainer.devices > 1 and not under_torchrun():
+    alone = no_copies(folder, this_task())
+    if config.trainer.devices > 1 and not under_torchrun():
+        with alone:
             return launch(config.trainer.devices, "train", task_overrides())
-        return _train(config, folder)
-
-
-def _train(config: DictConfig, folder: Path) -> int:
-    """Train as one of the ranks, or alone."""
-    with run_session(config, folder) as runtime, run_record(config, folder, runtime) as record:
+    with alone, run_session(config, folder) as runtime, run_record(config, folder, runtime) as record:
         if trains_nothing(config):
             record.result = score_untrained(config, folder, runtime, record.tracker)
             return 0
