@@ -83,9 +83,14 @@ class FrontEnd:
     ) -> torch.Tensor:
         """Features of one utterance, (frames, channels): from the cache, or computed and cached."""
         batch = context.batch
-        if batch.features and (cached := batch.features[row]) is not None:
-            return cached
         samples = batch.lengths[row]
+        if batch.features and self.cache:
+            # A batch is made some steps ahead: what was not cached then may be by now.
+            cached = batch.features[row]
+            if cached is None:
+                cached = self.cache.read(int(batch.indices[row]), batch.audio[row, :samples])
+            if cached is not None:
+                return cached
         features = extract_features(
             self.module.conv_layers,
             audio[row : row + 1],

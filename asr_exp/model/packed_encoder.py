@@ -220,7 +220,7 @@ def _attention_of_nested(
 
 def _merge_heads(x: torch.Tensor) -> torch.Tensor:
     """(1, heads, frames, channels of a head) -> (frames, channels): a view of the projection's output."""
-    return x[0].transpose(0, 1).flatten(1)
+    return x.transpose(1, 2).flatten(0, 1).flatten(1)
 
 
 def _split_heads(packed: torch.Tensor, group: LengthGroup, heads: int) -> torch.Tensor:
