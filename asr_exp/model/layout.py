@@ -23,7 +23,7 @@ class LengthGroup:
     """Utterances of nearly equal length, whose attention is computed in one call.
 
     frames: where their frames lie in the packed batch. rows: the number of utterances. longest: frames of the
-    longest. inside: (frames,) the place of each frame in the padded (rows * longest,); None where all are
+    longest. lengths: frames of each. inside: (frames,) the place of each frame in the padded (rows * longest,); None where all are
     equally long. mask: (rows, 1, 1, longest) minus infinity for padding, else 0; None likewise. drawn: where
     the batch is a part of a pass, which rows of the group in that pass these are; there may be none.
     """
@@ -31,6 +31,7 @@ class LengthGroup:
     frames: slice
     rows: int
     longest: int
+    lengths: list[int]
     inside: torch.Tensor | None = None
     mask: torch.Tensor | None = None
     drawn: DrawnRows | None = None
@@ -154,10 +155,10 @@ class Layout:
         span = slice(start, start + sum(lengths))
         rows = last - first
         if not lengths or min(lengths) == longest:
-            return LengthGroup(span, rows, longest)
+            return LengthGroup(span, rows, longest, lengths)
         inside = self.cell[span] - self.row[span] * self.longest + (self.row[span] - first) * longest
         mask = torch.full((rows * longest,), -math.inf, device=inside.device).index_fill_(0, inside, 0.0)
-        return LengthGroup(span, rows, longest, inside, mask.view(rows, 1, 1, longest))
+        return LengthGroup(span, rows, longest, lengths, inside, mask.view(rows, 1, 1, longest))
 
     def pack(self, padded: torch.Tensor) -> torch.Tensor:
         """(batch, longest, ...) -> (count + tail, ...)."""

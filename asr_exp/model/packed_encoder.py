@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from asr_exp.model.attention_heads import merge_heads, split_heads
 from asr_exp.model.drawn_rows import DrawnRows
 from asr_exp.model.dropout import dropout, skip_dropout
 from asr_exp.model.gated_attention import KEY_MULTIPLE, attend_gated
@@ -93,8 +94,7 @@ def attend_in_groups(
     """
     layout = current_layout()
     q, k, v = (_merge_heads(x) for x in (query, key, value))
-    out = _attention_of_groups(q * scaling, k, v, query.shape[1], layout, dropout)
-    return F.pad(out, (0, 0, 0, layout.tail))[None], None
+    return _attention_of_groups(q * scaling, k, v, query.shape[1], layout, dropout)[None], None
 
 
 def attend_fused(
@@ -147,7 +147,7 @@ def attend_wavlm(
     gate = a * (b * module.gru_rel_pos_const[0, :, 0, 0] - 1.0) + 2.0
 
     def gated(group: LengthGroup) -> torch.Tensor:
-        return _split_heads(gate, group, heads) * bias[:, : group.longest, : group.longest]
+        return split_heads(gate[group.frames], group, heads) * bias[:, : group.longest, : group.longest]
 
     # A view of its own: autograd sums the gradients of query, key and value before it adds those of the gate
     # and of the residual. Another order rounds otherwise, and a run would not resume bit for bit.
@@ -161,7 +161,6 @@ def attend_wavlm(
         out = attend_gated(q, k, v, gate, bias, layout.padded, rate, module.scaling).flatten(1)
     else:
         out = _attention_of_groups(query * module.scaling, key, value, heads, layout, rate, gated)
-        out = F.pad(out, (0, 0, 0, layout.tail))
     return module.out_proj(out)[None], None, bias
 
 
@@ -178,22 +177,22 @@ def _attention_of_groups(
     dropout_rate: float,
     bias: Bias | None = None,
 ) -> torch.Tensor:
-    """Attention of each utterance over itself, (all frames + tail, channels) -> (all frames, channels).
+    """Attention of each utterance over itself, (all frames + tail, channels) -> the same shape.
 
-    The queries are scaled already.
+    The queries are scaled already. The tail comes out as zeros.
     """
+    sizes = [sum(group.lengths) for group in layout.groups] + [layout.tail]
     parts = []
-    for group in layout.groups:
+    for group, *own in zip(layout.groups, *(x.split(sizes) for x in (query, key, value)), strict=False):
         if not group.rows:  # all of them are in another part of the pass
             assert group.drawn
             skip_dropout(group.drawn.total * heads * group.longest**2, dropout_rate, query)
             continue
-        q, k, v = (_split_heads(x, group, heads) for x in (query, key, value))
+        q, k, v = (split_heads(x, group, heads) for x in own)
         of_group = None if bias is None else bias(group)
         attended = _attention(q, k, v, of_group, group.mask, dropout_rate, group.drawn)
-        out = attended.transpose(1, 2).flatten(2).flatten(0, 1)
-        parts.append(out if group.inside is None else out.index_select(0, group.inside))
-    return torch.cat(parts)
+        parts.append(merge_heads(attended, group))
+    return torch.cat([*parts, parts[0].new_zeros(layout.tail, parts[0].shape[1])])
 
 
 def _attention_of_nested(
@@ -221,14 +220,6 @@ def _attention_of_nested(
 def _merge_heads(x: torch.Tensor) -> torch.Tensor:
     """(1, heads, frames, channels of a head) -> (frames, channels): a view of the projection's output."""
     return x.transpose(1, 2).flatten(0, 1).flatten(1)
-
-
-def _split_heads(packed: torch.Tensor, group: LengthGroup, heads: int) -> torch.Tensor:
-    """(all frames + tail, channels) -> the group's (rows, heads, longest, channels of a head)."""
-    x = packed[group.frames]
-    if group.inside is not None:
-        x = x.new_zeros(group.rows * group.longest, x.shape[1]).index_copy(0, group.inside, x)
-    return x.view(group.rows, group.longest, heads, -1).transpose(1, 2)
 
 
 def _attention(
