@@ -1,7 +1,7 @@
 """The heads of attention: from the packed frames of a length group to a padded batch of it, and back.
 
-On a CPU each way is one copy, and so is its gradient. By torch's operations there are three: to pad, to take the
-heads apart, and to make the transposed keys contiguous.
+On a CPU each way is one copy, and so is its gradient. By torch's operations there are three: to pad, to take
+the heads apart, and to make the transposed keys contiguous.
 """
 
 from collections.abc import Iterator, Sequence

@@ -23,9 +23,10 @@ class LengthGroup:
     """Utterances of nearly equal length, whose attention is computed in one call.
 
     frames: where their frames lie in the packed batch. rows: the number of utterances. longest: frames of the
-    longest. lengths: frames of each. inside: (frames,) the place of each frame in the padded (rows * longest,); None where all are
-    equally long. mask: (rows, 1, 1, longest) minus infinity for padding, else 0; None likewise. drawn: where
-    the batch is a part of a pass, which rows of the group in that pass these are; there may be none.
+    longest. lengths: frames of each. inside: (frames,) the place of each frame in the padded (rows *
+    longest,); None where all are equally long. mask: (rows, 1, 1, longest) minus infinity for padding, else
+    0; None likewise. drawn: where the batch is a part of a pass, which rows of the group in that pass these
+    are; there may be none.
     """
 
     frames: slice

@@ -6,8 +6,8 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from asr_exp.model import layout as layout_module
 from asr_exp.model import packed_encoder as packed
-from asr_exp.model.gated_attention import attend_gated
 from asr_exp.model.attention_heads import split_heads
+from asr_exp.model.gated_attention import attend_gated
 from asr_exp.model.layout import Layout, LengthGroup
 
 FRAMES = [20, 20, 18, 11, 5, 5, 3]
