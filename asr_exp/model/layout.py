@@ -32,7 +32,7 @@ class LengthGroup:
     frames: slice
     rows: int
     longest: int
-    lengths: list[int]
+    lengths: Sequence[int]
     inside: torch.Tensor | None = None
     mask: torch.Tensor | None = None
     drawn: DrawnRows | None = None
