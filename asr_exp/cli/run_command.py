@@ -52,7 +52,6 @@ class Job:
 
         from asr_exp.runs.folder import run_folder
         from asr_exp.runtime.cores import limit_threads
-        from asr_exp.sweeps.gpus import take_gpus
         from asr_exp.sweeps.record import ended
 
         limit_threads()
@@ -68,6 +67,8 @@ class Job:
                 run, config = self._prepared(config)
                 cell = self._note(replace(cell, folder=config.run or str(run_folder(config))))
                 if self.record:
+                    from asr_exp.sweeps.gpus import take_gpus  # it imports torch
+
                     take_gpus(config.trainer.device, config.trainer.devices, self.visible)
                 outcome = run(config) or 0
             folder, status = (outcome, 0) if isinstance(outcome, Path) else (Path(cell.folder), outcome)

@@ -101,7 +101,7 @@ def extract_features(
     Args:
         layers: transformers' `feature_extractor.conv_layers`: all with a layer norm, or the first with a
             group norm and the others without one.
-        audio: (batch, samples), normalised.
+        audio: (batch, samples), normalised, with zeros after the end of each row.
         lengths: the number of samples of each row.
         positions: (all frames,) the places of the utterances' frames; see `frame_positions`.
         recording: the statistics, as normalised, of the recording that all rows are pieces of; None where
@@ -113,7 +113,8 @@ def extract_features(
     """
     weights = weights or conv_weights(layers)
     stride = _total_stride(layers)
-    clips = [F.pad(row[:n], (0, -n % stride)) for row, n in zip(audio, lengths, strict=True)]
+    padded = F.pad(audio, (0, -audio.shape[1] % stride))  # of all rows at once; what is after an end is zero
+    clips = [row[: n + -n % stride] for row, n in zip(padded, lengths, strict=True)]
     fill = -sum(map(len, clips)) % (FRAME_MULTIPLE * stride)
     end, more = sum(map(len, clips)) + fill, _overlap(layers)
     # zeros at the end, so that no window of the last utterance is cut

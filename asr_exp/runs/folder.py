@@ -56,10 +56,7 @@ def signature(config: DictConfig) -> str:
     Keys of `decode` and those of SIGNED_WHERE_CHANGED count only where they differ from their defaults, so
     that a new key leaves the signatures of earlier runs as they are.
     """
-    settings = resolve(config)
-    trainer = settings["trainer"]  # its device_seconds was a number before it could be auto
-    size = trainer["device_seconds"]
-    trainer["device_seconds"] = AUTO_SECONDS if size == "auto" else float(size)
+    settings = with_size(resolve(config))
     defaults: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(Config))  # type: ignore[assignment]
     decode = [f"decode.{leaf}" for leaf in settings["decode"] if leaf not in ("name", "settings")]
     for name in (*NOT_IN_SIGNATURE, *SIGNED_WHERE_CHANGED, *decode):
@@ -69,6 +66,15 @@ def signature(config: DictConfig) -> str:
             place.pop(leaf, None)
     settings = {name: value for name, value in settings.items() if value != {}}  # a section of young keys
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def with_size(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with a number for `trainer.device_seconds`, which was one before it could be auto: hashes
+    of earlier runs were made with it.
+    """
+    size = settings["trainer"]["device_seconds"]
+    seconds = AUTO_SECONDS if size == "auto" else float(size)
+    return {**settings, "trainer": {**settings["trainer"], "device_seconds": seconds}}
 
 
 def run_folder(config: DictConfig) -> Path:

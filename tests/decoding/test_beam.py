@@ -426,7 +426,7 @@ def test_tuning_ends_at_weights_as_good_as_any_of_the_grid(tmp_path):
 def test_weights_are_found_again_whatever_else_is_asked_for(tmp_path):
     """Hot words, and weights given, are not what they depend on; the lexicon is."""
     lm, lexicon = model_of(tmp_path / "lm.arpa", TEXTS), spelled(["ab", "ba"], LETTERS)[0]
-    key = _key(Beam(LETTERS, lm, lexicon), "checkpoint")
+    key = _key(Beam(LETTERS, lm, lexicon), "checkpoint", "fp32")
     (tmp_path / "lm").mkdir()
     (tmp_path / "lm/tuned.json").write_text(json.dumps({key: {"lm_weight": 1.5, "word_score": -1.0}}))
     decoder = Beam(LETTERS, lm, lexicon, BeamSettings(weights=Weights(3.0, 2.0), hot_words=["ab bab"]))

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from asr_exp.commands.table.rows import TableCell
 from asr_exp.commands.table.scores import TOLERANCE, PublishedScore
 from asr_exp.config.schema import NOT_IN_SIGNATURE, Config
-from asr_exp.runs.folder import resolve, signature
+from asr_exp.runs.folder import resolve, signature, with_size
 
 
 def requested_cell(
@@ -80,7 +80,7 @@ def recipe(config: DictConfig) -> str:
 
     It is the same wherever the corpus lies, and whatever keys a later version adds.
     """
-    settings = resolve(config)
+    settings = with_size(resolve(config))
     for name in NOT_IN_SIGNATURE:
         section, _, leaf = name.rpartition(".")
         (settings[section] if section else settings).pop(leaf)
@@ -96,7 +96,8 @@ def recipe(config: DictConfig) -> str:
     ):
         if section[name] and Path(section[name]).is_absolute():
             section[name] = Path(section[name]).name
-    changed = _changed(settings, OmegaConf.to_container(OmegaConf.structured(Config)))
+    defaults: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(Config))  # type: ignore[assignment]
+    changed = _changed(settings, with_size(defaults))
     return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
 
 

@@ -40,11 +40,10 @@ def run(config: DictConfig) -> int:
         return 0
     # A checkpoint that cannot be loaded is reported before the data is read.
     check_checkpoint(model_settings(config))
-    alone = no_copies(folder, this_task())
     if config.trainer.devices > 1 and not under_torchrun():
-        with alone:
-            return launch(config.trainer.devices, "train", task_overrides())
-    with alone, run_session(config, folder) as runtime, run_record(config, folder, runtime) as record:
+        return _launch(config, folder)
+    single = no_copies(folder, this_task())
+    with single, run_session(config, folder) as runtime, run_record(config, folder, runtime) as record:
         if trains_nothing(config):
             record.result = score_untrained(config, folder, runtime, record.tracker)
             return 0
@@ -91,6 +90,12 @@ def run(config: DictConfig) -> int:
             **training_summary(setup, state),
         }
     return 0
+
+
+def _launch(config: DictConfig, folder: Path) -> int:
+    """Start the ranks of the run on this machine, and return their exit status."""
+    with no_copies(folder, this_task()):
+        return launch(config.trainer.devices, "train", task_overrides())
 
 
 def _is_finished(config: DictConfig, folder: Path) -> bool:
