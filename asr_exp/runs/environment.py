@@ -81,7 +81,6 @@ def _gpu(device: torch.device) -> dict[str, Any]:
         "driver": _driver(),
         "cudnn": torch.backends.cudnn.version(),
         "nccl": ".".join(map(str, torch.cuda.nccl.version())) if is_nccl_available() else None,
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
 
 
