@@ -134,6 +134,7 @@ def memory_of(config: DictConfig, model: Recogniser, runtime: Runtime, sharded: 
         moments=1 if config.optimizer.name == "sgd" else 2,
         shards=runtime.world if sharded else 1,
         ranks=1 if sharded else runtime.world,
+        gathered=4 if runtime.gather_dtype is None else runtime.gather_dtype.itemsize,
     )
 
 
@@ -157,7 +158,7 @@ def _batch_plan(
     if one_by_one:
         size = 0.0
     elif t.device_seconds == "auto":
-        size = largest_pass(forecast, runtime) if on_gpu else AUTO_SECONDS
+        size = largest_pass(forecast, float(split.seconds.max()), runtime) if on_gpu else AUTO_SECONDS
     else:
         size = float(t.device_seconds)
     # On a CPU time counts, and attention takes time by the square of the length.

@@ -19,15 +19,16 @@ class PassCost:
 
     doubling_seconds: an utterance this long costs twice its seconds, because attention grows with the square
     of the length; infinite where it does not. padded: each utterance costs as much as the longest of its
-    pass.
+    pass. each: seconds that every utterance costs besides, of whatever length.
     """
 
     doubling_seconds: float = ATTENTION_SECONDS
     padded: bool = True
+    each: float = 0.0
 
     def of(self, seconds: np.ndarray) -> np.ndarray:
         """The cost of each utterance alone."""
-        return seconds * (1.0 + seconds / self.doubling_seconds)
+        return seconds * (1.0 + seconds / self.doubling_seconds) + self.each
 
     def of_pass(self, costs: np.ndarray) -> float:
         """The cost of a pass over utterances with these costs."""

@@ -140,4 +140,5 @@ def _terms(
         term = own.transpose(1, 2)[..., None] * bias[:, :longest, :width]
         if rows > 1:  # one alone is not padded
             term[..., :longest] += outside[:, None, None]
-        yield term.to(dtype)[..., :longest]
+        term = term.to(dtype)  # under the same name, so that what it was in fp32 is gone by now
+        yield term[..., :longest]

@@ -16,6 +16,9 @@ FRAME_MULTIPLE = 16
 # Pairs of frames. Attention over fewer takes less time than the call itself, so utterances of nearly equal
 # length are padded to share a call.
 MAX_PADDED_PAIRS = {"cpu": 2**13, "cuda": 2**17}
+# Pairs of frames, padding included, of a call of a kernel that takes a bias for each of them. More take
+# gigabytes and save no time.
+MAX_CALL_PAIRS = 2**24
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class Layout:
     def padded(self) -> PaddedGroups:
         """The groups for kernels that take padded batches."""
         device = self.row.device
-        runs = list(_runs_of_near_lengths(self.frames, MAX_PADDED_PAIRS[device.type]))
+        runs = list(runs_of_near_lengths(self.frames, MAX_PADDED_PAIRS[device.type], MAX_CALL_PAIRS))
         shapes = [(last - first, max(self.frames[first:last])) for first, last in runs]
         lengths = torch.tensor(self.frames)
         width = torch.tensor([longest for rows, longest in shapes for _ in range(rows)])
@@ -141,11 +144,11 @@ class Layout:
     def _groups(self, whole: WholePass | None, pairs: int) -> Iterator[LengthGroup]:
         """The groups of the batch; of a part, the groups of the whole pass with what the part has of each."""
         if whole is None:
-            for first, last in _runs_of_near_lengths(self.frames, pairs):
+            for first, last in runs_of_near_lengths(self.frames, pairs):
                 yield self._group(first, last, max(self.frames[first:last]))
             return
         own_first, own_last = whole.first, whole.first + len(self.frames)
-        for first, last in _runs_of_near_lengths(whole.frames, pairs):
+        for first, last in runs_of_near_lengths(whole.frames, pairs):
             start = min(max(first, own_first), own_last)
             end = max(start, min(last, own_last))
             group = self._group(start - own_first, end - own_first, max(whole.frames[first:last]))
@@ -183,11 +186,16 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
-def _runs_of_near_lengths(frames: Sequence[int], pairs: int) -> Iterator[tuple[int, int]]:
-    """(first, last) of each run of utterances whose squared lengths differ by at most `pairs`."""
+def runs_of_near_lengths(
+    frames: Sequence[int], pairs: int, most: float = math.inf
+) -> Iterator[tuple[int, int]]:
+    """(first, last) of each run of utterances whose squared lengths differ by at most `pairs`. Padded to the
+    longest, those of a run have at most so many pairs of frames, unless one alone has more.
+    """
     first = 0
     for i in range(1, len(frames) + 1):
         run = frames[first : i + 1]
-        if i == len(frames) or max(run) ** 2 - min(run) ** 2 > pairs:
+        longest = max(run) ** 2
+        if i == len(frames) or longest - min(run) ** 2 > pairs or len(run) * longest > most:
             yield first, i
             first = i

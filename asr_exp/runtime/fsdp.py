@@ -126,7 +126,11 @@ def shard_like(full: torch.Tensor, tensor: Any) -> torch.Tensor:
 
 
 def shard_optimizer_state(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimizer's state dict in which each tensor of the shape of its parameter is sharded as that is."""
+    """An optimizer's state dict in which each tensor of the shape of its parameter is sharded as that is.
+
+    Which kernels make a step is left as it is in `optimizer`: those of SGD depend on whether its parameters
+    are sharded.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     sharded = {
         index: {
@@ -139,4 +143,8 @@ def shard_optimizer_state(saved: dict[str, Any], optimizer: torch.optim.Optimize
         }
         for index, one in saved["state"].items()
     }
-    return {**saved, "state": sharded}
+    groups = [
+        {**group, **{name: own[name] for name in ("fused", "foreach") if name in own}}
+        for group, own in zip(saved["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    return {**saved, "state": sharded, "param_groups": groups}

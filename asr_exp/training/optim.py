@@ -10,6 +10,7 @@ from torch import nn
 
 from asr_exp.core.errors import UserError, nearest
 from asr_exp.core.registry import Registry
+from asr_exp.runtime.fsdp import is_sharded
 
 OptimizerFactory = Callable[..., torch.optim.Optimizer]
 Shape = Callable[[float], float]
@@ -43,7 +44,11 @@ def _adamw(
 
 @register_optimizer("sgd")
 def _sgd(groups: Iterable[dict], lr: float, momentum: float, **_: Any) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
+    groups = list(groups)
+    # torch has no fused kernel of SGD for sharded parameters (seen with torch 2.14)
+    sharded = any(is_sharded(parameter) for group in groups for parameter in group["params"])
+    how = {"foreach": True} if sharded else {"fused": True}
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, **how)
 
 
 def make_optimizer(

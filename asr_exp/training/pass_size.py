@@ -31,29 +31,24 @@ def usable_memory(device: torch.device) -> float:
     return USABLE * (free + torch.cuda.memory_reserved(device))
 
 
-def largest_pass(forecast: MemoryForecast, runtime: Runtime) -> float:
-    """The most that a pass may cost on a GPU, see `batch_plan.PassCost`: the same on all ranks."""
-    return _lowest(forecast.seconds_within(usable_memory(runtime.device)), runtime)
-
-
-def expected_memory(setup: TrainingSetup, cost: float | None = None) -> float:
-    """The forecast of a device's peak in bytes, for the largest pass of the first steps.
-
-    cost: seconds that the largest pass costs; None: as the batch plan has it.
+def largest_pass(forecast: MemoryForecast, longest: float, runtime: Runtime) -> float:
+    """The most that a pass may cost on a GPU, see `batch_plan.PassCost`: the same on all ranks. longest:
+    seconds of the longest utterance.
     """
+    return _lowest(forecast.seconds_within(usable_memory(runtime.device), longest), runtime)
+
+
+def expected_memory(setup: TrainingSetup) -> float:
+    """The forecast of a device's peak in bytes, over the first steps."""
     forecast, plan = setup.forecast, setup.plan
     world = setup.runtime.world
     assert forecast
-    costs = forecast.pass_cost.of(plan.seconds)
     steps = [
-        plan.micro_batches(step, rank, world)
+        [plan.seconds[one] for one in plan.micro_batches(step, rank, world)]
         for step in range(1, min(SAMPLED, setup.total, plan.steps_per_epoch) + 1)
         for rank in range(world)
     ]
-    passes = max(map(len, steps), default=1)
-    if cost is None:
-        cost = max((forecast.pass_cost.of_pass(costs[one]) for step in steps for one in step), default=0.0)
-    return forecast.peak(cost, passes)
+    return max(map(forecast.peak, steps), default=forecast.peak([]))
 
 
 def _lowest(seconds: float, runtime: Runtime) -> float:
@@ -89,15 +84,16 @@ class PassSizes:
             self._correct(step)
 
     def _ratio(self, step: int, peak: int) -> float:
-        """What the largest pass of a step took beyond what is there in every pass, of what was expected."""
+        """What the largest pass of a step took beyond what is there when it begins, of what was expected."""
         setup, forecast = self.setup, self.setup.forecast
         plan, runtime = setup.plan, setup.runtime
         passes = plan.micro_batches(step, runtime.rank, runtime.world)
         assert forecast
+        dropped = len(setup.model.dropped_layers)
         expected = max(
-            (forecast.of_pass(plan.pass_cost.of_pass(plan.costs[one])) for one in passes), default=0.0
+            (forecast.activations.of_pass(plan.seconds[one], dropped) for one in passes), default=0.0
         )
-        return max(0.0, peak - forecast.fixed) / max(1.0, expected)
+        return max(0.0, peak - forecast.before(len(passes))) / max(1.0, expected)
 
     def _correct(self, step: int) -> None:
         before = self.setup.plan.device_seconds(step)

@@ -21,6 +21,7 @@ from asr_exp.commands.train import command as train
 from asr_exp.runtime.fsdp import gathered, shard, shard_optimizer_state, whole
 from asr_exp.training.ema import Ema
 from asr_exp.training.gradients import clip_gradients, step_if_finite
+from asr_exp.training.optim import make_optimizer
 
 pytestmark = pytest.mark.slow
 BESIDES = {
@@ -193,6 +194,34 @@ def one_rank(rank, folder):
     dist.destroy_process_group()
 
 
+def one_rank_of_sgd(rank, folder):
+    """Momentum and weights are those of whole parameters, a gradient that is not finite changes none of them,
+    and each goes on from the other's state by kernels of its own.
+    """
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    full, cut = network(), network()
+    shard(cut, [cut[0]], torch.device("cpu"), 2)
+    data = torch.randn(4, 4, generator=torch.Generator().manual_seed(1))
+    mine = data[2 * rank : 2 * rank + 2]
+    settings = {"name": "sgd", "lr": 0.1, "weight_decay": 0.01, "lr_scale": {}, "momentum": 0.9}
+    optimizers = [make_optimizer(net, **settings) for net in (full, cut)]
+    for step in range(1, 6):
+        for net, batch, optimizer in zip((full, cut), (data, mine), optimizers, strict=True):
+            net(batch).square().sum().backward()
+            norm = clip_gradients(list(net.parameters()), 0.1)
+            step_if_finite(optimizer, norm * (math.nan if step in (2, 5) else 1.0))
+            optimizer.zero_grad()
+        alike(full.state_dict(), gathered(cut.state_dict(), True))
+        saved = [gathered(optimizer.state_dict(), True) for optimizer in optimizers]
+        alike(*(state["state"] for state in saved))
+        if step == 3:
+            for optimizer, state in zip(optimizers, reversed(saved), strict=True):
+                optimizer.load_state_dict(shard_optimizer_state(state, optimizer))
+    Path(folder, f"rank {rank} came through").touch()
+    dist.destroy_process_group()
+
+
 def one_rank_in_bf16(rank, folder):
     """The block's weights travel in bf16: what autocast computes of whole weights, bit for bit, in forward
     and backward; the sum of the ranks' gradients is one of fp32 numbers.
@@ -242,7 +271,7 @@ def fork_ranks(_, rank, folder):
     torch.multiprocessing.start_processes(rank, (folder,), nprocs=2, start_method="fork")
 
 
-@pytest.mark.parametrize("rank", [one_rank, one_rank_in_bf16])
+@pytest.mark.parametrize("rank", [one_rank, one_rank_of_sgd, one_rank_in_bf16])
 def test_what_is_sharded_is_worth_what_is_whole(tmp_path, rank):
     torch.multiprocessing.spawn(fork_ranks, (rank, str(tmp_path)), nprocs=1)
     assert len(list(tmp_path.glob("rank * came through"))) == 2

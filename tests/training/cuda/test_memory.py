@@ -14,7 +14,15 @@ MEASURE = """
 import gc
 from asr_exp.training.pass_size import expected_memory
 
-def compared(family, norm, size, precision="bf16", device=1000, batch=100, over=(), **more):
+LENGTHS = {
+    "short": np.random.default_rng(0).uniform(2, 4, 2000),
+    "long": np.random.default_rng(0).uniform(25, 30, 300),
+    None: None,
+}
+
+def compared(
+    family, norm, size, precision="bf16", device=1000, batch=100, over=(), seconds=None, **more
+):
     words = [
         f"trainer.batch_seconds={batch}",
         f"trainer.device_seconds={device}",
@@ -28,7 +36,7 @@ def compared(family, norm, size, precision="bf16", device=1000, batch=100, over=
     with started("cuda", precision) as runtime:
         gc.collect()
         torch.cuda.empty_cache()
-        setup = build(runtime, family, norm, size, words, **more)
+        setup = build(runtime, family, norm, size, words, seconds=LENGTHS[seconds], **more)
         peaks = []
         for step in (1, 2):
             batches = _batches(setup, step)
@@ -53,6 +61,10 @@ SMALL = [
     ("wavlm", "group", "base", BASE | {"device": 30}),
     ("wavlm", "group", "base", BASE | {"freeze_front_end": False, "precision": "fp32"}),
     ("data2vec-audio", "layer", "base", BASE),
+    ("data2vec-audio", "layer", "base", BASE | CHECKPOINTING),
+    ("sew", "group", "base", BASE | {"freeze_front_end": False, "precision": "fp32"}),
+    ("sew-d", "group", "base", BASE),
+    ("wavlm", "group", "base", BASE | {"seconds": "short"}),
 ]
 FULL = {"batch": 400, "device": 100}
 LARGE = [
@@ -64,6 +76,14 @@ LARGE = [
     ("wavlm", "layer", "large", FULL | CHECKPOINTING),
     ("wav2vec2", "layer", "1b", FULL),
     ("wav2vec2", "layer", "1b", FULL | CHECKPOINTING),
+    ("wavlm", "layer", "large", CHECKPOINTING | {"batch": 1000}),
+    ("wavlm", "layer", "large", {"batch": 390, "seconds": "long"}),
+    ("data2vec-audio", "layer", "large", CHECKPOINTING | {"batch": 1000}),
+    ("wav2vec2", "group", "base", {"batch": 390, "vocabulary": 3000, "precision": "fp32"}),
+    ("sew", "group", "base", {"batch": 390, "seconds": "short"}),
+    ("sew-d", "group", "base", {"batch": 390, "seconds": "long"}),
+    ("sew-d", "group", "base", CHECKPOINTING | {"batch": 390}),
+    ("unispeech", "layer", "large", {"batch": 390, "precision": "fp16"}),
 ]
 
 
