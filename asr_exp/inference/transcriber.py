@@ -14,7 +14,7 @@ from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding.alignment import Word, align_labels, best_path, words_of
 from asr_exp.decoding.decoders import Candidate, Decoder, Greedy, candidates
 from asr_exp.inference.chunking import Chunking, at_pauses, joined, spans
-from asr_exp.model.forward_passes import CPU_PASSES, ForwardPasses, pass_seconds, seconds_of
+from asr_exp.model.forward_passes import CPU_PASSES, ForwardPasses, even_budget, pass_seconds, seconds_of
 from asr_exp.model.recogniser import Emissions, Recogniser
 
 REMEDY = (  # where a recording does not fit in a GPU's memory
@@ -199,12 +199,11 @@ class Transcriber:
             dtype=np.int64,
         )
         seconds = np.array([len(clips[i]) / self.rate for i in usable])
-        packs = [
-            usable[rows]
-            for rows in pack(
-                np.arange(len(usable)), cost(seconds), pass_seconds(self.device_seconds, self.device)
-            )
-        ]
+        costs = cost(seconds)
+        budget = pass_seconds(self.device_seconds, self.device)
+        if self._passes.side_by_side:
+            budget = even_budget(costs, budget)
+        packs = [usable[rows] for rows in pack(np.arange(len(usable)), costs, budget)]
         at_once = min(CPU_PASSES, max(1, len(packs)))  # a pass that is alone has all threads
         for result in self._passes.run(
             packs, lambda indices: _batch([clips[i][:] for i in indices], indices), at_once=at_once

@@ -43,6 +43,19 @@ def pass_seconds(device_seconds: float | str, device: torch.device) -> float:
     return min(seconds, CPU_SECONDS) if device.type == "cpu" else seconds
 
 
+def even_budget(costs: np.ndarray, budget: float) -> float:
+    """What a pass may cost for all passes to cost about the same, and to be a multiple of CPU_PASSES: with an
+    odd one, a worker would wait for the other. It is at most 1.5 times `budget`.
+
+    costs: of the recordings. Where one pass has room for all of them, it is `budget`.
+    """
+    total = float(costs.sum())
+    if total <= budget:
+        return budget
+    count = CPU_PASSES * max(1, round(total / budget / CPU_PASSES))
+    return 1.05 * total / count  # padding counts too
+
+
 @dataclass(frozen=True)
 class PassResult:
     """What a forward pass gives, on the CPU. indices: of the utterances in their split; measured: what the
