@@ -18,6 +18,7 @@ from asr_exp.data.batch import Batch, prefetch
 from asr_exp.model.conv_frontend import SignalStatistics
 from asr_exp.model.recogniser import Emissions, Recogniser
 from asr_exp.runtime.fsdp import is_cut
+from asr_exp.runtime.out_of_memory import free_cached, is_out_of_memory
 from asr_exp.runtime.precision import scoring_in
 from asr_exp.runtime.threads import Turns, side_by_side
 
@@ -151,7 +152,9 @@ class ForwardPasses:
             try:
                 with scoring_in(self.precision, self.device):
                     return self.model(batch.to(self.device), statistics)
-            except torch.OutOfMemoryError as why:
+            except Exception as why:
+                if not is_out_of_memory(why):
+                    raise
                 if len(batch) <= 1:
                     seconds = batch.samples / self.model.extractor.sampling_rate
                     raise UserError(
@@ -160,7 +163,7 @@ class ForwardPasses:
                     ) from why
             self._fits = batch.audio.numel()
             log.warning("A pass of %d recordings does not fit in the GPU's memory: it is split.", len(batch))
-            torch.cuda.empty_cache()
+            free_cached(self.device)
         half = len(batch) // 2
         return _joined(
             [self.emissions(part, statistics) for part in (_rows(batch, 0, half), _rows(batch, half))]

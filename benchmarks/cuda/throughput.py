@@ -3,16 +3,14 @@
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import fields
 from typing import Any
 
-from asr_exp.builders import plan
 from asr_exp.builders.session import run_session
 from asr_exp.config.schema import key_field
 from asr_exp.decoding.decoders import make_decoder
 from asr_exp.evaluation.evaluate import EvaluationSettings, evaluate
 from asr_exp.training import loop
+from asr_exp.training.pass_size import expected_memory
 from benchmarks.cuda.networks import (
     Network,
     batches_of,
@@ -34,12 +32,6 @@ from benchmarks.cuda.parts import Attempt, Bench, Row
 
 DEVICE_SECONDS = (2000, 1000, 400, 100)  # the largest first: where time runs out, what is left out is slowest
 SCORED_SECONDS = (400, 2000)
-# The settings of `evaluate` by precision, where this version has one to set.
-SCORED: dict[str, dict[str, Any]] = (
-    {name: {"precision": name} for name in ("fp32", "bf16")}
-    if any(one.name == "precision" for one in fields(EvaluationSettings))
-    else {}
-)
 NO_TIME = "no time was left for it"
 MEASURED = 2.5  # seconds that a row trains
 
@@ -114,7 +106,7 @@ def _train_row(
         config.trainer.device_seconds = device_seconds
         config.trainer.gradient_checkpointing = checkpointing
         setup = setup_of(config, split, model, runtime)
-        expected = forecast(setup, device_seconds)
+        expected = forecast(setup)
         reset_peak(bench.device)
         steps = timed_steps(setup, bench, 0.1 if bench.quick else MEASURED)
         allocated, reserved = peak(bench.device)
@@ -146,14 +138,9 @@ def no_checkpointing(network: Any) -> None:
     (disable or network.gradient_checkpointing_disable)()
 
 
-def forecast(setup: Any, device_seconds: float | str) -> float:
+def forecast(setup: Any) -> float:
     """GiB that the run's own formula expects."""
-    expected: Any = plan.expected_memory
-    try:
-        return expected(setup) / 2**30
-    except TypeError:  # versions that ask for the audio of a pass
-        share = float(setup.plan.costs[setup.plan.step(1)].sum())
-        return expected(setup, min(share, float(device_seconds))) / 2**30
+    return expected_memory(setup) / 2**30
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -167,7 +154,9 @@ def score(bench: Bench) -> Iterator[Row]:
     decoder = make_decoder("greedy", split.tokenizer, {})
     for network in networks(bench)[:2]:
         for precision in ("fp32", "bf16"):
-            config = configure(network, bench, *scored_in(precision))
+            config = configure(
+                network, bench, f"trainer.precision={precision}", f"evaluate.precision={precision}"
+            )
             with run_session(config) as runtime:
                 model = build(config, split, runtime)
                 for device_seconds in (20,) if bench.quick else SCORED_SECONDS:
@@ -175,11 +164,11 @@ def score(bench: Bench) -> Iterator[Row]:
                         network=network.name, arm="ours", precision=precision, device_seconds=device_seconds
                     )
                     with attempt:
-                        settings = EvaluationSettings(device_seconds, "mean", **SCORED.get(precision, {}))
-                        _scored(model, warm, decoder, runtime, settings)
+                        settings = EvaluationSettings(device_seconds, "mean", precision=precision)
+                        evaluate(model, warm, decoder, runtime, settings)
                         reset_peak(bench.device)
                         began = time.perf_counter()
-                        _scored(model, split, decoder, runtime, settings)
+                        evaluate(model, split, decoder, runtime, settings)
                         seconds = time.perf_counter() - began
                         attempt.row |= {
                             "rate": round(float(split.seconds.sum()) / seconds, 1),
@@ -189,15 +178,3 @@ def score(bench: Bench) -> Iterator[Row]:
                     yield attempt.row
                 del model
                 free(bench.device)
-
-
-def scored_in(precision: str) -> list[str]:
-    """The keys of a run that scores in a precision."""
-    own = ["evaluate.precision=" + precision] * (key_field("evaluate.precision") is not None)
-    return [f"trainer.precision={precision}", *own]
-
-
-def _scored(model: Any, split: Any, decoder: Any, runtime: Any, settings: EvaluationSettings) -> None:
-    # a version that scores in fp32 alone is helped by autocast
-    with nullcontext() if SCORED else runtime.autocast():
-        evaluate(model, split, decoder, runtime, settings)
