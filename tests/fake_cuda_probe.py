@@ -59,7 +59,6 @@ ATTENTION = ("flash", "fmha", "attention")
 for _kind in (torch.nn.Linear, torch.nn.Conv1d):
     _kind.reset_parameters = lambda self: None  # type: ignore[method-assign]
 transformers.PreTrainedModel.init_weights = lambda self: None
-transformers.Data2VecAudioConfig.feat_extract_norm = "layer"  # its checkpoints' extractors say so
 
 _library = ctypes.CDLL("libfakecuda.so")
 _library.fake_cuda_where.restype = ctypes.c_char_p

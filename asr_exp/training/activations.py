@@ -240,7 +240,7 @@ class ActivationCount:
         c, a = self._config, self._bytes
         strides = [math.prod(c.conv_stride[number + 1 :]) for number in range(len(c.conv_stride))]
         sizes = [frames * channels for frames, channels in zip(strides, c.conv_dim, strict=True)]
-        by_layer = c.feat_extract_norm == "layer"
+        by_layer = not self.model.info.normalises_over_time
         # before and after the activation; with a norm, its input and output in fp32, and what the next
         # convolution reads
         each = (10 if self.half else 12) if by_layer else 2 * a

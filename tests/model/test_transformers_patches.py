@@ -167,7 +167,7 @@ def test_compiled_layers_compute_the_same(backbone, name, backend):
     plain, again = found
     assert len(plain) == len(again) > 10
     for one, other in zip(plain, again, strict=True):
-        assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-5 * float(one.abs().max()) + 1e-6)
     assert graphs.frame_count == after_two > 2
 
 

@@ -75,7 +75,7 @@ def sent(family, norm, gathered_as):
     with started("cuda", "bf16") as runtime:
         dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=2)
         if gathered_as != "as the run does":
-            training.shard = lambda *arguments, **_: shard(*arguments, gathered_as=gathered_as)
+            training.shard = lambda *arguments, **_: shard(*arguments[:4], gathered_as)
         words = ["trainer.strategy=fsdp", "trainer.batch_seconds=20", "trainer.max_steps=2"]
         runtime.world = 2
         setup = build(runtime, family, norm, "tiny", words, freeze_front_end=False)
