@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from asr_exp.data.batch_plan import PassCost
 from asr_exp.model.layout import MAX_CALL_PAIRS, MAX_PADDED_PAIRS, runs_of_near_lengths
@@ -204,7 +205,7 @@ class ActivationCount:
         if not self.model.one_by_one:
             return 0.0
         conv: Any = getattr(self.model.backbone.encoder, "pos_conv_embed", None)
-        filters = a * conv.conv.weight.numel() if hasattr(conv, "conv") else 0.0
+        filters = a * _weights(conv.conv) if hasattr(conv, "conv") else 0.0
         if c.model_type != "sew-d" or self.checkpointing:
             return filters
         casts = 3 * a if self.half else a
@@ -257,3 +258,10 @@ class ActivationCount:
 
 def _rate(config: Any, name: str) -> float:
     return float(getattr(config, name, 0.0) or 0.0)
+
+
+def _weights(conv: nn.Conv1d) -> int:
+    """The elements of a convolution's weight. The weight itself is computed anew from its norm at each look,
+    and where it is cut across ranks they would have to gather it.
+    """
+    return conv.out_channels * (conv.in_channels // conv.groups) * conv.kernel_size[0]
