@@ -117,7 +117,7 @@ class Slurm:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def start_again(self, job: str, seconds: float = 60) -> None:
+    def start_again(self, job: str, seconds: float = 180) -> None:
         """Have a requeued job begin at once, once it is back in the queue; otherwise it waits two minutes."""
         harness.wait_for(lambda: self.state(job) == "PENDING", seconds)
         self.ask("scontrol", "update", f"JobId={job}", "StartTime=now")

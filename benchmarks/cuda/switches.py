@@ -34,8 +34,11 @@ def run(bench: Bench) -> Iterator[Row]:
         f"trainer.device_seconds={seconds}",
         "trainer.precision=bf16",
     )
+    keys = [name for name in KEYS if key_field(name) is not None]
+    if bench.device == "cpu" and "trainer.compile" in keys:
+        keys.remove("trainer.compile")  # it is for a GPU
     for network in networks(bench)[:2]:
-        for name in (None, *(name for name in KEYS if key_field(name) is not None)):
+        for name in (None, *keys):
             attempt = Attempt(network=network.name, key=f"{name}=true" if name else "neither")
             with attempt:
                 config = configure(network, bench, *words, *([f"{name}=true"] if name else []))

@@ -67,7 +67,7 @@ def test_the_batch_script_saves_and_requeues_itself(slurm, corpus, tmp_path, mon
     harness.wait_for(lambda: any(path.stat().st_size for path in tmp_path.rglob("metrics.jsonl")), 200)
     slurm.ask("scancel", "--batch", "--signal=USR1", job)
     harness.wait_for(lambda: slurm.state(job) == "PENDING", 100)
-    harness.wait_for(lambda: began_again(slurm, job), 60)
+    harness.wait_for(lambda: began_again(slurm, job), 180)
     harness.wait_for(lambda: slurm.state(job) == "COMPLETED", 200)
     log, folder = (tmp_path / "log").read_text(), run_folder(tmp_path / "outputs")
     steps = re.findall(r"Stopped at step (\d+) of 60 and saved", log)
