@@ -26,17 +26,17 @@ def test_a_torchrun_in_a_batch_script_saves_is_requeued_and_goes_on(slurm, tmp_p
     def written() -> int:
         return sum(len(harness.losses(path.parent)) for path in tmp_path.rglob("metrics.jsonl"))
 
-    harness.wait_for(lambda: written() > 5, 240)
+    harness.wait_for(lambda: written() > 5, 420)
     slurm.ask("scancel", "--signal=USR1", "--batch", job)  # what SLURM does when the time is nearly over
     slurm.start_again(job)
     first = written()
     assert f"Stopped at step {first} of 60 and saved" in log.read_text()
-    harness.wait_for(lambda: written() > first + 5, 240)
+    harness.wait_for(lambda: written() > first + 5, 420)
     urgent = slurm.submit("--partition=high", "--exclusive", script="#!/bin/bash\nsleep 1\n", cwd=tmp_path)
     slurm.start_again(job)
     second = written()
     assert f"Stopped at step {second} of 60 and saved" in log.read_text()
-    harness.wait_for(lambda: slurm.state(job) == "COMPLETED", 240)
+    harness.wait_for(lambda: slurm.state(job) == "COMPLETED", 420)
     assert slurm.state(urgent) == "COMPLETED" and slurm.job(job)["Restarts"] == "2"
     assert f"Going on from step {second} of 60" in log.read_text() and second < 60
     whole = alone([*words, "trainer.devices=2"])
