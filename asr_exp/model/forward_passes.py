@@ -165,9 +165,9 @@ class ForwardPasses:
             log.warning("A pass of %d recordings does not fit in the GPU's memory: it is split.", len(batch))
             free_cached(self.device)
         half = len(batch) // 2
-        return _joined(
-            [self.emissions(part, statistics) for part in (_rows(batch, 0, half), _rows(batch, half))]
-        )
+        parts = (batch.rows(0, half), batch.rows(half, len(batch)))
+        # without gradients nothing is drawn that the whole batch would have to agree on
+        return _joined([self.emissions(replace(part, part=None), statistics) for part in parts])
 
     def _launched_ahead(
         self,
@@ -218,19 +218,6 @@ def _made(items: Iterable[Any], make: Callable[[Any], Batch]) -> Iterator[Batch]
 def _copy_to_host(tensor: torch.Tensor) -> torch.Tensor:
     """A copy in pinned memory, which is whole once the device has come so far."""
     return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
-
-
-def _rows(batch: Batch, first: int, last: int | None = None) -> Batch:
-    """Some rows of a batch for a pass without gradients: no masks. Their padding stays as it is."""
-    rows = slice(first, last)
-    labels = batch.labels.split(batch.label_lengths)[rows]
-    return Batch(
-        batch.indices[rows],
-        batch.audio[rows],
-        batch.lengths[rows],
-        torch.cat(labels) if labels else batch.labels[:0],
-        batch.label_lengths[rows],
-    )
 
 
 def _joined(parts: Sequence[Emissions]) -> Emissions:

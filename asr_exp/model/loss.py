@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from asr_exp.core.errors import UserError
 from asr_exp.model.recogniser import Emissions
+from asr_exp.runtime.out_of_memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,8 @@ def _problem(device: int) -> str:
     try:
         _compare_with_torch(torch.device("cuda", device))
     except Exception as error:  # a missing library, compiler's and driver's errors of all kinds
+        if is_out_of_memory(error):  # which says nothing of the kernels: the pass is made again, in parts
+            raise
         lines = str(error).strip().splitlines()
         problem = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
         log.warning(
