@@ -15,6 +15,7 @@ import pytest
 import slurm as one_node
 
 from asr_exp.model.pretrained import source as checkpoint_source
+from asr_exp.runtime.cores import usable_cores
 from asr_exp.runtime.hub import offline_where_unreachable
 
 
@@ -26,7 +27,7 @@ def pytest_cmdline_main(config):
     # what xdist gives its workers
     whole = config.args_source is config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput")
     if whole and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb:
-        config.option.numprocesses = min(4, os.cpu_count() or 1)
+        config.option.numprocesses = min(4, usable_cores())
 
 
 @pytest.fixture(autouse=True)

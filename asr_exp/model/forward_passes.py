@@ -15,6 +15,7 @@ from torch import nn
 
 from asr_exp.core.errors import UserError
 from asr_exp.data.batch import Batch, prefetch
+from asr_exp.data.batch_plan import pack
 from asr_exp.model.conv_frontend import SignalStatistics
 from asr_exp.model.recogniser import Emissions, Recogniser
 from asr_exp.runtime.fsdp import is_cut
@@ -45,16 +46,14 @@ def pass_seconds(device_seconds: float | str, device: torch.device) -> float:
 
 
 def even_budget(costs: np.ndarray, budget: float) -> float:
-    """What a pass may cost for all passes to cost about the same, and to be a multiple of CPU_PASSES: with an
-    odd one, a worker would wait for the other. It is at most 1.5 times `budget`.
-
-    costs: of the recordings. Where one pass has room for all of them, it is `budget`.
+    """The most that a pass may cost, `budget` or less, for the passes to be a multiple of CPU_PASSES: with an
+    odd one, a worker would wait for the other. costs: of the recordings.
     """
-    total = float(costs.sum())
-    if total <= budget:
-        return budget
-    count = CPU_PASSES * max(1, round(total / budget / CPU_PASSES))
-    return 1.05 * total / count  # padding counts too
+    for smaller in budget * np.linspace(1.0, 0.5, 26):
+        count = len(pack(np.arange(len(costs)), costs, smaller))
+        if count <= 1 or count % CPU_PASSES == 0:
+            return float(smaller)
+    return budget
 
 
 @dataclass(frozen=True)
