@@ -294,10 +294,13 @@ def signalled_at(name: str, number: int, call: int = 1, after: bool = False) -> 
     intercept(name, lambda: os.kill(os.getpid(), number), call, after)
 
 
-def wait_for(true: Callable[[], object], seconds: float = 120) -> None:
+def wait_for(
+    true: Callable[[], object], seconds: float = 120, told: Callable[[], str] = lambda: ""
+) -> None:
+    """Wait until something is true, and fail where it is not in time. told: what then helps to see why."""
     end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, "it does not come"
+        assert time.monotonic() < end, f"it does not come\n{told()}"
         time.sleep(0.05)
 
 

@@ -33,7 +33,7 @@ SlurmdPort={node_port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge/socket
+AuthInfo=socket={folder}/munge/socket,cred_expire=20
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -117,10 +117,15 @@ class Slurm:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def start_again(self, job: str, seconds: float = 180) -> None:
-        """Have a requeued job begin at once, once it is back in the queue; otherwise it waits two minutes."""
-        harness.wait_for(lambda: self.state(job) == "PENDING", seconds)
-        self.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+    def wait_for_requeue(self, job: str, times: int, seconds: float = 180) -> None:
+        """Wait until a job has gone back into the queue for the n-th time. It begins anew by itself, once the
+        credentials of its last start have expired: 20 s here (cred_expire), 120 s by SLURM's default.
+        """
+        harness.wait_for(lambda: int(self.job(job)["Restarts"]) >= times, seconds, lambda: self.told(job))
+
+    def told(self, job: str) -> str:
+        """What SLURM knows of a job, and the ends of its daemons' logs: for the message of a test that fails."""
+        return f"{self.ask('scontrol', 'show', 'job', job, check=False)}\n{self.logs()}"
 
     def clear(self) -> None:
         """End all jobs, and wait until none is left."""

@@ -26,17 +26,20 @@ def test_a_torchrun_in_a_batch_script_saves_is_requeued_and_goes_on(slurm, tmp_p
     def written() -> int:
         return sum(len(harness.losses(path.parent)) for path in tmp_path.rglob("metrics.jsonl"))
 
-    harness.wait_for(lambda: written() > 5, 420)
+    def told() -> str:
+        return f"{slurm.told(job)}\n{log.read_text(errors='replace')[-3000:]}"
+
+    harness.wait_for(lambda: written() > 5, 180, told)
     slurm.ask("scancel", "--signal=USR1", "--batch", job)  # what SLURM does when the time is nearly over
-    slurm.start_again(job)
+    slurm.wait_for_requeue(job, 1)
     first = written()
     assert f"Stopped at step {first} of 60 and saved" in log.read_text()
-    harness.wait_for(lambda: written() > first + 5, 420)
+    harness.wait_for(lambda: written() > first + 5, 180, told)
     urgent = slurm.submit("--partition=high", "--exclusive", script="#!/bin/bash\nsleep 1\n", cwd=tmp_path)
-    slurm.start_again(job)
+    slurm.wait_for_requeue(job, 2)
     second = written()
     assert f"Stopped at step {second} of 60 and saved" in log.read_text()
-    harness.wait_for(lambda: slurm.state(job) == "COMPLETED", 420)
+    harness.wait_for(lambda: slurm.state(job) == "COMPLETED", 180, told)
     assert slurm.state(urgent) == "COMPLETED" and slurm.job(job)["Restarts"] == "2"
     assert f"Going on from step {second} of 60" in log.read_text() and second < 60
     whole = alone([*words, "trainer.devices=2"])

@@ -110,8 +110,6 @@ def test_every_way_to_be_asked_to_leave_and_a_job_that_is_killed(slurm, tmp_path
         return len(jobs) == len(acts)
 
     harness.wait_for(all_asked, 240)
-    for patience in (11, 12):
-        slurm.start_again(jobs[patience])
     out = grid.end(1)
     assert "2 of 4 cells done, 1 lost" in out and "1 stopped; the same command goes on" in out
     assert f"(job {jobs[14]} killed)" in out and f"cell 3: job {jobs[13]}, log sweeps/s/.submitit/" in out
@@ -137,7 +135,6 @@ def test_a_preempted_worker_of_a_search_uses_its_grace_and_goes_on(slurm, tmp_pa
     harness.wait_for(lambda: len(search.curve(11) or search.curve(12)) > 20, 240)
     patience, job = 11 if search.curve(11) else 12, search.job()
     urgent = slurm.submit("--partition=high", "--exclusive", script="#!/bin/bash\nsleep 1\n", cwd=tmp_path)
-    slurm.start_again(job)
     out = search.end()
     assert slurm.state(urgent) == "COMPLETED" and slurm.job(job)["Restarts"] == "1"
     assert "worker 1: job" in out and "best of 1 finished trials" in out and "1 of 1 cells done" in out
@@ -154,7 +151,6 @@ def test_a_job_whose_time_is_over_is_requeued_and_goes_on(slurm, sweep, words):
     harness.wait_for(lambda: "(0 remaining timeouts)" in grid.logs(), 240)
     first = len(grid.curve(11))
     assert f"Stopped at step {first} of 100000 and saved" in grid.logs() and first > 0
-    slurm.start_again(grid.job())
     harness.wait_for(lambda: len(grid.curve(11)) > first)
     slurm.ask("scancel", grid.job())
     out = grid.end(1)
