@@ -104,7 +104,7 @@ def test_a_run_trained_in_a_precision_that_this_device_lacks_is_scored(folder, t
     config = OmegaConf.load(folder / "config.yaml")
     config.trainer.precision, config.trainer.tf32 = "fp16", True
     OmegaConf.save(config, folder / "config.yaml")
-    run("evaluate", folder, *QUIET, cwd=tmp_path)
+    run("evaluate", folder, "tracking=none", "trainer.device=cpu", cwd=tmp_path)
     assert result(folder) == expected
 
 
