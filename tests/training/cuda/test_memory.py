@@ -80,7 +80,7 @@ SHARED = [
     ("wav2vec2", "group", "base", BASE | {"ranks": "ddp"}),
     ("wav2vec2", "layer", "base", BASE | {"ranks": "ddp", "device": 30, "freeze_front_end": False}),
     ("wav2vec2", "layer", "base", BASE | {"ranks": "fsdp", "device": 30}),
-    ("wav2vec2", "layer", "base", BASE | CHECKPOINTING | {"ranks": "fsdp"}),
+    ("wav2vec2", "group", "base", CHECKPOINTING | {"ranks": "fsdp"}),
     ("wavlm", "group", "base", BASE | {"ranks": "fsdp", "precision": "fp32"}),
 ]
 FULL = {"batch": 400, "device": 100}
