@@ -141,6 +141,7 @@ SIGNED_WHERE_CHANGED: tuple[str, ...] = (
     "trainer.deterministic",
     "trainer.tf32",
     "evaluate.precision",
+    "dataset.columns.duration",
 )
 
 

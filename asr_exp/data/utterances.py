@@ -5,6 +5,8 @@ would cost a kilobyte.
 import copy
 import io
 import os
+import re
+import stat
 from array import array
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +14,25 @@ from itertools import chain
 from typing import Any, BinaryIO, overload
 
 import numpy as np
+
+from asr_exp.core.console import printable
+
+# Control characters that are no white space, and halves of surrogate pairs: no sound stands for them.
+_NO_TEXT = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
+_KINDS = {
+    stat.S_IFDIR: "folder",
+    stat.S_IFIFO: "named pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+}
+
+
+def kind_of_file(path: str | os.PathLike) -> str:
+    """What stands in the place of a file: "named pipe", "device" ...; '' for a file. Nothing is opened, which
+    for a pipe would wait for ever. Raises OSError where there is nothing, ValueError where there can be none.
+    """
+    return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +44,31 @@ class FileAudio:
     end: float | None = None
 
     def identity(self) -> tuple:
-        """What the audio store names its shards by. Raises FileNotFoundError."""
-        stat = os.stat(self.path)
+        """What the audio store names its shards by. Raises OSError where there is no such file."""
+        try:
+            stat = os.stat(self.path)
+        except ValueError as why:  # no file can have that name
+            raise FileNotFoundError(str(self)) from why
         # the same in any working directory
         path = self.path if os.path.isabs(self.path) else os.path.abspath(self.path)
         return (path, stat.st_size, stat.st_mtime_ns, self.start, self.end)
 
     def open(self) -> str | BinaryIO:
-        """What soundfile opens: the path."""
+        """What soundfile opens: the path, or the contents of a file whose name is not UTF-8.
+
+        Raises OSError where there is no file of that name, ValueError for what is none: a folder, a pipe.
+        """
+        if kind := kind_of_file(self.path):
+            raise ValueError(f"it is a {kind}, not a file")
+        try:
+            self.path.encode()
+        except UnicodeEncodeError:
+            with open(self.path, "rb") as file:
+                return io.BytesIO(file.read())
         return self.path
 
     def __str__(self) -> str:
-        return self.path
+        return printable(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +105,10 @@ def table_fingerprint(table: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One row of a corpus. text: as the corpus has it, or, after `normalise`, as the text rules make it."""
+    """One row of a corpus. text: as the corpus has it, or, after `normalise`, as the text rules make it.
+
+    `Utterances` keeps ids and speakers as they can be printed, and texts without control characters.
+    """
 
     id: str
     audio: FileAudio | TableAudio
@@ -158,9 +195,10 @@ class Utterances(Sequence[Utterance]):
             self._files.append("")
         for time in (audio.start, audio.end):
             self._spans.append(np.nan if time is None else time)
-        self._ids.append(row.id)
-        self._texts.append(row.text)
-        self._speakers.append(row.speaker, row.speaker)
+        speaker = None if row.speaker is None else printable(row.speaker)
+        self._ids.append(printable(row.id))
+        self._texts.append(row.text if row.text.isprintable() else _NO_TEXT.sub("", row.text))
+        self._speakers.append(speaker, speaker)
 
     def __len__(self) -> int:
         return len(self._ids) if self._rows is None else len(self._rows)

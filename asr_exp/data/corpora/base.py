@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from asr_exp.core.console import printable
 from asr_exp.core.errors import UserError
 from asr_exp.core.registry import Registry
 from asr_exp.data.utterances import FileAudio, TableAudio, Utterance, Utterances
@@ -23,6 +24,10 @@ class Rejected:
     id: str
     file: str
     reason: str
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            object.__setattr__(self, name, printable(getattr(self, name)))
 
 
 class Corpus:
