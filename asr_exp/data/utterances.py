@@ -19,6 +19,9 @@ from asr_exp.core.console import printable
 
 # Control characters that are no white space, and halves of surrogate pairs: no sound stands for them.
 _NO_TEXT = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
+# the same in UTF-8 (there are no other bytes of these values), and what `printable` changes
+_NO_TEXT_BYTES = re.compile(rb"[\x00-\x08\x0e-\x1b\x7f]|\xc2[\x80-\x84\x86-\x9f]|\xed[\xa0-\xbf]")
+_NO_NAME = re.compile(rb"[\x00-\x1f\x7f]|\xc2[\x80-\x9f]|\xed[\xa0-\xbf]|\xe2\x80[\xa8\xa9]")
 _KINDS = {
     stat.S_IFDIR: "folder",
     stat.S_IFIFO: "named pipe",
@@ -105,10 +108,7 @@ def table_fingerprint(table: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One row of a corpus. text: as the corpus has it, or, after `normalise`, as the text rules make it.
-
-    `Utterances` keeps ids and speakers as they can be printed, and texts without control characters.
-    """
+    """One row of a corpus. text: as the corpus has it, or, after `normalise`, as the text rules make it."""
 
     id: str
     audio: FileAudio | TableAudio
@@ -130,6 +130,10 @@ class PackedStrings(Sequence[str]):
     def extend(self, values: Iterable[str]) -> None:
         for value in values:
             self.append(value)
+
+    def match(self, pattern: re.Pattern[bytes]) -> bool:
+        """Whether a pattern occurs in one of the strings, in UTF-8. It takes a second a gigabyte."""
+        return pattern.search(self._bytes) is not None
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -195,10 +199,9 @@ class Utterances(Sequence[Utterance]):
             self._files.append("")
         for time in (audio.start, audio.end):
             self._spans.append(np.nan if time is None else time)
-        speaker = None if row.speaker is None else printable(row.speaker)
-        self._ids.append(printable(row.id))
-        self._texts.append(row.text if row.text.isprintable() else _NO_TEXT.sub("", row.text))
-        self._speakers.append(speaker, speaker)
+        self._ids.append(row.id)
+        self._texts.append(row.text)
+        self._speakers.append(row.speaker, row.speaker)
 
     def __len__(self) -> int:
         return len(self._ids) if self._rows is None else len(self._rows)
@@ -233,6 +236,23 @@ class Utterances(Sequence[Utterance]):
         other = copy.copy(self)
         other._texts, other._text_rows = texts, None
         return other
+
+    def cleaned(self) -> "Utterances":
+        """The same utterances with ids and speakers as they can be printed, and texts without control
+        characters and halves of surrogate pairs; this object where they are so already.
+        """
+        names = PackedStrings(value for value in self._speakers.values if value is not None)
+        if not (self._ids.match(_NO_NAME) or names.match(_NO_NAME) or self._texts.match(_NO_TEXT_BYTES)):
+            return self
+        return Utterances(
+            Utterance(
+                printable(row.id),
+                row.audio,
+                _NO_TEXT.sub("", row.text),
+                row.speaker and printable(row.speaker),
+            )
+            for row in self
+        )
 
     # ------------------------------------------------------------------------------------------------------
     # a cell, a column

@@ -84,7 +84,9 @@ def read_corpus(dataset: Any, cache: Path, only: str | None = None) -> Corpus:
         dataset = OmegaConf.merge(dataset, {"only": only})
     if name not in _READERS and name in _BUILT_IN:
         importlib.import_module(f"asr_exp.data.corpora.{_BUILT_IN[name]}")
-    return _READERS.find(name, also=tuple(_BUILT_IN))(dataset, cache)
+    corpus = _READERS.find(name, also=tuple(_BUILT_IN))(dataset, cache)
+    corpus.splits = {split: rows.cleaned() for split, rows in corpus.splits.items()}
+    return corpus
 
 
 def as_list(value: Any) -> list[str]:

@@ -70,7 +70,7 @@ def complete(corpus: Corpus, dataset: Any, where: str) -> Corpus:
     for split, rows in corpus.splits.items():
         if not rows:
             raise UserError(_empty(split, corpus.rejected[split], dataset, where))
-        corpus.splits[split] = unique_ids(rows)
+        corpus.splits[split] = unique_ids(rows.cleaned())
     if dataset.only in corpus.splits:
         return corpus
     if "train" not in corpus.splits:
@@ -148,7 +148,7 @@ def _deal_speakers(rows: Utterances, shares: dict[str, float], seed: int) -> dic
 
 
 def _shuffle_key(name: str, seed: int) -> str:
-    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+    return hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _carve_out(corpus: Corpus, shares: dict[str, float], seed: int) -> None:
