@@ -42,7 +42,7 @@ class Hub:
 
 @dataclass
 class Dataset:
-    name: str = key(MISSING, "name of the folder of results")
+    name: str = key(MISSING, "name of the folder of results", folder="my-data")
     reader: str = key(
         MISSING,
         "timit, timit-phones, librispeech, common-voice, mls, minds14, manifest, hub, demo, voices, or a"
@@ -70,6 +70,9 @@ class Dataset:
     )
     test_fraction: float = key(
         0.1, "share of the utterances for test where there is no split", minimum=0, maximum=0.9
+    )
+    corrections: str | None = key(
+        None, "table with columns id and transcript whose transcripts replace the corpus's (suspects.csv)"
     )
     sa_sentences: bool = key(False, "TIMIT: keep the two SA sentences that every speaker reads")
     min_seconds: float = key(0.1, "shorter training clips are left out", minimum=0)

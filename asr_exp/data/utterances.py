@@ -132,7 +132,7 @@ class PackedStrings(Sequence[str]):
             self.append(value)
 
     def match(self, pattern: re.Pattern[bytes]) -> bool:
-        """Whether a pattern occurs in one of the strings, in UTF-8. It takes a second a gigabyte."""
+        """Whether a pattern occurs in one of the strings, in UTF-8."""
         return pattern.search(self._bytes) is not None
 
     def __len__(self) -> int:
