@@ -32,15 +32,16 @@ def hours(corpus, rows):
     return {split: sum(seconds[i] for i in part.ids()) / total for split, part in corpus.splits.items()}
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_a_speaker_of_most_of_the_hours_stays_in_train(tmp_path, seed):
+def test_a_speaker_of_most_of_the_hours_stays_in_train(tmp_path):
     rows = [(f"s{i % 10}", 1.0, "a") for i in range(100)] + [("long", 90.0, "a")] * 10
-    corpus = read("csv", tmp_path, train=manifest(tmp_path, rows), split_seed=seed)
-    assert "long" in set(corpus.splits["train"].speakers())
-    share = hours(corpus, rows)
-    assert share["train"] > 0.9 and share["dev"] > 0 and share["test"] > 0
-    speakers = [set(part.speakers()) for part in corpus.splits.values()]
-    assert len(set.union(*speakers)) == sum(map(len, speakers)) == 11
+    path = manifest(tmp_path, rows)
+    for seed in range(24):
+        corpus = read("csv", tmp_path, train=path, split_seed=seed)
+        assert "long" in set(corpus.splits["train"].speakers())
+        share = hours(corpus, rows)
+        assert share["train"] > 0.9 and share["dev"] > 0 and share["test"] > 0
+        speakers = [set(part.speakers()) for part in corpus.splits.values()]
+        assert len(set.union(*speakers)) == sum(map(len, speakers)) == 11
 
 
 def test_by_their_hours_only_where_by_their_number_they_would_not_do(tmp_path):
@@ -63,7 +64,7 @@ def test_many_headers_are_not_all_read(monkeypatch):
         Utterance(str(i), FileAudio(f"{i}"), "a", "long" if i % 100 == 0 else f"s{i % 9}")
         for i in range(9000)
     )
-    for seed in range(4):
+    for seed in (0, 21, 22, 32):  # by their number alone, the speaker leaves train with all but the first
         parts, unit = carving.carve(rows, {"dev": 0.1, "test": 0.1}, seed)
         assert unit == "speakers" and "long" in set(parts["train"].speakers())
         assert 0 < len(seen) <= 3 * carving.HEADERS
