@@ -50,7 +50,10 @@ def read_manifest(dataset: Any, cache: Path) -> Corpus:
             return _by_split_column(Path(os.path.expanduser(path)), rows, columns, dataset)
     # a protocol has the names of the manifests, not the folders in which a machine keeps them
     return gather(
-        dataset, lambda path, key: _read(path, key, dataset), "the manifest", label=os.path.basename
+        dataset,
+        lambda path, key: _read(path, key, dataset),
+        "the manifest",
+        label=lambda path: printable(os.path.basename(path)),
     )
 
 
@@ -78,7 +81,7 @@ def _by_split_column(file: Path, rows: list[Row], columns: Columns, dataset: Any
                 "(dataset.columns.split=null ignores that column)",
             )
         split = split or "train"
-        corpus.subsets[split] = [f"{file.name}[{column}={split}]"]
+        corpus.subsets[split] = [printable(f"{file.name}[{column}={split}]")]
         _add((corpus.splits.setdefault(split, Utterances()), corpus.rejected[split]), result)
     if dataset.only and dataset[dataset.only] and dataset.only not in corpus.splits:
         raise UserError(
