@@ -29,7 +29,7 @@ def gather(
     """Read the subsets that `dataset.train`, `.dev` and `.test` name, as a corpus.
 
     A dev or test split that names no subset is carved out of train. Where `dataset.only` names a split that
-    need not be carved, it is read alone.
+    need not be carved, and out of which none is, it is read alone.
 
     Args:
         dataset: the section of the config.
@@ -43,9 +43,13 @@ def gather(
         UserError: dataset.train names nothing, or a split has no rows.
     """
     corpus = Corpus(splits={}, source=source)
+    unread: set[str] = set()
     for split in sorted(
         SPLITS, key=lambda name: name != dataset.only
     ):  # the one that may be enough comes first
+        if dataset.only in corpus.splits and dataset[split] and split not in may_be_empty:
+            unread.add(split)
+            continue
         parts: list[Utterances] = []
         for subset in as_list(dataset[split]):
             utterances, rejected = read(subset, f"dataset.{split}")
@@ -55,22 +59,35 @@ def gather(
         if rows or (dataset[split] and split not in may_be_empty):
             corpus.splits[split] = rows
             corpus.subsets[split] = [label(subset) for subset in as_list(dataset[split])]
-        if dataset.only in corpus.splits:
+        if dataset.only in ("dev", "test") and dataset.only in corpus.splits:
             break
-    return complete(corpus, dataset, where)
+    return complete(corpus, dataset, where, unread)
 
 
-def complete(corpus: Corpus, dataset: Any, where: str) -> Corpus:
+def complete(corpus: Corpus, dataset: Any, where: str, unread: Collection[str] = ()) -> Corpus:
     """Make ids unique within each split, and carve a missing dev and test split out of train.
 
-    Nothing is carved where the corpus has the split that `dataset.only` names. where: what was read, for
-    messages. Raises UserError where train is missing or a split is empty.
+    Nothing is carved where the corpus has the dev or test split that `dataset.only` names. Where it names
+    train, that is what training has: without what is carved out of it.
+
+    Args:
+        corpus: the splits that were read.
+        dataset: the section of the config.
+        where: what was read, for messages.
+        unread: splits that there are, but which were not read.
+
+    Raises:
+        UserError: train is missing, or a split is empty.
     """
     for split, rows in corpus.splits.items():
         if not rows:
             raise UserError(_empty(split, corpus.rejected[split], dataset, where))
         corpus.splits[split] = unique_ids(rows.cleaned())
-    if dataset.only in corpus.splits:
+    fractions = {s: float(dataset[f"{s}_fraction"]) for s in ("dev", "test")}
+    missing = {s: share for s, share in fractions.items() if s not in corpus.splits and s not in unread}
+    if dataset.only == "train":
+        missing = {split: share for split, share in missing.items() if share}
+    if dataset.only in corpus.splits and not (dataset.only == "train" and missing):
         return corpus
     if "train" not in corpus.splits:
         split = dataset.only or "train"
@@ -78,10 +95,10 @@ def complete(corpus: Corpus, dataset: Any, where: str) -> Corpus:
             f"dataset.{split} has no value; name what to {'score' if dataset.only else 'train on'} in"
             f" {where}: dataset.{split}=..."
         )
-    missing = {s: float(dataset[f"{s}_fraction"]) for s in ("dev", "test") if s not in corpus.splits}
     if missing:
         _carve_out(corpus, missing, dataset)
-    _warn_of_overlap(corpus.splits)
+    if not unread:
+        _warn_of_overlap(corpus.splits)
     return corpus
 
 
