@@ -13,6 +13,7 @@ from asr_exp.core.console import printable
 # Texts that stand for a missing value. "null" is a number in German, and "None" may be said: as transcripts
 # these are words.
 _NOT_A_NUMBER = ("nan", "NaN", "<NA>")
+_LONGEST_MISSING = max(map(len, _NOT_A_NUMBER))
 _MISSING = frozenset(("", *_NOT_A_NUMBER, "None", "null", "NULL"))
 _BROKEN = re.compile("[\x00\ud800-\udfff]")
 _LARGEST = 2**53  # beyond it a float is no longer the integer that was meant
@@ -20,6 +21,8 @@ _LARGEST = 2**53  # beyond it a float is no longer the integer that was meant
 
 def transcript(value: Any, column: str) -> str:
     """A transcript. A whole number is its digits. Raises ValueError where there is none."""
+    if isinstance(value, str) and len(value) > _LONGEST_MISSING and value.isprintable():  # most are
+        return value
     if _is_missing(value):
         raise ValueError(f"it has no {column}")
     text = _as_text(value, column, "transcript")
@@ -38,10 +41,11 @@ def name(value: Any, column: str) -> str | None:
     """A name, such as a speaker's; None where it is missing. A whole number is its digits, 7.0 too: so pandas
     writes a 7 in a column in which a value is missing. Raises ValueError for a boolean, a list or an object.
     """
+    if isinstance(value, str):
+        return None if value.strip() in _MISSING else value
     if _is_missing(value):
         return None
-    text = _as_text(value, column, "name")
-    return None if text.strip() in _MISSING else text
+    return _as_text(value, column, "name")
 
 
 def path(value: Any, column: str) -> str:
@@ -51,6 +55,8 @@ def path(value: Any, column: str) -> str:
     text = (name(value, column) or "").strip()
     if not text:
         raise ValueError(f"it has no {column}")
+    if text.isprintable():
+        return text
     try:
         possible = b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
@@ -62,7 +68,7 @@ def path(value: Any, column: str) -> str:
 
 def seconds(value: Any, column: str) -> float | None:
     """A time in seconds, 0 or more; None where it is missing. Raises ValueError for anything else."""
-    if _is_missing(value) or isinstance(value, str) and value.strip() in _MISSING:
+    if value is None or _is_missing(value) or isinstance(value, str) and value.strip() in _MISSING:
         return None
     try:
         time = math.nan if isinstance(value, bool) else float(value)
