@@ -79,7 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _set_environment() -> None:
-    """Set what the libraries read from the environment when they are imported, and glibc's malloc."""
+    """Set what the libraries read from the environment when they are imported, glibc's malloc, and that
+    standard output escapes what it cannot encode.
+    """
+    with suppress(
+        AttributeError, ValueError
+    ):  # a transcript that the terminal has no letters for ends no run
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us; Hydra neither prints them nor exits
     # Threads that spin for long at each OpenMP barrier make a CPU run 10 times slower as soon as another
     # program wants a core.

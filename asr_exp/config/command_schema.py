@@ -11,7 +11,9 @@ from asr_exp.config.key import key
 @dataclass
 class TableOptions:
     name: str | None = key(
-        None, "name of the table and its folder (null: the experiments' folder, or the keys of the grid)"
+        None,
+        "name of the table and its folder (null: the experiments' folder, or the keys of the grid)",
+        folder="my-table",
     )
     rows: Any = key(
         None, "keys that make the rows (null: all that are swept and that nothing else is made of)"
@@ -132,6 +134,7 @@ class SweepOptions:
     name: str | None = key(
         None,
         "folder of the record, under sweeps/ (null: made from the command, so that the same one goes on)",
+        folder="my-sweep",
     )
     trials: int = key(
         20, "optuna, random: trials of the study, all workers and resumptions together", minimum=1

@@ -142,6 +142,7 @@ SIGNED_WHERE_CHANGED: tuple[str, ...] = (
     "trainer.tf32",
     "dataset.corrections",
     "evaluate.precision",
+    "dataset.columns.duration",
 )
 
 

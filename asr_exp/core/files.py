@@ -116,9 +116,13 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a small file in one step: a reader sees the old or the new text."""
+    """Replace a small file in one step: a reader sees the old or the new text.
+
+    Names of files that are not UTF-8 have halves of surrogate pairs in them. These become escapes, which are
+    those of JSON.
+    """
     beside = path.with_name(path.name + ".new")
-    beside.write_text(text, encoding="utf-8")
+    beside.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(beside, path)
 
 

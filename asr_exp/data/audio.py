@@ -10,6 +10,7 @@ import soundfile
 import soxr
 
 from asr_exp.data.corpora import FileAudio, TableAudio
+from asr_exp.data.segments import samples_of
 
 TOLERANCE = 0.25  # seconds by which a compressed file may be shorter than its header says, as MP3 files are
 MAX_SECONDS = 3600.0  # of one clip; a longer recording has to be segmented first
@@ -164,13 +165,7 @@ def _promised(audio: Audio, file: soundfile.SoundFile) -> int:
 
 def _segment(audio: Audio, file: soundfile.SoundFile) -> int:
     """Move a file to the start of the segment and return the segment's length in samples of the file."""
-    start = round((audio.start or 0.0) * file.samplerate)
-    end = file.frames if audio.end is None else round(audio.end * file.samplerate)
-    if not 0 <= start < min(end, file.frames) or end > file.frames + file.samplerate // 10:
-        raise ValueError(
-            f"the segment {audio.start}-{audio.end} s lies outside the file of"
-            f" {file.frames / file.samplerate:.2f} s"
-        )
+    start, end = samples_of(audio, file.frames, file.samplerate)
     if start:
         file.seek(start)
-    return min(end, file.frames) - start
+    return end - start

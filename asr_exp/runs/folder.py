@@ -62,7 +62,9 @@ def signature(config: DictConfig) -> str:
     decode = [f"decode.{leaf}" for leaf in settings["decode"] if leaf not in ("name", "settings")]
     for name in (*NOT_IN_SIGNATURE, *SIGNED_WHERE_CHANGED, *decode):
         section, _, leaf = name.rpartition(".")
-        place, usual = (settings[section], defaults[section]) if section else (settings, defaults)
+        place, usual = settings, defaults
+        for part in filter(None, section.split(".")):
+            place, usual = place[part], usual[part]
         if name in NOT_IN_SIGNATURE or leaf in place and place[leaf] == usual[leaf]:
             place.pop(leaf, None)
     settings = {name: value for name, value in settings.items() if value != {}}  # a section of young keys

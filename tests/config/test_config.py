@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from asr_exp.config.compose import compose, validate
 from asr_exp.config.groups import choices, conf_folders
 from asr_exp.config.plugins import import_plugins
+from asr_exp.config.validation import config_problems
 from asr_exp.core.errors import UserError
 from asr_exp.runs.folder import load_run, resolve, run_folder, signature
 
@@ -272,7 +273,7 @@ def test_a_signature_worked_out_by_hand():
     config["trainer"]["device_seconds"] = 60.0  # a float, as it was before there was auto
     for name in ("compile", "deterministic", "tf32"):  # younger than the first runs, and at their defaults
         del config["trainer"][name]
-    del config["evaluate"], config["dataset"]["corrections"]
+    del config["evaluate"], config["dataset"]["corrections"], config["dataset"]["columns"]["duration"]
     config["decode"] = {"name": "greedy", "settings": {}}  # what is at its default there is left out
     text = json.dumps(config, sort_keys=True).encode()
     assert signature(compose()) == hashlib.sha256(text).hexdigest()[:10]
@@ -281,8 +282,8 @@ def test_a_signature_worked_out_by_hand():
 def test_a_young_key_counts_where_it_is_changed():
     usual = signature(compose())
     assert signature(compose(["trainer.tf32=false", "evaluate.precision=fp32"])) == usual
-    changed = [signature(compose([one])) for one in ("trainer.tf32=true", "evaluate.precision=bf16")]
-    assert len({usual, *changed}) == 3
+    changes = "trainer.tf32=true", "evaluate.precision=bf16", "dataset.columns.duration=null"
+    assert len({usual, *(signature(compose([one])) for one in changes)}) == 4
 
 
 def test_a_signature_is_ten_hex_digits_that_last():
@@ -388,3 +389,22 @@ def test_what_is_no_run(somewhere):
     finished_run(somewhere / "run")
     with pytest.raises(UserError, match="debug=overfit"):
         load_run("run", ["debug=overfit"])
+
+
+@pytest.mark.parametrize("key", ["dataset.name", "model.name", "sweep.name", "table.name"])
+@pytest.mark.parametrize(
+    "name", ["/abs", "../..", "a/b", "a\\b", "", " ", ".", "..", "...", "a\0b", "a\x1bb", "\udce9", "x" * 201]
+)
+def test_a_name_that_becomes_a_folder_stays_in_its_folder(key, name):
+    config = compose()
+    OmegaConf.update(config, key, name)
+    (problem,) = config_problems(config)
+    assert problem.startswith(key) and "give the name of one folder" in problem
+    problem.encode()
+
+
+def test_usual_names_of_folders():
+    for name in ("ok", "3", ".hidden", "a.b", "größer", "\u00e9\u4eca", "x" * 200):
+        config = compose()
+        OmegaConf.update(config, "dataset.name", name)
+        assert config_problems(config) == []

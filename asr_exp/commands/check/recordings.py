@@ -73,6 +73,8 @@ def unusable(utterances: Sequence[CheckedUtterance], reasons: Mapping[int, str])
         matching = [i for i, reason in remaining.items() if re.match(pattern, reason)]
         concerned = [concerns([utterances[i]], remaining.pop(i))[0] for i in matching]
         if concerned:
+            if fault == "segment":
+                advice = f"{advice} The first: {concerned[0].reason.removeprefix('unreadable: ')}."
             yield Finding(FAIL, fault, f"{text}, {counted(concerned)}", advice, concerned)
 
 
