@@ -38,7 +38,7 @@ _UNUSABLE = (
     ),
     ("empty", "empty-audio", "Files that hold no audio", "Copy those files again, or drop their rows."),
     (
-        r"\d+ s long",
+        r"(more than )?\d+ s long",
         "recording",
         "Recordings of an hour and more",
         "Cut them into segments, or give columns start and end.",
