@@ -14,6 +14,7 @@ from asr_exp.commands.check.findings import (
     concerns,
     counted,
 )
+from asr_exp.data.formats.ffmpeg import MISSING
 
 # Reasons of `read_clip`, by a pattern of their beginning: (pattern, fault, text, advice).
 _UNUSABLE = (
@@ -28,6 +29,12 @@ _UNUSABLE = (
         "segment",
         "Segments outside their file",
         "Correct their start and end, which are seconds.",
+    ),
+    (
+        re.escape(f"unreadable: {MISSING}"),
+        "no-ffmpeg",
+        "Files that ffmpeg alone reads, which is not on the PATH",
+        "Install ffmpeg, or convert those files to FLAC.",
     ),
     ("unreadable", "unreadable", "Unreadable files", "Copy or convert those files again."),
     (

@@ -12,6 +12,7 @@ is cut off: the length is that of all frames.
 """
 
 import os
+from dataclasses import replace
 from typing import BinaryIO
 
 from asr_exp.data.formats.mpeg_frames import Stream, Xing, first_xing, frame_header, side_info, walk
@@ -36,7 +37,11 @@ def mpeg_parts(file: BinaryIO, start: int = 0, stop: int | None = None) -> list[
     streams = walk(file, begin, end)
     if len(streams) == 1 and start == 0 and (xing := streams[0].xing) and xing.frames == streams[0].frames:
         return None
-    return [_part(stream, end) for stream in streams]
+    parts = [_part(stream, end) for stream in streams]
+    if len(parts) == 1 and not parts[0].head and start == 0:
+        ((first, _), *others) = parts[0].spans
+        return [replace(parts[0], is_plain=first == begin and not others)]
+    return parts
 
 
 def _is_consistent(xing: Xing, end: int) -> bool:

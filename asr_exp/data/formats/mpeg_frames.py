@@ -125,7 +125,7 @@ class _Window:
         self.free: tuple[tuple, int] | None = None  # kind and size of frames of free format
         self.stop = stop
 
-    def bytes(self, at: int, count: int) -> bytes:
+    def take(self, at: int, count: int) -> bytes:
         """Up to `count` bytes; fewer at the end."""
         count = max(0, min(count, self.stop - at))
         if not self._first <= at <= at + count <= self._first + len(self._data):
@@ -133,8 +133,13 @@ class _Window:
             self._data, self._first = self._file.read(max(count, self._block)), at
         return self._data[at - self._first : at - self._first + count]
 
+    def block(self, at: int) -> tuple[bytes, int]:
+        """All bytes at hand that have the four from `at` on among them, and the place of the first."""
+        self.take(at, 4)
+        return self._data, self._first
+
     def header(self, at: int) -> FrameHeader | None:
-        four = self.bytes(at, 4)
+        four = self.take(at, 4)
         return frame_header(int.from_bytes(four, "big")) if len(four) == 4 else None
 
 
@@ -154,22 +159,41 @@ def walk(file: BinaryIO, start: int, stop: int) -> list[Stream]:
         first = window.header(at)
         assert first
         if not streams or streams[-1].first.kind != first.kind:
-            word = int.from_bytes(window.bytes(at, 4), "big")
+            word = int.from_bytes(window.take(at, 4), "big")
             streams.append(Stream(word, first, xing=_xing(window, at, first)))
             if xing := streams[-1].xing:
                 at = xing.frame[1]
         stream, begin = streams[-1], at
-        while (header := window.header(at)) is not None and header.kind == first.kind:
-            size = header.size or _free_size(window, at, header)
-            if not size or at + size > stop:
-                break
-            at += size
-            stream.frames += 1
+        at, count = _follow(window, at, first)
+        stream.frames += count
         if at == place:
             break  # what is left is less than a frame
         if at > begin:
             stream.spans.append((begin, at))
     return [stream for stream in streams if stream.frames]
+
+
+def _follow(window: _Window, at: int, first: FrameHeader) -> tuple[int, int]:
+    """Go from frame to frame while they are of the kind of the first -> (the end of the last, how many)."""
+    count = 0
+    sizes: dict[bytes, int] = {}  # of frames, by their first four bytes
+    data, offset = window.block(at)
+    while True:
+        four = data[at - offset : at - offset + 4]
+        size = sizes.get(four)
+        if size is None:
+            if len(four) < 4 and at + 4 <= window.stop:
+                data, offset = window.block(at)
+                continue
+            header = frame_header(int.from_bytes(four, "big")) if len(four) == 4 else None
+            if header is None or header.kind != first.kind:
+                return at, count
+            size = header.size or _free_size(window, at, header)
+            sizes[four] = size
+        if not size or at + size > window.stop:
+            return at, count
+        at += size
+        count += 1
 
 
 def first_xing(file: BinaryIO, start: int, stop: int) -> Xing | None:
@@ -186,10 +210,10 @@ def _next_chain(window: _Window, at: int, streams: list[Stream], start: int) -> 
             return at
         if not streams and at - start > MAX_JUNK:
             return None
-        if skip := tag_size(window.bytes(at, 10)):
+        if skip := tag_size(window.take(at, 10)):
             at += skip
             continue
-        sync = window.bytes(at + 1, BUFFER // 2).find(b"\xff")
+        sync = window.take(at + 1, BUFFER // 2).find(b"\xff")
         at += 1 + (sync if sync >= 0 else BUFFER // 2)
     return None
 
@@ -214,7 +238,7 @@ def _is_chain(window: _Window, at: int, streams: list[Stream]) -> bool:
 def _free_size(window: _Window, at: int, header: FrameHeader) -> int:
     """The size of a frame of free format: up to the next header of the same kind and free format."""
     if window.free is None or window.free[0] != header.kind:
-        data, place = window.bytes(at, 8192), 24
+        data, place = window.take(at, 8192), 24
         while (place := data.find(data[:2], place)) >= 0:
             other = window.header(at + place)
             if other and not other.size and other.kind == header.kind:
@@ -230,7 +254,7 @@ def _free_size(window: _Window, at: int, header: FrameHeader) -> int:
 def _xing(window: _Window, at: int, header: FrameHeader) -> Xing | None:
     """The Xing header in a frame. VBRI, which is one of another encoder, counts as one that says nothing."""
     size = header.size or _free_size(window, at, header)
-    frame = window.bytes(at, size)
+    frame = window.take(at, size)
     if header.layer != 3 or len(frame) < size:
         return None
     if frame[36:40] == b"VBRI":

@@ -5,6 +5,7 @@ length or an MP3 without a Xing header say nothing, or a guess. Of those, what i
 `mpeg`, `sizes` and `ogg`), and libsndfile is given the file behind a header that is right (see `splice`).
 """
 
+import io
 import re
 from collections.abc import Sequence
 from typing import Any, BinaryIO, Protocol
@@ -14,9 +15,11 @@ import soundfile
 import soxr
 
 from asr_exp.data.formats.mpeg import mpeg_parts
+from asr_exp.data.formats.mpeg_frames import frame_header
 from asr_exp.data.formats.ogg import ogg_parts
 from asr_exp.data.formats.sizes import STREAMED, is_other_container, sized_parts
 from asr_exp.data.formats.splice import Part, Splice
+from asr_exp.data.formats.tags import leading_tags
 
 PREROLL = 10 * 1152  # samples before a place in an MP3; frames there hold bits of those after them
 UNKNOWN_FRAMES = 2**62  # and more: libsndfile's count where a file does not say
@@ -151,8 +154,7 @@ def open_sound(source: Source) -> Sound:
     others where it cannot be opened.
     """
     opened = source.open()
-    # mpg123 would complain on standard error of what is mended here
-    is_mp3 = isinstance(opened, str) and opened.lower().endswith((".mp3", ".mp2", ".mpga"))
+    is_mp3 = _is_mp3(opened)  # mpg123 would complain on standard error of what is mended here
     if is_mp3 and (mended := _mended(source, "MP3")):
         return mended
     try:
@@ -173,6 +175,18 @@ def open_sound(source: Source) -> Sound:
     except BaseException:
         file.close()
         raise
+
+
+def _is_mp3(opened: Any) -> bool:
+    """Whether a file is MPEG audio, by its name or its first frame."""
+    if isinstance(opened, str):
+        return opened.lower().endswith((".mp3", ".mp2", ".mpga"))
+    if not isinstance(opened, io.IOBase):
+        return False
+    opened.seek(leading_tags(opened))
+    is_frame = frame_header(int.from_bytes(opened.read(4), "big")) is not None
+    opened.seek(0)
+    return is_frame
 
 
 def _data_sizes(source: Source, file: soundfile.SoundFile) -> tuple[int, int]:
@@ -201,7 +215,14 @@ def _mended(source: Source, format: str) -> Sound | None:
     except OSError:  # libsndfile's error says that
         return None
     try:
-        if parts := _parts(raw, format):
+        parts = _parts(raw, format)
+        if parts and parts[0].is_plain:
+            file = _Sequential(source.open())
+            if file.frames >= (parts[0].frames or 0):
+                raw.close()
+                return Sound(file, frames=parts[0].frames)
+            file.close()
+        if parts:
             sounds = [_open_part(raw, part) for part in parts]
             return sounds[0] if len(sounds) == 1 else JoinedSounds(sounds, raw)
     except (soundfile.LibsndfileError, OSError):

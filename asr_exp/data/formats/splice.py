@@ -60,10 +60,12 @@ class Part:
     """A recording, or one of several that stand in a file one after the other, as libsndfile reads it right.
 
     head, spans: of the `Splice`; frames: samples of each channel, None where libsndfile knows; promised: how
-    many the header promises, 0 where it does not say.
+    many the header promises, 0 where it does not say; is_plain: whether libsndfile finds the part by itself,
+    if only it does not take it for shorter.
     """
 
     head: bytes
     spans: Sequence[Span]
     frames: int | None = None
     promised: int = 0
+    is_plain: bool = False
