@@ -35,7 +35,8 @@ def mpeg_parts(file: BinaryIO, start: int = 0, stop: int | None = None) -> list[
     if xing and start == 0 and _is_consistent(xing, end):
         return None
     streams = walk(file, begin, end)
-    if len(streams) == 1 and start == 0 and (xing := streams[0].xing) and xing.frames == streams[0].frames:
+    xing = streams[0].xing if len(streams) == 1 and start == 0 else None
+    if xing and xing.frame[0] == begin and xing.frames == streams[0].frames:
         return None
     parts = [_part(stream, end) for stream in streams]
     if len(parts) == 1 and not parts[0].head and start == 0:

@@ -5,7 +5,6 @@ length or an MP3 without a Xing header say nothing, or a guess. Of those, what i
 `mpeg`, `sizes` and `ogg`), and libsndfile is given the file behind a header that is right (see `splice`).
 """
 
-import io
 import re
 from collections.abc import Sequence
 from typing import Any, BinaryIO, Protocol
@@ -21,7 +20,7 @@ from asr_exp.data.formats.sizes import STREAMED, is_other_container, sized_parts
 from asr_exp.data.formats.splice import Part, Splice
 from asr_exp.data.formats.tags import leading_tags
 
-PREROLL = 10 * 1152  # samples before a place in an MP3; frames there hold bits of those after them
+PREROLL = 12 * 1152  # samples before a place in an MP3 that are decoded for the bits they hold of those after
 UNKNOWN_FRAMES = 2**62  # and more: libsndfile's count where a file does not say
 
 
@@ -167,7 +166,10 @@ def open_sound(source: Source) -> Sound:
         bytes_promised, bytes_there = _data_sizes(source, file)
         is_stream = bytes_promised >= STREAMED or not 0 < file.frames < UNKNOWN_FRAMES
         is_compressed = file.format in ("MP3", "OGG") or file.subtype.startswith("MPEG")
-        if (is_stream or is_compressed and not is_mp3) and (mended := _mended(source, file.format)):
+        is_doubtful = (
+            is_stream or is_compressed and not is_mp3 or file.format == "FLAC" and _is_tagged(source)
+        )
+        if is_doubtful and (mended := _mended(source, file.format)):
             file.close()
             return mended
         promised = file.frames * bytes_promised // bytes_there if bytes_there and not is_stream else 0
@@ -181,12 +183,19 @@ def _is_mp3(opened: Any) -> bool:
     """Whether a file is MPEG audio, by its name or its first frame."""
     if isinstance(opened, str):
         return opened.lower().endswith((".mp3", ".mp2", ".mpga"))
-    if not isinstance(opened, io.IOBase):
+    if not hasattr(opened, "seek"):
         return False
     opened.seek(leading_tags(opened))
     is_frame = frame_header(int.from_bytes(opened.read(4), "big")) is not None
     opened.seek(0)
     return is_frame
+
+
+def _is_tagged(source: Source) -> bool:
+    """Whether a file begins with an ID3 tag, behind which libsndfile does not find its way in a FLAC."""
+    opened = source.open()
+    with open(opened, "rb") if isinstance(opened, str) else opened as file:
+        return file.read(3) == b"ID3"
 
 
 def _data_sizes(source: Source, file: soundfile.SoundFile) -> tuple[int, int]:
