@@ -2,6 +2,8 @@
 
 import math
 import os
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -10,7 +12,7 @@ import soundfile
 import soxr
 
 from asr_exp.data.corpora import FileAudio, TableAudio
-from asr_exp.data.formats.ffmpeg import FFMPEG, open_with_ffmpeg
+from asr_exp.data.formats.ffmpeg import FFMPEG, MISSING, open_with_ffmpeg
 from asr_exp.data.formats.sound import Sound, open_sound
 
 TOLERANCE = 0.25  # seconds by which a compressed file may be shorter than its header says, as MP3 files are
@@ -110,6 +112,13 @@ def decode(audio: Audio, rate: int) -> Clip:
     if clip.rate != rate:
         mono = soxr.resample(mono, clip.rate, rate)
     return replace(clip, samples=as_int16(mono))
+
+
+def can_be_read_now(reasons: Mapping[str, str]) -> bool:
+    """Whether one of the reasons (the values) why clips were not used was that there was no ffmpeg, and now
+    there is one.
+    """
+    return any(MISSING in reason for reason in reasons.values()) and shutil.which("ffmpeg") is not None
 
 
 def mixed_down(samples: np.ndarray) -> np.ndarray:

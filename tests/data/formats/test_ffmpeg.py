@@ -136,6 +136,18 @@ def test_without_ffmpeg_a_sentence_says_what_to_install(tmp_path, cache, wav, mo
         read_recording(tmp_path / "b.m4a", 16000)
 
 
+@with_ffmpeg
+def test_what_was_left_out_without_ffmpeg_is_read_once_it_is_there(tmp_path, cache, wav, monkeypatch):
+    path = convert(wav, tmp_path / "b.m4a")
+    rows = [Utterance("b", FileAudio(str(path)), "")]
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        assert open_store(rows, cache).lengths.tolist() == [0]
+    for lazy in (True, False):
+        store = open_store(rows, cache, lazy=lazy)
+        assert np.array_equal(store[0], by_ffmpeg(path)) and not store.reasons
+
+
 def test_a_run_says_so_at_its_start(tmp_path, cache, wav, monkeypatch, caplog):
     from asr_exp.data.corpora.base import Corpus
     from asr_exp.data.filtering import LengthLimits
