@@ -64,7 +64,7 @@ def _wav_parts(file: BinaryIO, size: int) -> list[Part] | None:
     magic, encoding = file.read(4), 0
     long_size: int | None = None
     for name, at, length in _chunks(file, 12, size, "<"):
-        if name == b"ds64" and length >= 16:
+        if name == b"ds64" and length >= 16 and at + 16 <= size:
             file.seek(at)
             long_size = struct.unpack("<QQ", file.read(16))[1]
         elif name == b"fmt " and length >= 2:

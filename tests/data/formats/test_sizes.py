@@ -114,6 +114,15 @@ def test_what_is_cut_or_empty_stays_so(tmp_path):
         )
 
 
+def test_a_header_that_is_cut_anywhere_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    sizes = b"ds64" + struct.pack("<IQQQI", 28, 14002, 14002, 7001, 0)
+    long = wav(b"", 0xFFFFFFFF, 0xFFFFFFFF, magic=b"BW64")
+    for head in (wav(b"", 0, 0, before=LIST), long[:12] + sizes + long[12:], ID3 + flac(tmp_path)[0][:60]):
+        for count in range(len(head)):
+            assert read_clip(InMemory(head[:count])).reason.startswith(("unreadable", "empty"))
+
+
 def test_a_lazy_store_takes_its_length_from_the_size_of_the_file(tmp_path, cache):
     (tmp_path / "a.wav").write_bytes(wav(noise().tobytes(), *SIZES["sox"]))
     store = open_store([Utterance("a", FileAudio(str(tmp_path / "a.wav")), "")], cache, lazy=True)
