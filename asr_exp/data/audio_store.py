@@ -24,7 +24,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from asr_exp.data.audio import decode, read_clip
+from asr_exp.data.audio import can_be_read_now, decode, read_clip
 from asr_exp.data.corpora import Utterance
 from asr_exp.runtime.cores import usable_cores
 
@@ -93,9 +93,10 @@ class AudioStore:
             index = json.loads(self.shards[shard].with_suffix(".json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return False
-        self.apply_index(shard, index)
-        self._complete[shard] = True
-        return True
+        if not can_be_read_now(index["reasons"]):
+            self.apply_index(shard, index)
+            self._complete[shard] = True
+        return bool(self._complete[shard])
 
     def apply_index(self, shard: int, index: dict[str, Any]) -> None:
         """Apply the index of a shard: {lengths, reasons, late, silent}, by the number of the utterance in the
@@ -276,7 +277,7 @@ def _make_shard(
     path.parent.mkdir(parents=True, exist_ok=True)
     index_path = path.with_suffix(".json")
     with FileLock(path.with_suffix(".lock"), timeout=-1 if wait else 0):
-        if index_path.exists():  # made by another process while this one waited
+        if index_path.exists() and not can_be_read_now(json.loads(index_path.read_text())["reasons"]):
             advance(len(group))
             return
         index: dict[str, Any] = {"lengths": [], "reasons": {}, "late": {}, "silent": []}

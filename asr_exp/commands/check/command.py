@@ -152,7 +152,7 @@ def _sample_rows(decoded: int, clips: int) -> Iterator[tuple[str, str]]:
     all_of_them = "; check.audio=all decodes all" if decoded < clips else ""
     yield "decoded", f"{decoded:,} of {clips:,} clips{all_of_them}"
     if decoded < clips:
-        yield "", "silence, clipping, damage, the end of MP3s: known of these alone"
+        yield "", "silence, clipping, damage: known of these alone"
 
 
 # ------------------------------------------------------------------------------------------------------------
