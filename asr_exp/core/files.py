@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from asr_exp.core.errors import UserError
+from asr_exp.core.locks import FileLock, Timeout
 
 
 @contextlib.contextmanager

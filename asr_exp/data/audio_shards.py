@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import read_sealed_json, replacing, write_sealed_json
+from asr_exp.core.locks import FileLock
 from asr_exp.data.audio import decode, read_clip
 from asr_exp.data.corpora import Utterance
 

@@ -15,10 +15,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from filelock import Timeout
 from tqdm import tqdm
 
 from asr_exp.core.errors import UserError
+from asr_exp.core.locks import Timeout
 from asr_exp.data.audio import decode
 from asr_exp.data.audio_shards import (
     SHARD,
