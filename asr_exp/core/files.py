@@ -142,6 +142,15 @@ def _json_checksum(content: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(content).encode())
 
 
+def file_checksum(path: Path) -> int:
+    """CRC-32 of the content of a file."""
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            value = zlib.crc32(block, value)
+    return value
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of another when the block ends, after it has been flushed to the disk.
