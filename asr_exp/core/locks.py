@@ -136,8 +136,8 @@ def _flock(file: int, path: Path) -> bool | None:
     if not _told:
         _told = True
         log.warning(
-            "The disk of %s has no file locks (flock: %s): files beside them, with a sign of life, take their"
-            " place.",
+            "The disk of %s has no file locks (flock: %s): lock files (*.held), kept fresh by their holders,"
+            " take their place.",
             path.parent,
             why,
         )

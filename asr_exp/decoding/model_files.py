@@ -22,7 +22,7 @@ KENLM = b"mmap lm http://kheafield.com/code"
 KENLM_VERSION = KENLM + b" format version 5\n"
 # Where the head of a binary has the order, whether it has its words, and the numbers of n-grams (lm/
 # binary_format.cc of KenLM): after 88 bytes that prove the machine's way to write numbers.
-KENLM_HEAD = struct.Struct("<88xB3xfi?3xI")
+KENLM_HEAD = struct.Struct("<88xB11x?7x")
 PACKED: dict[bytes, Any] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
@@ -96,10 +96,10 @@ def words_of(path: Path) -> list[str]:
         return vocabulary(path)
     content = path.read_bytes()
     try:
-        order, _, _, has_words, _ = KENLM_HEAD.unpack_from(content)
+        order, has_words = KENLM_HEAD.unpack_from(content)
         (count,) = struct.unpack_from("<Q", content, KENLM_HEAD.size)
     except struct.error:
-        order, has_words, count = 0, False, 0
+        order = count = 0
     if not order or not count:
         raise UserError(f"{path} is no whole binary of KenLM; build it again.")
     if not has_words:
