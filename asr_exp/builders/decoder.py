@@ -16,6 +16,7 @@ from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding.beam import Beam, BeamSettings, Lexicon, Weights, require_flashlight
 from asr_exp.decoding.decoders import Decoder, make_decoder
 from asr_exp.decoding.language_model import (
+    LM_ADVICE,
     MODEL_FOLDER,
     arpa_of,
     check_hot_words,
@@ -26,7 +27,8 @@ from asr_exp.decoding.language_model import (
     weights_beside,
     words_beside,
 )
-from asr_exp.decoding.ngram import is_arpa, vocabulary
+from asr_exp.decoding.model_files import find_model, words_of
+from asr_exp.decoding.ngram import is_arpa, is_whole_arpa
 from asr_exp.model.pretrained.source import CheckpointSource, find_checkpoint
 from asr_exp.runs.results import protocol
 from asr_exp.runtime.distributed import Runtime
@@ -111,14 +113,15 @@ def _lexicon(config: DictConfig, tokenizer: Tokenizer, lm: Path) -> Lexicon:
     decode = config.decode
     if decode.lexicon != "auto":
         return read_lexicon(decode.lexicon, tokenizer, text_rules(config).apply_many)
-    words = words_beside(lm) if decode.lm == "checkpoint" else vocabulary(lm)
+    words = words_beside(lm) if decode.lm == "checkpoint" else words_of(lm)
     return lexicon_of(words, tokenizer, f"decode.lm={decode.lm}")
 
 
 def _language_model(
     config: DictConfig, tokenizer: Tokenizer, folder: Path | None, data: Data | None, of_words: bool
 ) -> Path:
-    """The ARPA file that `decode.lm` names; it is made first where the name is train-text or a text file.
+    """The ARPA file or binary that `decode.lm` names; it is made first where that is train-text or a text
+    file.
 
     Args:
         config: the whole config.
@@ -140,7 +143,7 @@ def _language_model(
                 " decode.lm=FILE."
             )
         path = folder / "lm" / f"train-text.{unit}.{order}.arpa"
-        if data or not path.exists():
+        if data or not is_whole_arpa(path):
             data = data or build_data(own_data(config, folder), only="train")
             arpa_of(data.texts(["train"]), tokenizer, of_words, order, path, decode.lm)
         return path
@@ -149,8 +152,9 @@ def _language_model(
         checkpoint = config.run if names_checkpoint else config.model.checkpoint or ""
         return checkpoint_model(find_checkpoint(checkpoint, config.model.revision))
     source = Path(decode.lm).expanduser()
-    if source.suffix == ".arpa" or is_arpa(source):
-        return source
+    kept = cache_folder(config) / "lm"
+    if model := find_model(source, kept, "decode.lm", LM_ADVICE):
+        return model
     settings = [
         OmegaConf.to_container(config.text.rules),
         config.dataset.language,
@@ -160,8 +164,8 @@ def _language_model(
         tokenizer.inventory,
     ]
     name, lines = text_file(source, text_rules(config).apply_many, settings)
-    path = cache_folder(config) / "lm" / f"{name}.arpa"
-    if not path.exists():
+    path = kept / f"{name}.arpa"
+    if not is_whole_arpa(path):
         arpa_of(lines(), tokenizer, of_words, order, path, decode.lm)
     return path
 

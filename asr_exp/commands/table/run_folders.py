@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -19,6 +18,7 @@ from asr_exp.commands.table.rows import TableCell
 from asr_exp.commands.table.scores import Score
 from asr_exp.config.schema import Config
 from asr_exp.core.errors import UserError
+from asr_exp.core.locks import is_locked
 from asr_exp.runs.folder import run_folder, signature
 from asr_exp.runs.results import read_result
 
@@ -59,7 +59,7 @@ def _unfinished(folder: Path, result: Mapping[str, Any] | None, max_steps: int |
     progress = (
         f"step {step:,}" + (f" of {max_steps:,}" if max_steps else "") if step else "before its first step"
     )
-    if _is_locked(folder / ".lock"):
+    if is_locked(folder / ".lock"):
         return "running", progress
     if result and result.get("status") in ("failed", "stopped"):
         reason = str(result.get("reason") or progress).removeprefix("UserError: ")
@@ -71,21 +71,6 @@ def _unfinished(folder: Path, result: Mapping[str, Any] | None, max_steps: int |
     if fresh and _environment(folder).get("host") != socket.gethostname():
         return "running", f"{progress}; its files are fresh, but no process of this machine holds its lock"
     return "stopped", f"ended without a word at {progress}; the same command goes on"
-
-
-def _is_locked(lock: Path) -> bool:
-    """Whether a process of this machine is at work in the folder of this lock."""
-    if not lock.exists():
-        return False
-    attempt = FileLock(lock)
-    try:
-        attempt.acquire(timeout=0)
-    except Timeout:
-        return True
-    except OSError:  # a folder of someone else's
-        return False
-    attempt.release()
-    return False
 
 
 def _last_step(metrics: Path) -> int | None:
