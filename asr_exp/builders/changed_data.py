@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from asr_exp.builders.data import same_data
 from asr_exp.builders.session import cache_folder
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import recover
@@ -81,3 +82,14 @@ def check_resumable(folder: Path, now: DataFingerprint) -> dict[str, str]:
             " folder to start afresh."
         )
     return changes
+
+
+def check_references(config: DictConfig, folder: Path, now: DataFingerprint | None) -> tuple[str, str] | None:
+    """What has changed, in words, of the split that a run is scored on since the run kept it, and the hash of
+    what it is now; None where nothing has, where the run kept nothing of it, and for another dataset.
+    """
+    before = DataFingerprint.load(folder)
+    if before is None or now is None or not same_data(config, folder):
+        return None
+    changes = before.changes(now)
+    return (in_words(changes), now.splits[config.split].hash) if changes else None
