@@ -195,6 +195,7 @@ def _write(
             "protocol": scoring.protocol,
             "best": previous.get("best"),
             "splits": {split.name: summary},
+            "dataset": resolve(config)["dataset"],
         }
     result["data"] = {**(previous.get("data", {}) if place == folder else {}), **data}
     write_result(place, result)

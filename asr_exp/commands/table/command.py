@@ -30,6 +30,7 @@ from asr_exp.commands.table.page import html
 from asr_exp.commands.table.request import TableRequest, published_elsewhere
 from asr_exp.commands.table.rows import ResultTable, TableCell
 from asr_exp.commands.table.run_folders import read_cell
+from asr_exp.commands.table.scored_elsewhere import fill
 from asr_exp.commands.table.table_csv import table_csv
 from asr_exp.config.compose import compose, validate
 from asr_exp.config.schema import TableOptions as Section
@@ -63,14 +64,13 @@ def run(overrides: Sequence[str], config_dir: str | None = None) -> int:
     keys = {name: options[name] for name in ("rows", "columns", "mean_over")}
     request = TableRequest.read(others, keys, config_dir)
     kept = KeptCells.read(Path(options.cells).expanduser()) if options.cells else None
-    cells, configs = [], []
+    read = []
     for cell, config in request.cells(_run_config):
-        if config is None:
-            cells.append(cell)
-        else:
-            cells.append(kept.read_cell(cell) if kept else read_cell(cell, config))
-            configs.append(config)
-    if not configs:
+        if config is not None:
+            cell = kept.read_cell(cell) if kept else read_cell(cell, config)
+        read.append((cell, config))
+    cells = [cell for cell, _ in read] if kept else fill(read, options.trained_on)
+    if not (configs := [config for _, config in read if config is not None]):
         raise UserError(cells[0].reason)
     name, layout = options.name or request.name, request.arranged(cells)
     elsewhere = () if "experiment" in request.values else tuple(published_elsewhere(configs, config_dir))
