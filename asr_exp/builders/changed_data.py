@@ -8,11 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from asr_exp.builders.data import same_data
-from asr_exp.builders.session import cache_folder
+from asr_exp.builders.data import read_raw, same_data
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import recover
-from asr_exp.data.corpora import read_corpus
 from asr_exp.data.fingerprint import LARGE, DataFingerprint, in_words
 from asr_exp.runs.folder import resolve
 
@@ -27,7 +25,7 @@ def todays_fingerprint(config: DictConfig) -> DataFingerprint | None:
     if key not in _TODAY:
         try:
             logging.disable(logging.WARNING)  # what a reader warns of was said when the run began
-            corpus = read_corpus(config.dataset, cache_folder(config))
+            corpus = read_raw(config)
             _TODAY[key] = DataFingerprint.of(config.dataset, corpus)
         except (UserError, OSError):
             _TODAY[key] = None

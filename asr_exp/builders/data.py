@@ -14,6 +14,7 @@ from asr_exp.builders.session import cache_folder
 from asr_exp.core.errors import UserError
 from asr_exp.data.corpora import read_corpus
 from asr_exp.data.corpora.base import Corpus
+from asr_exp.data.corrections import read_corrections
 from asr_exp.data.filtering import LengthLimits
 from asr_exp.data.fingerprint import DataFingerprint
 from asr_exp.data.prepare import AudioSettings, Split, normalise, prepare_split
@@ -52,9 +53,18 @@ def build_data(
 
     only: the one split that is needed, if not all are. fingerprint: take checksums of what is read.
     """
-    raw = read_corpus(config.dataset, cache_folder(config), only)
+    raw = read_raw(config, only)
     known = DataFingerprint.of(config.dataset, raw, only) if fingerprint else None
     return Data(normalise(raw, text_rules(config)), raw if keep_raw else None, known)
+
+
+def read_raw(config: DictConfig, only: str | None = None) -> Corpus:
+    """Read the corpus, with corrected transcripts where the config names corrections. Raises UserError for a
+    corpus or a file of corrections that cannot be read.
+    """
+    corrections = config.dataset.corrections and read_corrections(config.dataset.corrections)
+    raw = read_corpus(config.dataset, cache_folder(config), only)
+    return corrections.apply(raw, only) if corrections else raw
 
 
 def build_tokenizer(config: DictConfig, data: Data) -> Tokenizer:

@@ -19,7 +19,7 @@ import numpy as np
 
 from asr_exp.core.console import counted
 from asr_exp.core.files import read_json, write_text
-from asr_exp.data.corpora.base import SPLITS, Corpus, Rejected
+from asr_exp.data.corpora.base import SPLITS, Corpus, Rejected, as_list
 from asr_exp.data.utterances import FileAudio, TableAudio, Utterances
 
 SUMMARY = "data.json"  # in a run folder: the hashes of each split, and the index files as they were
@@ -208,12 +208,11 @@ def _difference(before: SplitFingerprint, now: SplitFingerprint) -> str:
 
 def _index_files(dataset: Any, corpus: Corpus) -> Iterator[str]:
     """The folders that hold a corpus's recordings, those above them up to its root, and every file in them
-    that is no recording: transcripts, tables, lists of speakers. The manifests too.
+    that is no recording: transcripts, tables, lists of speakers. Manifests and corrections too.
     """
-    for split in SPLITS:
-        named = dataset[split]
-        for path in [named] if isinstance(named, str) else named or []:
-            if os.path.isfile(full := os.path.abspath(os.path.expanduser(str(path)))):
+    for key in (*SPLITS, "corrections"):
+        for path in as_list(dataset[key]):
+            if os.path.isfile(full := os.path.abspath(os.path.expanduser(path))):
                 yield full
     folders = Counter(
         os.path.dirname(os.path.abspath(audio.path))
