@@ -36,6 +36,7 @@ from asr_exp.builders.transcriber import in_terms_of_run
 from asr_exp.core import console
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import is_run, locked, recover, write_text
+from asr_exp.core.json_document import give_json
 from asr_exp.runs.environment import environment, versions
 from asr_exp.runs.folder import load_run, resolve, run_folder, signature
 from asr_exp.runs.results import protocol, read_result, write_quarantine, write_result
@@ -139,7 +140,30 @@ def _evaluate(scored: ScoredRun, runtime: Runtime) -> Path:
         if unspaced(scoring.split.references(first=1000)):
             log.warning(READ_CER)
         console.show_examples(result.examples, config.trainer.examples)
+        _give_json(scored, place, scoring.protocol, result.summary, changed)
     return place
+
+
+def _give_json(
+    scored: ScoredRun,
+    place: Path,
+    protocol: dict[str, Any],
+    summary: dict[str, Any],
+    changed: tuple[str, str] | None,
+) -> None:
+    """Hand over the answer of --json.
+
+    Args:
+        scored: the run.
+        place: the folder of the score.
+        protocol: of the score.
+        summary: the score.
+        changed: what of the data has changed since the run was made, first in words.
+    """
+    config = scored.config
+    document = {"run": scored.folder, "folder": place, "own": place == scored.folder, "seed": config.seed}
+    document |= {"split": config.split, "protocol": protocol, "score": summary}
+    give_json("evaluate", {**document, "changed_data": changed[0] if changed else None})
 
 
 def _load(scored: ScoredRun, runtime: Runtime) -> FineTuned:

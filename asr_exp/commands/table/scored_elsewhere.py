@@ -3,7 +3,7 @@ dataset.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from asr_exp.commands.table.data_changes import changed_data
 from asr_exp.commands.table.rows import TableCell
 from asr_exp.commands.table.run_folders import score_of
 from asr_exp.commands.table.scores import PublishedScore
+from asr_exp.config.schema import Dataset
 from asr_exp.core.errors import UserError
 from asr_exp.runs.folder import resolve, run_folder
 from asr_exp.runs.results import read_result
 
 # What a protocol says of the data; the rest says how it is scored, and must be as in the run's own protocol.
-OF_THE_DATA = ("dataset", "language", "split", "ids", "coverage", "hash")
+OF_THE_DATA = ("dataset", "language", "split", "ids", "coverage", "corrections", "hash")
 # Keys of a dataset that do not change which utterances of test are scored, and how they read.
 NOT_OF_TEST = ("root", "source", "only", "train", "dev", "min_seconds", "max_seconds")
 
@@ -121,8 +122,7 @@ def _is_of(result: Mapping[str, Any], config: DictConfig) -> bool:
     protocol = result["protocol"]
     if (protocol.get("dataset"), protocol.get("language")) != (config.dataset.name, config.dataset.language):
         return False
-    ours, theirs = (
-        {key: value for key, value in section.items() if key not in NOT_OF_TEST}
-        for section in (resolve(config)["dataset"], result.get("dataset") or {})
-    )
-    return not theirs or ours == theirs
+    theirs = result.get("dataset") or {}
+    usual = {**asdict(Dataset()), **theirs}  # without the keys of a later version, it had their defaults
+    ours = resolve(config)["dataset"]
+    return not theirs or all(ours[key] == usual[key] for key in ours if key not in NOT_OF_TEST)
