@@ -1,4 +1,4 @@
-"""Whether the data of a run is still what the run was made of."""
+"""Whether the data of a run, and the plugins, are still what the run was made of."""
 
 import json
 import logging
@@ -9,11 +9,14 @@ from typing import Any
 from omegaconf import DictConfig
 
 from asr_exp.builders.data import read_raw, same_data
+from asr_exp.config.plugin_sources import plugin_sources
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import recover
 from asr_exp.data.fingerprint import LARGE, DataFingerprint, in_words
 from asr_exp.runs.folder import resolve
+from asr_exp.runs.results import read_result
 
+OF_A_SCORE = ("dataset.reader=", "text.rules=", "decode.name=")  # parts that a score depends on
 _TODAY: dict[str, DataFingerprint | None] = {}  # by dataset section: the runs of a sweep share theirs
 
 
@@ -91,3 +94,16 @@ def check_references(config: DictConfig, folder: Path, now: DataFingerprint | No
         return None
     changes = before.changes(now)
     return (in_words(changes), now.splits[config.split].hash) if changes else None
+
+
+def edited_plugins(config: DictConfig, folder: Path) -> dict[str, str]:
+    """The parts of plugins that a score depends on and whose source is not what a run was made with, each
+    with what it is now; {} where the run recorded none.
+    """
+    before = (read_result(folder) or {}).get("plugins") or {}
+    now = plugin_sources(resolve(config))
+    return {
+        name: source
+        for name, source in now.items()
+        if name.startswith(OF_A_SCORE) and before.get(name, source) != source
+    }

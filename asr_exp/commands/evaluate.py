@@ -26,7 +26,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from asr_exp.builders.changed_data import check_references
+from asr_exp.builders.changed_data import check_references, edited_plugins
 from asr_exp.builders.data import same_data
 from asr_exp.builders.fine_tuned import FineTuned
 from asr_exp.builders.plan import announce_scoring
@@ -48,6 +48,7 @@ from asr_exp.scoring.error_rates import READ_CER, unspaced
 log = logging.getLogger(__name__)
 
 CHANGED = "The data has changed since this run was made (%s): this score is kept apart from its own."
+EDITED = "Plugins have been edited since this run was made (%s): this score is kept apart from its own."
 OF_THE_SPLIT = ("split", "ids", "coverage", "hash")  # keys of a protocol that differ between splits
 
 
@@ -124,6 +125,9 @@ def _evaluate(scored: ScoredRun, runtime: Runtime) -> Path:
     if changed and scored.trained:  # without training, the score takes the place of the one before
         log.warning(CHANGED, changed[0])
         scoring.protocol = protocol(**{**scoring.protocol, "data": changed[1]})
+    if scored.trained and (edited := edited_plugins(config, folder)):
+        log.warning(EDITED, ", ".join(edited))
+        scoring.protocol = protocol(**{**scoring.protocol, "plugins": edited})
     is_own = _is_own_protocol(scored, scoring.protocol)
     place = folder if is_own else folder / "evaluations" / scoring.protocol["hash"]
     if runtime.main and not scored.trained:

@@ -18,6 +18,7 @@ it (evaluate RUN dataset=...); trained_on=NAME takes the runs of one dataset for
 """
 
 import difflib
+import functools
 import shlex
 import sys
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.commands.table.arrange import arrange
 from asr_exp.commands.table.document import document
@@ -39,6 +40,7 @@ from asr_exp.commands.table.run_folders import read_cell
 from asr_exp.commands.table.scored_elsewhere import fill
 from asr_exp.commands.table.table_csv import table_csv
 from asr_exp.config.compose import compose, validate
+from asr_exp.config.plugins import import_plugins
 from asr_exp.config.schema import TableOptions as Section
 from asr_exp.core.errors import UserError, nearest
 from asr_exp.core.files import write_text
@@ -138,8 +140,16 @@ def _format(words: Sequence[str], own: Sequence[str]) -> str | None:
     return name
 
 
+@functools.cache
+def _import_plugins(names: tuple[str, ...]) -> None:
+    import_plugins(OmegaConf.create({"plugins": list(names)}))
+
+
 def _run_config(config: DictConfig) -> DictConfig:
-    """The config that a run's folder is named by: that of a rehearsal where `rehearsal` is true."""
+    """The config that a run's folder is named by: that of a rehearsal where `rehearsal` is true. Its plugins
+    are imported, as their source is part of the name.
+    """
+    _import_plugins(tuple(config.plugins))
     if not config.rehearsal:
         return config
     from asr_exp.rehearsal.rehearse import rehearsal_config

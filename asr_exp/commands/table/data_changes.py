@@ -34,8 +34,6 @@ def _changes(config: DictConfig, folder: Path) -> str:
     if before is None or before.source != "local" or before.untouched():
         return ""
     from asr_exp.builders.changed_data import todays_fingerprint  # it imports torch
-    from asr_exp.config.plugins import import_plugins
 
-    import_plugins(config)
     now = todays_fingerprint(config)
     return in_words(before.changes(now)) if now else ""

@@ -141,7 +141,9 @@ def _same_settings_elsewhere(folder: Path, expected: str) -> str:
     """
     for other in sorted(folder.parent.iterdir()) if folder.parent.is_dir() else ():
         if (other / "result.json").exists() and _signature_of(other / "config.yaml") == expected:
-            return f"{other.name} asked for the same in the keys of another version; run it again"
+            plugins = (read_result(other) or {}).get("plugins")
+            how = "with plugins that have been edited since" if plugins else "in the keys of another version"
+            return f"{other.name} asked for the same {how}; run it again"
     return ""
 
 

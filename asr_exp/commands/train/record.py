@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.builders.changed_data import check_resumable
 from asr_exp.builders.data import Data
+from asr_exp.config.plugin_sources import plugin_sources
 from asr_exp.core import console
 from asr_exp.core.errors import Pruned, SmallerPasses, Stopped, UserError
 from asr_exp.core.files import write_text
@@ -74,6 +75,8 @@ def run_record(config: DictConfig, folder: Path, runtime: Runtime) -> Iterator[R
         "seed": config.seed,
         "versions": versions(),
     }
+    if sources := plugin_sources(settings):
+        base["plugins"] = sources
     title = f"{config.dataset.name}/{config.model.name}"
     tracker = make_tracker(
         **config.tracking, folder=folder, run_id=base["signature"], run_name=title, config=settings
