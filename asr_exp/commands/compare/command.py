@@ -149,6 +149,7 @@ def _record(pair: PairedRuns, split: str, statistics: Statistics) -> dict[str, A
             "runs": [str(run.folder) for run in runs],
             "seeds": [run.seed for run in runs],
             "protocol": runs[0].protocol["hash"],
+            "trained_on": runs[0].trained_on or None,
         }
         for side, runs in (("a", pair.a), ("b", pair.b))
     }
@@ -168,6 +169,8 @@ def _record(pair: PairedRuns, split: str, statistics: Statistics) -> dict[str, A
     return {
         "verdict": verdict(statistics.rates[pair.metric], pair.metric, pair.basis),
         **sides,
+        "dataset": pair.a[0].protocol.get("dataset"),
+        "language": pair.a[0].protocol.get("language"),
         "split": split,
         "utterances": len(pair.ids),
         "clusters": int(pair.clusters.max()) + 1,

@@ -16,6 +16,7 @@ from asr_exp.commands.table.scores import PublishedScore
 from asr_exp.config.schema import Dataset
 from asr_exp.core.errors import UserError
 from asr_exp.runs.folder import resolve, run_folder
+from asr_exp.runs.pairing import corpus_name
 from asr_exp.runs.results import read_result
 
 # What a protocol says of the data; the rest says how it is scored, and must be as in the run's own protocol.
@@ -34,7 +35,9 @@ def fill(cells: Cells, trained_on: str | None) -> list[TableCell]:
     that has a run of its own keeps it, and another takes the only run of the table that was scored on it.
     Raises UserError where no run of the table is trained on `trained_on`.
     """
-    names = dict.fromkeys(corpus_of(config) for _, config in cells if config is not None)
+    names = dict.fromkeys(
+        corpus_name(config.dataset.name, config.dataset.language) for _, config in cells if config is not None
+    )
     if trained_on and not any(_is_named(config, trained_on) for _, config in cells if config is not None):
         raise UserError(
             f"trained_on={trained_on}: no run of this table is trained on it; its datasets:"
@@ -50,13 +53,12 @@ def fill(cells: Cells, trained_on: str | None) -> list[TableCell]:
     return filled
 
 
-def corpus_of(config: DictConfig) -> str:
-    """'common-voice tr': the name of a dataset, and its language."""
-    return " ".join(filter(None, (config.dataset.name, config.dataset.language)))
-
-
 def _is_named(config: DictConfig, name: str) -> bool:
-    return name in (config.dataset.name, config.dataset.language, corpus_of(config))
+    return name in (
+        config.dataset.name,
+        config.dataset.language,
+        corpus_name(config.dataset.name, config.dataset.language),
+    )
 
 
 def _filled(cell: TableCell, config: DictConfig, cells: Cells, trained_on: str | None) -> TableCell:
@@ -66,7 +68,9 @@ def _filled(cell: TableCell, config: DictConfig, cells: Cells, trained_on: str |
         (other, theirs)
         for other, theirs in cells
         if theirs is not None and other is not cell and _apart_from_dataset(other) == same
-        if corpus_of(theirs) != corpus_of(config) and (not trained_on or _is_named(theirs, trained_on))
+        if corpus_name(theirs.dataset.name, theirs.dataset.language)
+        != corpus_name(config.dataset.name, config.dataset.language)
+        and (not trained_on or _is_named(theirs, trained_on))
         if other.status == "finished"
     ]
     found = {}
@@ -76,13 +80,17 @@ def _filled(cell: TableCell, config: DictConfig, cells: Cells, trained_on: str |
     if len(found) == 1:
         ((other, theirs, place, result),) = found.values()
         cell = replace(cell, published=PublishedScore(), overrides=other.overrides, local=other.local)
-        cell = replace(cell, trained_on=corpus_of(theirs), score=None)
+        cell = replace(cell, trained_on=corpus_name(theirs.dataset.name, theirs.dataset.language), score=None)
         if changed := changed_data(config, place, result):
             reason = f"its data has changed since it was scored: {changed}"
             return replace(cell, status="stale", reason=reason)
         score, reason = score_of(place, result, config)
         return replace(cell, status="finished" if score else "stale", reason=reason, score=score)
-    names = list(dict.fromkeys(corpus_of(theirs) for _, theirs, _, _ in found.values()))
+    names = list(
+        dict.fromkeys(
+            corpus_name(theirs.dataset.name, theirs.dataset.language) for _, theirs, _, _ in found.values()
+        )
+    )
     if len(names) > 1:
         reason = f"runs of {' and of '.join(names)} were scored on it; trained_on=NAME chooses one"
         return replace(cell, reason=reason)
