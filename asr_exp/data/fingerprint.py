@@ -90,7 +90,11 @@ class DataFingerprint:
 
     def untouched(self) -> bool:
         """Whether no index file and no folder has another size or time than when the corpus was read."""
-        return bool(self.files) and _stats(self.files) == self.files
+        return bool(self.files) and self.files_now() == self.files
+
+    def files_now(self) -> dict[str, tuple[int, int]]:
+        """The sizes and times of the same folders and index files now; those that are gone are missing."""
+        return _stats(self.files)
 
     # ------------------------------------------------------------------------------------------------------
     # in a run folder
