@@ -73,7 +73,7 @@ def test_a_run_goes_on_with_the_data_that_it_began_with(corpus, tmp_path, split,
         *TWO_STEPS,
         cwd=tmp_path,
         status=-9,
-        patch=(killed_at, "asr_exp.training.checkpoint.save_checkpoint", 2, True),
+        patch=(killed_at, "asr_exp.commands.train.scoring.save_checkpoint", 2, True),
     )
     correct(tmp_path, split)
     told = fork(*corpus, *TWO_STEPS, cwd=tmp_path, status=status)

@@ -149,7 +149,6 @@ def _record(pair: PairedRuns, split: str, statistics: Statistics) -> dict[str, A
             "runs": [str(run.folder) for run in runs],
             "seeds": [run.seed for run in runs],
             "protocol": runs[0].protocol["hash"],
-            "trained_on": runs[0].trained_on or None,
         }
         for side, runs in (("a", pair.a), ("b", pair.b))
     }
@@ -169,6 +168,7 @@ def _record(pair: PairedRuns, split: str, statistics: Statistics) -> dict[str, A
     return {
         "verdict": verdict(statistics.rates[pair.metric], pair.metric, pair.basis),
         **sides,
+        "trained_on": {side: runs[0].trained_on or None for side, runs in (("a", pair.a), ("b", pair.b))},
         "dataset": pair.a[0].protocol.get("dataset"),
         "language": pair.a[0].protocol.get("language"),
         "split": split,
