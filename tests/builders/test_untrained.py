@@ -114,6 +114,8 @@ def test_the_score_is_that_of_transformers_and_jiwer(place, cache):
     assert {path.name for path in folder.iterdir()} == {
         ".lock",
         "config.yaml",
+        "data.json",
+        "data.npz",
         "environment.json",
         "emissions",
         "quarantine.jsonl",
