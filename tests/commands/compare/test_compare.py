@@ -196,7 +196,7 @@ def test_another_split(runs, capsys, tmp_path):
             split="dev",
             coverage=0.9 if name == "runs/a" else 1.0,
         )
-    assert "WER on demo dev, 60 utterances" in asked(capsys, "runs/a", "runs/b", "split=dev")
+    assert "WER on demo en dev, 60 utterances" in asked(capsys, "runs/a", "runs/b", "split=dev")
     assert "coverage: 0.9 against 1.0" in asked(capsys, "runs/a", "runs/b", status=2)
 
 
