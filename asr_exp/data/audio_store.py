@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from asr_exp.core.errors import UserError
 from asr_exp.core.locks import Timeout
+from asr_exp.data.audio import decode
 from asr_exp.data.audio_shards import (
     SHARD,
     DamagedShard,
