@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from asr_exp.core.errors import UserError
-from asr_exp.core.registry import Registry
 from asr_exp.data.text import build_rules, register_rule
+from asr_exp.data.text.registry import RULES
 
 TEXTS = Path(__file__).parents[2] / "conf" / "text"
 
@@ -206,7 +206,7 @@ def test_a_wrong_rule_is_named(rules, message):
 
 
 def test_a_rule_of_ones_own(monkeypatch):
-    monkeypatch.setattr("asr_exp.data.text._RULES", Registry("text.rules"))
+    monkeypatch.setattr(RULES, "_parts", {})
     register_rule("shout", argument=int)(lambda count, language: lambda text: text + "!" * count)
     assert apply({"shout": 2}, "hey") == "hey!!"
 

@@ -24,6 +24,7 @@ from asr_exp.commands.check.loading import CheckedModel, load_model
 from asr_exp.commands.check.report import CheckReport, histogram, most_common, wrapped
 from asr_exp.commands.check.text_rules import deletions
 from asr_exp.commands.check.usable import Exclusions, find_exclusions, usable_splits
+from asr_exp.config.rules_name import text_name
 from asr_exp.core import console
 from asr_exp.core.errors import UserError
 from asr_exp.core.log import logging_to_terminal
@@ -199,7 +200,7 @@ def _check_transcripts(
     report.section(
         "Transcripts",
         [
-            ("rules", f"text={config.text.name}"),
+            ("rules", f"text={text_name(config)}"),
             ("train", f"{len(words):,} words, {len(set(words)):,} different"),
             ("vocabulary", f"{len(tokenizer)} tokens ({tokenizer.unit}): {tokens}"),
         ],
