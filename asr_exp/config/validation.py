@@ -15,9 +15,6 @@ from asr_exp.config.rules_name import text_name
 from asr_exp.config.schema import Config, Decode
 from asr_exp.core.errors import nearest
 
-# names of text rules that would take phones for words
-OF_WORDS = ("standard", "standard-2", "upper", "upper-2", "hf_compat")
-
 
 def config_problems(config: Any) -> list[str]:
     """Everything that is wrong with a composed config, a sentence each.
@@ -136,13 +133,11 @@ def _rules_of_tokenizer(c: Any) -> Iterator[str]:
         )
     if phones and c.dataset.reader == "timit-phones" and rules - {"collapse_whitespace"}:
         yield f"{text} changes the phones that dataset={c.dataset.name} gives; use text=phones."
-    elif phones and not gives_phones and (c.tokenizer.inventory == "espeak" or c.text.name in OF_WORDS):
-        if c.text.name != "none":
-            yield (
-                f"tokenizer.inventory={c.tokenizer.inventory or 'null'} wants phones, and {text} makes none;"
-                " give text=espeak to have them made, text=phones where the transcripts are phones, or"
-                " tokenizer=character."
-            )
+    elif phones and c.tokenizer.inventory == "espeak" and not gives_phones and c.text.name != "none":
+        yield (
+            f"tokenizer.inventory=espeak wants phones, and {text} makes none; give text=espeak to have them"
+            " made, text=phones where the transcripts are phones, or tokenizer=character."
+        )
 
 
 def _rules_of_model(c: Any) -> Iterator[str]:

@@ -7,14 +7,13 @@ orthographies of the languages.
 import re
 import unicodedata
 
-from asr_exp.data.text.characters import is_word
+from asr_exp.data.text.characters import APOSTROPHE_LETTERS, is_word
 from asr_exp.data.text.registry import Example, Rule, primary_subtag, register_rule
 
 # Signs that are typed for an apostrophe: beside letters and digits, and between letters alone (after a digit
 # they are primes: 5′).
 QUOTES = "'’‘‛＇ʼʻ"
-ACCENTS = "`´΄′‵｀᾽᾿ʹʽ՚׳ꞌꞋ❛❜"
-APOSTROPHES = QUOTES + ACCENTS
+APOSTROPHES = f"{QUOTES}{APOSTROPHE_LETTERS}`´΄′‵｀᾽᾿՚׳❛❜"
 _RUN = re.compile(f"[{re.escape(APOSTROPHES)}]+")
 # Uzbek: the letters oʻ and gʻ, which also end words.
 _UZBEK = frozenset({"uz", "uzb", "uzn", "uzbek"})

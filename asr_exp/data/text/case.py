@@ -13,7 +13,7 @@ _CYRILLIC = re.compile("[\u0400-\u04ff]")
 _DOT = "\u0307"
 # A sigma ends a word where a letter stands before it, and neither a letter nor an apostrophe behind it.
 _FINAL_SIGMA = re.compile(r"(?<=[^\W\d_])σ(?![\w'’\u0300-\u036f])")
-_SIGMA_WITHIN = re.compile(r"ς(?=[^\W\d_])")
+_SIGMA_WITHIN = re.compile(r"ς(?=[^\W\d_])|(?<![\w'’\u0300-\u036f])ς")
 
 
 @register_rule("lowercase", example=Example("Diyarbakır IŞIĞI", language="tr"))

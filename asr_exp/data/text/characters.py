@@ -14,6 +14,7 @@ _TYPOGRAPHIC_APOSTROPHES = str.maketrans({"’": "'", "ʼ": "'"})
 # Armenian ինչո՞ւ.
 _INSIDE_WORDS = frozenset("·‧״׳՚՛՜՝՞՟")
 _GREEK = re.compile("[\u0370-\u03ff\u1f00-\u1fff]")  # there, · is a semicolon
+APOSTROPHE_LETTERS = "ʻʼʹʽꞌꞋ"  # letters to Unicode
 _JOINERS = "\u200c\u200d"
 
 
@@ -107,7 +108,8 @@ def _remove_punctuation_but_apostrophes(argument: None, language: str | None) ->
         before, after = match.string[: match.start()][-1:], match.string[match.end() :][:1]
         if not all(c == "'" or is_word(c) for c in (before, after)):
             return ""
-        joined = _INSIDE_WORDS.issuperset(match.group()) and not _GREEK.match(before)
+        spelling = _INSIDE_WORDS.issuperset(match.group()) and not _GREEK.match(before)
+        joined = spelling and not {before, after} & set(f"'{APOSTROPHE_LETTERS}")
         return "" if joined else " "
 
     return lambda text: pattern.sub(run, text)

@@ -21,7 +21,7 @@ _FORMS = ("<wide>", "<narrow>", "<font>", "<initial>", "<medial>", "<final>", "<
 # Two letters in one character, the long s, the micro sign, and Roman numerals, which Unicode (section 22.3)
 # would rather have written in letters.
 _LIGATURES = frozenset(
-    "ĳĲŀĿŉſẛµǆǅǄǉǈǇǌǋǊǳǲǱﬀﬁﬂﬃﬄﬅﬆﬓﬔﬕﬖﬗﭏ" + "".join(map(chr, (*range(0x2160, 0x2170), *range(0x2170, 0x2180))))
+    "ĳĲŀĿſµǆǅǄǉǈǇǌǋǊǳǲǱﬀﬁﬂﬃﬄﬅﬆﬓﬔﬕﬖﬗﭏ" + "".join(map(chr, (*range(0x2160, 0x2170), *range(0x2170, 0x2180))))
 )
 # Presentation forms of whole phrases, such as ﷺ, and the sign of the rial. ﷲ is a word.
 _PHRASES = frozenset(map(chr, range(0xFDF0, 0xFDFE))) - {"ﷲ"}
@@ -47,7 +47,7 @@ def _forms() -> dict[int, str]:
     controls = {code: _of_windows(code) for code in range(0x80, 0xA0)}
     plain = {code: _plain(chr(code)) for code in {*_BLOCKS, *map(ord, _LIGATURES)}}
     table = {code: text for code, text in {**controls, **plain}.items() if text != chr(code)}
-    return {**table, ord(_TATWEEL): ""}
+    return {**table, ord(_TATWEEL): "", ord("ŉ"): "'n", ord("ẛ"): "ṡ"}
 
 
 def _of_windows(code: int) -> str:
