@@ -22,7 +22,7 @@ from asr_exp.commands.check.findings import WARN, CheckedUtterance, Concern
 from asr_exp.commands.check.forecast import ForecastOptions, disk_space, forecast
 from asr_exp.commands.check.loading import CheckedModel, load_model
 from asr_exp.commands.check.report import CheckReport, histogram, most_common, wrapped
-from asr_exp.commands.check.text_rules import deletions
+from asr_exp.commands.check.text_rules import rule_findings
 from asr_exp.commands.check.usable import Exclusions, find_exclusions, usable_splits
 from asr_exp.config.rules_name import text_name
 from asr_exp.core import console
@@ -194,7 +194,8 @@ def _check_transcripts(
     if tokenizer.unit != "phone":
         rules = build_rules(OmegaConf.to_container(config.text.rules), config.dataset.language)  # type: ignore[arg-type]
         findings += transcripts.speaking_rates(utterances)
-        findings += deletions((one.utterance.text for one in utterances), rules)
+        raw = (one.utterance.text for one in utterances)
+        findings += rule_findings(raw, rules, config.dataset.language)
     words = [word for one in utterances if one.split == "train" for word in one.text.split()]
     tokens = " ".join(token.strip() for token in tokenizer.tokens[:22]) + " ..." * (len(tokenizer) > 22)
     report.section(

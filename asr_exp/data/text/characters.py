@@ -42,7 +42,7 @@ def _is_punctuation(character: str) -> bool:
     return unicodedata.category(character)[0] in "PS"
 
 
-def _is_invisible(character: str) -> bool:
+def is_invisible(character: str) -> bool:
     """Whether a character is a format or control character other than white space, a variation selector, or
     the grapheme joiner.
     """
@@ -120,7 +120,7 @@ def _remove_invisible(argument: None, language: str | None) -> Rule:
     """Remove zero-width characters, soft hyphens and byte-order marks. Joiners stay where they are spelling:
     in Arabic script and beside a virama.
     """
-    pattern = re.compile(_characters(_is_invisible))
+    pattern = re.compile(_characters(is_invisible))
 
     def run(match: re.Match[str]) -> str:
         joiner = next((c for c in match.group() if c in _JOINERS), "")
