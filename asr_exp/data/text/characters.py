@@ -62,6 +62,7 @@ def is_word(character: str) -> bool:
 
 @register_rule("remove", argument=str, example=Example("Why? Because!", "?!"))
 def _remove(characters: str, language: str | None) -> Rule:
+    """Remove each of these characters."""
     return lambda text: text.translate(dict.fromkeys(map(ord, characters)))
 
 
@@ -156,4 +157,5 @@ def _apostrophes(choice: str, language: str | None) -> Rule:
 
 @register_rule("collapse_whitespace", example=Example(" two   words\u00a0here "))
 def _collapse_whitespace(argument: None, language: str | None) -> Rule:
+    """One space between words, whatever white space there was, and none before and after them."""
     return lambda text: " ".join(text.split())

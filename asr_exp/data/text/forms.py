@@ -28,7 +28,7 @@ _PHRASES = frozenset(map(chr, range(0xFDF0, 0xFDFE))) - {"ﷲ"}
 _TATWEEL = "ـ"
 
 
-@register_rule("unify_forms", example=Example("ﬁne ＡＢＣ ｶﾞ ﻣﺮﺣﺒﺎ كتـــاب Ⅳ m²"))
+@register_rule("unify_forms", example=Example("ﬁnd ＡＢ ｶﾞ Ⅳ m² كتـــاب"))
 def _unify_forms(argument: None, language: str | None) -> Rule:
     """Write a letter one way: ligatures (ﬁ, ĳ), full-width and half-width letters, Arabic presentation forms,
     letters of another font and Roman numerals as plain letters; no tatweel. ², ½, …, ﷺ, œ and ß stay.
