@@ -112,4 +112,7 @@ def _paragraphs(lines: Sequence[str]) -> Iterator[str]:
 
 def _command(line: str) -> str:
     r"""A command line, in several that end in \ where it is too long."""
-    return wrap(line, "      ", "  ").replace("\n", " \\\n") if len(line) > width() - 2 else f"  {line}"
+    if len(line) <= width() - 2:
+        return f"  {line}"
+    lines = textwrap.wrap(line, width() - 8, break_long_words=False, break_on_hyphens=False)
+    return "  " + " \\\n      ".join(lines)
