@@ -10,6 +10,8 @@ import yaml
 from asr_exp.config.compose import compose
 from asr_exp.config.groups import conf_folder
 from asr_exp.config.rules_name import rules_name, text_name
+from asr_exp.runs.earlier_rules import finished_by_earlier_rules
+from asr_exp.runs.folder import run_folder
 from asr_exp.runs.results import protocol, read_result
 
 TEXTS = conf_folder() / "text"
@@ -76,3 +78,19 @@ def test_an_old_result_with_changed_rules_is_read_with_the_star(tmp_path):
     for odd in ({"protocol": None}, {"protocol": {"text": 3}}, {"protocol": {"rules": "x"}}, {}):
         (tmp_path / "result.json").write_text(json.dumps(odd))
         assert read_result(tmp_path) == odd
+
+
+@pytest.mark.parametrize("more", [[], ["text.rules=[nfc,lower]"]])
+@pytest.mark.parametrize("text", ["standard", "upper"])
+def test_a_run_by_the_rules_of_before_is_found(tmp_path, monkeypatch, text, more):
+    monkeypatch.chdir(tmp_path)
+    config = compose([f"text={text}", *more])
+    assert finished_by_earlier_rules(config) is None
+    folder = run_folder(compose([f"text={text}-1", *more]))
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text('{"status": "stopped"}')
+    assert finished_by_earlier_rules(config) is None
+    (folder / "result.json").write_text('{"status": "finished"}')
+    assert finished_by_earlier_rules(config) == (f"{text}-1", folder)
+    assert finished_by_earlier_rules(compose([f"text={text}-1", *more])) is None
+    assert finished_by_earlier_rules(compose([f"text={text}", *more, "seed=9"])) is None
