@@ -22,8 +22,12 @@ def _lowercase(argument: None, language: str | None) -> Rule:
     in Latin script is ı. Elsewhere İ is one letter, i. A sigma at the end of a word is ς, another is σ.
     """
 
+    may_be_dotless = _may_be_dotless(language)
+
     def lower(text: str) -> str:
-        text = _lowered(text, language)
+        if not may_be_dotless and text.isascii():
+            return text.lower()
+        text = _lowered(text, may_be_dotless and is_dotless(language, text))
         if "σ" in text or "ς" in text:
             text = _SIGMA_WITHIN.sub("σ", _FINAL_SIGMA.sub("ς", text))
         return text
@@ -31,13 +35,9 @@ def _lowercase(argument: None, language: str | None) -> Rule:
     return lower
 
 
-def _lowered(text: str, language: str | None) -> str:
-    if text.isascii() and not _may_be_dotless(language):
-        return text.lower()
-    dotless = "ı" if is_dotless(language, text) else "i"
-    return (
-        text.replace(f"I{_DOT}", "i").replace("İ", "i").replace("I", dotless).lower().replace(f"i{_DOT}", "i")
-    )
+def _lowered(text: str, dotless: bool) -> str:
+    text = text.replace(f"I{_DOT}", "i").replace("İ", "i").replace("I", "ı" if dotless else "i")
+    return text.lower().replace(f"i{_DOT}", "i")
 
 
 @register_rule("uppercase", example=Example("Diyarbakır ışığı", language="tr"))

@@ -128,7 +128,7 @@ def _remove_invisible(argument: None, language: str | None) -> Rule:
         before, after = match.string[: match.start()], match.string[match.end() :][:1]
         return joiner if joiner and _joins(before, after) else ""
 
-    return lambda text: pattern.sub(run, text)
+    return lambda text: text if text.isascii() and text.isprintable() else pattern.sub(run, text)
 
 
 def _joins(before: str, after: str) -> bool:

@@ -35,7 +35,9 @@ def _unify_forms(argument: None, language: str | None) -> Rule:
     """
 
     def unify(text: str) -> str:
-        return text if text.isascii() else unicodedata.normalize("NFC", text.translate(_forms()))
+        if text.isascii() or not _any_form().search(text):  # which is faster than to translate it
+            return text
+        return unicodedata.normalize("NFC", text.translate(_forms()))
 
     return unify
 
@@ -48,6 +50,12 @@ def _forms() -> dict[int, str]:
     plain = {code: _plain(chr(code)) for code in {*_BLOCKS, *map(ord, _LIGATURES)}}
     table = {code: text for code, text in {**controls, **plain}.items() if text != chr(code)}
     return {**table, ord(_TATWEEL): "", ord("ŉ"): "'n", ord("ẛ"): "ṡ"}
+
+
+@functools.cache
+def _any_form() -> re.Pattern[str]:
+    low = "".join(chr(code) for code in _forms() if code < 0x10000)  # `re` has a table for these alone
+    return re.compile(f"[{re.escape(low)}]|[\U00010000-\U0010ffff]")
 
 
 def _of_windows(code: int) -> str:
