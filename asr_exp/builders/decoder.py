@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.builders.data import Data, build_data, own_data, text_rules
 from asr_exp.builders.session import cache_folder
+from asr_exp.config.rules_name import text_name
 from asr_exp.config.schema import Decode
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import is_run
@@ -88,7 +89,7 @@ def _hot_words(config: DictConfig, tokenizer: Tokenizer) -> list[str]:
     for word, normalised in zip(typed, hot_words, strict=True):
         if not normalised.strip():
             raise UserError(
-                f"decode.hot_words has {word!r}, of which the text rules (text={config.text.name}) leave"
+                f"decode.hot_words has {word!r}, of which the text rules (text={text_name(config)}) leave"
                 " nothing; drop it."
             )
     return hot_words

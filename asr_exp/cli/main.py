@@ -116,7 +116,9 @@ def _help_page(words: Sequence[str]) -> str:
     from asr_exp.cli import help
 
     topics = sorted((word for word in words if not word.startswith("-")), key=lambda word: not is_bare(word))
-    return help.page(next(iter(topics), None), commands())
+    plugins = [word.partition("=")[2].strip("[]") for word in words if word.startswith("plugins=")]
+    modules = [name.strip() for one in plugins for name in one.split(",") if name.strip()]
+    return help.page(next(iter(topics), None), commands(), modules)
 
 
 @contextmanager

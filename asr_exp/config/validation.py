@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import ListConfig, OmegaConf
 
+from asr_exp.config.rules_name import text_name
 from asr_exp.config.schema import Config, Decode
 from asr_exp.core.console import printable
 from asr_exp.core.errors import nearest
@@ -146,18 +147,20 @@ def _rules_of_tokenizer(c: Any) -> Iterator[str]:
         yield f"tokenizer.splits={list(c.tokenizer.splits)} must name some of train, dev, test."
     phones = c.tokenizer.unit == "phone"
     rules = {str(rule) if isinstance(rule, str) else next(iter(rule), "") for rule in c.text.rules}
-    if (
-        phones
-        and c.tokenizer.inventory == "espeak"
-        and "espeak" not in rules
-        and c.text.name not in ("phones", "none")
-    ):
+    gives_phones = "espeak" in rules or c.text.name == "phones"
+    text = f"text={text_name(c)}"
+    if gives_phones and not phones:
         yield (
-            f"tokenizer.inventory=espeak wants phones, and text={c.text.name} makes none; give text=espeak to"
-            " have them made, text=phones where the transcripts are phones, or tokenizer=character."
+            f"{text} gives phones, and tokenizer.unit=character would score them as words; give"
+            " tokenizer=phone, or text rules that leave words."
         )
     if phones and c.dataset.reader == "timit-phones" and rules - {"collapse_whitespace"}:
-        yield f"text={c.text.name} changes the phones that dataset={c.dataset.name} gives; use text=phones."
+        yield f"{text} changes the phones that dataset={c.dataset.name} gives; use text=phones."
+    elif phones and c.tokenizer.inventory == "espeak" and not gives_phones and c.text.name != "none":
+        yield (
+            f"tokenizer.inventory=espeak wants phones, and {text} makes none; give text=espeak to have them"
+            " made, text=phones where the transcripts are phones, or tokenizer=character."
+        )
 
 
 def _rules_of_model(c: Any) -> Iterator[str]:

@@ -24,6 +24,10 @@ class Registry(Generic[Part]):
     def __contains__(self, name: str) -> bool:
         return name in self._parts
 
+    def names(self) -> list[str]:
+        """The names of all parts, sorted."""
+        return sorted(self._parts)
+
     def register(self, name: str) -> Callable[[Part], Part]:
         """A decorator that registers a part. Raises UserError where another part has the name already."""
 

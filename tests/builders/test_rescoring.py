@@ -213,7 +213,7 @@ def test_a_run_whose_final_decoder_is_a_beam(trained, corpus, tones, tmp_path, m
         (["decode=beam", "decode.tune=true"], "there is none; add decode.lm=train-text"),
         (
             ["decode=beam", 'decode.hot_words=[go,"!!!"]'],
-            "decode.hot_words has '!!!', of which the text rules (text=standard) leave nothing",
+            "decode.hot_words has '!!!', of which the text rules (text=standard-2) leave nothing",
         ),
         ([*WITH_LM, "decode.hot_words=[qu]"], "decode.hot_words: the model cannot spell 'qu'"),
         ([*WITH_LM, "decode.hot_words=[ba ba ba ba ba ba ba]"], "a phrase of more than 6 words"),

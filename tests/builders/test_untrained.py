@@ -133,7 +133,7 @@ def test_the_score_is_that_of_transformers_and_jiwer(place, cache):
     )
     protocol = result(folder)["protocol"]
     assert (protocol["text"], protocol["decoder"], protocol["split"], len(protocol["hash"])) == (
-        "upper",
+        "upper-2",
         "greedy",
         ["test.csv"],
         12,
@@ -302,10 +302,9 @@ def test_a_few_are_told_of_once_and_scored(place, cache, capsys):
     folder = scored(*ASKED, cwd=place)
     (told,) = [line for line in capsys.readouterr().out.splitlines() if "vocabulary lacks" in line]
     assert (
-        told
-        == "The vocabulary lacks characters of the transcripts (text=upper; 'X' 3, 'Ä' 1): 2 of 5 utterances"
-        " of test cannot be recognised in full. Have text.rules replace or remove what the vocabulary"
-        " lacks, or train a new head (model.head=new)."
+        told == "The vocabulary lacks characters of the transcripts (text=upper-2; 'X' 3, 'Ä' 1): 2 of 5"
+        " utterances of test cannot be recognised in full. Have text.rules replace or remove what the"
+        " vocabulary lacks, or train a new head (model.head=new)."
     )
     assert lines(folder / "hypotheses.test.jsonl")[1]["reference"].endswith("BÄX")
 

@@ -249,12 +249,16 @@ def test_what_can_change_it_is(override):
 
 
 @pytest.mark.parametrize(("overrides", "expected"), [
-    ([], "f646e27fbd"),
-    (["dataset=timit", "dataset.root=/data/TIMIT", "model=wav2vec2-base"], "666df6c42e"),
+    (["text=standard-1"], "f646e27fbd"),
+    (["dataset=timit", "dataset.root=/data/TIMIT", "model=wav2vec2-base", "text=standard-1"], "666df6c42e"),
     (["experiment=hf-timit/wav2vec2-base", "seed=3", "dataset.source=hub"], "f9015db2e1"),
     (["dataset=common-voice", "dataset.language=tr", "model=xls-r-300m", "decode=beam",
-      "decode.lm=train-text", "trainer.batch_seconds=400"], "7e8448f67b"),
-    (["dataset=demo", "debug=rehearsal", "augment=none"], "fd65b53436"),
+      "decode.lm=train-text", "trainer.batch_seconds=400", "text=standard-1"], "7e8448f67b"),
+    (["dataset=demo", "debug=rehearsal", "augment=none", "text=standard-1"], "fd65b53436"),
+    (["dataset=demo", "model=tiny", "seed=0", "text=upper-1"], "c61598d797"),  # this and below: of 968bd74
+    (["experiment=hf-minds14/wav2vec2-base"], "fe610d5363"),
+    (["dataset=demo", "model=tiny", "text=hf_compat"], "7f983354ff"),
+    (["dataset=demo", "model=tiny", "text=standard-1", "text.rules=[nfc,lower]"], "c5c83074bb"),
 ])  # fmt: skip
 def test_signatures_are_those_of_older_versions(overrides, expected):
     """What commit 09e1a33 made of the same overrides: runs of that time are found, and go on."""

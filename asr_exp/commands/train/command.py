@@ -21,6 +21,7 @@ from asr_exp.commands.train.scoring import Scorer, conclude, open_hooks
 from asr_exp.commands.train.untrained import score_untrained
 from asr_exp.core import console
 from asr_exp.model.loading import check_checkpoint
+from asr_exp.runs.earlier_rules import finished_by_earlier_rules
 from asr_exp.runs.folder import run_folder
 from asr_exp.runs.results import read_result
 from asr_exp.runs.untrained import trains_nothing
@@ -104,6 +105,9 @@ def _is_finished(config: DictConfig, folder: Path) -> bool:
     result = read_result(folder)
     # `evaluate` may have scored dev alone of a checkpoint
     if not (result and result["status"] == "finished" and "test" in result["splits"]):
+        if not result and is_main() and (earlier := finished_by_earlier_rules(config)):
+            choice, place = earlier
+            print(f"By the text rules of before, this run is finished: text={choice} shows it, in {place}.")
         return False
     if is_main():
         check_unchanged(config, folder, result)

@@ -226,7 +226,9 @@ def test_protocols_that_differ(runs, capsys, tmp_path):
     references, a, b, speakers = runs
     write_run(tmp_path / "runs/upper", references, b, speakers, text="upper", rules=["upper"])
     err = asked(capsys, "runs/a", "runs/upper", status=2)
-    assert "text: standard against upper; rules: ['lower'] against ['upper']" in err and "b=runs/upper" in err
+    assert (
+        "text: standard* against upper*; rules: ['lower'] against ['upper']" in err and "b=runs/upper" in err
+    )
     write_run(tmp_path / "runs/beam", references, b, speakers, decoder="beam")
     assert "A and B differ in decoder: greedy against beam." in asked(capsys, "runs/a", "runs/beam")
     write_run(tmp_path / "runs/beam1", references, b, speakers, decoder="beam", seed=1)
