@@ -10,6 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from asr_exp.builders.score_rules import build_score_rules
 from asr_exp.builders.session import cache_folder
 from asr_exp.core.errors import UserError
 from asr_exp.data.corpora import read_corpus
@@ -49,11 +50,13 @@ def build_data(config: DictConfig, keep_raw: bool = False, only: str | None = No
 
     only: the one split that is needed, if not all are.
     """
+    build_score_rules(config)  # what is wrong with them is said before the corpus is read
     corrections = config.dataset.corrections and read_corrections(config.dataset.corrections)
     raw = read_corpus(config.dataset, cache_folder(config), only)
     if corrections:
         raw = corrections.apply(raw, only)
-    return Data(normalise(raw, text_rules(config)), raw if keep_raw else None)
+    scored = (only,) if only else ("dev", "test")
+    return Data(normalise(raw, text_rules(config), scored), raw if keep_raw else None)
 
 
 def build_tokenizer(config: DictConfig, data: Data) -> Tokenizer:

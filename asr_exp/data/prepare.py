@@ -47,6 +47,10 @@ class Split:
         """The transcript of an utterance as it is scored."""
         return self.tokenizer.scored(self.tokenizer.target(self.utterances.text(index)))
 
+    def original_reference(self, index: int) -> str:
+        """The transcript of an utterance as the corpus has it, before the text rules."""
+        return self.utterances.original_text(index)
+
     def references(self, first: int) -> list[str]:
         """The references of the first utterances. first: how many."""
         return [self.reference(index) for index in range(min(first, len(self)))]
@@ -142,10 +146,12 @@ class AudioSettings:
     lazy: bool = False
 
 
-def normalise(corpus: Corpus, rules: TextRules) -> Corpus:
-    """Apply the text rules to the transcripts of a corpus."""
+def normalise(corpus: Corpus, rules: TextRules, keep: Sequence[str] = ()) -> Corpus:
+    """Apply the text rules to the transcripts of a corpus. keep: splits whose own transcripts are kept
+    beside, see `Utterances.original_text`.
+    """
     splits = {
-        name: rows.with_texts(PackedStrings(rules.apply_many(rows.texts())))
+        name: rows.with_texts(PackedStrings(rules.apply_many(rows.texts())), name in keep)
         for name, rows in corpus.splits.items()
     }
     return Corpus(splits, corpus.rejected, corpus.subsets, corpus.source)

@@ -140,6 +140,7 @@ class Utterances(Sequence[Utterance]):
         # The rows of a selection in the columns, and in the column of texts; None: every row, in order.
         self._rows: np.ndarray | None = None
         self._text_rows: np.ndarray | None = None
+        self._originals: Utterances | None = None
         for row in rows:
             self.append(row)
 
@@ -188,12 +189,16 @@ class Utterances(Sequence[Utterance]):
         selection = copy.copy(self)
         selection._rows = _select(self._rows, indices)
         selection._text_rows = _select(self._text_rows, indices)
+        selection._originals = self._originals and self._originals.take(indices)
         return selection
 
-    def with_texts(self, texts: PackedStrings) -> "Utterances":
-        """The same utterances with other texts, of which there are as many."""
+    def with_texts(self, texts: PackedStrings, keep: bool = False) -> "Utterances":
+        """The same utterances with other texts, of which there are as many. keep: remember the texts that
+        they had, for `original_text`.
+        """
         other = copy.copy(self)
         other._texts, other._text_rows = texts, None
+        other._originals = self if keep else None
         return other
 
     # ------------------------------------------------------------------------------------------------------
@@ -214,6 +219,10 @@ class Utterances(Sequence[Utterance]):
 
     def text(self, index: int) -> str:
         return self._texts[index if self._text_rows is None else self._text_rows[index]]
+
+    def original_text(self, index: int) -> str:
+        """The text that an utterance had before `with_texts`, where that was kept; else its text."""
+        return (self if self._originals is None else self._originals).text(index)
 
     def ids(self) -> Iterator[str]:
         return (self._ids[self._row(i)] for i in range(len(self)))
