@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.builders.data import Data, build_data, own_data, text_rules
+from asr_exp.builders.score_rules import score_protocol
 from asr_exp.builders.session import cache_folder
 from asr_exp.config.rules_name import text_name
 from asr_exp.config.schema import Decode
@@ -200,6 +201,7 @@ def build_protocol(config: DictConfig, data: Data, split: Split, decoder: Decode
         # what earlier scores did not have is left out, so that they keep their hash
         **({} if precision == "fp32" else {"precision": precision}),
         **({"corrections": read_corrections(corrections).digest} if corrections else {}),
+        **score_protocol(config),
     )
 
 

@@ -26,6 +26,9 @@ from asr_exp.training.pass_size import expected_memory
 from asr_exp.training.setup import TrainingSetup
 
 log = logging.getLogger(__name__)
+CHOSEN_BY_WER = (
+    "The best checkpoint is chosen by the WER all the same; trainer.metric=dev.cer chooses it by the CER."
+)
 SAMPLE = 1000  # transcripts of a split that text rules are tried on
 SHOWN = 8  # units that are named
 
@@ -82,6 +85,10 @@ def announce(
     log.info("")
     if unspaced(splits["test"].references(first=1000)):
         log.warning(READ_CER)
+        if setup.metric == "wer":
+            log.warning(CHOSEN_BY_WER)
+        else:
+            log.info("The best checkpoint is chosen by dev %s (trainer.metric).", setup.metric.upper())
 
 
 def announce_scoring(

@@ -61,6 +61,11 @@ class EvaluateOptions:
         " fp32 are part of a score's protocol",
         choices=("fp32", "tf32", "bf16", "fp16"),
     )
+    rtfx: bool = key(
+        False,
+        "evaluate: run the network even where what it says of the split is kept, with a pass of warm-up, and"
+        " measure audio seconds by wall seconds (RTFx)",
+    )
 
 
 @dataclass

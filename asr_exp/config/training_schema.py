@@ -95,6 +95,12 @@ class Trainer:
         "the weights that are scored: best (by dev) or last (the last step's)",
         choices=("best", "last"),
     )
+    metric: str = key(
+        "auto",
+        "dev score by which the best checkpoint, patience and pruning go: dev.wer, dev.cer, dev.per, dev.loss"
+        " (auto: dev.per for phones, dev.cer where a language is written without spaces, else dev.wer)",
+        choices=("auto", "dev.wer", "dev.cer", "dev.per", "dev.loss"),
+    )
     patience: int | None = key(None, "stop after N evaluations without a better dev score", minimum=1)
     shortest_first: bool = key(False, "first epoch from short to long utterances (SortaGrad)")
     examples: int = key(3, "hypotheses shown at each evaluation", minimum=0)

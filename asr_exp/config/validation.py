@@ -106,6 +106,7 @@ def _contradictions(config: Any) -> Iterator[str]:
     yield from _rules_of_steps(config.trainer)
     yield from _rules_of_training(config)
     yield from _rules_of_decoding(config.decode, config.tokenizer.unit)
+    yield from _rules_of_score(config.score, config.tokenizer.unit)
     if transcribe.overlap_seconds > transcribe.chunk_seconds / 2:
         yield (
             f"transcribe.overlap_seconds={transcribe.overlap_seconds:g} is more than half of"
@@ -194,6 +195,13 @@ def _rules_of_training(c: Any) -> Iterator[str]:
             f"trainer.ema={t.ema} and trainer.average={t.average} both average the weights; set"
             " trainer.ema=null or trainer.average=1."
         )
+    phones = c.tokenizer.unit == "phone"
+    if t.metric in (("dev.wer", "dev.cer") if phones else ("dev.per",)):
+        units = "phones" if phones else "characters"
+        yield (
+            f"trainer.metric={t.metric} is not measured where the model emits {units}"
+            f" (tokenizer.unit={c.tokenizer.unit}); give trainer.metric=auto."
+        )
     if c.schedule.name == "tri-stage" and c.schedule.warmup_ratio + c.schedule.hold_ratio > 1:
         yield "schedule.warmup_ratio and schedule.hold_ratio add up to more than 1; lower one of them."
     if not all(0.5 <= factor <= 2 for factor in c.augment.speed):
@@ -240,6 +248,19 @@ def _rules_of_decoding(d: Any, unit: str) -> Iterator[str]:
         )
     if any(not words.strip() for words in d.hot_words):
         yield "decode.hot_words has an empty word in it; write them as decode.hot_words=[robot,living room]."
+
+
+def _rules_of_score(s: Any, unit: str) -> Iterator[str]:
+    if unit == "phone" and (s.references == "corpus" or s.compounds != "apart"):
+        yield (
+            f"score={s.name} is of words, and the model emits phones (tokenizer.unit=phone); give score=same,"
+            " or rules of your own by score.rules."
+        )
+    if s.name == "same" and s.references == "corpus" and not s.rules:
+        yield (
+            "score.references=corpus compares transcripts as the corpus has them with what the model spells;"
+            " say by which rules: score.rules=[...], or score=whisper."
+        )
 
 
 def _rules_of_steps(t: Any) -> Iterator[str]:

@@ -98,6 +98,11 @@ def headline(split: str, summary: Mapping[str, Any]) -> str:
     )
 
 
+def measured(metric: str, value: float | None) -> str:
+    """A metric with its value: 'WER 12.30 %', 'loss 0.412'."""
+    return f"loss {number(value)}" if metric == "loss" else f"{metric.upper()} {percent(value)}".strip()
+
+
 def percent(rate: float | None) -> str:
     """A fraction as '12.30 %'; None as '-'."""
     return "-" if rate is None else f"{100 * rate:.2f} %"

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from asr_exp.config.data_schema import Columns
 from asr_exp.core.errors import UserError
+from asr_exp.data.columns import PackedStrings
 from asr_exp.data.corpora.base import SPLITS, Corpus
 from asr_exp.data.corpora.manifest_formats import read_rows
-from asr_exp.data.utterances import PackedStrings, Utterances
+from asr_exp.data.utterances import Utterances
 
 log = logging.getLogger(__name__)
 

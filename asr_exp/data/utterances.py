@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from array import array
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, BinaryIO, overload
@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, overload
 import numpy as np
 
 from asr_exp.core.console import printable
+from asr_exp.data.columns import CategoricalColumn, PackedStrings
 
 # Control characters that are no white space, and halves of surrogate pairs: no sound stands for them.
 _NO_TEXT = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
@@ -116,57 +117,6 @@ class Utterance:
     speaker: str | None = None
 
 
-class PackedStrings(Sequence[str]):
-    """Strings one after the other in one buffer, in UTF-8. Each costs its bytes and eight more."""
-
-    def __init__(self, values: Iterable[str] = ()):
-        self._bytes, self._ends = bytearray(), array("q", [0])
-        self.extend(values)
-
-    def append(self, value: str) -> None:
-        self._bytes += value.encode("utf-8", "surrogatepass")
-        self._ends.append(len(self._bytes))
-
-    def extend(self, values: Iterable[str]) -> None:
-        for value in values:
-            self.append(value)
-
-    def match(self, pattern: re.Pattern[bytes]) -> bool:
-        """Whether a pattern occurs in one of the strings, in UTF-8."""
-        return pattern.search(self._bytes) is not None
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
-        return str(self._bytes[self._ends[index] : self._ends[index + 1]], "utf-8", "surrogatepass")
-
-
-class CategoricalColumn:
-    """A column with few distinct values. Each row costs four bytes, the number of its value."""
-
-    def __init__(self) -> None:
-        self.values: list[Any] = []
-        self._numbers: dict[Hashable, int] = {}
-        self._rows = array("i")
-
-    def append(self, key: Hashable, value: Any) -> None:
-        """Add a row with a value, or with the value that was first added with the same key."""
-        number = self._numbers.setdefault(key, len(self.values))
-        if number == len(self.values):
-            self.values.append(value)
-        self._rows.append(number)
-
-    def __getitem__(self, row: int) -> Any:
-        return self.values[self._rows[row]]
-
-
 class Utterances(Sequence[Utterance]):
     """Utterances in columns. Indexing makes an `Utterance`; a slice or `take` selects rows and shares the
     columns.
@@ -181,6 +131,7 @@ class Utterances(Sequence[Utterance]):
         # The rows of a selection in the columns, and in the column of texts; None: every row, in order.
         self._rows: np.ndarray | None = None
         self._text_rows: np.ndarray | None = None
+        self._originals: Utterances | None = None
         for row in rows:
             self.append(row)
 
@@ -229,12 +180,16 @@ class Utterances(Sequence[Utterance]):
         selection = copy.copy(self)
         selection._rows = _select(self._rows, indices)
         selection._text_rows = _select(self._text_rows, indices)
+        selection._originals = self._originals and self._originals.take(indices)
         return selection
 
-    def with_texts(self, texts: PackedStrings) -> "Utterances":
-        """The same utterances with other texts, of which there are as many."""
+    def with_texts(self, texts: PackedStrings, keep: bool = False) -> "Utterances":
+        """The same utterances with other texts, of which there are as many. keep: remember the texts that
+        they had, for `original_text`.
+        """
         other = copy.copy(self)
         other._texts, other._text_rows = texts, None
+        other._originals = self if keep else None
         return other
 
     def cleaned(self) -> "Utterances":
@@ -272,6 +227,10 @@ class Utterances(Sequence[Utterance]):
 
     def text(self, index: int) -> str:
         return self._texts[index if self._text_rows is None else self._text_rows[index]]
+
+    def original_text(self, index: int) -> str:
+        """The text that an utterance had before `with_texts`, where that was kept; else its text."""
+        return (self if self._originals is None else self._originals).text(index)
 
     def ids(self) -> Iterator[str]:
         return (self._ids[self._row(i)] for i in range(len(self)))

@@ -109,6 +109,11 @@ class EmissionCache:
         """Whether every pass is on the disk."""
         return all(map(self.has, range(len(self.passes))))
 
+    @property
+    def begun(self) -> bool:
+        """Whether some pass is on the disk."""
+        return any(map(self.has, range(len(self.passes))))
+
     def read(self, number: int) -> tuple[np.ndarray, Emissions]:
         """The indices of the utterances of a pass that `has` has found, and their emissions on the CPU.
         Raises UserError where the file can no longer be read.

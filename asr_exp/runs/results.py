@@ -17,6 +17,7 @@ LOSSES = (
 DEV_CANDIDATE = (
     "hypotheses.dev.candidate.jsonl"  # of the last score of dev, before it is known to be the best
 )
+OF_THE_SPLIT = ("split", "ids", "coverage", "hash")  # keys of a protocol that differ between splits
 KINDS: dict[str, Any] = {
     "id": str,
     "reference": str,

@@ -63,7 +63,7 @@ def fit(setup: TrainingSetup, state: State, hooks: Hooks) -> State:
                 step_metrics.flush()
             if due:
                 began = time.monotonic()
-                rate = score(setup, state, hooks)
+                value = score(setup, state, hooks)
                 progress.paused(time.monotonic() - began)
             if due or request:
                 save(state, hooks)
@@ -77,7 +77,7 @@ def fit(setup: TrainingSetup, state: State, hooks: Hooks) -> State:
                 )
             if (
                 due
-                and (reason := setup.runtime.broadcast(setup.runtime.main and hooks.pruner(step, rate)))
+                and (reason := setup.runtime.broadcast(setup.runtime.main and hooks.pruner(step, value)))
                 and step < setup.total
             ):
                 raise Pruned(reason)
@@ -100,21 +100,23 @@ def out_of_patience(setup: TrainingSetup, state: State) -> bool:
 
 def score(setup: TrainingSetup, state: State, hooks: Hooks) -> float:
     """Score dev at `state.step`, with the averaged weights where the run averages them, and save the weights
-    if they are the best so far (or the last, with trainer.select=last). Returns the error rate, a fraction.
+    if they are the best so far (or the last, with trainer.select=last). Returns the metric that tells: an
+    error rate as a fraction, or the loss.
     """
     if setup.ema:
         setup.ema.swap()
     result = hooks.evaluate(state.step)
-    metric = "per" if result.summary["wer"] is None else "wer"
     # Early on every rate is 1.0 (all blanks); the loss then tells which of two checkpoints is better.
     loss = math.inf if result.loss is None else result.loss
     best = state.best
-    better = not best or setup.select == "last" or (result.rate, loss) < (best["value"], best["loss"])
+    rate = result.summary.get(setup.metric)
+    value = loss if setup.metric == "loss" else math.inf if rate is None else rate
+    better = not best or setup.select == "last" or (value, loss) < (best["value"], best["loss"])
     if better:
         state.best = {
             "step": state.step,
-            "metric": metric,
-            "value": result.rate,
+            "metric": setup.metric,
+            "value": value,
             "loss": loss,
             "summary": result.summary,
         }
@@ -130,7 +132,7 @@ def score(setup: TrainingSetup, state: State, hooks: Hooks) -> float:
     if hooks.metrics:
         hooks.metrics.write([{"step": state.step, "dev/loss": result.loss, **rates}])
     hooks.tracker.log(rates if result.loss is None else {"dev/loss": result.loss, **rates}, state.step)
-    return result.rate
+    return value
 
 
 def train_step(setup: TrainingSetup, step: int, batches: Sequence[Batch]) -> StepFigures:

@@ -275,9 +275,15 @@ def test_a_signature_worked_out_by_hand():
         del config["trainer"][name]
     del config["model"]["facts"], config["dataset"]["only"]
     config["trainer"]["device_seconds"] = 60.0  # a float, as it was before there was auto
-    for name in ("compile", "deterministic", "tf32"):  # younger than the first runs, and at their defaults
+    for name in (
+        "compile",
+        "deterministic",
+        "tf32",
+        "metric",
+    ):  # younger than the first runs, and at their defaults
         del config["trainer"][name]
-    del config["evaluate"], config["dataset"]["corrections"], config["dataset"]["columns"]["duration"]
+    del config["evaluate"], config["score"]
+    del config["dataset"]["corrections"], config["dataset"]["columns"]["duration"]
     config["decode"] = {"name": "greedy", "settings": {}}  # what is at its default there is left out
     text = json.dumps(config, sort_keys=True).encode()
     assert signature(compose()) == hashlib.sha256(text).hexdigest()[:10]
@@ -285,9 +291,11 @@ def test_a_signature_worked_out_by_hand():
 
 def test_a_young_key_counts_where_it_is_changed():
     usual = signature(compose())
-    assert signature(compose(["trainer.tf32=false", "evaluate.precision=fp32"])) == usual
-    changes = "trainer.tf32=true", "evaluate.precision=bf16", "dataset.columns.duration=null"
-    assert len({usual, *(signature(compose([one])) for one in changes)}) == 4
+    same = ["trainer.tf32=false", "evaluate.precision=fp32", "score=same", "trainer.metric=auto"]
+    assert signature(compose([*same, "evaluate.rtfx=true"])) == usual
+    young = ("trainer.tf32=true", "evaluate.precision=bf16", "score=whisper", "trainer.metric=dev.loss")
+    young += ("dataset.columns.duration=null",)
+    assert len({usual, *(signature(compose([one])) for one in young)}) == 6
 
 
 def test_a_signature_is_ten_hex_digits_that_last():

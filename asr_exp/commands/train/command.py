@@ -14,6 +14,7 @@ from asr_exp.builders.data import build_data, build_split, build_tokenizer
 from asr_exp.builders.decoder import build_decoder, build_protocol
 from asr_exp.builders.model import build_recogniser, model_settings
 from asr_exp.builders.plan import announce, check_vocabulary
+from asr_exp.builders.selection import resume_with_metric
 from asr_exp.builders.session import cache_folder, run_session
 from asr_exp.builders.training import build_training
 from asr_exp.commands.train.record import run_record, training_summary, write_rejected
@@ -28,7 +29,7 @@ from asr_exp.runs.untrained import trains_nothing
 from asr_exp.runtime.copies import no_copies, this_task
 from asr_exp.runtime.distributed import is_main, under_torchrun
 from asr_exp.runtime.launcher import launch, task_overrides
-from asr_exp.training.checkpoint import load_weights, resume
+from asr_exp.training.checkpoint import load_weights
 from asr_exp.training.loop import fit
 
 
@@ -66,7 +67,7 @@ def run(config: DictConfig) -> int:
 
         # 4. The setup of the training loop, and its state: new, or that of the last checkpoint.
         setup = build_training(config, splits["train"], tokenizer, model, runtime, cache_folder(config))
-        state = resume(folder, setup)
+        state = resume_with_metric(config, folder, setup, splits["dev"])
         if runtime.main:
             write_rejected(folder, splits)
             announce(config, folder, data, splits, tokenizer, setup)

@@ -139,7 +139,7 @@ def _print_summary(folder: Path, result: Mapping[str, Any]) -> None:
         train = result["train"]
         rate = f"{train['audio_seconds_per_second']:.0f} audio-s/s"
         rows += [
-            ("best", f"step {best['step']}: dev {best['metric'].upper()} {console.percent(best['value'])}"),
+            ("best", f"step {best['step']}: dev {console.measured(best['metric'], best['value'])}"),
             ("training", f"{train['steps']:,} steps in {console.clock(train['wall_seconds'])}, {rate}"),
         ]
     rows += [

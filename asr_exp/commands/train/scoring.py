@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from asr_exp.builders.score_rules import build_score_rules
 from asr_exp.commands.train.record import write_rejected
 from asr_exp.core import console
 from asr_exp.data.prepare import Split
@@ -54,6 +55,7 @@ class Scorer:
             path,
             max(trainer.examples, tracking.audio_examples),
             self.config.evaluate.precision,
+            build_score_rules(self.config),
         )
         with whole(model):
             evaluation = evaluate(model, split, decoder, runtime, settings)
@@ -125,7 +127,7 @@ def open_hooks(scorer: Scorer, splits: Mapping[str, Split], state: State) -> Ite
             metrics=metrics,
             tracker=scorer.tracker,
             profile=profile,
-            pruner=_pruner(config, main),
+            pruner=_pruner(config, main, setup.metric),
             losses=losses,
         )
     finally:
@@ -136,12 +138,12 @@ def open_hooks(scorer: Scorer, splits: Mapping[str, Split], state: State) -> Ite
             write_rejected(folder, splits)
 
 
-def _pruner(config: DictConfig, main: bool) -> Callable[[int, float], str | None]:
+def _pruner(config: DictConfig, main: bool, metric: str) -> Callable[[int, float], str | None]:
     """What decides after each dev score whether the run ends: the study, where the run is a trial of one."""
     sweep = config.sweep
     if sweep.trial is None or not main:
         return lambda step, rate: None
-    return Pruner(sweep.storage, sweep.name, sweep.trial, sweep.prune, sweep.startup)
+    return Pruner(sweep.storage, sweep.name, sweep.trial, sweep.prune, sweep.startup, metric)
 
 
 def conclude(scorer: Scorer, state: State, hooks: Hooks) -> None:

@@ -1,7 +1,7 @@
 """Text rules: small named functions that are applied in order to every transcript, wherever one is used."""
 
-# the first five register the rules
-from asr_exp.data.text import apostrophes, case, characters, forms, recipes
+# the first six register the rules
+from asr_exp.data.text import apostrophes, case, characters, english, forms, recipes
 from asr_exp.data.text.registry import Example, register_rule
 from asr_exp.data.text.rules import TextRules, build_rules, chunks
 
@@ -13,6 +13,7 @@ __all__ = [
     "case",
     "characters",
     "chunks",
+    "english",
     "forms",
     "recipes",
     "register_rule",
