@@ -1,5 +1,6 @@
 """Columns that cost little more than what they hold."""
 
+import re
 from array import array
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, overload
