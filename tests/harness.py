@@ -294,9 +294,7 @@ def signalled_at(name: str, number: int, call: int = 1, after: bool = False) -> 
     intercept(name, lambda: os.kill(os.getpid(), number), call, after)
 
 
-def wait_for(
-    true: Callable[[], object], seconds: float = 120, told: Callable[[], str] = lambda: ""
-) -> None:
+def wait_for(true: Callable[[], object], seconds: float = 120, told: Callable[[], str] = lambda: "") -> None:
     """Wait until something is true, and fail where it is not in time. told: what then helps to see why."""
     end = time.monotonic() + seconds
     while not true():

@@ -7,7 +7,7 @@ import json
 import logging
 import netrc
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -218,38 +218,6 @@ class TensorBoardTracker:
             for name, value in summary.items():
                 self._writer.add_text(name, f"{value:.4f}")
             self._writer.close()
-
-
-# ------------------------------------------------------------------------------------------------------------
-# metrics.jsonl
-
-
-class MetricsFile:
-    """A file of JSON lines, each with its step, such as `metrics.jsonl`. It holds only what another run of
-    the same steps would repeat, so no times.
-    """
-
-    def __init__(self, path: Path, lines: int):
-        """Open a file for appending, cut back to its first `lines`: those that a checkpoint counts. The steps
-        after the checkpoint are made again, and so are their lines.
-        """
-        kept = path.read_text(encoding="utf-8").splitlines()[:lines] if path.exists() and lines else []
-        self.lines = len(kept)
-        beside = path.with_name(path.name + ".new")
-        beside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        os.replace(beside, path)
-        self._file = path.open("a", encoding="utf-8")
-
-    def write(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Append lines and hand them to the operating system: a killed process loses none."""
-        texts = [json.dumps(line) + "\n" for line in lines]
-        self._file.writelines(texts)
-        self._file.flush()
-        self.lines += len(texts)
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):  # a full disk, which `write` has raised already
-            self._file.close()
 
 
 # ------------------------------------------------------------------------------------------------------------

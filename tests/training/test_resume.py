@@ -91,7 +91,7 @@ def test_the_same_ask_elsewhere(whole, corpus, tmp_path):
 
 def torn_line(call: int) -> None:
     """Die with half a line of metrics.jsonl on the disk."""
-    from asr_exp.training.trackers import MetricsFile
+    from asr_exp.training.metrics_file import MetricsFile
 
     write = MetricsFile.write
 
@@ -101,7 +101,7 @@ def torn_line(call: int) -> None:
             write(self, made[:-1])
             self._file.write('{"step": 7, "tra')
             self._file.flush()
-            killed_at("asr_exp.training.trackers.json.dumps")
+            killed_at("asr_exp.training.metrics_file.json.dumps")
         write(self, made)
 
     MetricsFile.write = half
@@ -251,16 +251,108 @@ def said(overrides: list[str], cwd: Path, capsys: pytest.CaptureFixture) -> str:
     return err
 
 
+def zeros(data: bytes) -> bytes:
+    return data[:1000] + bytes(min(4096, len(data) - 1000)) + data[5096:]
+
+
+def flipped(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :]
+
+
+DAMAGE = {
+    "flipped": flipped,
+    "zeros": zeros,
+    "cut": lambda data: data[: len(data) // 2],
+    "empty": lambda _: b"",
+}
+
+
 def test_a_damaged_checkpoint_is_named(stopped, tmp_path, capsys):
+    """Where there is no checkpoint before it: every kind of damage, and nothing is lost."""
     overrides, folder = stopped
     last = folder / "checkpoints" / "last"
-    for name in ("training_state.pt", "model.safetensors"):
+    shutil.rmtree(folder / "checkpoints" / "last.old")
+
+    def relative(path: Path) -> str:
+        return str(path.relative_to(tmp_path))
+
+    files = {
+        "training_state.pt": ["zeros", "cut", "empty"],
+        "model.safetensors": ["flipped", "cut"],
+        "vocab.json": ["flipped"],
+        "checksums.json": ["cut"],
+    }
+    for name, kinds in files.items():
         good = (last / name).read_bytes()
-        for bad in (good[: len(good) // 2], b"", b"garbage" * 100, None):
-            (last / name).unlink() if bad is None else (last / name).write_bytes(bad)
-            assert name in said(overrides, tmp_path, capsys)
+        for how in kinds:
+            (last / name).write_bytes(DAMAGE[how](good))
+            told = said(overrides, tmp_path, capsys)
+            assert name in told and "is damaged" in told and f"Delete {relative(last.parent)}" in told
+        if name == "model.safetensors":
+            (last / name).unlink()
+            assert f"{name} is missing" in said(overrides, tmp_path, capsys)
         (last / name).write_bytes(good)
+    (last / "notes.txt").write_text("A file of the user's.")
     run(*overrides, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["training_state.pt", "model.safetensors"])
+def test_the_checkpoint_before_a_damaged_one_goes_on_to_the_same_curve(stopped, whole, tmp_path, name):
+    overrides, folder = stopped
+    path = folder / "checkpoints" / "last" / name
+    path.write_bytes(flipped(path.read_bytes()))
+    out = fork(*overrides, cwd=tmp_path)
+    assert f"last is damaged: {name} is not what was written" in out and "Going on from step 6 of 18" in out
+    same(whole(overrides), folder)
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_checksums(stopped, whole, tmp_path):
+    overrides, folder = stopped
+    last = folder / "checkpoints" / "last"
+    for name in ("checksums.json", "metrics.jsonl", "losses.train.jsonl"):
+        (last / name).unlink()
+    shutil.rmtree(last.with_name("last.old"))
+    out = fork(*overrides, cwd=tmp_path)
+    assert "Going on from step 8 of 18" in out and "damaged" not in out
+    same(whole(overrides), folder)
+
+
+def test_a_damaged_best_checkpoint_is_scored_nowhere(stopped, tmp_path, capsys):
+    overrides, folder = stopped
+    best = folder / "checkpoints" / "best"
+    good = (best / "model.safetensors").read_bytes()
+    (best / "model.safetensors").write_bytes(flipped(good))
+    told = said(overrides, tmp_path, capsys)
+    assert "best is damaged: model.safetensors" in told and "Delete that folder" in told
+    for command in (["evaluate", *QUIET], ["transcribe", "files=[x.wav]"], ["export", "out=x"]):
+        told = said([*command, f"run={folder}"], tmp_path, capsys)
+        assert "model.safetensors is not what was written" in told
+    shutil.rmtree(best)
+    assert "the best is chosen anew" in fork(*overrides, cwd=tmp_path)
+    assert result(folder)["best"]["step"] > 8
+
+
+@pytest.mark.parametrize("how", ["deleted", "cut", "garbage", "zeros"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "losses.train.jsonl"])
+def test_a_damaged_past_is_restored_and_said(stopped, whole, tmp_path, how, name):
+    overrides, folder = stopped
+    path = folder / name
+    good = path.read_bytes()
+    bad = {
+        "cut": good[: len(good) // 2],
+        "garbage": good[:50] + b"\xff\xfe garbage\n" + good[50:],
+        "zeros": good[:40] + bytes(len(good) - 40),
+    }
+    path.unlink() if how == "deleted" else path.write_bytes(bad[how])
+    out = fork(*overrides, cwd=tmp_path)
+    aside = folder / f"{name}.damaged"
+    assert f"{name} was {'missing' if how == 'deleted' else 'damaged'}; it is restored" in out
+    assert aside.exists() == (how != "deleted")
+    if aside.exists():
+        assert aside.read_bytes() == bad[how]
+        aside.unlink()
+    same(whole(overrides), folder)
 
 
 @pytest.mark.slow

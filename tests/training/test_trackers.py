@@ -11,7 +11,8 @@ import pytest
 import soundfile
 
 from asr_exp.core.errors import UserError
-from asr_exp.training.trackers import MetricsFile, make_tracker
+from asr_exp.training.metrics_file import MetricsFile
+from asr_exp.training.trackers import make_tracker
 
 CONFIG = {"seed": 1, "model": {"name": "tiny", "lr": 0.1}, "none": None}
 

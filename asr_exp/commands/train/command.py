@@ -79,7 +79,7 @@ def run(config: DictConfig) -> int:
 
         # 6. Test: score the best checkpoint with the decoder of the config.
         runtime.broadcast(None)  # rank 0 has written the checkpoint before another rank reads it
-        load_weights(folder / "checkpoints" / "best", model.network)
+        load_weights(folder / "checkpoints" / "best", model.network, checked=True)
         scorer.tune(splits["dev"])
         scores = scorer.score_best(splits, state)
 

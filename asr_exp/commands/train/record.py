@@ -21,6 +21,7 @@ from asr_exp.runs.folder import resolve, signature
 from asr_exp.runs.results import DEV_CANDIDATE, write_quarantine, write_result
 from asr_exp.runtime.distributed import Runtime, peer_lost
 from asr_exp.runtime.out_of_memory import is_out_of_memory
+from asr_exp.training.checkpoint import drop_previous
 from asr_exp.training.setup import TrainingSetup
 from asr_exp.training.state import State
 from asr_exp.training.trackers import NoTracker, Tracker, make_tracker
@@ -67,6 +68,7 @@ def run_record(config: DictConfig, folder: Path, runtime: Runtime) -> Iterator[R
         yield record
         write_result(folder, {"status": "finished", **base, **record.result})
         failed = False
+        drop_previous(folder)
         _print_summary(folder, record.result)
     except BaseException as error:
         status = "stopped" if isinstance(error, Stopped | Pruned | KeyboardInterrupt) else "failed"
