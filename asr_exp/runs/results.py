@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,27 @@ LOSSES = (
 DEV_CANDIDATE = (
     "hypotheses.dev.candidate.jsonl"  # of the last score of dev, before it is known to be the best
 )
+NUMBER = (int, float)
+STATUSES = ("finished", "stopped", "failed")
+SCORE: dict[str, Any] = {
+    **dict.fromkeys(("wer", "cer", "per", "coverage", "ci95_degrees"), NUMBER),
+    "ci95": list,
+    **dict.fromkeys(("substitutions", "deletions", "insertions", "reference_length"), int),
+    **dict.fromkeys(("utterances", "skipped"), int),
+}  # the types of the entries of a split in result.json
+RESULT: dict[str, Any] = {
+    "status": str,
+    "reason": str,
+    "signature": str,
+    "rehearsal": bool,
+    "seed": int,
+    "versions": dict,
+    "protocol": {"hash": str},
+    "checkpoint": {"hash": str},
+    "best": {"step": int, "metric": str, "value": NUMBER},
+    "splits": dict,
+    "train": {"steps": int, "wall_seconds": NUMBER, "audio_seconds_per_second": NUMBER},
+}  # and of a result.json
 KINDS: dict[str, Any] = {
     "id": str,
     "reference": str,
@@ -41,8 +63,30 @@ def write_result(folder: Path, result: Mapping[str, Any]) -> None:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """The content of a run's result.json; None where it does not exist or is not complete."""
-    return read_json(folder / "result.json")
+    """The content of a run's result.json; None where it does not exist, is not complete, or has an entry of
+    another type than RESULT says: the run then counts as one that has not finished.
+    """
+    result = read_json(folder / "result.json")
+    return result if result and _fits(result, RESULT) else None
+
+
+def _fits(entries: Any, kinds: Mapping[str, Any]) -> bool:
+    """Whether entries are a dict, and those that `kinds` names are of its types, missing or null."""
+    if not isinstance(entries, dict):
+        return False
+    for key, kind in kinds.items():
+        value = entries.get(key)
+        if value is None:
+            continue
+        if not (_fits(value, kind) if isinstance(kind, dict) else isinstance(value, kind)):
+            return False
+        if isinstance(value, float) and not math.isfinite(value):
+            return False
+        if key == "splits" and not all(_fits(score, SCORE) for score in value.values()):
+            return False
+        if key == "ci95" and (len(value) != 2 or not all(isinstance(end, NUMBER) for end in value)):
+            return False
+    return "status" not in kinds or entries.get("status") in STATUSES
 
 
 def read_hypotheses(path: Path) -> dict[str, dict[str, Any]]:

@@ -20,7 +20,7 @@ from asr_exp.commands.train.scoring import Scorer, conclude, open_hooks
 from asr_exp.commands.train.untrained import score_untrained
 from asr_exp.core import console
 from asr_exp.model.loading import check_checkpoint
-from asr_exp.runs.folder import run_folder
+from asr_exp.runs.folder import is_config_whole, run_folder, write_config
 from asr_exp.runs.results import read_result
 from asr_exp.runs.untrained import trains_nothing
 from asr_exp.runtime.copies import no_copies, this_task
@@ -102,11 +102,18 @@ def _is_finished(config: DictConfig, folder: Path) -> bool:
     """Whether the run has its score on test already, which rank 0 then prints."""
     result = read_result(folder)
     # `evaluate` may have scored dev alone of a checkpoint
-    if not (result and result["status"] == "finished" and "test" in result["splits"]):
+    score = ((result or {}).get("splits") or {}).get("test")
+    if not (result and result["status"] == "finished" and score):
+        return False
+    try:
+        headline = console.headline("test", score)
+    except (KeyError, TypeError):  # it lacks an entry, so it is written anew
         return False
     if is_main():
+        if not is_config_whole(folder):
+            write_config(folder, config)
         print(f"This run is finished (delete its folder to run it again): {folder}")
-        print(console.headline("test", result["splits"]["test"]))
+        print(headline)
         if config.trainer.profile:
             print("No step was run, so none was profiled; profile.txt there, if any, is from when it ran.")
     return True

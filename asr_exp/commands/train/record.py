@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from asr_exp.core import console
 from asr_exp.core.errors import Pruned, SmallerPasses, Stopped, UserError
@@ -17,7 +17,7 @@ from asr_exp.core.files import write_text
 from asr_exp.core.log import log_to_file
 from asr_exp.data.prepare import Split
 from asr_exp.runs.environment import environment, versions
-from asr_exp.runs.folder import resolve, signature
+from asr_exp.runs.folder import resolve, signature, write_config
 from asr_exp.runs.results import DEV_CANDIDATE, write_quarantine, write_result
 from asr_exp.runtime.distributed import Runtime, peer_lost
 from asr_exp.runtime.out_of_memory import is_out_of_memory
@@ -51,7 +51,7 @@ def run_record(config: DictConfig, folder: Path, runtime: Runtime) -> Iterator[R
         return
     settings = resolve(config)
     log_to_file(folder / "train.log")
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
+    write_config(folder, config)
     write_text(folder / "environment.json", console.pretty_json(environment(runtime)))
     base = {
         "signature": signature(config),
