@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from asr_exp.training.metrics_file import MetricsFile
-from asr_exp.training.trackers import Profile, Tracker
+from asr_exp.training.profiler import Profile
+from asr_exp.training.trackers import Tracker
 
 
 @dataclass

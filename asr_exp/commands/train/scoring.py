@@ -24,9 +24,10 @@ from asr_exp.sweeps.study import Pruner
 from asr_exp.training.checkpoint import RECENT, average_recent, keep_weights, save_checkpoint
 from asr_exp.training.loop import score
 from asr_exp.training.metrics_file import MetricsFile
+from asr_exp.training.profiler import Profile
 from asr_exp.training.setup import TrainingSetup
 from asr_exp.training.state import Hooks, State, save
-from asr_exp.training.trackers import Profile, Tracker
+from asr_exp.training.trackers import Tracker
 
 log = logging.getLogger(__name__)
 
