@@ -124,7 +124,7 @@ class Slurm:
         harness.wait_for(lambda: int(self.job(job)["Restarts"]) >= times, seconds, lambda: self.told(job))
 
     def told(self, job: str) -> str:
-        """What SLURM knows of a job, and the ends of its daemons' logs: for the message of a test that fails."""
+        """What SLURM knows of a job, and the ends of its daemons' logs, for the message of a failed test."""
         return f"{self.ask('scontrol', 'show', 'job', job, check=False)}\n{self.logs()}"
 
     def clear(self) -> None:

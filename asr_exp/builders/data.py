@@ -14,6 +14,7 @@ from asr_exp.builders.session import cache_folder
 from asr_exp.core.errors import UserError
 from asr_exp.data.corpora import read_corpus
 from asr_exp.data.corpora.base import Corpus
+from asr_exp.data.corrections import read_corrections
 from asr_exp.data.filtering import LengthLimits
 from asr_exp.data.prepare import AudioSettings, Split, normalise, prepare_split
 from asr_exp.data.text import TextRules, build_rules
@@ -48,7 +49,10 @@ def build_data(config: DictConfig, keep_raw: bool = False, only: str | None = No
 
     only: the one split that is needed, if not all are.
     """
+    corrections = config.dataset.corrections and read_corrections(config.dataset.corrections)
     raw = read_corpus(config.dataset, cache_folder(config), only)
+    if corrections:
+        raw = corrections.apply(raw, only)
     return Data(normalise(raw, text_rules(config)), raw if keep_raw else None)
 
 

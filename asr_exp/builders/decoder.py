@@ -10,6 +10,7 @@ from asr_exp.builders.session import cache_folder
 from asr_exp.config.schema import Decode
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import is_run
+from asr_exp.data.corrections import read_corrections
 from asr_exp.data.prepare import Split
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding.beam import Beam, BeamSettings, Lexicon, Weights, require_flashlight
@@ -176,6 +177,7 @@ def decoder_name(config: DictConfig, decoder: Decoder) -> str:
 def build_protocol(config: DictConfig, data: Data, split: Split, decoder: Decoder) -> dict[str, Any]:
     """The protocol of a score on a split: all that tells whether two scores may be compared."""
     tokenizer, precision = config.tokenizer, config.evaluate.precision
+    corrections = config.dataset.corrections
     return protocol(
         dataset=config.dataset.name,
         language=config.dataset.language,
@@ -190,7 +192,9 @@ def build_protocol(config: DictConfig, data: Data, split: Split, decoder: Decode
         padding=config.model.padding,
         name=config.protocol.name,
         select=config.trainer.select,
-        **({} if precision == "fp32" else {"precision": precision}),  # earlier scores keep their hash
+        # what earlier scores did not have is left out, so that they keep their hash
+        **({} if precision == "fp32" else {"precision": precision}),
+        **({"corrections": read_corrections(corrections).digest} if corrections else {}),
     )
 
 

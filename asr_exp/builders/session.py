@@ -33,7 +33,7 @@ def cache_folder(config: DictConfig) -> Path:
 
 @contextmanager
 def run_session(
-    config: DictConfig, folder: Path | None = None, shared: Path | None = None
+    config: DictConfig, folder: Path | None = None, shared: Path | None = None, trains: bool = True
 ) -> Iterator[Runtime]:
     """Lock a run folder (rank 0, where there is a folder), join the ranks, and send the log to the terminal.
 
@@ -41,6 +41,7 @@ def run_session(
         config: the whole config.
         folder: the folder that is locked.
         shared: a folder that is not locked here, but that every rank reads.
+        trains: whether trainer.precision and trainer.tf32 matter, which the device may not have.
 
     Yields:
         This process among its ranks.
@@ -51,9 +52,10 @@ def run_session(
             deterministic algorithm on CUDA.
     """
     trainer = config.trainer
+    precision = (trainer.precision, trainer.tf32) if trains else ("fp32",)
     with (
         locked(folder) if folder and is_main() else nullcontext(),
-        started(trainer.device, trainer.precision, trainer.tf32) as runtime,
+        started(trainer.device, *precision) as runtime,
         deterministic(trainer.deterministic and runtime.device.type == "cuda"),
         logging_to_terminal(runtime.main, runtime.rank),
     ):

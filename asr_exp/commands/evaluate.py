@@ -96,7 +96,7 @@ def run(config: DictConfig) -> Path | int:
         )
     if config.trainer.devices > 1 and not under_torchrun():
         return launch(config.trainer.devices, "evaluate", task_overrides())
-    with run_session(config, shared=folder if trained else None) as runtime:
+    with run_session(config, shared=folder if trained else None, trains=False) as runtime:
         try:
             return _evaluate(ScoredRun(config, folder, trained), runtime)
         except UserError as why:

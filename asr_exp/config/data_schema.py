@@ -62,6 +62,9 @@ class Dataset:
     test_fraction: float = key(
         0.1, "share of the utterances for test where there is no split", minimum=0, maximum=0.9
     )
+    corrections: str | None = key(
+        None, "table with columns id and transcript whose transcripts replace the corpus's (suspects.csv)"
+    )
     sa_sentences: bool = key(False, "TIMIT: keep the two SA sentences that every speaker reads")
     min_seconds: float = key(0.1, "shorter training clips are left out", minimum=0)
     max_seconds: float = key(30.0, "longer training clips are left out", above=0)

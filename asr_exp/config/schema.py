@@ -141,6 +141,7 @@ SIGNED_WHERE_CHANGED: tuple[str, ...] = (
     "trainer.compile",
     "trainer.deterministic",
     "trainer.tf32",
+    "dataset.corrections",
     "evaluate.precision",
 )
 

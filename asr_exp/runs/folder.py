@@ -36,6 +36,7 @@ def resolve(config: DictConfig) -> dict[str, Any]:
             [_absolute(path) for path in named] if named and dataset["reader"] == "manifest" else named
         )
     dataset["root"] = _absolute(dataset["root"])
+    dataset["corrections"] = _absolute(dataset["corrections"])
     settings["tokenizer"]["vocabulary"] = _absolute(settings["tokenizer"]["vocabulary"])
     decode = settings["decode"]
     decode["lm"] = None if decode["lm"] == "none" else decode["lm"]

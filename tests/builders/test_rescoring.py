@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from harness import QUIET, TWO_STEPS, call, cli, lines, result, run
+from omegaconf import OmegaConf
 
 from asr_exp.config.compose import compose, validate
 from asr_exp.core.errors import UserError
@@ -95,6 +96,16 @@ def test_what_is_kept_is_the_checkpoints_own(folder, tmp_path, no_network):
     weights.write_bytes(content)
     run("evaluate", folder, *QUIET, cwd=tmp_path)
     assert len(list((folder / "emissions").iterdir())) == 3
+
+
+def test_a_run_trained_in_a_precision_that_this_device_lacks_is_scored(folder, tmp_path):
+    """A run of a GPU in fp16, scored on a CPU, which has no fp16."""
+    expected = result(folder)
+    config = OmegaConf.load(folder / "config.yaml")
+    config.trainer.precision, config.trainer.tf32 = "fp16", True
+    OmegaConf.save(config, folder / "config.yaml")
+    run("evaluate", folder, "tracking=none", "trainer.device=cpu", cwd=tmp_path)
+    assert result(folder) == expected
 
 
 def test_damage_is_told_of(folder, tmp_path, capsys):

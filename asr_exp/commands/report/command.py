@@ -10,6 +10,7 @@ recording; one that cannot be used does not stop the others, and the exit status
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
@@ -26,6 +27,7 @@ from asr_exp.commands.report.sound import (
     split_suspects,
     train_suspects,
 )
+from asr_exp.commands.report.suspects_csv import write_suspects
 from asr_exp.commands.report.utterance_figures import draw_files, draw_rows
 from asr_exp.core.console import counted
 from asr_exp.core.errors import UserError
@@ -132,12 +134,31 @@ def _page(config: DictConfig, configs: Sequence[DictConfig], runtime: Runtime) -
         suspected += [of_split] if of_split else []
     path = _path(config, configs)
     path.parent.mkdir(parents=True, exist_ok=True)
+    listed = _write_suspects(configs[0], path.parent, suspected, notes)
     data = contents(records, utterances, comparison, numbers, suspected, notes)
     write_text(path, html(data, details.packed))
     for note in notes:
         print(note)
+    if listed:
+        print(
+            f"{listed}  (suspected label errors; mend transcripts, then train dataset.corrections={listed})"
+        )
     print(f"{path}  ({path.stat().st_size / 1e6:.1f} MB, {len(details.packed)} utterances with sound)")
     return 0
+
+
+def _write_suspects(
+    config: DictConfig, folder: Path, suspected: Sequence[dict[str, Any]], notes: list[str]
+) -> Path | None:
+    """Write suspects.csv; None where there is no suspect, or, with a note, where the dataset cannot be
+    read.
+    """
+    groups = {group["split"]: group["rows"] for group in suspected if group["rows"]}
+    try:
+        return write_suspects(config, folder, groups) if groups else None
+    except UserError as error:
+        notes.append(f"suspects.csv is not written. {error}")
+        return None
 
 
 def _chosen(config: DictConfig, utterances: UtteranceTable | None) -> list[int]:

@@ -25,8 +25,8 @@ MAX_BYTES = 12_000_000  # of all details in a page
 LEAST_LOSSES = 20  # utterances with a loss that tell which of them is unusual
 OF_TRAINING = (
     "Their loss stayed high while that of the utterances trained on at the same time fell. The score is the"
-    " mean height above the usual over the epochs, in robust standard deviations. Listen before you correct"
-    " one."
+    " height above the usual over the epochs, in robust standard deviations, drawn towards zero where few"
+    " losses tell of it. Listen before you correct one."
 )
 OF_SCORING = (
     "Their loss is high for their length, by the checkpoint that was scored. The recogniser may be wrong, or"
@@ -158,12 +158,20 @@ def train_suspects(
             }
         )
     _, usual = above_usual(losses.losses)
+    once = " Most were trained on once, and one loss tells little; it takes two epochs." * (
+        len(losses.losses) < 1.5 * len(np.unique(losses.utterances))
+    )
     fell = (
         f" The usual loss went from {usual.max():.2g} to {usual[-1]:.2g}; as long as it stays high, this"
         " tells little."
     )
     whose = " of A" if len(details.transcribers) > 1 else ""
-    return {"title": f"Of the training split{whose}", "basis": OF_TRAINING + fell, "rows": rows}
+    return {
+        "title": f"Of the training split{whose}",
+        "basis": OF_TRAINING + fell + once,
+        "split": "train",
+        "rows": rows,
+    }
 
 
 def split_suspects(
@@ -194,4 +202,4 @@ def split_suspects(
         for n in np.argsort(-heights, kind="stable")[:count]
         for row in [rows[n]]
     ]
-    return {"title": f"Of {split}", "basis": OF_SCORING, "rows": listed}
+    return {"title": f"Of {split}", "basis": OF_SCORING, "split": split, "rows": listed}

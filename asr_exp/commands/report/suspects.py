@@ -42,17 +42,18 @@ def suspects(training: TrainingLosses, count: int) -> list[Suspect]:
     """So many utterances whose losses lay furthest above the usual ones on the mean over the epochs, the most
     suspect first.
 
-    The mean counts, and not the last epoch, because a network learns wrong transcripts by heart in time. Each
-    loss is weighted by the share by which the usual loss has fallen since its highest, because no transcript
-    looks wrong before anything is learned.
+    The mean counts, and not the last epoch, because a network learns wrong transcripts by heart in time. No
+    transcript looks wrong before anything is learned, so that each loss is weighted by the square of the
+    share by which the usual loss has fallen since its highest. The mean is shrunk as by one loss more, of
+    weight 1, that is the usual one: an utterance whose losses tell little scores near zero.
     """
     heights, usual = above_usual(training.losses)
-    weights = np.maximum(1 - usual / usual.max(), 1e-6)
+    weights = (1 - usual / usual.max()) ** 2
     most = int(training.utterances.max()) + 1
     total = np.bincount(training.utterances, weights=weights, minlength=most)
-    summed = np.bincount(training.utterances, weights=weights * heights, minlength=most)
-    scores = np.where(total, summed / np.maximum(total, 1e-6), -np.inf)
-    chosen = [int(i) for i in np.argsort(-scores, kind="stable")[:count] if total[i]]
+    scores = np.bincount(training.utterances, weights=weights * heights, minlength=most) / (1 + total)
+    seen = np.bincount(training.utterances, minlength=most)
+    chosen = [int(i) for i in np.argsort(-scores, kind="stable") if seen[i]][:count]
     rows = {number: np.flatnonzero(training.utterances == number) for number in chosen}
     return [
         Suspect(

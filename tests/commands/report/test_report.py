@@ -20,6 +20,7 @@ import soundfile
 from harness import QUIET, SMALL, lines, make_corpus, run
 from reporting import data_of, write_run
 
+from asr_exp.builders.data import build_data
 from asr_exp.cli.main import main
 from asr_exp.commands.report.breakdown import Confusions, binned, grouped, operations
 from asr_exp.commands.report.canvas import file_names, save
@@ -28,11 +29,11 @@ from asr_exp.commands.report.detail import Aligned, UtteranceAnalysis, flac, pea
 from asr_exp.commands.report.figures import draw_errors
 from asr_exp.commands.report.page import HERE
 from asr_exp.commands.report.record import TrainingLosses, read_record, thinned
-from asr_exp.commands.report.suspects import suspects
+from asr_exp.commands.report.suspects import above_usual, suspects
 from asr_exp.commands.report.utterance_figures import draw_utterance
 from asr_exp.data.corpora.synthetic import demo
 from asr_exp.decoding.alignment import Word
-from asr_exp.runs.folder import load_run
+from asr_exp.runs.folder import load_run, signature
 from asr_exp.scoring.error_rates import count_errors
 
 EVIL = "</script><img src=x onerror=alert(1)> <!--<script> \u2028 & \"'"
@@ -309,6 +310,22 @@ def test_planted_errors_rank_on_top_of_synthetic_losses(memorised):
     )
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_losses_of_before_anything_was_learned_do_not_rank_first(seed):
+    """One epoch: losses fall within it, those of wrong transcripts 0.6 times as fast; a tenth of those of its
+    beginning are high by chance. By height alone, 4 of the first 20 are wrong ones at the most.
+    """
+    rng = np.random.default_rng(seed)
+    order, time = rng.permutation(1500), np.arange(1500) / 1500
+    wrong = order % 20 == 0
+    chance = 1.5 * ((time < 0.3) & (rng.random(1500) < 0.1)) + 0.2 * rng.standard_normal(1500)
+    losses = 3 * np.exp(-3 * time * np.where(wrong, 0.6, 1.0) + chance)
+    listed = suspects(TrainingLosses(order, np.arange(1500), losses), 20)
+    assert sum(one.number % 20 == 0 for one in listed) >= 15
+    by_height = order[np.argsort(-above_usual(losses)[0])[:20]]
+    assert sum(by_height % 20 == 0) <= 4
+
+
 @pytest.mark.slow
 def test_the_loss_of_every_utterance_is_kept(tmp_path, cache):
     overrides = [
@@ -461,6 +478,37 @@ def test_a_trained_run_can_be_heard(trained, tmp_path, capsys):
         "report.suspects=0",
     )
     assert list(data_of(tmp_path / "page.html")["details"]) == ["0"]
+
+
+@pytest.mark.slow
+def test_suspects_are_mended_in_their_table_and_read_back(trained, tmp_path, capsys):
+    folder, _ = trained
+    page = [f"out={tmp_path / 'page.html'}", "report.audio=0", "report.suspects=3"]
+    out = asked(capsys, folder, *page)
+    assert f"{tmp_path / 'suspects.csv'}  (suspected label errors" in out
+    with (folder.parents[3] / "corpus/train.csv").open() as file:
+        originals = {row["file"]: row["text"] for row in csv.DictReader(file)}
+    with (tmp_path / "suspects.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    listed = data_of(tmp_path / "page.html")["suspects"][0]["rows"]
+    assert [row["id"] for row in rows] == [row["id"] for row in listed] and len(rows) == 3
+    for row, shown in zip(rows, listed, strict=True):
+        assert row["transcript"] == originals[row["id"]] and Path(row["file"]).is_file()
+        assert row["recognised"] == shown["hypothesis"] and float(row["score"]) == shown["score"]
+    asked(capsys, folder, *page)
+    assert not (tmp_path / "suspects-2.csv").exists()  # nobody has touched the first
+    mended = (
+        (tmp_path / "suspects.csv").read_text().replace(f",{rows[0]['transcript']},", ",mended by hand,", 1)
+    )
+    (tmp_path / "suspects.csv").write_text(mended)
+    assert "suspects-2.csv" in asked(capsys, folder, *page)
+    assert (tmp_path / "suspects.csv").read_text() == mended
+    own = load_run(folder)
+    before = signature(own)
+    own.dataset.corrections = str(tmp_path / "suspects.csv")
+    assert signature(own) != before
+    texts = {one.id: one.text for one in build_data(own).corpus.splits["train"]}
+    assert texts[rows[0]["id"]] == "mended by hand" and texts[rows[1]["id"]] == originals[rows[1]["id"]]
 
 
 @pytest.mark.slow
