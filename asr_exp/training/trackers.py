@@ -5,28 +5,22 @@ rank 0 writes them.
 import contextlib
 import json
 import logging
-import netrc
 import os
-import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.error import HTTPError
-from urllib.parse import urlsplit
-from urllib.request import urlopen
 
 import numpy as np
 
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import short_reason
 from asr_exp.core.registry import Registry
+from asr_exp.training.wandb_server import wandb_answers, wandb_key
 
 log = logging.getLogger(__name__)
 
-WANDB_SERVER = "https://api.wandb.ai"
 INIT_SECONDS = 15.0  # for W&B's server to answer at the start of a run
 GRACE_SECONDS = 15.0  # at its end for what is left to be sent, or longer where the server answers
 FINISH_SECONDS = 600.0  # but no longer than this
@@ -102,7 +96,7 @@ class WandbTracker:
 
         self._wandb = wandb
         self._logged = False
-        mode = os.environ.get("WANDB_MODE") or ("online" if _wandb_key() else "offline")
+        mode = os.environ.get("WANDB_MODE") or ("online" if wandb_key() else "offline")
         # W&B keeps what it has not sent yet in the run folder, not in the home directory.
         for name in ("WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
             os.environ[name] = str(folder.absolute() / "wandb")
@@ -132,22 +126,24 @@ class WandbTracker:
                 **settings,  # type: ignore[arg-type]
             )
         except Exception as why:  # besides wandb.Error, those of the libraries that it sends with
-            reason = short_reason(why)
-            # W&B's own process goes on with its attempt, under this run's id; a new one knows nothing of it
-            parting = threading.Thread(target=_without_errors, args=(wandb.teardown,), daemon=True)
-            parting.start()
-            parting.join(GRACE_SECONDS)
-            try:
-                self._run = wandb.init(mode="offline", settings=quiet, **settings)  # type: ignore[arg-type]
-            except Exception as worse:
-                self._give_up(worse)
-            else:
-                log.warning(
-                    "W&B cannot be reached (%s), so this run is recorded offline; to send it later: wandb"
-                    " sync %s",
-                    reason,
-                    self._records(),
-                )
+            self._begin_offline(short_reason(why), {**settings, "settings": quiet})
+
+    def _begin_offline(self, reason: str, settings: Mapping[str, Any]) -> None:
+        """Record the run on this machine. reason: why the server cannot be reached."""
+        # W&B's own process goes on with its attempt, under this run's id; a new one knows nothing of it
+        parting = threading.Thread(target=_without_errors, args=(self._wandb.teardown,), daemon=True)
+        parting.start()
+        parting.join(GRACE_SECONDS)
+        try:
+            self._run = self._wandb.init(mode="offline", **settings)
+        except Exception as why:
+            self._give_up(why)
+            return
+        log.warning(
+            "W&B cannot be reached (%s), so this run is recorded offline; to send it later: wandb sync %s",
+            reason,
+            self._records(),
+        )
 
     def _records(self) -> str:
         """Where W&B keeps what it records of the run on this machine."""
@@ -207,7 +203,7 @@ class WandbTracker:
         thread.start()
         deadline = time.monotonic() + FINISH_SECONDS
         thread.join(GRACE_SECONDS)
-        while thread.is_alive() and time.monotonic() < deadline and (offline or _wandb_answers()):
+        while thread.is_alive() and time.monotonic() < deadline and (offline or wandb_answers()):
             thread.join(1.0)
         if thread.is_alive() or failure:
             reason = short_reason(failure[0]) if failure else "it does not answer"
@@ -219,33 +215,6 @@ class WandbTracker:
 def _without_errors(call: Callable[[], None]) -> None:
     with contextlib.suppress(Exception):
         call()
-
-
-def _wandb_answers() -> bool:
-    """Whether W&B's server answers at all, within three seconds."""
-    try:
-        with urlopen(os.environ.get("WANDB_BASE_URL", WANDB_SERVER), timeout=3):
-            return True
-    except HTTPError as why:
-        return why.code < 500
-    except (OSError, ValueError, HTTPException) as why:  # what has a certificate is there
-        return isinstance(getattr(why, "reason", None), ssl.SSLError)
-
-
-def _wandb_key() -> bool:
-    """Whether W&B would find a key: in the environment, or in a netrc file under its server's name.
-
-    wandb has no public function that tells in every release from 0.20 on: `wandb.login` there asks at the
-    terminal, and its `prompt=False` is of later releases (0.31 has it).
-    """
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    server = urlsplit(os.environ.get("WANDB_BASE_URL", WANDB_SERVER)).hostname or ""
-    for name in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
-        with contextlib.suppress(OSError, netrc.NetrcParseError):
-            if name and netrc.netrc(os.path.expanduser(name)).authenticators(server):
-                return True
-    return False
 
 
 @register_tracker("tensorboard")

@@ -3,6 +3,7 @@ of the run left alone.
 """
 
 import contextlib
+import os
 import random
 import shutil
 import signal
@@ -384,3 +385,91 @@ def test_early_stopping_survives_a_kill(whole, corpus, tmp_path):
     fork(*overrides, cwd=tmp_path)
     assert result(whole(overrides))["train"]["steps"] < 18
     same(whole(overrides), run_folder(tmp_path))
+
+
+def interrupted(at: int, again: int | None) -> None:
+    """Ctrl-C within one step, and once more, half a second later, within another."""
+    from asr_exp.training import loop as training
+
+    step_of = training.train_step
+
+    def train_step(setup, step, batches):
+        if step in (at, again):
+            time.sleep(0.6 if step == again else 0)
+            os.kill(os.getpid(), signal.SIGINT)
+        return step_of(setup, step, batches)
+
+    training.train_step = train_step
+
+
+def test_ctrl_c_saves_and_leaves(whole, corpus, tmp_path):
+    overrides = [*corpus, *SHORT]
+    out = fork(*overrides, cwd=tmp_path, patch=(interrupted, 8, None), status=130)
+    assert "once more leaves at once" in out and "Stopped at step 8 of 18 and saved" in out
+    assert result(run_folder(tmp_path))["status"] == "stopped" and "Traceback" not in out
+    assert "Going on from step 8" in fork(*overrides, cwd=tmp_path)
+    same(whole(overrides), run_folder(tmp_path))
+
+
+def twice_while_saving(at: int) -> None:
+    """Ctrl-C within a step, and again while its checkpoint is written."""
+    from asr_exp.training import checkpoint
+
+    interrupted(at, None)
+    save = checkpoint.save_state
+
+    def save_state(folder, state):
+        if state["state"]["step"] == at:
+            time.sleep(0.6)
+            os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError("still here")
+        save(folder, state)
+
+    checkpoint.save_state = save_state
+
+
+def test_a_second_ctrl_c_leaves_at_once(whole, corpus, tmp_path):
+    overrides = [*corpus, *SHORT]
+    out = fork(*overrides, cwd=tmp_path, patch=(twice_while_saving, 8), status=130)
+    assert "Left at once" in out and "Stopped at step" not in out and "still here" not in out
+    assert "Going on from step 6" in fork(*overrides, cwd=tmp_path)
+    same(whole(overrides), run_folder(tmp_path))
+
+
+@pytest.mark.parametrize("every", ["4", "0.001s"])
+def test_what_a_kill_costs_is_bound_and_the_curve_stays(whole, corpus, tmp_path, every):
+    overrides = [*corpus, *SHORT]
+    saving = [*overrides, f"trainer.save_every={every}"]
+    fork(*saving, cwd=tmp_path, patch=(killed_at, f"{TRAIN}.train_step", 6), status=-9)
+    out = fork(*saving, cwd=tmp_path)
+    assert f"Going on from step {4 if every == '4' else 5} of 18" in out
+    same(whole(overrides), run_folder(tmp_path))  # of the same signature
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"status": 3}', '{"status": "finished", "splits": {"test": 1}}']
+)
+def test_a_malformed_result_is_written_anew(corpus, whole, tmp_path, text, capsys):
+    overrides = [*corpus, *SHORT]
+    shutil.copytree(whole(overrides).parents[2], tmp_path / "outputs")
+    folder = run_folder(tmp_path)
+    (folder / "result.json").write_text(text)
+    told = said(["compare", f"a={folder}", f"b={folder}"], tmp_path, capsys)
+    assert "no result.json that can be read" in told
+    run("evaluate", f"run={folder}", *QUIET[2:], cwd=tmp_path)
+    shutil.rmtree(folder / "evaluations")
+    (folder / "result.json").write_text(text)
+    run(*overrides, cwd=tmp_path)
+    assert result(folder)["splits"] == result(whole(overrides))["splits"]
+
+
+@pytest.mark.parametrize("how", ["cut", "garbage", "list"])
+def test_a_torn_config_is_said_and_written_anew_by_train(corpus, whole, tmp_path, how, capsys):
+    overrides = [*corpus, *SHORT]
+    shutil.copytree(whole(overrides).parents[2], tmp_path / "outputs")
+    path = run_folder(tmp_path) / "config.yaml"
+    good = path.read_bytes()
+    path.write_bytes({"cut": good[: len(good) // 2], "garbage": b"\xff\xfe" + good, "list": b"- a\n"}[how])
+    assert "config.yaml" in said(["evaluate", f"run={path.parent}"], tmp_path, capsys)
+    run(*overrides, cwd=tmp_path)
+    assert path.read_bytes() == good
