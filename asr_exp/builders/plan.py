@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.builders.data import Data
 from asr_exp.config.groups import conf_folder
+from asr_exp.config.rules_name import text_name
 from asr_exp.core import console
 from asr_exp.core.errors import UserError
 from asr_exp.data.prepare import Split
@@ -186,7 +187,7 @@ def check_vocabulary(
     units = "phones" if tokenizer.unit == "phone" else "characters"
     lacking = ", ".join(f"{unit!r} {n:,}" for unit, n in counts.most_common(SHOWN)) + more
     message = (
-        f"The vocabulary lacks {units} of the transcripts (text={config.text.name}; {lacking}):"
+        f"The vocabulary lacks {units} of the transcripts (text={text_name(config)}; {lacking}):"
         f" {'; '.join(filter(None, harm.values()))}."
         f" {advice(config, rows[worst].texts(), tokenizer, concerned[worst])}"
     )

@@ -10,7 +10,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from asr_exp import __version__
 from asr_exp.cli.arguments import commands, hydra_parser, is_bare, parse, run_of
 from asr_exp.cli.run_command import Job
+from asr_exp.core.errors import UserError
 from asr_exp.core.exit_status import exit_rank, rank, say, status_of
+from asr_exp.core.json_document import json_on_stdout
 
 if TYPE_CHECKING:
     from asr_exp.config.hydra_internals import Hydra
@@ -45,29 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"asr_exp {__version__}")
         else:
             options, command = parse(words)
-            from asr_exp.config.groups import conf_folders
-            from asr_exp.config.hydra_internals import hydra_at
-
-            folders = conf_folders(options.config_dir)
-            hydra = hydra_at(folders)
-            shows = options.cfg or options.info or options.hydra_help
-            with _hydra_errors_translated(folders):
-                if options.shell_completion:
-                    hydra.shell_completion(config_name="config", overrides=options.overrides)
-                elif command in OF_MANY_RUNS and not shows:
-                    status = run_of(command)(options.overrides, options.config_dir)
-                else:
-                    request = _read_overrides(hydra, options, folders)
-                    if shows:
-                        _show(hydra, options, request.overrides)
-                    elif request.multirun:
-                        status = _sweep(folders, command, options, request)
-                    else:
-                        status = hydra.run(
-                            config_name="config",
-                            task_function=Job(command, options.config_dir),
-                            overrides=request.overrides,
-                        ).return_value.code
+            with json_on_stdout() if options.json else nullcontext():
+                status = _run(options, command)
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # `... --help | head`
@@ -78,8 +59,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status_of(error, quiet=rank() > 0)
 
 
+def _run(options: Namespace, command: str) -> int:
+    """Run a command, once or as a sweep, or show what a flag asks for -> the exit status."""
+    from asr_exp.config.groups import conf_folders
+    from asr_exp.config.hydra_internals import hydra_at
+
+    folders = conf_folders(options.config_dir)
+    hydra = hydra_at(folders)
+    shows = options.cfg or options.info or options.hydra_help
+    with _hydra_errors_translated(folders):
+        if options.shell_completion:
+            hydra.shell_completion(config_name="config", overrides=options.overrides)
+        elif command in OF_MANY_RUNS and not shows:
+            return run_of(command)(options.overrides, options.config_dir)
+        else:
+            request = _read_overrides(hydra, options, folders)
+            if shows:
+                _show(hydra, options, request.overrides)
+            elif request.multirun:
+                return _sweep(folders, command, options, request)
+            else:
+                return hydra.run(
+                    config_name="config",
+                    task_function=Job(command, options.config_dir),
+                    overrides=request.overrides,
+                ).return_value.code
+    return 0
+
+
 def _set_environment() -> None:
-    """Set what the libraries read from the environment when they are imported, and glibc's malloc."""
+    """Set what the libraries read from the environment when they are imported, glibc's malloc, and that
+    standard output escapes what it cannot encode.
+    """
+    with suppress(
+        AttributeError, ValueError
+    ):  # a transcript that the terminal has no letters for ends no run
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us; Hydra neither prints them nor exits
     # Threads that spin for long at each OpenMP barrier make a CPU run 10 times slower as soon as another
     # program wants a core.
@@ -101,7 +116,9 @@ def _help_page(words: Sequence[str]) -> str:
     from asr_exp.cli import help
 
     topics = sorted((word for word in words if not word.startswith("-")), key=lambda word: not is_bare(word))
-    return help.page(next(iter(topics), None), commands())
+    plugins = [word.partition("=")[2].strip("[]") for word in words if word.startswith("plugins=")]
+    modules = [name.strip() for one in plugins for name in one.split(",") if name.strip()]
+    return help.page(next(iter(topics), None), commands(), modules)
 
 
 @contextmanager
@@ -148,6 +165,8 @@ def _read_overrides(hydra: "Hydra", options: Namespace, folders: list[Path]) -> 
         for row, reason in broken.items():
             say(f"error: experiment={row}: ", reason)
         overrides = configs.to_hydra_overrides(options.overrides)
+    if multirun and options.json:
+        raise UserError("--json is of one run; drop it, or -m: a sweep's figures are in its cells.csv.")
     configs.check_overrides(options.overrides, folders, multirun)
     return _Request(overrides, multirun, broken)
 

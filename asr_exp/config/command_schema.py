@@ -11,13 +11,20 @@ from asr_exp.config.key import key
 @dataclass
 class TableOptions:
     name: str | None = key(
-        None, "name of the table and its folder (null: the experiments' folder, or the keys of the grid)"
+        None,
+        "name of the table and its folder (null: the experiments' folder, or the keys of the grid)",
+        folder="my-table",
     )
     rows: Any = key(
         None, "keys that make the rows (null: all that are swept and that nothing else is made of)"
     )
     columns: Any = key(None, "keys that make columns, for a grid (null: a list with one row a line)")
     mean_over: Any = key("seed", "swept keys whose runs are averaged")
+    trained_on: str | None = key(
+        None,
+        "take the runs of this dataset, or language, for the cells of all others, where `evaluate` has scored"
+        " them (null: a cell without a run takes the only one that was scored on its dataset)",
+    )
     cells: str | None = key(
         None, "read the runs' scores from this file, which `keep` wrote, not from run folders"
     )
@@ -132,6 +139,7 @@ class SweepOptions:
     name: str | None = key(
         None,
         "folder of the record, under sweeps/ (null: made from the command, so that the same one goes on)",
+        folder="my-sweep",
     )
     trials: int = key(
         20, "optuna, random: trials of the study, all workers and resumptions together", minimum=1

@@ -73,9 +73,9 @@ class Config:
     )
     format: str | None = key(
         None,
-        "transcribe, align, report: what comes out: text, jsonl, srt, vtt, ctm (null: by the ending of out,"
-        " else text); of align textgrid, ctm, json, all (null: textgrid, on standard output ctm); of report"
-        " html (null), png",
+        "transcribe, align, report, table: what comes out: text, jsonl, srt, vtt, ctm (null: by the ending of"
+        " out, else text); of align textgrid, ctm, json, all (null: textgrid, on standard output ctm); of"
+        " report html (null), png; of table markdown (null), latex",
     )
     out: str | None = key(
         None,
@@ -143,6 +143,7 @@ SIGNED_WHERE_CHANGED: tuple[str, ...] = (
     "trainer.tf32",
     "dataset.corrections",
     "evaluate.precision",
+    "dataset.columns.duration",
 )
 
 

@@ -11,8 +11,12 @@ from typing import Any
 
 from omegaconf import ListConfig, OmegaConf
 
+from asr_exp.config.rules_name import text_name
 from asr_exp.config.schema import Config, Decode
+from asr_exp.core.console import printable
 from asr_exp.core.errors import nearest
+
+LONGEST_NAME = 200  # bytes; file systems take 255, and some files have the name of a sweep and more
 
 
 def config_problems(config: Any) -> list[str]:
@@ -50,7 +54,14 @@ def _missing(config: Any, name: str) -> bool:
 
 
 def bound_problems(name: str, value: Any, bounds: Any) -> Iterator[str]:
-    """How a value misses its key's bounds: choices, pattern, minimum, maximum, above, word; see key.py."""
+    """How a value misses its key's bounds: choices, pattern, minimum, maximum, above, word, folder; see
+    key.py.
+    """
+    if "folder" in bounds and (problem := _no_folder(str(value))):
+        yield (
+            f"{name}={printable(str(value))[:60]} {problem}; give the name of one folder, such as"
+            f" {bounds['folder']}."
+        )
     if "word" in bounds:
         if value == bounds["word"]:
             return
@@ -71,6 +82,19 @@ def bound_problems(name: str, value: Any, bounds: Any) -> Iterator[str]:
         yield f"{name}={value} is too large: it must be at most {bounds['maximum']}."
     if "above" in bounds and value <= bounds["above"]:
         yield f"{name}={value} is too small: it must be above {bounds['above']}."
+
+
+def _no_folder(name: str) -> str:
+    """Why a name is not that of one new folder; '' where it is. It must not lead out of the folder above."""
+    if "/" in name or "\\" in name:
+        return "is a path, and not a name"
+    if not name.strip(". "):
+        return "is not the name of a folder"
+    if printable(name) != name:
+        return "holds characters that cannot be printed"
+    if len(name.encode()) > LONGEST_NAME:
+        return f"is longer than the {LONGEST_NAME} bytes that a folder's name may have"
+    return ""
 
 
 def _contradictions(config: Any) -> Iterator[str]:
@@ -123,18 +147,20 @@ def _rules_of_tokenizer(c: Any) -> Iterator[str]:
         yield f"tokenizer.splits={list(c.tokenizer.splits)} must name some of train, dev, test."
     phones = c.tokenizer.unit == "phone"
     rules = {str(rule) if isinstance(rule, str) else next(iter(rule), "") for rule in c.text.rules}
-    if (
-        phones
-        and c.tokenizer.inventory == "espeak"
-        and "espeak" not in rules
-        and c.text.name not in ("phones", "none")
-    ):
+    gives_phones = "espeak" in rules or c.text.name == "phones"
+    text = f"text={text_name(c)}"
+    if gives_phones and not phones:
         yield (
-            f"tokenizer.inventory=espeak wants phones, and text={c.text.name} makes none; give text=espeak to"
-            " have them made, text=phones where the transcripts are phones, or tokenizer=character."
+            f"{text} gives phones, and tokenizer.unit=character would score them as words; give"
+            " tokenizer=phone, or text rules that leave words."
         )
     if phones and c.dataset.reader == "timit-phones" and rules - {"collapse_whitespace"}:
-        yield f"text={c.text.name} changes the phones that dataset={c.dataset.name} gives; use text=phones."
+        yield f"{text} changes the phones that dataset={c.dataset.name} gives; use text=phones."
+    elif phones and c.tokenizer.inventory == "espeak" and not gives_phones and c.text.name != "none":
+        yield (
+            f"tokenizer.inventory=espeak wants phones, and {text} makes none; give text=espeak to have them"
+            " made, text=phones where the transcripts are phones, or tokenizer=character."
+        )
 
 
 def _rules_of_model(c: Any) -> Iterator[str]:

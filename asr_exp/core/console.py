@@ -3,10 +3,14 @@ blocks of named values.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from asr_exp.core.log import log
+
+# control characters, line separators, and halves of surrogate pairs
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def clock(seconds: float) -> str:
@@ -42,6 +46,21 @@ def duration(seconds: float) -> str:
 def size(bytes_: float) -> str:
     """Bytes as 12 MiB or 3.4 GiB."""
     return f"{bytes_ / 2**30:.1f} GiB" if bytes_ >= 2**30 else f"{bytes_ / 2**20:.0f} MiB"
+
+
+def printable(name: str) -> str:
+    """A name of the outside world as it can be printed on one line and written in UTF-8.
+
+    Control characters become escapes (`\\x1b`), as do bytes of a file name that are no UTF-8, which Python
+    has as halves of surrogate pairs (`caf\\xe9.wav`).
+    """
+    return name if name.isprintable() else _UNPRINTABLE.sub(_escape, name)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    byte = code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code
+    return f"\\x{byte:02x}" if byte < 0x100 else f"\\u{byte:04x}"
 
 
 def show_examples(examples: Sequence[Any], count: int) -> None:

@@ -6,16 +6,17 @@ import contextlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from asr_exp.core.checksums import CHECKSUMS, checksums_of, write_checksums
 from asr_exp.core.errors import UserError
+from asr_exp.core.locks import FileLock, Timeout
 
 
 @contextlib.contextmanager
@@ -135,10 +136,67 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a small file in one step: a reader sees the old or the new text."""
+def read_sealed_json(path: Path) -> dict[str, Any] | None:
+    """The content that `write_sealed_json` wrote; None where the file does not exist or is not as it was
+    written.
+    """
+    content = None
+    with contextlib.suppress(RecursionError):
+        content = read_json(path)
+    if not isinstance(content, dict) or content.pop("crc32", None) != _json_checksum(content):
+        return None
+    return content
+
+
+def write_sealed_json(path: Path, content: dict[str, Any]) -> None:
+    """Replace a JSON file that has a checksum of its own content, CRC-32, as the last of its keys.
+
+    The keys of the content and of what is in it are strings: JSON has no others, and the checksum is of it.
+    """
+    sealed = {**content, "crc32": _json_checksum(content)}
+    with replacing(path) as file:
+        file.write(json.dumps(sealed).encode())
+
+
+def _json_checksum(content: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(content).encode())
+
+
+def file_checksum(path: Path) -> int:
+    """CRC-32 of the content of a file."""
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            value = zlib.crc32(block, value)
+    return value
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of another when the block ends, after it has been flushed to the disk.
+    Where the block raises, the other stays as it was.
+    """
     beside = path.with_name(path.name + ".new")
-    beside.write_text(text, encoding="utf-8")
+    try:
+        with beside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except Exception:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a small file in one step: a reader sees the old or the new text.
+
+    Names of files that are not UTF-8 have halves of surrogate pairs in them. These become escapes, which are
+    those of JSON.
+    """
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(beside, path)
 
 

@@ -16,6 +16,7 @@ from asr_exp.core.errors import UserError
 from asr_exp.data.audio_store import SILENT, AudioStore, open_store
 from asr_exp.data.corpora.base import Corpus, Rejected
 from asr_exp.data.filtering import LengthLimits, needs_check, rejection_reason
+from asr_exp.data.formats.ffmpeg import MISSING as FFMPEG_MISSING
 from asr_exp.data.text import TextRules, chunks
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.data.utterances import PackedStrings, Utterances
@@ -191,6 +192,9 @@ def prepare_split(
             fit[row] = False
     if not fit.any():
         raise _nothing_left(name, left_out)
+    if needing := [row for row in left_out if FFMPEG_MISSING in row.reason]:
+        others = f" (and {len(needing) - 1:,} others of dataset.{name})" if len(needing) > 1 else ""
+        log.warning("%s%s is left out: %s, or convert it.", needing[0].file, others, FFMPEG_MISSING)
     rows = np.flatnonzero(fit)
     return Split(
         name,

@@ -5,6 +5,8 @@ would cost a kilobyte.
 import copy
 import io
 import os
+import re
+import stat
 from array import array
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +14,28 @@ from itertools import chain
 from typing import Any, BinaryIO, overload
 
 import numpy as np
+
+from asr_exp.core.console import printable
+
+# Control characters that are no white space, and halves of surrogate pairs: no sound stands for them.
+_NO_TEXT = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
+# the same in UTF-8 (there are no other bytes of these values), and what `printable` changes
+_NO_TEXT_BYTES = re.compile(rb"[\x00-\x08\x0e-\x1b\x7f]|\xc2[\x80-\x84\x86-\x9f]|\xed[\xa0-\xbf]")
+_NO_NAME = re.compile(rb"[\x00-\x1f\x7f]|\xc2[\x80-\x9f]|\xed[\xa0-\xbf]|\xe2\x80[\xa8\xa9]")
+_KINDS = {
+    stat.S_IFDIR: "folder",
+    stat.S_IFIFO: "named pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+}
+
+
+def kind_of_file(path: str | os.PathLike) -> str:
+    """What stands in the place of a file: "named pipe", "device" ...; '' for a file. Nothing is opened, which
+    for a pipe would wait for ever. Raises OSError where there is nothing, ValueError where there can be none.
+    """
+    return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +47,31 @@ class FileAudio:
     end: float | None = None
 
     def identity(self) -> tuple:
-        """What the audio store names its shards by. Raises FileNotFoundError."""
-        stat = os.stat(self.path)
+        """What the audio store names its shards by. Raises OSError where there is no such file."""
+        try:
+            stat = os.stat(self.path)
+        except ValueError as why:  # no file can have that name
+            raise FileNotFoundError(str(self)) from why
         # the same in any working directory
         path = self.path if os.path.isabs(self.path) else os.path.abspath(self.path)
         return (path, stat.st_size, stat.st_mtime_ns, self.start, self.end)
 
     def open(self) -> str | BinaryIO:
-        """What soundfile opens: the path."""
+        """What soundfile opens: the path, or the contents of a file whose name is not UTF-8.
+
+        Raises OSError where there is no file of that name, ValueError for what is none: a folder, a pipe.
+        """
+        if kind := kind_of_file(self.path):
+            raise ValueError(f"it is a {kind}, not a file")
+        try:
+            self.path.encode()
+        except UnicodeEncodeError:
+            with open(self.path, "rb") as file:
+                return io.BytesIO(file.read())
         return self.path
 
     def __str__(self) -> str:
-        return self.path
+        return printable(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +130,10 @@ class PackedStrings(Sequence[str]):
     def extend(self, values: Iterable[str]) -> None:
         for value in values:
             self.append(value)
+
+    def match(self, pattern: re.Pattern[bytes]) -> bool:
+        """Whether a pattern occurs in one of the strings, in UTF-8."""
+        return pattern.search(self._bytes) is not None
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -195,6 +236,23 @@ class Utterances(Sequence[Utterance]):
         other = copy.copy(self)
         other._texts, other._text_rows = texts, None
         return other
+
+    def cleaned(self) -> "Utterances":
+        """The same utterances with ids and speakers as they can be printed, and texts without control
+        characters and halves of surrogate pairs; this object where they are so already.
+        """
+        names = PackedStrings(value for value in self._speakers.values if value is not None)
+        if not (self._ids.match(_NO_NAME) or names.match(_NO_NAME) or self._texts.match(_NO_TEXT_BYTES)):
+            return self
+        return Utterances(
+            Utterance(
+                printable(row.id),
+                row.audio,
+                _NO_TEXT.sub("", row.text),
+                row.speaker and printable(row.speaker),
+            )
+            for row in self
+        )
 
     # ------------------------------------------------------------------------------------------------------
     # a cell, a column

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from asr_exp.config.rules_name import shown_protocol
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import read_json, write_text
 
@@ -32,6 +33,7 @@ RESULT: dict[str, Any] = {
     "rehearsal": bool,
     "seed": int,
     "versions": dict,
+    "data": dict,
     "protocol": {"hash": str},
     "checkpoint": {"hash": str},
     "best": {"step": int, "metric": str, "value": NUMBER},
@@ -51,10 +53,14 @@ KINDS: dict[str, Any] = {
 
 def protocol(**parts: Any) -> dict[str, Any]:
     """The settings that a score was measured with, and their hash. Two scores may be compared only where the
-    hashes are equal.
+    hashes are equal. The name of changed text rules gets a star, which is not in the hash: the rules are. A
+    hash among the parts is that of other ones, and is replaced.
     """
+    parts.pop("hash", None)
+    if isinstance(parts.get("text"), str):
+        parts["text"] = parts["text"].removesuffix("*")  # of a protocol that was shown
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=6).hexdigest()
-    return {**parts, "hash": digest}
+    return {**shown_protocol(parts), "hash": digest}
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:
@@ -65,9 +71,15 @@ def write_result(folder: Path, result: Mapping[str, Any]) -> None:
 def read_result(folder: Path) -> dict[str, Any] | None:
     """The content of a run's result.json; None where it does not exist, is not complete, or has an entry of
     another type than RESULT says: the run then counts as one that has not finished.
+
+    Earlier versions wrote the name of changed text rules without a star.
     """
     result = read_json(folder / "result.json")
-    return result if result and _fits(result, RESULT) else None
+    if not result or not _fits(result, RESULT):
+        return None
+    if result.get("protocol"):
+        result = {**result, "protocol": shown_protocol(result["protocol"])}
+    return result
 
 
 def _fits(entries: Any, kinds: Mapping[str, Any]) -> bool:

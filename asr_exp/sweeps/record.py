@@ -15,11 +15,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from asr_exp.config.schema import NOT_IN_SIGNATURE
 from asr_exp.core.console import clock, percent
 from asr_exp.core.files import write_text
+from asr_exp.core.locks import FileLock
 from asr_exp.runs.results import read_result
 
 

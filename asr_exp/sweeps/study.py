@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from asr_exp.core.console import percent
 from asr_exp.core.errors import UserError
+from asr_exp.core.locks import FileLock, Timeout
 from asr_exp.sweeps.optuna_access import make_sampler, open_study, params_of, reopened_trial
 from asr_exp.sweeps.ranges import Range
 
@@ -206,7 +205,7 @@ class Study:
 
     def _lock_of(self, number: int) -> FileLock | None:
         """The lock of a trial, acquired; None where another worker has it."""
-        lock = FileLock(self.folder / "locks" / f"{number}.lock", is_singleton=False)
+        lock = FileLock(self.folder / "locks" / f"{number}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:

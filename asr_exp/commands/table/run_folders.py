@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from asr_exp import __version__
 from asr_exp.commands.table.cells import metric_of, one_line
+from asr_exp.commands.table.data_changes import changed_data
 from asr_exp.commands.table.rows import TableCell
 from asr_exp.commands.table.scores import Score
 from asr_exp.config.schema import Config
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import read_json
+from asr_exp.core.locks import is_locked
 from asr_exp.runs.folder import run_folder, signature
 from asr_exp.runs.results import read_result
 
@@ -43,11 +44,10 @@ def read_cell(cell: TableCell, config: DictConfig) -> TableCell:
         return replace(cell, status="stale", reason=reason)
     if result.get("rehearsal"):
         return replace(cell, status="rehearsal", reason="")
-    try:
-        score = _score(folder, result, metric_of(config))
-    except UserError as error:
-        return replace(cell, status="stale", reason=str(error))
-    return replace(cell, status="finished", reason="", score=score)
+    if changed := changed_data(config, folder, result):
+        return replace(cell, status="stale", reason=f"its data has changed since: {changed}")
+    score, reason = score_of(folder, result, config)
+    return replace(cell, status="finished" if score else "stale", reason=reason, score=score)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -60,7 +60,7 @@ def _unfinished(folder: Path, result: Mapping[str, Any] | None, max_steps: int |
     progress = (
         f"step {step:,}" + (f" of {max_steps:,}" if max_steps else "") if step else "before its first step"
     )
-    if _is_locked(folder / ".lock"):
+    if is_locked(folder / ".lock"):
         return "running", progress
     if result and result.get("status") in ("failed", "stopped"):
         reason = str(result.get("reason") or progress).removeprefix("UserError: ")
@@ -72,21 +72,6 @@ def _unfinished(folder: Path, result: Mapping[str, Any] | None, max_steps: int |
     if fresh and _environment(folder).get("host") != socket.gethostname():
         return "running", f"{progress}; its files are fresh, but no process of this machine holds its lock"
     return "stopped", f"ended without a word at {progress}; the same command goes on"
-
-
-def _is_locked(lock: Path) -> bool:
-    """Whether a process of this machine is at work in the folder of this lock."""
-    if not lock.exists():
-        return False
-    attempt = FileLock(lock)
-    try:
-        attempt.acquire(timeout=0)
-    except Timeout:
-        return True
-    except OSError:  # a folder of someone else's
-        return False
-    attempt.release()
-    return False
 
 
 def _last_step(metrics: Path) -> int | None:
@@ -142,12 +127,22 @@ def _same_settings_elsewhere(folder: Path, expected: str) -> str:
     """
     for other in sorted(folder.parent.iterdir()) if folder.parent.is_dir() else ():
         if (other / "result.json").exists() and _signature_of(other / "config.yaml") == expected:
-            return f"{other.name} asked for the same in the keys of another version; run it again"
+            plugins = (read_result(other) or {}).get("plugins")
+            how = "with plugins that have been edited since" if plugins else "in the keys of another version"
+            return f"{other.name} asked for the same {how}; run it again"
     return ""
 
 
 # ------------------------------------------------------------------------------------------------------------
 # finished runs
+
+
+def score_of(folder: Path, result: Mapping[str, Any], config: DictConfig) -> tuple[Score | None, str]:
+    """The score of a finished run, or None and the reason why its result.json gives none."""
+    try:
+        return _score(folder, result, metric_of(config)), ""
+    except UserError as error:
+        return None, str(error)
 
 
 def _score(folder: Path, result: Mapping[str, Any], metric: str) -> Score:
@@ -174,6 +169,7 @@ def _score(folder: Path, result: Mapping[str, Any], metric: str) -> Score:
         wall_seconds=training.get("wall_seconds"),
         steps=training.get("steps"),
         version=str((result.get("versions") or {}).get("asr_exp") or ""),
+        data=((result.get("data") or {}).get("test") or {}).get("references", ""),
     )
 
 

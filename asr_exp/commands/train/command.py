@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from asr_exp.builders.changed_data import check_unchanged
 from asr_exp.builders.data import build_data, build_split, build_tokenizer
 from asr_exp.builders.decoder import build_decoder, build_protocol
 from asr_exp.builders.model import build_recogniser, model_settings
@@ -20,6 +21,7 @@ from asr_exp.commands.train.scoring import Scorer, conclude, open_hooks
 from asr_exp.commands.train.untrained import score_untrained
 from asr_exp.core import console
 from asr_exp.model.loading import check_checkpoint
+from asr_exp.runs.earlier_rules import finished_by_earlier_rules
 from asr_exp.runs.folder import is_config_whole, run_folder, write_config
 from asr_exp.runs.results import read_result
 from asr_exp.runs.untrained import trains_nothing
@@ -45,11 +47,11 @@ def run(config: DictConfig) -> int:
     single = no_copies(folder, this_task())
     with single, run_session(config, folder) as runtime, run_record(config, folder, runtime) as record:
         if trains_nothing(config):
-            record.result = score_untrained(config, folder, runtime, record.tracker)
+            record.result = score_untrained(config, folder, runtime, record)
             return 0
 
         # 1. The data: transcripts after the text rules; no audio is decoded yet.
-        data = build_data(config)
+        data = record.keep(build_data(config, fingerprint=runtime.main))
 
         # 2. The tokenizer, and what it cannot write of the transcripts.
         tokenizer = build_tokenizer(config, data)
@@ -104,6 +106,9 @@ def _is_finished(config: DictConfig, folder: Path) -> bool:
     # `evaluate` may have scored dev alone of a checkpoint
     score = ((result or {}).get("splits") or {}).get("test")
     if not (result and result["status"] == "finished" and score):
+        if not result and is_main() and (earlier := finished_by_earlier_rules(config)):
+            choice, place = earlier
+            print(f"By the text rules of before, this run is finished: text={choice} shows it, in {place}.")
         return False
     try:
         headline = console.headline("test", score)
@@ -112,6 +117,7 @@ def _is_finished(config: DictConfig, folder: Path) -> bool:
     if is_main():
         if not is_config_whole(folder):
             write_config(folder, config)
+        check_unchanged(config, folder, result)
         print(f"This run is finished (delete its folder to run it again): {folder}")
         print(headline)
         if config.trainer.profile:

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from asr_exp.core.console import printable
 from asr_exp.core.errors import UserError
 from asr_exp.core.registry import Registry
 from asr_exp.data.utterances import FileAudio, TableAudio, Utterance, Utterances
@@ -23,6 +24,10 @@ class Rejected:
     id: str
     file: str
     reason: str
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            object.__setattr__(self, name, printable(getattr(self, name)))
 
 
 class Corpus:
@@ -79,7 +84,9 @@ def read_corpus(dataset: Any, cache: Path, only: str | None = None) -> Corpus:
         dataset = OmegaConf.merge(dataset, {"only": only})
     if name not in _READERS and name in _BUILT_IN:
         importlib.import_module(f"asr_exp.data.corpora.{_BUILT_IN[name]}")
-    return _READERS.find(name, also=tuple(_BUILT_IN))(dataset, cache)
+    corpus = _READERS.find(name, also=tuple(_BUILT_IN))(dataset, cache)
+    corpus.splits = {split: rows.cleaned() for split, rows in corpus.splits.items()}
+    return corpus
 
 
 def as_list(value: Any) -> list[str]:
