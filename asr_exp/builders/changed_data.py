@@ -75,7 +75,7 @@ def check_resumable(folder: Path, now: DataFingerprint) -> dict[str, str]:
     Raises UserError where train or dev has changed, of which the run has learned or chosen already.
     """
     before = DataFingerprint.load(folder)
-    if before is None or not recover(folder / "checkpoints" / "last"):
+    if before is None or not recover(folder / "checkpoints" / "last", keep_old=True):
         return {}
     changes = before.changes(now)
     if changes.keys() - {"test"}:

@@ -129,6 +129,7 @@ NOT_IN_SIGNATURE = (
     "trainer.devices",
     "trainer.strategy",
     "trainer.device",
+    "trainer.save_every",
     "trainer.log_every",
     "trainer.examples",
     "trainer.workers",

@@ -48,6 +48,13 @@ class Trainer:
         word="auto",
     )
     eval_every: int | None = key(None, "steps between evaluations on dev (null: once an epoch)", minimum=1)
+    save_every: int | str = key(
+        "10min",
+        "at most so much training is lost when a run is killed: a time (10min, 30s, 1h) or a number of steps"
+        " (500) between checkpoints, besides those at evaluations; kill -9 and power cuts included",
+        choices=("a time (10min, 30s, 1h)", "a number of steps (500)"),
+        pattern=r"0*[1-9]\d*|(?=.*[1-9])\d+(\.\d+)?(s|min|h)",
+    )
     log_every: int = key(10, "steps between writes of the losses kept on the device", minimum=1)
     devices: int = key(1, "processes on this machine (under torchrun: torchrun's own)", minimum=1)
     strategy: str = key(

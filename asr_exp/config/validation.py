@@ -69,7 +69,7 @@ def bound_problems(name: str, value: Any, bounds: Any) -> Iterator[str]:
             yield f"{name}={value} is neither {bounds['word']} nor a number; give one of them."
             return
     if "choices" in bounds and not (
-        re.fullmatch(bounds["pattern"], value) if "pattern" in bounds else value in bounds["choices"]
+        re.fullmatch(bounds["pattern"], str(value)) if "pattern" in bounds else value in bounds["choices"]
     ):
         yield (
             f"{name}={value} is not one of {', '.join(bounds['choices'])}.{nearest(value, bounds['choices'])}"

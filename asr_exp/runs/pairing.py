@@ -112,8 +112,8 @@ def _run(name: str, value: Any, split: str) -> Run:
     result = read_result(folder)
     if result is None:
         raise UserError(
-            f"{name} is not the folder of a run with a result: it has no result.json. Give the folder that"
-            " train printed."
+            f"{name} is not the folder of a run with a result: it has no result.json that can be read. Give"
+            " the folder that train printed."
         )
     if result.get("status") != "finished" or not {"seed", "protocol"} <= result.keys():
         raise UserError(

@@ -7,7 +7,6 @@ ranks up to rounding. Figures stay on the device until they are written.
 
 import logging
 import math
-import time
 from collections.abc import Sequence
 from contextlib import closing
 
@@ -23,13 +22,12 @@ from asr_exp.training.gradients import clip_gradients, step_if_finite
 from asr_exp.training.pass_size import PassSizes
 from asr_exp.training.passes import StepPasses
 from asr_exp.training.progress import Progress
+from asr_exp.training.save_schedule import SaveSchedule
 from asr_exp.training.setup import TrainingSetup
 from asr_exp.training.state import Hooks, State, save
 from asr_exp.training.step_metrics import StepFigures, StepMetrics
 
 log = logging.getLogger(__name__)
-
-SAVE_SECONDS = 600.0  # a checkpoint at least this often, besides the one at each evaluation
 
 
 def fit(setup: TrainingSetup, state: State, hooks: Hooks) -> State:
@@ -41,7 +39,7 @@ def fit(setup: TrainingSetup, state: State, hooks: Hooks) -> State:
     progress = Progress(state.step, setup.total, setup.runtime.main)
     step_metrics = StepMetrics(setup, state, hooks, progress)
     sizes = PassSizes(setup, state)
-    wall_before, saved = state.wall_seconds, time.monotonic()
+    wall_before, saves = state.wall_seconds, SaveSchedule(setup.save_every)
     steps = range(0) if out_of_patience(setup, state) else range(state.step + 1, setup.total + 1)
     with Signals() as signals, closing(progress):
         for step, batches in prefetch(steps, lambda s: (s, _batches(setup, s)), ahead=2):
@@ -53,21 +51,21 @@ def fit(setup: TrainingSetup, state: State, hooks: Hooks) -> State:
             state.step = step
             state.audio_seconds += audio_seconds
             state.wall_seconds = wall_before + progress.seconds
-            due = step % setup.eval_every == 0 or step == setup.total
+            due = is_scored(setup, step)
+            saves.stepped()
             # What any rank asks for, in one number: twice the signal it has received, and 1 for a checkpoint.
             request = setup.runtime.all_reduce_max(
-                2 * signals.received + (time.monotonic() - saved > SAVE_SECONDS)
+                2 * signals.received + saves.is_due(step, is_scored(setup, step + 1))
             )
             if due or request or step % setup.log_every == 0:
                 sizes.agree()
                 step_metrics.flush()
             if due:
-                began = time.monotonic()
-                value = score(setup, state, hooks)
-                progress.paused(time.monotonic() - began)
+                with progress.paused(), saves.scoring():
+                    value = score(setup, state, hooks)
             if due or request:
-                save(state, hooks)
-                saved = time.monotonic()
+                with saves.saving():
+                    save(state, hooks)
             if request > 1:
                 setup.runtime.broadcast(None)  # no rank leaves before the checkpoint is written
                 raise Stopped(
@@ -91,6 +89,11 @@ def fit(setup: TrainingSetup, state: State, hooks: Hooks) -> State:
                 f"Stopped after step {state.step}; the same command goes on from there.", signals.received
             )
     return state
+
+
+def is_scored(setup: TrainingSetup, step: int) -> bool:
+    """Whether a step ends with an evaluation on dev."""
+    return step % setup.eval_every == 0 or step == setup.total
 
 
 def out_of_patience(setup: TrainingSetup, state: State) -> bool:

@@ -29,7 +29,7 @@ class TrainingSetup:
     those that score best on dev or those of the last evaluation. sharded: the weights are cut across the
     ranks (FSDP), which then have to make the same number of passes. pass_limit: set when a pass did not fit
     into memory. forecast: of the memory that it takes. automatic_size: whether the size of passes
-    follows from the forecast (trainer.device_seconds=auto).
+    follows from the forecast (trainer.device_seconds=auto). save_every: see `SaveSchedule`.
     """
 
     model: Recogniser
@@ -58,6 +58,7 @@ class TrainingSetup:
     forecast: MemoryForecast | None = None  # None where none is needed
     automatic_size: bool = False
     metric: str = "wer"
+    save_every: str | int = "10min"
 
     def __post_init__(self) -> None:
         self.trained = [p for p in self.model.network.parameters() if p.requires_grad]

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from asr_exp.training.trackers import MetricsFile, Profile, Tracker
+from asr_exp.training.metrics_file import MetricsFile
+from asr_exp.training.profiler import Profile
+from asr_exp.training.trackers import Tracker
 
 
 @dataclass

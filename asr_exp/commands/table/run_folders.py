@@ -19,6 +19,7 @@ from asr_exp.commands.table.rows import TableCell
 from asr_exp.commands.table.scores import Score
 from asr_exp.config.schema import Config
 from asr_exp.core.errors import UserError
+from asr_exp.core.files import read_json
 from asr_exp.core.locks import is_locked
 from asr_exp.runs.folder import run_folder, signature
 from asr_exp.runs.results import read_result
@@ -152,7 +153,7 @@ def _score(folder: Path, result: Mapping[str, Any], metric: str) -> Score:
     if not protocol.get("hash"):
         raise UserError("its result.json does not say by which protocol it was scored")
     environment = _environment(folder)
-    device, devices = str(environment.get("device") or ""), environment.get("devices", 1)
+    device, devices = str(environment.get("device") or ""), environment.get("devices")
     training = result.get("train") or {}
     main = "per" if test.get("wer") is None else "wer"  # the rate that the interval is of
     interval = test.get("ci95") if metric == main else None
@@ -164,7 +165,7 @@ def _score(folder: Path, result: Mapping[str, Any], metric: str) -> Score:
         coverage=float(test.get("coverage", 1.0)),
         utterances=int(test.get("utterances") or 0),
         protocol=protocol,
-        hardware=f"{devices} x {device}" if devices > 1 else device,
+        hardware=f"{devices} x {device}" if isinstance(devices, int) and devices > 1 else device,
         wall_seconds=training.get("wall_seconds"),
         steps=training.get("steps"),
         version=str((result.get("versions") or {}).get("asr_exp") or ""),
@@ -174,7 +175,4 @@ def _score(folder: Path, result: Mapping[str, Any], metric: str) -> Score:
 
 def _environment(folder: Path) -> dict[str, Any]:
     """A run's environment.json, {} where it cannot be read."""
-    try:
-        return json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    return read_json(folder / "environment.json") or {}

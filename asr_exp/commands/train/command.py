@@ -23,7 +23,7 @@ from asr_exp.commands.train.untrained import score_untrained
 from asr_exp.core import console
 from asr_exp.model.loading import check_checkpoint
 from asr_exp.runs.earlier_rules import finished_by_earlier_rules
-from asr_exp.runs.folder import run_folder
+from asr_exp.runs.folder import is_config_whole, run_folder, write_config
 from asr_exp.runs.results import read_result
 from asr_exp.runs.untrained import trains_nothing
 from asr_exp.runtime.copies import no_copies, this_task
@@ -82,7 +82,7 @@ def run(config: DictConfig) -> int:
 
         # 6. Test: score the best checkpoint with the decoder of the config.
         runtime.broadcast(None)  # rank 0 has written the checkpoint before another rank reads it
-        load_weights(folder / "checkpoints" / "best", model.network)
+        load_weights(folder / "checkpoints" / "best", model.network, checked=True)
         scorer.tune(splits["dev"])
         scores = scorer.score_best(splits, state)
 
@@ -105,15 +105,22 @@ def _is_finished(config: DictConfig, folder: Path) -> bool:
     """Whether the run has its score on test already, which rank 0 then prints."""
     result = read_result(folder)
     # `evaluate` may have scored dev alone of a checkpoint
-    if not (result and result["status"] == "finished" and "test" in result["splits"]):
+    score = ((result or {}).get("splits") or {}).get("test")
+    if not (result and result["status"] == "finished" and score):
         if not result and is_main() and (earlier := finished_by_earlier_rules(config)):
             choice, place = earlier
             print(f"By the text rules of before, this run is finished: text={choice} shows it, in {place}.")
         return False
+    try:
+        headline = console.headline("test", score)
+    except (KeyError, TypeError):  # it lacks an entry, so it is written anew
+        return False
     if is_main():
+        if not is_config_whole(folder):
+            write_config(folder, config)
         check_unchanged(config, folder, result)
         print(f"This run is finished (delete its folder to run it again): {folder}")
-        print(console.headline("test", result["splits"]["test"]))
+        print(headline)
         if config.trainer.profile:
             print("No step was run, so none was profiled; profile.txt there, if any, is from when it ran.")
     return True

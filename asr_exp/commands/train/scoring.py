@@ -24,9 +24,11 @@ from asr_exp.runtime.fsdp import whole
 from asr_exp.sweeps.study import Pruner
 from asr_exp.training.checkpoint import RECENT, average_recent, keep_weights, save_checkpoint
 from asr_exp.training.loop import score
+from asr_exp.training.metrics_file import MetricsFile
+from asr_exp.training.profiler import Profile
 from asr_exp.training.setup import TrainingSetup
 from asr_exp.training.state import Hooks, State, save
-from asr_exp.training.trackers import MetricsFile, Profile, Tracker
+from asr_exp.training.trackers import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -117,8 +119,9 @@ def open_hooks(scorer: Scorer, splits: Mapping[str, Split], state: State) -> Ite
     folder = scorer.folder
     setup = scorer.setup
     main = setup.runtime.main
-    metrics = MetricsFile(folder / "metrics.jsonl", state.lines) if main else None
-    losses = MetricsFile(folder / LOSSES, state.step) if main else None
+    last = folder / "checkpoints" / "last"
+    metrics = MetricsFile(folder / "metrics.jsonl", state.lines, last / "metrics.jsonl") if main else None
+    losses = MetricsFile(folder / LOSSES, state.step, last / LOSSES) if main else None
     profile = Profile(folder, config.trainer.profile if main else 0)
     try:
         yield Hooks(

@@ -92,7 +92,7 @@ def _open_asr_english(argument: None, language: str | None) -> Rule:
     return _stripped(_leaderboard_normaliser())
 
 
-@register_rule("open_asr_multilingual", example=Example("Über 21 Straßen, ja!", language="de"))
+@register_rule("open_asr_multilingual", example=Example("Über die Straße, ja!", language="de"))
 def _open_asr_multilingual(argument: None, language: str | None) -> Rule:
     """Do what the Open ASR Leaderboard does to languages other than English: numbers are written as words of
     the language, where num2words knows it. English is normalised as English, as in its `score_results`.
