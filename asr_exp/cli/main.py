@@ -8,6 +8,7 @@ that --help comes at once.
 import ctypes
 import os
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from asr_exp import __version__
 from asr_exp.cli.arguments import commands, hydra_parser, is_bare, parse, run_of
 from asr_exp.cli.run_command import Job
+from asr_exp.core.errors import UserError
 from asr_exp.core.exit_status import exit_rank, rank, say, status_of
 
 if TYPE_CHECKING:
@@ -138,17 +140,24 @@ def _read_overrides(hydra: "Hydra", options: Namespace, folders: list[Path]) -> 
     overrides = configs.to_hydra_overrides(options.overrides)
     # Our own files ask for no sweep, so only what else is read is composed for it.
     others = len(folders) > 1 or any("hydra" in text for text in overrides)
-    multirun = (
-        options.multirun
-        or others
-        and hydra.get_mode(config_name="config", overrides=overrides) == RunMode.MULTIRUN
-    )
-    if multirun:
+    with warnings.catch_warnings(action="ignore"):  # of a search path that is not there: told below
+        mode = hydra.get_mode(config_name="config", overrides=overrides) if others else None
+    multirun = options.multirun or mode == RunMode.MULTIRUN
+    shown = next((f"--{flag}" for flag in ("cfg", "info") if getattr(options, flag)), None)
+    if options.multirun and shown:
+        raise UserError(
+            f"{shown} shows one config, and -m asks for several; leave out -m, and give each key one value."
+        )
+    if options.multirun and mode == RunMode.RUN and "hydra.mode=RUN" in overrides:
+        raise UserError("-m and hydra.mode=RUN contradict each other; leave out one of them.")
+    if multirun and not shown:
         options.overrides, broken = configs.expand_sweep(options.overrides, options.config_dir)
         for row, reason in broken.items():
             say(f"error: experiment={row}: ", reason)
         overrides = configs.to_hydra_overrides(options.overrides)
     configs.check_overrides(options.overrides, folders, multirun)
+    if others and not multirun:  # a single run is composed by Hydra itself: its own settings are checked here
+        configs.compose_with_hydra(overrides, folders)
     return _Request(overrides, multirun, broken)
 
 

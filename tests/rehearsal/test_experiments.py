@@ -13,7 +13,8 @@ import yaml
 from asr_exp.builders.data import build_data, build_tokenizer
 from asr_exp.cli.main import main
 from asr_exp.config.compose import compose, validate
-from asr_exp.config.groups import choices, conf_folder, expanded
+from asr_exp.config.groups import choices, conf_folder
+from asr_exp.config.sweep_syntax import expanded
 from asr_exp.core.errors import UserError
 from asr_exp.data.batch_plan import BatchPlan
 from asr_exp.evaluation.evaluate import Evaluation
