@@ -16,6 +16,7 @@ from asr_exp.data.corpora import read_corpus
 from asr_exp.data.corpora.base import Corpus
 from asr_exp.data.corrections import read_corrections
 from asr_exp.data.filtering import LengthLimits
+from asr_exp.data.fingerprint import DataFingerprint
 from asr_exp.data.prepare import AudioSettings, Split, normalise, prepare_split
 from asr_exp.data.text import TextRules, build_rules
 from asr_exp.data.tokenizer import Tokenizer
@@ -32,28 +33,38 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Data:
-    """A corpus after the text rules, its audio not decoded yet. raw: the corpus as it was read, where that
-    was asked for.
+    """A corpus after the text rules, its audio not decoded yet. raw, fingerprint: the corpus as it was read,
+    and its checksums, where they were asked for.
     """
 
     corpus: Corpus
     raw: Corpus | None = None
+    fingerprint: DataFingerprint | None = None
 
     def texts(self, splits: Iterable[str]) -> Iterator[str]:
         """The transcripts of some splits, after the text rules."""
         return chain.from_iterable(self.corpus.splits[split].texts() for split in splits)
 
 
-def build_data(config: DictConfig, keep_raw: bool = False, only: str | None = None) -> Data:
+def build_data(
+    config: DictConfig, keep_raw: bool = False, only: str | None = None, fingerprint: bool = False
+) -> Data:
     """Read the corpus and apply the text rules. Raises UserError for a corpus that cannot be read.
 
-    only: the one split that is needed, if not all are.
+    only: the one split that is needed, if not all are. fingerprint: take checksums of what is read.
+    """
+    raw = read_raw(config, only)
+    known = DataFingerprint.of(config.dataset, raw, only) if fingerprint else None
+    return Data(normalise(raw, text_rules(config)), raw if keep_raw else None, known)
+
+
+def read_raw(config: DictConfig, only: str | None = None) -> Corpus:
+    """Read the corpus, with corrected transcripts where the config names corrections. Raises UserError for a
+    corpus or a file of corrections that cannot be read.
     """
     corrections = config.dataset.corrections and read_corrections(config.dataset.corrections)
     raw = read_corpus(config.dataset, cache_folder(config), only)
-    if corrections:
-        raw = corrections.apply(raw, only)
-    return Data(normalise(raw, text_rules(config)), raw if keep_raw else None)
+    return corrections.apply(raw, only) if corrections else raw
 
 
 def build_tokenizer(config: DictConfig, data: Data) -> Tokenizer:

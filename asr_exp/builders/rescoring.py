@@ -34,7 +34,7 @@ def read_split(config: DictConfig, split: str, source: FineTuned, runtime: Runti
     Raises UserError where the split cannot be read, and where the vocabulary has next to nothing of it.
     """
     check_unit(config, source.tokenizer)
-    data = build_data(config, only=split)
+    data = build_data(config, only=split, fingerprint=runtime.main)
     check_vocabulary(config, data, source.tokenizer, [split], runtime.main)
     return data
 

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from asr_exp.core.errors import UserError, nearest
 from asr_exp.core.exit_status import rank, say
+from asr_exp.core.json_document import COMMANDS as JSON_COMMANDS
 
 # The keys that words without `=` stand for, by command and in order: `compare A B` is `compare a=A b=B`.
 WORDS = {"compare": ("a", "b"), "evaluate": ("run",), "report": ("run", "b"), "serve": ("run",)}
@@ -60,6 +61,8 @@ def parse(arguments: list[str]) -> tuple[Namespace, str]:
         command = options.overrides.pop(0)
         if command not in known:
             raise UserError(_unknown_command(command, options.config_dir))
+    if options.json and (command not in JSON_COMMANDS or options.cfg or options.info or options.hydra_help):
+        raise UserError(f"--json is a flag of {', '.join(JSON_COMMANDS)}; drop it.")
     if rank() == 0 and not options.shell_completion:
         _show_notes(options.overrides, command)
     options.overrides = _with_keys(options.overrides, command)
@@ -116,7 +119,9 @@ def hydra_parser() -> ArgumentParser:
         def error(self, message: str) -> NoReturn:
             raise UserError(f"{message[0].upper()}{message[1:]}. See --help and --hydra-help for the flags.")
 
-    return Parser(add_help=False, parents=[argument_parser()])
+    parser = Parser(add_help=False, parents=[argument_parser()])
+    parser.add_argument("--json", action="store_true")
+    return parser
 
 
 def is_bare(word: str) -> bool:

@@ -39,7 +39,10 @@ def _subject(config: "DictConfig") -> str:
     """The run or the checkpoint that a config names, or else its dataset and model with the run's folder."""
     if named := config.run or config.a:
         return str(named)
+    from asr_exp.config.plugins import installed_plugins
     from asr_exp.runs.folder import run_folder
 
-    folder = "" if config.rehearsal else f", {run_folder(config)}"  # a rehearsal goes to a folder of its own
+    # a rehearsal goes to a folder of its own; one with plugins is known once they are imported
+    unknown = config.rehearsal or config.plugins or installed_plugins()
+    folder = "" if unknown else f", {run_folder(config)}"
     return f"{config.dataset.name} x {config.model.name}{folder}"

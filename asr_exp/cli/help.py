@@ -37,6 +37,7 @@ FLAGS = {
     "-c, --cfg job": "print the composed config instead of running (add --resolve)",
     "-cd, --config-dir DIR": "look for YAML files in DIR too (./conf is looked in anyway)",
     "-i, --info [WHAT]": "what the config is made of: defaults-tree, searchpath, ...",
+    "--json": "check, compare, evaluate, table: one JSON document on standard output (docs/json.md)",
     "--hydra-help": "Hydra's own flags, tab completion among them",
     "--version": "the version",
 }

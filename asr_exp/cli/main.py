@@ -11,7 +11,7 @@ import sys
 import warnings
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,6 +21,7 @@ from asr_exp.cli.arguments import commands, hydra_parser, is_bare, parse, run_of
 from asr_exp.cli.run_command import Job
 from asr_exp.core.errors import UserError
 from asr_exp.core.exit_status import exit_rank, rank, say, status_of
+from asr_exp.core.json_document import json_on_stdout
 
 if TYPE_CHECKING:
     from asr_exp.config.hydra_internals import Hydra
@@ -47,29 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"asr_exp {__version__}")
         else:
             options, command = parse(words)
-            from asr_exp.config.groups import conf_folders
-            from asr_exp.config.hydra_internals import hydra_at
-
-            folders = conf_folders(options.config_dir)
-            hydra = hydra_at(folders)
-            shows = options.cfg or options.info or options.hydra_help
-            with _hydra_errors_translated(folders):
-                if options.shell_completion:
-                    hydra.shell_completion(config_name="config", overrides=options.overrides)
-                elif command in OF_MANY_RUNS and not shows:
-                    status = run_of(command)(options.overrides, options.config_dir)
-                else:
-                    request = _read_overrides(hydra, options, folders)
-                    if shows:
-                        _show(hydra, options, request.overrides)
-                    elif request.multirun:
-                        status = _sweep(folders, command, options, request)
-                    else:
-                        status = hydra.run(
-                            config_name="config",
-                            task_function=Job(command, options.config_dir),
-                            overrides=request.overrides,
-                        ).return_value.code
+            with json_on_stdout() if options.json else nullcontext():
+                status = _run(options, command)
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # `... --help | head`
@@ -78,6 +58,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         # it happened before the command, on every rank alike: rank 0 tells of it
         return status_of(error, quiet=rank() > 0)
+
+
+def _run(options: Namespace, command: str) -> int:
+    """Run a command, once or as a sweep, or show what a flag asks for -> the exit status."""
+    from asr_exp.config.groups import conf_folders
+    from asr_exp.config.hydra_internals import hydra_at
+
+    folders = conf_folders(options.config_dir)
+    hydra = hydra_at(folders)
+    shows = options.cfg or options.info or options.hydra_help
+    with _hydra_errors_translated(folders):
+        if options.shell_completion:
+            hydra.shell_completion(config_name="config", overrides=options.overrides)
+        elif command in OF_MANY_RUNS and not shows:
+            return run_of(command)(options.overrides, options.config_dir)
+        else:
+            request = _read_overrides(hydra, options, folders)
+            if shows:
+                _show(hydra, options, request.overrides)
+            elif request.multirun:
+                return _sweep(folders, command, options, request)
+            else:
+                return hydra.run(
+                    config_name="config",
+                    task_function=Job(command, options.config_dir),
+                    overrides=request.overrides,
+                ).return_value.code
+    return 0
 
 
 def _set_environment() -> None:
@@ -155,6 +163,8 @@ def _read_overrides(hydra: "Hydra", options: Namespace, folders: list[Path]) -> 
         for row, reason in broken.items():
             say(f"error: experiment={row}: ", reason)
         overrides = configs.to_hydra_overrides(options.overrides)
+    if multirun and options.json:
+        raise UserError("--json is of one run; drop it, or -m: a sweep's figures are in its cells.csv.")
     configs.check_overrides(options.overrides, folders, multirun)
     if others and not multirun:  # a single run is composed by Hydra itself: its own settings are checked here
         configs.compose_with_hydra(overrides, folders)

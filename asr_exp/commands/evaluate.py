@@ -26,6 +26,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from asr_exp.builders.changed_data import check_references, edited_plugins
 from asr_exp.builders.data import same_data
 from asr_exp.builders.fine_tuned import FineTuned
 from asr_exp.builders.plan import announce_scoring
@@ -35,9 +36,10 @@ from asr_exp.builders.transcriber import in_terms_of_run
 from asr_exp.core import console
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import is_run, locked, recover, write_text
+from asr_exp.core.json_document import give_json
 from asr_exp.runs.environment import environment, versions
 from asr_exp.runs.folder import load_run, resolve, run_folder, signature
-from asr_exp.runs.results import read_result, write_quarantine, write_result
+from asr_exp.runs.results import protocol, read_result, write_quarantine, write_result
 from asr_exp.runs.untrained import own_config, trains_nothing
 from asr_exp.runtime.distributed import Runtime, under_torchrun
 from asr_exp.runtime.launcher import launch, task_overrides
@@ -45,6 +47,8 @@ from asr_exp.scoring.error_rates import READ_CER, unspaced
 
 log = logging.getLogger(__name__)
 
+CHANGED = "The data has changed since this run was made (%s): this score is kept apart from its own."
+EDITED = "Plugins have been edited since this run was made (%s): this score is kept apart from its own."
 OF_THE_SPLIT = ("split", "ids", "coverage", "hash")  # keys of a protocol that differ between splits
 
 
@@ -117,6 +121,13 @@ def _evaluate(scored: ScoredRun, runtime: Runtime) -> Path:
             write_text(folder / "environment.json", console.pretty_json(environment(runtime)))
     runtime.broadcast(None)
     scoring = Scoring(config, folder, source, data, config.split, runtime)
+    changed = runtime.broadcast(check_references(config, folder, data.fingerprint))
+    if changed and scored.trained:  # without training, the score takes the place of the one before
+        log.warning(CHANGED, changed[0])
+        scoring.protocol = protocol(**{**scoring.protocol, "data": changed[1]})
+    if scored.trained and (edited := edited_plugins(config, folder)):
+        log.warning(EDITED, ", ".join(edited))
+        scoring.protocol = protocol(**{**scoring.protocol, "plugins": edited})
     is_own = _is_own_protocol(scored, scoring.protocol)
     place = folder if is_own else folder / "evaluations" / scoring.protocol["hash"]
     if runtime.main and not scored.trained:
@@ -124,14 +135,39 @@ def _evaluate(scored: ScoredRun, runtime: Runtime) -> Path:
     with scored.lock(runtime, place):
         result = scoring.run(place / f"hypotheses.{config.split}.jsonl", config.trainer.examples)
         if runtime.main:
-            _write(scored, place, scoring, result.summary)
+            assert data.fingerprint
+            data.fingerprint.save(place)
+            _write(scored, place, scoring, result.summary, data.fingerprint.summary)
     if runtime.main:
         score = console.headline(config.split, result.summary)
         console.page("Done", [("score", score), ("folder", str(place))])
         if unspaced(scoring.split.references(first=1000)):
             log.warning(READ_CER)
         console.show_examples(result.examples, config.trainer.examples)
+        _give_json(scored, place, scoring.protocol, result.summary, changed)
     return place
+
+
+def _give_json(
+    scored: ScoredRun,
+    place: Path,
+    protocol: dict[str, Any],
+    summary: dict[str, Any],
+    changed: tuple[str, str] | None,
+) -> None:
+    """Hand over the answer of --json.
+
+    Args:
+        scored: the run.
+        place: the folder of the score.
+        protocol: of the score.
+        summary: the score.
+        changed: what of the data has changed since the run was made, first in words.
+    """
+    config = scored.config
+    document = {"run": scored.folder, "folder": place, "own": place == scored.folder, "seed": config.seed}
+    document |= {"split": config.split, "protocol": protocol, "score": summary}
+    give_json("evaluate", {**document, "changed_data": changed[0] if changed else None})
 
 
 def _load(scored: ScoredRun, runtime: Runtime) -> FineTuned:
@@ -153,17 +189,25 @@ def _load(scored: ScoredRun, runtime: Runtime) -> FineTuned:
     return source
 
 
-def _write(scored: ScoredRun, place: Path, scoring: Scoring, summary: dict[str, Any]) -> None:
+def _write(
+    scored: ScoredRun, place: Path, scoring: Scoring, summary: dict[str, Any], data: dict[str, Any]
+) -> None:
     """Add a score to the run's result.json, or write one in a folder of its own.
 
-    place: the folder of the score. summary: the score.
+    Args:
+        scored: the run.
+        place: the folder of the score.
+        scoring: how it was scored.
+        summary: the score.
+        data: the fingerprint of what it was scored on, by split.
     """
     config, folder = scored.config, scored.folder
     split = scoring.split
     previous = read_result(folder) or {}
     if place == folder and scored.trained:
         splits = {**previous.get("splits", {}), split.name: summary}
-        write_result(folder, {**previous, "splits": splits})
+        known = {**data, **previous.get("data", {})}
+        write_result(folder, {**previous, "splits": splits, "data": known})
         return
     result = {
         "status": "finished",
@@ -179,7 +223,9 @@ def _write(scored: ScoredRun, place: Path, scoring: Scoring, summary: dict[str, 
             "protocol": scoring.protocol,
             "best": previous.get("best"),
             "splits": {split.name: summary},
+            "dataset": resolve(config)["dataset"],
         }
+    result["data"] = {**(previous.get("data", {}) if place == folder else {}), **data}
     write_result(place, result)
     write_quarantine(place, {split.name: split.rejected})
 

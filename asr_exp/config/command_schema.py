@@ -18,6 +18,11 @@ class TableOptions:
     )
     columns: Any = key(None, "keys that make columns, for a grid (null: a list with one row a line)")
     mean_over: Any = key("seed", "swept keys whose runs are averaged")
+    trained_on: str | None = key(
+        None,
+        "take the runs of this dataset, or language, for the cells of all others, where `evaluate` has scored"
+        " them (null: a cell without a run takes the only one that was scored on its dataset)",
+    )
     cells: str | None = key(
         None, "read the runs' scores from this file, which `keep` wrote, not from run folders"
     )

@@ -1,5 +1,6 @@
 """Plugins: modules of users that register readers, rules, decoders, optimizers, schedules and trackers."""
 
+import functools
 import importlib
 import importlib.metadata
 import os
@@ -13,6 +14,12 @@ from asr_exp.core.libraries import hide_broken_torchaudio
 PLUGINS = "asr_exp.plugins"  # the group of Python entry points whose modules are imported before a run
 
 
+@functools.cache
+def installed_plugins() -> tuple[importlib.metadata.EntryPoint, ...]:
+    """The installed entry points of the group `asr_exp.plugins`."""
+    return tuple(importlib.metadata.entry_points(group=PLUGINS))
+
+
 def import_plugins(config: DictConfig) -> None:
     """Import the installed entry points of the group `asr_exp.plugins`, then the modules in `plugins`.
 
@@ -21,7 +28,7 @@ def import_plugins(config: DictConfig) -> None:
     find.
     """
     hide_broken_torchaudio()
-    for entry in importlib.metadata.entry_points(group=PLUGINS):
+    for entry in installed_plugins():
         entry.load()
     if os.getcwd() not in sys.path and "" not in sys.path:
         # the script asr-exp finds modules in the working directory too, as `python -m asr_exp` does

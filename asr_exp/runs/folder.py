@@ -14,6 +14,7 @@ from yaml import YAMLError
 from asr_exp.config.compose import compose
 from asr_exp.config.groups import OPTIONAL_GROUPS
 from asr_exp.config.messages import composition_problem
+from asr_exp.config.plugin_sources import plugin_sources
 from asr_exp.config.schema import NOT_IN_SIGNATURE, SIGNED_WHERE_CHANGED, Config
 from asr_exp.core.errors import UserError
 
@@ -55,7 +56,8 @@ def signature(config: DictConfig) -> str:
     """A hash of the config, ten hex digits, without the keys that cannot change the result.
 
     Keys of `decode` and those of SIGNED_WHERE_CHANGED count only where they differ from their defaults, so
-    that a new key leaves the signatures of earlier runs as they are.
+    that a new key leaves the signatures of earlier runs as they are. The source of plugins counts where the
+    config uses what they registered; they have to be imported before.
     """
     settings = with_size(resolve(config))
     defaults: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(Config))  # type: ignore[assignment]
@@ -66,6 +68,8 @@ def signature(config: DictConfig) -> str:
         if name in NOT_IN_SIGNATURE or leaf in place and place[leaf] == usual[leaf]:
             place.pop(leaf, None)
     settings = {name: value for name, value in settings.items() if value != {}}  # a section of young keys
+    if sources := plugin_sources(settings):
+        settings["plugin_sources"] = sources
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
 
 

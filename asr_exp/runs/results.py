@@ -29,8 +29,9 @@ KINDS: dict[str, Any] = {
 
 def protocol(**parts: Any) -> dict[str, Any]:
     """The settings that a score was measured with, and their hash. Two scores may be compared only where the
-    hashes are equal.
+    hashes are equal. A hash among the parts is that of other ones, and is replaced.
     """
+    parts.pop("hash", None)
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=6).hexdigest()
     return {**parts, "hash": digest}
 

@@ -4,7 +4,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from asr_exp.data.audio import Clip
 from asr_exp.data.corpora.base import Utterance
@@ -68,6 +68,16 @@ class Finding:
             subsequent_indent=" " * 11,
             break_on_hyphens=False,
         )
+
+    def document(self) -> dict[str, Any]:
+        """The finding as --json has it; check.jsonl has the utterances."""
+        return {
+            "level": self.level,
+            "fault": self.fault,
+            "text": self.text,
+            "advice": self.advice,
+            "utterances": len(self.concerns),
+        }
 
 
 def concerns(

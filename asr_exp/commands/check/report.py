@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from asr_exp.commands.check.findings import FAIL, NOTE, WARN, Finding
 from asr_exp.core import console
 from asr_exp.core.files import write_text
+from asr_exp.core.json_document import give_json
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +25,7 @@ class CheckReport:
     """Prints the sections of a check one after the other, and keeps their findings."""
 
     findings: list[Finding] = field(default_factory=list)
+    sections: list[dict[str, Any]] = field(default_factory=list)  # as --json has them
 
     def section(
         self,
@@ -36,6 +39,14 @@ class CheckReport:
         """
         ordered = sorted(findings, key=lambda one: (FAIL, WARN, NOTE).index(one.level))
         self.findings += ordered
+        rows = list(rows)
+        self.sections.append(
+            {
+                "title": title,
+                "rows": [{"name": name, "value": value} for name, value in rows],
+                "findings": [one.document() for one in ordered],
+            }
+        )
         console.page(title, rows)
         for line in (*footer, *(line for one in ordered for line in one.lines())):
             log.info("%s", line)
@@ -58,6 +69,16 @@ class CheckReport:
             "mend what says FAIL, then look again" if levels[FAIL] else "the same settings with `train`"
         )
         console.page("Verdict", [*rows, ("next", next_step)])
+        give_json(
+            "check",
+            {
+                "status": "fail" if levels[FAIL] else "warn" if levels[WARN] else "ok",
+                "found": {level: levels[level] for level in (FAIL, WARN, NOTE)},
+                "sections": self.sections,
+                "run": folder,
+                "utterances": path if lines else None,
+            },
+        )
         return 1 if levels[FAIL] else 0
 
 

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from asr_exp.commands.compare.page import changed_lines, page, verdict
 from asr_exp.core import console
 from asr_exp.core.files import write_text
+from asr_exp.core.json_document import give_json
 from asr_exp.runs.pairing import PairedRuns, Run, pair_up, read_runs
 from asr_exp.scoring.error_rates import error_places
 from asr_exp.scoring.intervals import Estimate
@@ -61,6 +62,7 @@ def run(config: DictConfig) -> int:
     changed = [one for one in changes if one["errors_a"] != one["errors_b"]]
     print("\n".join([*page(pair, record, statistics.rates), *changed_lines(changed)]))
     print(f"\n{folder / 'compare.json'}")
+    give_json("compare", {**record, "folder": folder})
     return 0
 
 

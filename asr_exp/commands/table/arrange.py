@@ -29,6 +29,7 @@ def arrange(
     Returns:
         The table, its entries in the order in which their places first come up in `cells`.
     """
+    cells = apart_by_data(cells)
     protocols = _protocols(cells)
     letters = {_identity(one.parts): one.letter for one in protocols}
     places: dict[tuple[str, str], list[TableCell]] = {}
@@ -53,6 +54,26 @@ def arrange(
         protocols=tuple(protocols),
         letters_on=_letters_on(places),
     )
+
+
+def apart_by_data(cells: Sequence[TableCell]) -> list[TableCell]:
+    """The cells, where scores of one protocol are of different transcripts with those in their protocols.
+
+    A score that does not say which transcripts it is of stays with the first.
+    """
+    known: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        if cell.score and cell.score.data:
+            known.setdefault(_identity(cell.score.protocol), {})[cell.score.data] = None
+
+    def marked(cell: TableCell) -> TableCell:
+        score = cell.score
+        first = list(known.get(_identity(score.protocol), [])) if score else []
+        if not score or not score.data or len(first) < 2 or score.data == first[0]:
+            return cell
+        return replace(cell, score=replace(score, protocol={**score.protocol, "data": score.data}))
+
+    return [marked(cell) for cell in cells]
 
 
 def _entries(place: Entry, letters: Mapping[str, str]) -> list[Entry]:

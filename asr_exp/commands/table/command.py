@@ -9,11 +9,16 @@ reproduce them.
 The settings are those the runs were started with, so each cell is found by its signature among the run
 folders; experiment=NAME is a folder of experiments, one a row. Cells that are missing, running, failed,
 stopped or stale are shown as what they are, with the reason; scores of different protocols are kept apart.
-Leaves table.md, table.csv, table.html and cells.csv (a line a run) in OUTPUT_ROOT/tables/NAME, and prints the
-Markdown. The keys may be given without their section: rows=model.
+Leaves table.md, table.tex, table.csv, table.html and cells.csv (a line a run) in OUTPUT_ROOT/tables/NAME,
+and prints the Markdown (format=latex: LaTeX, for the package booktabs). The keys may be given without their
+section: rows=model.
+
+In a column of datasets or languages, a run that was not trained on one fills its cell where it was scored on
+it (evaluate RUN dataset=...); trained_on=NAME takes the runs of one dataset for all the others.
 """
 
 import difflib
+import functools
 import shlex
 import sys
 from collections.abc import Sequence
@@ -21,22 +26,28 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.commands.table.arrange import arrange
+from asr_exp.commands.table.document import document
 from asr_exp.commands.table.kept_cells import KeptCells, cells_csv
+from asr_exp.commands.table.latex import latex
 from asr_exp.commands.table.markdown import block_of, markdown
 from asr_exp.commands.table.page import html
 from asr_exp.commands.table.request import TableRequest, published_elsewhere
 from asr_exp.commands.table.rows import ResultTable, TableCell
 from asr_exp.commands.table.run_folders import read_cell
+from asr_exp.commands.table.scored_elsewhere import fill
 from asr_exp.commands.table.table_csv import table_csv
 from asr_exp.config.compose import compose, validate
+from asr_exp.config.plugins import import_plugins
 from asr_exp.config.schema import TableOptions as Section
-from asr_exp.core.errors import UserError
+from asr_exp.core.errors import UserError, nearest
 from asr_exp.core.files import write_text
+from asr_exp.core.json_document import give_json
 
 OPTIONS = [one.name for one in fields(Section)]
+FORMATS = {None: markdown, "markdown": markdown, "latex": latex}
 # A command that is printed in a page leaves these keys out: they say where things are on one machine, or
 # cannot change the result.
 LOCAL_KEYS = (
@@ -57,32 +68,36 @@ def run(overrides: Sequence[str], config_dir: str | None = None) -> int:
     Raises UserError for settings that make no run, files that cannot be read, and pages without a block.
     """
     own = [text for text in overrides if _is_option(text)]
-    others = [text for text in overrides if not _is_option(text)]
+    others = [text for text in overrides if not _is_option(text) and not text.startswith("format=")]
+    shown = _format([text for text in overrides if text.startswith("format=")], own)
     places = [text for text in others if text.startswith("output_root=")]
     options, output_root = _options(own, places, config_dir)
     keys = {name: options[name] for name in ("rows", "columns", "mean_over")}
     request = TableRequest.read(others, keys, config_dir)
     kept = KeptCells.read(Path(options.cells).expanduser()) if options.cells else None
-    cells, configs = [], []
+    read = []
     for cell, config in request.cells(_run_config):
-        if config is None:
-            cells.append(cell)
-        else:
-            cells.append(kept.read_cell(cell) if kept else read_cell(cell, config))
-            configs.append(config)
-    if not configs:
+        if config is not None:
+            cell = kept.read_cell(cell) if kept else read_cell(cell, config)
+        read.append((cell, config))
+    cells = [cell for cell, _ in read] if kept else fill(read, options.trained_on)
+    if not (configs := [config for _, config in read if config is not None]):
         raise UserError(cells[0].reason)
     name, layout = options.name or request.name, request.arranged(cells)
     elsewhere = () if "experiment" in request.values else tuple(published_elsewhere(configs, config_dir))
     table = replace(arrange(name, cells, **layout), elsewhere=elsewhere)
+    answer = document(table)
     if options.into:
         portable = replace(arrange(name, [_portable(cell) for cell in cells], **layout), elsewhere=elsewhere)
         page = Path(options.into).expanduser()
         status = _write_block(page, portable, options.check, _own_command(overrides, options.keep))
+        answer |= {"page": page, "up_to_date": not status}
         if options.check:
+            give_json("table", answer)
             return status
     folder = Path(options.out).expanduser() if options.out else output_root / "tables" / table.name
-    _write_pages(table, cells, folder)
+    _write_pages(table, cells, folder, shown)
+    give_json("table", {**answer, "folder": folder})
     if options.keep:
         Path(options.keep).expanduser().parent.mkdir(parents=True, exist_ok=True)
         write_text(Path(options.keep).expanduser(), cells_csv(cells))
@@ -110,8 +125,31 @@ def _options(own: Sequence[str], places: Sequence[str], config_dir: str | None) 
     return options, Path(config.output_root).expanduser()
 
 
+def _format(words: Sequence[str], own: Sequence[str]) -> str | None:
+    """The format that is printed. Raises UserError for one that is not known, or that a page cannot take."""
+    name = words[-1].partition("=")[2] if words else None
+    name = None if name in ("null", "") else name
+    if name not in FORMATS:
+        known = [one for one in FORMATS if one]
+        raise UserError(
+            f"format={name}: a table is shown as {' or '.join(known)}.{nearest(str(name), known)}"
+        )
+    into = [text for text in own if text.removeprefix("table.").startswith("into=")]
+    if name == "latex" and into:
+        raise UserError(f"format=latex is printed, and {into[0]} takes Markdown; drop one of them.")
+    return name
+
+
+@functools.cache
+def _import_plugins(names: tuple[str, ...]) -> None:
+    import_plugins(OmegaConf.create({"plugins": list(names)}))
+
+
 def _run_config(config: DictConfig) -> DictConfig:
-    """The config that a run's folder is named by: that of a rehearsal where `rehearsal` is true."""
+    """The config that a run's folder is named by: that of a rehearsal where `rehearsal` is true. Its plugins
+    are imported, as their source is part of the name.
+    """
+    _import_plugins(tuple(config.plugins))
     if not config.rehearsal:
         return config
     from asr_exp.rehearsal.rehearse import rehearsal_config
@@ -119,19 +157,21 @@ def _run_config(config: DictConfig) -> DictConfig:
     return rehearsal_config(config, write=False)
 
 
-def _write_pages(table: ResultTable, cells: Sequence[TableCell], folder: Path) -> None:
-    """Write the table in all its formats into a folder, and print the Markdown."""
-    text = markdown(table)
+def _write_pages(table: ResultTable, cells: Sequence[TableCell], folder: Path, shown: str | None) -> None:
+    """Write the table in all its formats into a folder, and print the one to be shown."""
     folder.mkdir(parents=True, exist_ok=True)
     contents = {
-        "table.md": text,
+        "table.md": markdown(table),
+        "table.tex": latex(table),
         "table.csv": table_csv(table),
         "table.html": html(table),
         "cells.csv": cells_csv(cells),
     }
     for name, content in contents.items():
         write_text(folder / name, content)
-    print(f"{text}\nWritten: {folder}/table.html, table.md, table.csv, cells.csv")
+    print(FORMATS[shown](table), end="")
+    if shown != "latex":  # which can be sent to a file as it is
+        print(f"\nWritten: {folder}/table.html, table.md, table.tex, table.csv, cells.csv")
 
 
 # ------------------------------------------------------------------------------------------------------------

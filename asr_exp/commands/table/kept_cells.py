@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from asr_exp.commands.table.rows import TableCell
-from asr_exp.commands.table.scores import Score
+from asr_exp.commands.table.scores import PublishedScore, Score
 from asr_exp.core.errors import UserError
 
 COLUMNS = (
@@ -33,6 +33,8 @@ COLUMNS = (
     "signature",
     "recipe",
     "protocol",
+    "data",
+    "trained_on",
 )
 
 
@@ -43,7 +45,7 @@ def cells_csv(cells: Sequence[TableCell]) -> str:
     writer.writeheader()
     for cell in cells:
         line = {"cell": cell.name, "status": cell.status, "reason": cell.reason}
-        line |= {"signature": cell.signature, "recipe": cell.recipe}
+        line |= {"signature": cell.signature, "recipe": cell.recipe, "trained_on": cell.trained_on}
         writer.writerow(line | (_score_columns(cell.score) if cell.score else {}))
     return out.getvalue()
 
@@ -63,6 +65,7 @@ def _score_columns(score: Score) -> dict[str, Any]:
         "wall_seconds": score.wall_seconds,
         "steps": score.steps,
         "version": score.version,
+        "data": score.data,
         "protocol": json.dumps(score.protocol, sort_keys=True, ensure_ascii=False),
     }
 
@@ -103,6 +106,8 @@ class KeptCells:
             reason = f"its recipe is not that of {self.path.name} any more"
             return replace(cell, status="stale", reason=reason)
         score = _score(line, self.path) if line["status"] == "finished" else None
+        if origin := line.get("trained_on"):
+            cell = replace(cell, trained_on=origin, published=PublishedScore())
         return replace(
             cell, signature=line["signature"], status=line["status"], reason=line["reason"], score=score
         )
@@ -127,6 +132,7 @@ def _score(line: Mapping[str, str], path: Path) -> Score:
             wall_seconds=number("wall_seconds"),
             steps=None if steps is None else int(steps),
             version=line["version"],
+            data=line.get("data") or "",
         )
     except (KeyError, ValueError) as error:
         raise UserError(

@@ -26,6 +26,7 @@ class TableCell:
     whole command line; material: its dataset, metric and way of scoring, in words; recipe: a hash of its
     settings that does not depend on where the corpus lies; local: its corpus is read from dataset.root.
     status: finished, missing, running, failed, stopped, stale or rehearsal; only a finished one has a score.
+    trained_on: the dataset that its run was trained on, where that is another.
     """
 
     title: str
@@ -39,6 +40,7 @@ class TableCell:
     status: str = "missing"
     reason: str = ""
     score: Score | None = None
+    trained_on: str = ""
 
     @property
     def name(self) -> str:
@@ -158,6 +160,8 @@ class Entry:
             f"{name or 'the other run'} is under protocol {letter}, and not in this mean"
             for name, letter in self.other_letters.items()
         ]
+        origins = dict.fromkeys(cell.trained_on for cell in self.scored if cell.trained_on)
+        notes += [f"trained on {' and '.join(origins)}, scored by `evaluate`"] if origins else []
         verdict, reason = self._judgement
         notes += [f"{verdict}: {reason}"] if reason else []
         inferred = ", ".join(self.published.inferred)

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from asr_exp import __version__
 from asr_exp.commands.table.cells import metric_of, one_line
+from asr_exp.commands.table.data_changes import changed_data
 from asr_exp.commands.table.rows import TableCell
 from asr_exp.commands.table.scores import Score
 from asr_exp.config.schema import Config
@@ -42,11 +43,10 @@ def read_cell(cell: TableCell, config: DictConfig) -> TableCell:
         return replace(cell, status="stale", reason=reason)
     if result.get("rehearsal"):
         return replace(cell, status="rehearsal", reason="")
-    try:
-        score = _score(folder, result, metric_of(config))
-    except UserError as error:
-        return replace(cell, status="stale", reason=str(error))
-    return replace(cell, status="finished", reason="", score=score)
+    if changed := changed_data(config, folder, result):
+        return replace(cell, status="stale", reason=f"its data has changed since: {changed}")
+    score, reason = score_of(folder, result, config)
+    return replace(cell, status="finished" if score else "stale", reason=reason, score=score)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -141,12 +141,22 @@ def _same_settings_elsewhere(folder: Path, expected: str) -> str:
     """
     for other in sorted(folder.parent.iterdir()) if folder.parent.is_dir() else ():
         if (other / "result.json").exists() and _signature_of(other / "config.yaml") == expected:
-            return f"{other.name} asked for the same in the keys of another version; run it again"
+            plugins = (read_result(other) or {}).get("plugins")
+            how = "with plugins that have been edited since" if plugins else "in the keys of another version"
+            return f"{other.name} asked for the same {how}; run it again"
     return ""
 
 
 # ------------------------------------------------------------------------------------------------------------
 # finished runs
+
+
+def score_of(folder: Path, result: Mapping[str, Any], config: DictConfig) -> tuple[Score | None, str]:
+    """The score of a finished run, or None and the reason why its result.json gives none."""
+    try:
+        return _score(folder, result, metric_of(config)), ""
+    except UserError as error:
+        return None, str(error)
 
 
 def _score(folder: Path, result: Mapping[str, Any], metric: str) -> Score:
@@ -173,6 +183,7 @@ def _score(folder: Path, result: Mapping[str, Any], metric: str) -> Score:
         wall_seconds=training.get("wall_seconds"),
         steps=training.get("steps"),
         version=str((result.get("versions") or {}).get("asr_exp") or ""),
+        data=((result.get("data") or {}).get("test") or {}).get("references", ""),
     )
 
 

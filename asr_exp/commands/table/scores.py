@@ -45,7 +45,8 @@ class PublishedScore:
 @dataclass(frozen=True)
 class Score:
     """What a finished run says of its test split. degrees: the degrees of freedom of its interval, which is
-    Student's; coverage: the share of the split's utterances that were scored.
+    Student's; coverage: the share of the split's utterances that were scored; data: a hash of its ids and
+    transcripts as the corpus had them, '' where the run recorded none.
     """
 
     metric: str
@@ -59,6 +60,7 @@ class Score:
     wall_seconds: float | None = None
     steps: int | None = None
     version: str = ""
+    data: str = ""
 
 
 def judge(scores: Sequence[Score], published: PublishedScore) -> tuple[str, str]:

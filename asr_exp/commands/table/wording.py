@@ -12,6 +12,7 @@ PROTOCOL_PARTS = {
     "hash": "its hash alone",
     "text": "the name of the text rules",
     "rules": "text rules",
+    "data": "the transcripts that the corpus had",
 }
 
 

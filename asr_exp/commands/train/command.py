@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from asr_exp.builders.changed_data import check_unchanged
 from asr_exp.builders.data import build_data, build_split, build_tokenizer
 from asr_exp.builders.decoder import build_decoder, build_protocol
 from asr_exp.builders.model import build_recogniser, model_settings
@@ -45,11 +46,11 @@ def run(config: DictConfig) -> int:
     single = no_copies(folder, this_task())
     with single, run_session(config, folder) as runtime, run_record(config, folder, runtime) as record:
         if trains_nothing(config):
-            record.result = score_untrained(config, folder, runtime, record.tracker)
+            record.result = score_untrained(config, folder, runtime, record)
             return 0
 
         # 1. The data: transcripts after the text rules; no audio is decoded yet.
-        data = build_data(config)
+        data = record.keep(build_data(config, fingerprint=runtime.main))
 
         # 2. The tokenizer, and what it cannot write of the transcripts.
         tokenizer = build_tokenizer(config, data)
@@ -105,6 +106,7 @@ def _is_finished(config: DictConfig, folder: Path) -> bool:
     if not (result and result["status"] == "finished" and "test" in result["splits"]):
         return False
     if is_main():
+        check_unchanged(config, folder, result)
         print(f"This run is finished (delete its folder to run it again): {folder}")
         print(console.headline("test", result["splits"]["test"]))
         if config.trainer.profile:

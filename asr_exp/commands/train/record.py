@@ -11,10 +11,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from asr_exp.builders.changed_data import check_resumable
+from asr_exp.builders.data import Data
+from asr_exp.config.plugin_sources import plugin_sources
 from asr_exp.core import console
 from asr_exp.core.errors import Pruned, SmallerPasses, Stopped, UserError
 from asr_exp.core.files import write_text
 from asr_exp.core.log import log_to_file
+from asr_exp.data.fingerprint import in_words
 from asr_exp.data.prepare import Split
 from asr_exp.runs.environment import environment, versions
 from asr_exp.runs.folder import resolve, signature
@@ -31,11 +35,24 @@ log = logging.getLogger(__name__)
 @dataclass
 class RunRecord:
     """What a run reports to. tracker: for its figures as they come; result: what result.json says of it, set
-    when all is done.
+    when all is done; folder: of the run, None on other ranks than 0.
     """
 
     tracker: Tracker
     result: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def keep(self, data: Data) -> Data:
+        """Keep in the run folder what the run is made of -> the same data. Raises UserError where a run that
+        goes on began with other data.
+        """
+        if self.folder and data.fingerprint:
+            if changes := check_resumable(self.folder, data.fingerprint):
+                log.warning("The data has changed since the run began: %s.", in_words(changes))
+            data.fingerprint.save(self.folder)
+            self.data = {"data": data.fingerprint.summary}
+        return data
 
 
 @contextmanager
@@ -58,20 +75,23 @@ def run_record(config: DictConfig, folder: Path, runtime: Runtime) -> Iterator[R
         "seed": config.seed,
         "versions": versions(),
     }
+    if sources := plugin_sources(settings):
+        base["plugins"] = sources
     title = f"{config.dataset.name}/{config.model.name}"
     tracker = make_tracker(
         **config.tracking, folder=folder, run_id=base["signature"], run_name=title, config=settings
     )
-    record, failed = RunRecord(tracker), True
+    record, failed = RunRecord(tracker, folder=folder), True
     try:
         yield record
-        write_result(folder, {"status": "finished", **base, **record.result})
+        write_result(folder, {"status": "finished", **base, **record.result, **record.data})
         failed = False
         _print_summary(folder, record.result)
     except BaseException as error:
         status = "stopped" if isinstance(error, Stopped | Pruned | KeyboardInterrupt) else "failed"
         with suppress(OSError):  # a full disk must not hide the error
-            write_result(folder, {"status": status, "reason": f"{type(error).__name__}: {error}", **base})
+            reason = f"{type(error).__name__}: {error}"
+            write_result(folder, {"status": status, "reason": reason, **base, **record.data})
         expected = UserError | Stopped | Pruned | SmallerPasses | KeyboardInterrupt
         if not isinstance(error, expected) and not is_out_of_memory(error) and not peer_lost(error):
             log.exception("The run failed")
