@@ -22,6 +22,7 @@ from asr_exp.cli.run_command import Job
 from asr_exp.core.errors import UserError
 from asr_exp.core.exit_status import exit_rank, rank, say, status_of
 from asr_exp.core.json_document import json_on_stdout
+from asr_exp.core.plugin_errors import FULL
 
 if TYPE_CHECKING:
     from asr_exp.config.hydra_internals import Hydra
@@ -90,6 +91,7 @@ def _run(options: Namespace, command: str) -> int:
 
 def _set_environment() -> None:
     """Set what the libraries read from the environment when they are imported, and glibc's malloc."""
+    os.environ.setdefault(FULL, os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us; Hydra neither prints them nor exits
     # Threads that spin for long at each OpenMP barrier make a CPU run 10 times slower as soon as another
     # program wants a core.

@@ -14,6 +14,7 @@ from asr_exp.cli.arguments import run_of
 from asr_exp.cli.first_line import show_first_line
 from asr_exp.core.errors import Pruned, Stopped
 from asr_exp.core.exit_status import rank, status_of
+from asr_exp.core.plugin_errors import plugin_failure
 from asr_exp.runtime.signals import Signals
 from asr_exp.runtime.slurm_job import leave
 
@@ -86,6 +87,10 @@ class Job:
             raise
         except BrokenPipeError:
             raise
+        except SystemExit as error:
+            if not plugin_failure(error):
+                raise
+            return self.failed(cell, error)
         except Exception as error:
             return self.failed(cell, error)
 
@@ -128,10 +133,10 @@ class Job:
             run = partial(rehearsal.rehearse, run=run) if self.command == "train" else run
         return run, config
 
-    def failed(self, cell: "SweepCell", error: Exception) -> "SweepCell":
+    def failed(self, cell: "SweepCell", error: Exception | SystemExit) -> "SweepCell":
         """Print why a cell failed, and note it in the record -> its row."""
         status = status_of(error, f"cell {cell.cell}: " if self.record else "")
-        reason = (str(error).splitlines() or [""])[0]
+        reason = (str(plugin_failure(error) or error).splitlines() or [""])[0]
         reason = reason if status == 2 else f"{type(error).__name__}: {reason}"
         return self._note(replace(cell, status="failed", code=status, reason=reason))
 

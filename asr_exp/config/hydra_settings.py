@@ -38,7 +38,7 @@ HONOURED = (
     "hydra/hydra_logging",
 )
 # What conf/config.yaml, or Hydra, has for the settings that are refused.
-_OURS = {
+_OURS: dict[str, Any] = {
     "hydra.run.dir": ".",
     "hydra.sweep.dir": "sweeps/multirun",
     "hydra.sweep.subdir": ".",

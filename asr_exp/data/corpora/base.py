@@ -1,6 +1,5 @@
 """What every corpus reader returns, and the registry of readers."""
 
-import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +46,6 @@ class Corpus:
 
 
 Reader = Callable[[Any, Path], Corpus]
-_READERS: Registry[Reader] = Registry("dataset.reader")
 # Built-in readers are imported when they are used, so that other runs need neither `datasets` nor espeak.
 _BUILT_IN = {
     "timit": "timit",
@@ -61,6 +59,9 @@ _BUILT_IN = {
     "demo": "synthetic.demo",
     "voices": "synthetic.voices",
 }
+_READERS: Registry[Reader] = Registry(
+    "dataset.reader", {name: f"asr_exp.data.corpora.{module}" for name, module in _BUILT_IN.items()}
+)
 
 
 def register_reader(name: str) -> Callable[[Reader], Reader]:
@@ -77,9 +78,15 @@ def read_corpus(dataset: Any, cache: Path, only: str | None = None) -> Corpus:
     name = dataset.reader
     if only is not None:
         dataset = OmegaConf.merge(dataset, {"only": only})
-    if name not in _READERS and name in _BUILT_IN:
-        importlib.import_module(f"asr_exp.data.corpora.{_BUILT_IN[name]}")
-    return _READERS.find(name, also=tuple(_BUILT_IN))(dataset, cache)
+    corpus = _READERS.make(name, dataset, cache)
+    _READERS.expect(
+        name, isinstance(corpus, Corpus), corpus, "a Corpus: Corpus({'train': [Utterance(...)], ...})"
+    )
+    missing = [split for split in ((only,) if only else SPLITS) if split not in getattr(corpus, "splits", ())]
+    _READERS.expect(
+        name, not missing, corpus, f"the splits {', '.join(SPLITS)}; {', '.join(missing)} is missing"
+    )
+    return corpus
 
 
 def as_list(value: Any) -> list[str]:
