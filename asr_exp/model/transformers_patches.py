@@ -147,7 +147,14 @@ def patch(network: Any, front_end: FrontEnd, positional_conv: PositionalConv | N
     network.config.layerdrop = 0.0
     for number, layer in enumerate(getattr(backbone.encoder, "layers", [])):
         hands_on_bias = network.config.model_type == "wavlm"
-        layer.forward = partial(_run_or_skip, layer.forward, number, hands_on_bias)
+        layer.forward = partial(_run_or_skip, partial(_own_forward, layer), number, hands_on_bias)
+
+
+def _own_forward(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """A layer's forward by the class that it has now. FSDP2 gives it another one, and transformers checkpoints
+    the forward of no class but that.
+    """
+    return type(layer).forward(layer, *args, **kwargs)
 
 
 def _mask(

@@ -12,6 +12,7 @@ pytestmark = needs_fake_cuda
 # (family, norm, size, settings): a step of about 100 s of audio
 MEASURE = """
 import gc
+import torch.distributed as dist
 from asr_exp.training.pass_size import expected_memory
 
 LENGTHS = {
@@ -21,10 +22,11 @@ LENGTHS = {
 }
 
 def compared(
-    family, norm, size, precision="bf16", device=1000, batch=100, over=(), seconds=None, **more
+    family, norm, size, precision="bf16", device=1000, batch=100, over=(), seconds=None, ranks=None, **more
 ):
+    # ranks: ddp or fsdp, for one of two; nothing is sent, so that the other need not be there
     words = [
-        f"trainer.batch_seconds={batch}",
+        f"trainer.batch_seconds={2 * batch if ranks else batch}",
         f"trainer.device_seconds={device}",
         f"trainer.precision={precision}",
         "trainer.max_steps=10",
@@ -36,6 +38,11 @@ def compared(
     with started("cuda", precision) as runtime:
         gc.collect()
         torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated()  # what torch.distributed holds of an earlier case
+        if ranks:
+            words.append(f"trainer.strategy={ranks}")
+            dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=2)
+            runtime.world = 2
         setup = build(runtime, family, norm, size, words, seconds=LENGTHS[seconds], **more)
         peaks = []
         for step in (1, 2):
@@ -43,7 +50,9 @@ def compared(
             torch.cuda.reset_peak_memory_stats()
             train_step(setup, step, batches)
             peaks.append(torch.cuda.max_memory_allocated())
-        return [len(batches), expected_memory(setup) / 2**30, max(peaks) / 2**30]
+        expected = expected_memory(setup)
+        runtime.world = 1
+        return [len(batches), expected / 2**30, (max(peaks) - before) / 2**30]
 
 from asr_exp.training.loop import _batches, train_step
 result = [compared(*one, **more) for *one, more in CASES]
@@ -66,8 +75,18 @@ SMALL = [
     ("sew-d", "group", "base", BASE),
     ("wavlm", "group", "base", BASE | {"seconds": "short"}),
 ]
+# of two ranks
+SHARED = [
+    ("wav2vec2", "group", "base", BASE | {"ranks": "ddp"}),
+    ("wav2vec2", "layer", "base", BASE | {"ranks": "ddp", "device": 30, "freeze_front_end": False}),
+    ("wav2vec2", "layer", "base", BASE | {"ranks": "fsdp", "device": 30}),
+    ("wav2vec2", "group", "base", CHECKPOINTING | {"ranks": "fsdp"}),
+    ("wavlm", "group", "base", BASE | {"ranks": "fsdp", "precision": "fp32"}),
+]
 FULL = {"batch": 400, "device": 100}
 LARGE = [
+    ("wav2vec2", "layer", "large", FULL | {"ranks": "ddp", "batch": 200}),
+    ("wav2vec2", "layer", "large", FULL | CHECKPOINTING | {"ranks": "fsdp", "batch": 200}),
     ("wav2vec2", "group", "base", FULL),
     ("wav2vec2", "group", "base", FULL | {"device": 1000}),
     ("wav2vec2", "layer", "large", FULL),
@@ -87,15 +106,22 @@ LARGE = [
 ]
 
 
-def check(cases: list) -> None:
+def check(cases: list, within: float = 0.15) -> None:
     found = figures(f"CASES = {cases}\n{MEASURE}", timeout=1200)
     for case, (passes, expected, peak) in zip(cases, found, strict=True):
-        assert expected == pytest.approx(peak, rel=0.15), (case, passes, expected, peak)
+        assert expected == pytest.approx(peak, rel=within), (case, passes, expected, peak)
 
 
 def test_the_forecast_is_the_allocators_peak():
     """Front end frozen and not, fp32 and bf16, one pass and several, with checkpointing and without."""
     check(SMALL)
+
+
+def test_the_forecast_for_one_of_several_ranks():
+    """Checkpointing included, which transformers leaves out where a layer's forward is not that of the class
+    that FSDP2 gives it.
+    """
+    check(SHARED, within=0.2)  # half a base: what is rounded up in a layer weighs more
 
 
 @pytest.mark.slow
