@@ -41,7 +41,8 @@ def register_rule(name: str, *arguments: Any, **settings: Any) -> Callable:
                 inspect.signature(factory).bind(argument, language)
             except TypeError as error:
                 raise UserError(
-                    f"text.rules: {name} of a plugin has to take two arguments, (argument, language): {error}."
+                    f"text.rules: {name} of a plugin has to take two arguments, (argument, language):"
+                    f" {error}."
                 ) from error
             rule = factory(argument, language)
             if not callable(rule):

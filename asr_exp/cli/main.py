@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from asr_exp import __version__
 from asr_exp.cli.arguments import commands, hydra_parser, is_bare, parse, run_of
-from asr_exp.cli.run_command import Job
+from asr_exp.cli.run_command import OF_NAMES, Job
 from asr_exp.core.errors import UserError
 from asr_exp.core.exit_status import exit_rank, rank, say, status_of
 from asr_exp.core.json_document import json_on_stdout
@@ -196,6 +196,10 @@ def _sweep(folders: list[Path], command: str, options: Namespace, request: _Requ
     """Run a command for every cell of a sweep and return the exit status: 0 where every cell is done."""
     from asr_exp.sweeps.driver import sweep
 
+    if command in OF_NAMES:
+        from asr_exp.cli.sweep_check import check_cells
+
+        check_cells(options.overrides, options.config_dir, command)
     status = sweep(
         folders,
         lambda folder: Job(command, options.config_dir, folder),

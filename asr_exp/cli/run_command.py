@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Commands whose run= may also name a CTC checkpoint, a folder's or the hub's, that no run of ours made.
 OF_CHECKPOINTS = ("evaluate", "transcribe", "align", "report", "export", "serve")
+# Commands whose names and files are checked before they begin.
+OF_NAMES = ("train", "evaluate", "check", "transcribe", "serve", "report")
 INTERRUPTED = "Interrupted. A run goes on from its last checkpoint when it is given the same command."
 
 
@@ -126,6 +128,10 @@ class Job:
         show_first_line(self.command, config)
         run = run_of(self.command)
         import_plugins(config)
+        if self.command in OF_NAMES:
+            from asr_exp.builders.names import check_names  # it imports torch, as these commands do
+
+            check_names(config, self.command)
         if config.rehearsal and not config.run:
             from asr_exp.rehearsal import rehearse as rehearsal
 

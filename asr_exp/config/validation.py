@@ -11,8 +11,11 @@ from typing import Any
 
 from omegaconf import ListConfig, OmegaConf
 
+from asr_exp.config.kinds import kind_problems
 from asr_exp.config.schema import Config, Decode
 from asr_exp.core.errors import nearest
+
+LARGEST = 2**63 - 1  # what a torch tensor of whole numbers holds
 
 
 def config_problems(config: Any) -> list[str]:
@@ -20,7 +23,7 @@ def config_problems(config: Any) -> list[str]:
 
     The rules across keys are tried where every key has a value that is allowed.
     """
-    of_values = list(_section_problems(Config, config, ""))
+    of_values = [*_section_problems(Config, config, ""), *kind_problems(config)]
     return of_values or list(_contradictions(config))
 
 
@@ -65,6 +68,8 @@ def bound_problems(name: str, value: Any, bounds: Any) -> Iterator[str]:
         )
     if isinstance(value, float) and not math.isfinite(value):
         yield f"{name}={value} is not a finite number; give one."
+    if isinstance(value, int) and abs(value) > LARGEST:
+        yield f"{name}={value} is too large for a whole number: it must be at most {LARGEST}."
     if "minimum" in bounds and value < bounds["minimum"]:
         yield f"{name}={value} is too small: it must be at least {bounds['minimum']}."
     if "maximum" in bounds and value > bounds["maximum"]:

@@ -69,6 +69,11 @@ def register_reader(name: str) -> Callable[[Reader], Reader]:
     return _READERS.register(name)
 
 
+def check_reader(name: str) -> None:
+    """Raise UserError for a name that no reader has."""
+    _READERS.check(name)
+
+
 def read_corpus(dataset: Any, cache: Path, only: str | None = None) -> Corpus:
     """Read the corpus that a `dataset` section names, or the one split of it that `only` names.
 
