@@ -53,8 +53,6 @@ def check_names(config: DictConfig, command: str) -> None:
                     attempt(_check_file, f"decode.{key}", value)
         else:
             attempt(DECODERS.check, config.decode.name, ("beam",))
-        if config.decode.name == "greedy" and config.decode.settings:
-            problems.append("decode.settings is for a plugin's decoder; greedy decoding has none, drop it.")
     if command == "train":
         attempt(OPTIMIZERS.check, config.optimizer.name)
         attempt(SCHEDULES.check, config.schedule.name)

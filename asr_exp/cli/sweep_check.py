@@ -20,26 +20,33 @@ def check_cells(overrides: Sequence[str], config_dir: str | None, command: str) 
     """Raise UserError for names and files that some of the cells could not do without.
 
     Each value of what names something is tried once, beside the first values of the others: the time is that
-    of the sum of the values, not of the cells. A cell whose keys contradict each other fails by itself.
+    of the sum of the values, not of the cells. A cell whose keys contradict each other fails by itself,
+    unless all that are tried have a config that cannot be run.
     """
     from asr_exp.builders.names import check_names  # it imports torch
 
     problems: dict[str, None] = {}
+    invalid: dict[str, None] = {}  # what the config of every cell that was tried has
+    valid = False
     groups = choices(conf_folders(config_dir))
     fixed, ranges = split_overrides(overrides)
     for varied in _cells(ranges, groups):
         try:
             config = configs.compose([*fixed, *varied], config_dir)
             configs.validate(config)
-        except UserError:
+        except UserError as error:
+            invalid |= dict.fromkeys(str(error).splitlines())
+            continue
+        valid = True
+        if config.run:  # the cell goes by the settings of that run
             continue
         try:
             import_plugins(config)
             check_names(config, command)
         except UserError as error:
             problems |= dict.fromkeys(str(error).splitlines())
-    if problems:
-        raise UserError("\n".join(problems))
+    if problems or not valid:
+        raise UserError("\n".join(problems or invalid))
 
 
 def _cells(ranges: Sequence[Range], groups: dict[str, list[str]]) -> Iterator[list[str]]:
@@ -47,6 +54,7 @@ def _cells(ranges: Sequence[Range], groups: dict[str, list[str]]) -> Iterator[li
     values = {one: one.values or [one.low] for one in ranges}
     first = {one: one.override(some[0]) for one, some in values.items()}
     yield list(first.values())
+    yield [one.override(some[-1]) for one, some in values.items()]
     for one in ranges:
         name = one.name.lstrip("+")
         if name in groups or name in NAMED:

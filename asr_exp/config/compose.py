@@ -24,6 +24,7 @@ from asr_exp.config.override_problems import override_problems
 from asr_exp.config.overrides import quoted, to_hydra_overrides
 from asr_exp.config.sweep_syntax import expanded
 from asr_exp.config.validation import config_problems
+from asr_exp.config.yaml_problems import yaml_problem
 from asr_exp.core.errors import UserError
 
 _composing = threading.Lock()
@@ -45,7 +46,8 @@ def translate_error(error: Exception, folders: Sequence[Path]) -> UserError | No
 
     if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
         return UserError(composition_problem(error, choices(folders), folders))
-    return None
+    problem = None if isinstance(error, UserError) else yaml_problem(error, folders)
+    return UserError(problem) if problem else None
 
 
 def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> DictConfig:

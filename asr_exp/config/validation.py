@@ -63,8 +63,12 @@ def bound_problems(name: str, value: Any, bounds: Any) -> Iterator[str]:
     if "choices" in bounds and not (
         re.fullmatch(bounds["pattern"], value) if "pattern" in bounds else value in bounds["choices"]
     ):
+        yaml = " YAML reads on, off, yes and no as true and false; put the word in quotes." * (
+            str(value) in ("True", "False")
+        )
         yield (
-            f"{name}={value} is not one of {', '.join(bounds['choices'])}.{nearest(value, bounds['choices'])}"
+            f"{name}={value} is not one of"
+            f" {', '.join(bounds['choices'])}.{nearest(value, bounds['choices'])}{yaml}"
         )
     if isinstance(value, float) and not math.isfinite(value):
         yield f"{name}={value} is not a finite number; give one."
