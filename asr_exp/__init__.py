@@ -3,3 +3,7 @@ believe.
 """
 
 __version__ = "0.1.0"
+
+from asr_exp.config.registration import register_schema
+
+register_schema()

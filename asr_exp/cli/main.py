@@ -8,6 +8,7 @@ that --help comes at once.
 import ctypes
 import os
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -17,10 +18,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from asr_exp import __version__
 from asr_exp.cli.arguments import commands, hydra_parser, is_bare, parse, run_of
-from asr_exp.cli.run_command import Job
+from asr_exp.cli.run_command import OF_NAMES, Job
 from asr_exp.core.errors import UserError
 from asr_exp.core.exit_status import exit_rank, rank, say, status_of
 from asr_exp.core.json_document import json_on_stdout
+from asr_exp.core.plugin_errors import FULL
 
 if TYPE_CHECKING:
     from asr_exp.config.hydra_internals import Hydra
@@ -95,6 +97,7 @@ def _set_environment() -> None:
         AttributeError, ValueError
     ):  # a transcript that the terminal has no letters for ends no run
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    os.environ.setdefault(FULL, os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us; Hydra neither prints them nor exits
     # Threads that spin for long at each OpenMP barrier make a CPU run 10 times slower as soon as another
     # program wants a core.
@@ -155,12 +158,17 @@ def _read_overrides(hydra: "Hydra", options: Namespace, folders: list[Path]) -> 
     overrides = configs.to_hydra_overrides(options.overrides)
     # Our own files ask for no sweep, so only what else is read is composed for it.
     others = len(folders) > 1 or any("hydra" in text for text in overrides)
-    multirun = (
-        options.multirun
-        or others
-        and hydra.get_mode(config_name="config", overrides=overrides) == RunMode.MULTIRUN
-    )
-    if multirun:
+    with warnings.catch_warnings(action="ignore"):  # of a search path that is not there: told below
+        mode = hydra.get_mode(config_name="config", overrides=overrides) if others else None
+    multirun = options.multirun or mode == RunMode.MULTIRUN
+    shown = next((f"--{flag}" for flag in ("cfg", "info") if getattr(options, flag)), None)
+    if options.multirun and shown:
+        raise UserError(
+            f"{shown} shows one config, and -m asks for several; leave out -m, and give each key one value."
+        )
+    if options.multirun and mode == RunMode.RUN and "hydra.mode=RUN" in overrides:
+        raise UserError("-m and hydra.mode=RUN contradict each other; leave out one of them.")
+    if multirun and not shown:
         options.overrides, broken = configs.expand_sweep(options.overrides, options.config_dir)
         for row, reason in broken.items():
             say(f"error: experiment={row}: ", reason)
@@ -168,6 +176,8 @@ def _read_overrides(hydra: "Hydra", options: Namespace, folders: list[Path]) -> 
     if multirun and options.json:
         raise UserError("--json is of one run; drop it, or -m: a sweep's figures are in its cells.csv.")
     configs.check_overrides(options.overrides, folders, multirun)
+    if others and not multirun:  # a single run is composed by Hydra itself: its own settings are checked here
+        configs.compose_with_hydra(overrides, folders)
     return _Request(overrides, multirun, broken)
 
 
@@ -194,6 +204,10 @@ def _sweep(folders: list[Path], command: str, options: Namespace, request: _Requ
     """Run a command for every cell of a sweep and return the exit status: 0 where every cell is done."""
     from asr_exp.sweeps.driver import sweep
 
+    if command in OF_NAMES:
+        from asr_exp.cli.sweep_check import check_cells
+
+        check_cells(options.overrides, options.config_dir, command)
     status = sweep(
         folders,
         lambda folder: Job(command, options.config_dir, folder),

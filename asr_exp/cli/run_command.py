@@ -14,6 +14,7 @@ from asr_exp.cli.arguments import run_of
 from asr_exp.cli.first_line import show_first_line
 from asr_exp.core.errors import Pruned, Stopped
 from asr_exp.core.exit_status import rank, status_of
+from asr_exp.core.plugin_errors import plugin_failure
 from asr_exp.runtime.signals import Signals
 from asr_exp.runtime.slurm_job import leave
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # Commands whose run= may also name a CTC checkpoint, a folder's or the hub's, that no run of ours made.
 OF_CHECKPOINTS = ("evaluate", "transcribe", "align", "report", "export", "serve")
+# Commands whose names and files are checked before they begin.
+OF_NAMES = ("train", "evaluate", "check", "transcribe", "serve", "report")
 INTERRUPTED = "Interrupted. A run goes on from its last checkpoint when it is given the same command."
 
 
@@ -86,6 +89,10 @@ class Job:
             raise
         except BrokenPipeError:
             raise
+        except SystemExit as error:
+            if not plugin_failure(error):
+                raise
+            return self.failed(cell, error)
         except Exception as error:
             return self.failed(cell, error)
 
@@ -121,6 +128,10 @@ class Job:
         show_first_line(self.command, config)
         run = run_of(self.command)
         import_plugins(config)
+        if self.command in OF_NAMES:
+            from asr_exp.builders.names import check_names  # it imports torch, as these commands do
+
+            check_names(config, self.command)
         if config.rehearsal and not config.run:
             from asr_exp.rehearsal import rehearse as rehearsal
 
@@ -128,10 +139,10 @@ class Job:
             run = partial(rehearsal.rehearse, run=run) if self.command == "train" else run
         return run, config
 
-    def failed(self, cell: "SweepCell", error: Exception) -> "SweepCell":
+    def failed(self, cell: "SweepCell", error: Exception | SystemExit) -> "SweepCell":
         """Print why a cell failed, and note it in the record -> its row."""
         status = status_of(error, f"cell {cell.cell}: " if self.record else "")
-        reason = (str(error).splitlines() or [""])[0]
+        reason = (str(plugin_failure(error) or error).splitlines() or [""])[0]
         reason = reason if status == 2 else f"{type(error).__name__}: {reason}"
         return self._note(replace(cell, status="failed", code=status, reason=reason))
 

@@ -6,6 +6,7 @@ over for as long as it takes, so that a config may be composed from several thre
 
 import copy
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +16,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from asr_exp.config.groups import choices, conf_folders, expanded
+from asr_exp.config.groups import choices, conf_folders
 from asr_exp.config.hydra_internals import JOB_NAME, VERSION_BASE, parse_override, store_schema
+from asr_exp.config.hydra_settings import settings_problems
 from asr_exp.config.messages import composition_problem
 from asr_exp.config.override_problems import override_problems
 from asr_exp.config.overrides import quoted, to_hydra_overrides
+from asr_exp.config.sweep_syntax import expanded
 from asr_exp.config.validation import config_problems
+from asr_exp.config.yaml_problems import yaml_problem
 from asr_exp.core.errors import UserError
 
 _composing = threading.Lock()
@@ -42,7 +46,8 @@ def translate_error(error: Exception, folders: Sequence[Path]) -> UserError | No
 
     if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
         return UserError(composition_problem(error, choices(folders), folders))
-    return None
+    problem = None if isinstance(error, UserError) else yaml_problem(error, folders)
+    return UserError(problem) if problem else None
 
 
 def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> DictConfig:
@@ -68,14 +73,30 @@ def compose_with_hydra(overrides: Sequence[str], folders: Sequence[Path]) -> Dic
     store_schema()
     settings: dict[str, Any] = {"job_name": JOB_NAME, "version_base": VERSION_BASE}
     try:
-        with _composing, _without_global_hydra(), hydra.initialize_config_dir(str(folders[0]), **settings):
-            return hydra.compose(
+        with (
+            _composing,
+            _without_global_hydra(),
+            hydra.initialize_config_dir(str(folders[0]), **settings),
+            warnings.catch_warnings(),
+        ):
+            warnings.filterwarnings("error", "provider=hydra.searchpath")  # a folder that is not there
+            config = hydra.compose(
                 "config", overrides=_with_search_path(overrides, folders[1:]), return_hydra_config=True
             )
+    except UserWarning as missing:
+        raise UserError(_missing_search_path(missing)) from missing
     except Exception as error:
         if (message := translate_error(error, folders)) is None:
             raise
         raise message from error
+    if problems := settings_problems(config):
+        raise UserError("\n".join(problems))
+    return config
+
+
+def _missing_search_path(warning: UserWarning) -> str:
+    path = str(warning).rpartition("path=")[2].removesuffix(" is not available.")
+    return f"hydra.searchpath names {path}, and there is no such folder; give folders that hold YAML files."
 
 
 @contextmanager

@@ -38,24 +38,6 @@ def choices(folders: Sequence[Path]) -> dict[str, list[str]]:
     return {group: sorted(names[group]) for group in groups}
 
 
-def expanded(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """The overrides of a sweep, with the rows of a table of experiments in the place of the table.
-
-    `experiment=hf-timit` becomes `experiment=hf-timit/distilhubert,hf-timit/...`.
-    """
-    known = tables(choices(folders)["experiment"])
-
-    def rows(text: str) -> str:
-        name, _, value = text.partition("=")
-        return (
-            f"{name}={','.join(row for one in value.split(',') for row in known.get(one, [one]))}"
-            if name == "experiment"
-            else text
-        )
-
-    return [rows(text) for text in overrides]
-
-
 Choices = Mapping[str, Sequence[str]]  # of each group
 
 # Groups of which none or several may be chosen; they set keys of any section and have none of their own.

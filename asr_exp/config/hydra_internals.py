@@ -69,6 +69,13 @@ def parse_override(text: str) -> "Override":
     return OverridesParser.create().parse_override(text)
 
 
+def is_sweep(value: Any) -> bool:
+    """Whether a value in an override stands for several, such as choice(1,2), range(3) or glob(*)."""
+    from hydra.core.override_parser.types import Glob, Sweep
+
+    return isinstance(value, Sweep | Glob)
+
+
 def launch(
     hydra: "Hydra", task: Callable[["DictConfig"], Any], overrides: Sequence[str], jobs: Sequence[list[str]]
 ) -> list[Any]:

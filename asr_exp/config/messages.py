@@ -9,6 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from asr_exp.config.groups import OPTIONAL_GROUPS, Choices
 from asr_exp.config.schema import key_field, keys
+from asr_exp.config.yaml_problems import named_file
 from asr_exp.core.errors import nearest
 
 
@@ -64,6 +65,11 @@ def composition_problem(error: Exception, choices: Choices, folders: Sequence[Pa
             f"{group}={name}: there is no {group} {name!r}.{nearest(name, known)} A file's defaults list asks"
             f" for it. The choices: {', '.join(known)}."
         )
+    if where and (group := where[1].partition("/")[0]) in OPTIONAL_GROUPS and key and key[1] == group:
+        return (
+            f"{place}its keys are of any section, so its first line has to be `# @package _global_`, and what"
+            " follows has to be keys with values."
+        )
     if where and key and key_field(key[1]) is None:
         return place + unknown_key(key[1], choices)
     first = _first_line(text[where.end() :] if where else text)
@@ -74,7 +80,7 @@ def composition_problem(error: Exception, choices: Choices, folders: Sequence[Pa
     because = (
         f" {_first_line(str(error.__cause__))}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
     )
-    return place + first + because
+    return named_file(place + first + because, folders)
 
 
 def _file(name: str, folders: Sequence[Path]) -> Path | str:

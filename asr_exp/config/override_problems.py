@@ -16,9 +16,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from asr_exp.config.groups import OPTIONAL_GROUPS, Choices, tables
+from asr_exp.config.hydra_settings import setting_problem
 from asr_exp.config.messages import unknown_key
 from asr_exp.config.overrides import as_readable, is_inside_mapping, key_types, parsed
 from asr_exp.config.schema import Config, key_field
+from asr_exp.config.sweep_syntax import is_glob, sweep_problem, values_to_check
 from asr_exp.core.errors import nearest
 
 # A config to try values on, one key at a time, whatever the other keys hold.
@@ -77,24 +79,36 @@ def _override_problems(text: str, choices: Choices, multirun: bool) -> Iterator[
             f"{text}: what a sweep varies is given as it is, such as -m seed=0,1; hydra.sweeper.params is for"
             " YAML files."
         )
-    elif re.match(r"hydra[./]", name) or override.package:
-        return  # Hydra's own keys, and packages, are Hydra's to judge
+    elif re.match(r"hydra[./]", name):
+        if override.is_sweep_override():
+            yield f"{text}: Hydra's own settings are the same in all cells of a sweep; give {name} one value."
+        elif problem := setting_problem(text, name):
+            yield problem
+    elif override.package is not None:
+        yield (
+            f"{text}: a group of this program has one place, its own section; leave out"
+            f" '@{override.package}': {name}={text.partition('=')[2]}."
+        )
+    elif override.is_delete():
+        yield from _deletion_problems(text, name, choices)
+    elif problem := sweep_problem(text, override, choices):
+        yield problem
     elif override.is_sweep_override() and not multirun:
         yield (
             f"{text} gives {name} several values. Add -m to run them one after"
             f" another{_instead(name, text.partition('=')[2])}."
         )
+    elif is_glob(override):  # each of what it matches is a choice
+        return
     elif override.is_discrete_sweep():
-        for value in override.sweep_string_iterator():
-            yield from _override_problems(f"{name}={value}", choices, multirun)
+        for value in values_to_check(override):
+            yield from _override_problems(f"{override.get_key_element()}={value}", choices, multirun)
     elif override.is_sweep_override():  # an interval: its two ends are checked
         interval: Any = override.value()
         for end in (interval.start, interval.end):
             yield from _override_problems(
                 f"{name}={int(end) if float(end).is_integer() else end}", choices, multirun
             )
-    elif override.is_delete():
-        return
     elif name in choices:
         yield from _choice_problems(
             name,
@@ -107,6 +121,16 @@ def _override_problems(text: str, choices: Choices, multirun: bool) -> Iterator[
         yield unknown_key(name, choices)
     elif key_field(name) is not None:
         yield from _type_problems(name, text, override.value())
+
+
+def _deletion_problems(text: str, name: str, choices: Choices) -> Iterator[str]:
+    """What is wrong with an override that takes something away; of a mapping, entries can be."""
+    if name in choices or is_inside_mapping(name.rpartition(".")[0]):
+        return
+    if key_field(name) is None:
+        yield unknown_key(name, choices)
+    else:
+        yield f"{text}: a key cannot be taken away; without a word about it, {name} has its default."
 
 
 def _instead(name: str, value: str) -> str:

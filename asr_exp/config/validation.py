@@ -11,12 +11,14 @@ from typing import Any
 
 from omegaconf import ListConfig, OmegaConf
 
+from asr_exp.config.kinds import kind_problems
 from asr_exp.config.rules_name import text_name
 from asr_exp.config.schema import Config, Decode
 from asr_exp.core.console import printable
 from asr_exp.core.errors import nearest
 
 LONGEST_NAME = 200  # bytes; file systems take 255, and some files have the name of a sweep and more
+LARGEST = 2**63 - 1  # what a torch tensor of whole numbers holds
 
 
 def config_problems(config: Any) -> list[str]:
@@ -24,7 +26,7 @@ def config_problems(config: Any) -> list[str]:
 
     The rules across keys are tried where every key has a value that is allowed.
     """
-    of_values = list(_section_problems(Config, config, ""))
+    of_values = [*_section_problems(Config, config, ""), *kind_problems(config)]
     return of_values or list(_contradictions(config))
 
 
@@ -71,11 +73,17 @@ def bound_problems(name: str, value: Any, bounds: Any) -> Iterator[str]:
     if "choices" in bounds and not (
         re.fullmatch(bounds["pattern"], str(value)) if "pattern" in bounds else value in bounds["choices"]
     ):
+        yaml = " YAML reads on, off, yes and no as true and false; put the word in quotes." * (
+            str(value) in ("True", "False")
+        )
         yield (
-            f"{name}={value} is not one of {', '.join(bounds['choices'])}.{nearest(value, bounds['choices'])}"
+            f"{name}={value} is not one of"
+            f" {', '.join(bounds['choices'])}.{nearest(value, bounds['choices'])}{yaml}"
         )
     if isinstance(value, float) and not math.isfinite(value):
         yield f"{name}={value} is not a finite number; give one."
+    if isinstance(value, int) and abs(value) > LARGEST:
+        yield f"{name}={value} is too large for a whole number: it must be at most {LARGEST}."
     if "minimum" in bounds and value < bounds["minimum"]:
         yield f"{name}={value} is too small: it must be at least {bounds['minimum']}."
     if "maximum" in bounds and value > bounds["maximum"]:

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from asr_exp.core.errors import RankLost, SmallerPasses, Stopped, UserError
 from asr_exp.core.libraries import import_failure
+from asr_exp.core.plugin_errors import plugin_failure, wants_traceback
 
 # Seconds that rank 0 has to print a mistake that every rank has met; `launch` or torchrun then end the rest.
 HEAD_START = 6.0
@@ -62,10 +63,14 @@ def status_of(error: BaseException, where: str = "", quiet: bool = False) -> int
                 " command goes on."
             ),
         )
+    elif failure := plugin_failure(error):
+        status, message = 2, failure
     else:
         trace = "".join(traceback.format_exception(error))
         print(f"{where}{trace}", end="", file=sys.stderr, flush=True)
         return 1
+    if status == 2 and wants_traceback() and not isinstance(error.__cause__ or error, UserError):
+        print("".join(traceback.format_exception(error.__cause__ or error)), end="", file=sys.stderr)
     if not quiet:
         label = "stopped" if status > 128 else "error"
         say((label if rank() == 0 else f"{label} (rank {rank()})") + f": {where}", message)

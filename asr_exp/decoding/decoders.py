@@ -75,4 +75,23 @@ def make_decoder(name: str, tokenizer: Any, settings: Mapping[str, Any]) -> Deco
         raise UserError(
             f"decode.name={name} does not take decode.settings={dict(settings)}: {error}."
         ) from error
-    return factory(tokenizer, **settings)
+    decoder = factory(tokenizer, **settings)
+    DECODERS.expect(name, callable(decoder), decoder, "a function of (logits, frames)")
+    return _Checked(name, decoder) if name in DECODERS.places else decoder
+
+
+class _Checked:
+    """A plugin's decoder, of which each answer is looked at: a text for each row."""
+
+    def __init__(self, name: str, decoder: Decoder):
+        self._name, self._decoder = name, decoder
+
+    def __call__(self, logits: torch.Tensor, frames: Sequence[int]) -> list[str]:
+        texts = self._decoder(logits, frames)
+        fits = isinstance(texts, list | tuple) and len(texts) == len(frames)
+        fits = fits and all(isinstance(text, str) for text in texts)
+        DECODERS.expect(self._name, fits, texts, f"a list of {len(frames)} texts, one for each row")
+        return list(texts)
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(self._decoder, attribute)

@@ -6,6 +6,7 @@ writes its own row of the record. A search launches workers instead (see search.
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from asr_exp.sweeps.search import CellRunner, runs_here, search
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+MOST_CELLS = 10_000  # of a grid: Hydra composes all of them before the first one runs
 SWEEP_KEYS = {name: one.metadata for name, one in keys() if name == "sweeper" or name.startswith("sweep.")}
 
 
@@ -61,6 +63,12 @@ def sweep(
             raise UserError(
                 f"{endless[0]} has no end of values; search it with sweeper=optuna or sweeper=random, or list"
                 " values."
+            )
+        cells = math.prod(len(one.values or ()) for one in ranges)
+        if cells > MOST_CELLS:
+            raise UserError(
+                f"This grid has {cells:,} cells, and {MOST_CELLS:,} are the most; draw some of them with"
+                " sweeper=random sweep.trials=N."
             )
         with _outliving_lost_jobs(config):
             batches = hydra.multirun(

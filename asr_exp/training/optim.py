@@ -70,7 +70,7 @@ def make_optimizer(
     Raises:
         UserError: for an unknown optimizer, or a pattern that matches no trained parameter.
     """
-    factory = OPTIMIZERS.find(name)
+    OPTIMIZERS.check(name)
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     for pattern in lr_scale:
         if not fnmatch.filter(trained, pattern):
@@ -83,7 +83,8 @@ def make_optimizer(
         factor = math.prod(f for pattern, f in lr_scale.items() if fnmatch.fnmatch(parameter_name, pattern))
         decay = weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((factor, decay), []).append(parameter)
-    return factory(
+    optimizer = OPTIMIZERS.make(
+        name,
         [
             {"params": p, "lr": lr * factor, "peak_lr": lr * factor, "weight_decay": decay}
             for (factor, decay), p in groups.items()
@@ -91,6 +92,9 @@ def make_optimizer(
         lr=lr,
         **settings,
     )
+    fits = isinstance(optimizer, torch.optim.Optimizer)
+    OPTIMIZERS.expect(name, fits, optimizer, "an optimizer of torch (torch.optim.Optimizer)")
+    return optimizer
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -119,6 +123,20 @@ def _tri_stage(hold: float, final_scale: float) -> Shape:
     return lambda t: 1.0 if t <= hold else floor ** ((t - hold) / (1 - hold))
 
 
+def _checked(name: str, shape: Shape) -> Shape:
+    """A plugin's shape, of which each value is looked at."""
+
+    def factor(t: float) -> float:
+        value = shape(t)
+        fits = isinstance(value, int | float) and math.isfinite(value) and value >= 0
+        SCHEDULES.expect(
+            name, fits, value, f"a finite factor of at least 0, and at {t:.2f} of the steps it gave {value!r}"
+        )
+        return value
+
+    return factor
+
+
 def make_schedule(
     name: str,
     total: int,
@@ -145,7 +163,10 @@ def make_schedule(
     """
     warmup = round(warmup_ratio * total) if warmup_steps is None else warmup_steps
     after = max(1, total - warmup)
-    shape = SCHEDULES.find(name)(min(1.0, hold_ratio * total / after), final_scale)
+    shape = SCHEDULES.make(name, min(1.0, hold_ratio * total / after), final_scale)
+    SCHEDULES.expect(name, callable(shape), shape, "a function of the share of the steps done, from 0 to 1")
+    if name in SCHEDULES.places:
+        shape = _checked(name, shape)
     # After the warm-up step s uses the rate reached after s - 1 steps, as the schedulers of torch and
     # transformers do. Within it step s uses s / warmup, so that the first step is not wasted on a rate of 0.
     return lambda step: (

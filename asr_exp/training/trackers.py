@@ -54,7 +54,10 @@ def register_tracker(name: str) -> Callable[[Callable[..., Tracker]], Callable[.
 
 def make_tracker(name: str, **settings: Any) -> Tracker:
     """Build the tracker of that name. Raises UserError for an unknown one."""
-    return TRACKERS.find(name)(**settings)
+    tracker = TRACKERS.make(name, **settings)
+    fits = all(callable(getattr(tracker, method, None)) for method in ("log", "table", "finish"))
+    TRACKERS.expect(name, fits, tracker, "a tracker with the methods log, table and finish")
+    return tracker
 
 
 @register_tracker("none")

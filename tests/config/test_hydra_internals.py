@@ -57,6 +57,8 @@ USED = [
     ("hydra._internal.callbacks.Callbacks", ["config"], "-m sweeper=optuna hydra/launcher=joblib"),
     ("hydra.core.config_search_path.SearchPathQuery", ["provider"], "YAML files in ./conf, --config-dir"),
     ("hydra.core.override_parser.overrides_parser.OverridesParser.create", [], "every override"),
+    ("hydra.core.override_parser.types.Sweep", [], "-m seed=range(3)"),
+    ("hydra.core.override_parser.types.Glob", ["include", "exclude"], "-m model=glob(wavlm*)"),
     (
         "hydra.core.plugins.Plugins.instantiate_launcher",
         ["config", "hydra_context", "task_function"],

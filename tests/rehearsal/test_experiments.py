@@ -13,7 +13,8 @@ import yaml
 from asr_exp.builders.data import build_data, build_tokenizer
 from asr_exp.cli.main import main
 from asr_exp.config.compose import compose, validate
-from asr_exp.config.groups import choices, conf_folder, expanded
+from asr_exp.config.groups import choices, conf_folder
+from asr_exp.config.sweep_syntax import expanded
 from asr_exp.core.errors import UserError
 from asr_exp.data.batch_plan import BatchPlan
 from asr_exp.evaluation.evaluate import Evaluation
@@ -147,6 +148,18 @@ HF = {
         ["test"],
         0.3071,
     ),
+    "hf-common-voice/xls-r-300m-streaming": (
+        "common-voice",
+        "xls-r-300m",
+        5e-4,
+        64,
+        None,
+        500,
+        MIDDLE,
+        ["train", "dev"],
+        ["test"],
+        0.29,
+    ),
     "hf-common-voice/xls-r-1b": (
         "common-voice",
         "xls-r-1b",
@@ -210,6 +223,7 @@ HF = {
         None,
     ),
 }
+STEPS = {"hf-minds14/wav2vec2-base": 2000, "hf-common-voice/xls-r-300m-streaming": 5000}
 LANGUAGES = {
     "hf-common-voice": "tr",
     "hf-mls": "german",
@@ -234,6 +248,7 @@ RAN = {
     "hf-common-voice/xlsr-53-one-gpu": ("1 V100", "1 h 20"),
     "hf-common-voice/xlsr-53-100-epochs": ("8 V100", "1 h 05"),
     "hf-common-voice/xls-r-300m": ("8 V100", "1 h 05"),
+    "hf-common-voice/xls-r-300m-streaming": ("4 V100", "3 h 31"),
     "hf-common-voice/xls-r-1b": ("2 Titan 24 GB", "15 h 10"),
     **{f"hf-common-voice-phones/{language}": ("8 V100", "23 min") for language in ("tr", "it", "sv-SE")},
     "hf-mls/xlsr-53": ("1 Titan 24 GB", "15 h 04"),
@@ -312,7 +327,7 @@ def test_a_published_row_resolves_to_its_recipe(row):
     )
     assert (c.optimizer.name, c.optimizer.clip_norm) == ("adamw", 1.0)
     assert (c.trainer.batch_utterances, c.trainer.batch_seconds) == (utterances, None)
-    assert (c.trainer.max_epochs, c.trainer.max_steps) == ((epochs, None) if epochs else (None, 2000))
+    assert (c.trainer.max_epochs, c.trainer.max_steps) == ((epochs, None) if epochs else (None, STEPS[row]))
     assert (c.schedule.name, c.schedule.warmup_steps, c.schedule.final_scale) == ("linear", warmup, 0)
     assert masks(c) == masked and (c.augment.dropout, c.augment.layerdrop, list(c.augment.speed)) == (
         0,
@@ -336,7 +351,9 @@ def test_a_published_row_is_scored_as_the_old_script_did(row):
         row.partition("/")[0], "hf_compat"
     )
     assert c.text.name == expected
-    assert c.published.source.startswith("https://huggingface.co/")
+    assert c.published.source.startswith(
+        "https://github.com/huggingface/transformers/" if "streaming" in row else "https://huggingface.co/"
+    )
 
 
 def test_what_is_inferred_is_marked():

@@ -13,9 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from asr_exp.commands.table.cells import impossible_cell, requested_cell
 from asr_exp.commands.table.rows import TableCell
 from asr_exp.config.compose import compose, expand_sweep, validate
-from asr_exp.config.groups import choices, conf_folders, expanded
+from asr_exp.config.groups import choices, conf_folders
 from asr_exp.config.hydra_internals import parse_override
 from asr_exp.config.schema import key_field
+from asr_exp.config.sweep_syntax import expanded
 from asr_exp.core.errors import UserError, nearest
 
 

@@ -1,6 +1,5 @@
 """What every corpus reader returns, and the registry of readers."""
 
-import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +51,6 @@ class Corpus:
 
 
 Reader = Callable[[Any, Path], Corpus]
-_READERS: Registry[Reader] = Registry("dataset.reader")
 # Built-in readers are imported when they are used, so that other runs need neither `datasets` nor espeak.
 _BUILT_IN = {
     "timit": "timit",
@@ -66,11 +64,19 @@ _BUILT_IN = {
     "demo": "synthetic.demo",
     "voices": "synthetic.voices",
 }
+_READERS: Registry[Reader] = Registry(
+    "dataset.reader", {name: f"asr_exp.data.corpora.{module}" for name, module in _BUILT_IN.items()}
+)
 
 
 def register_reader(name: str) -> Callable[[Reader], Reader]:
     """Register `reader(dataset_section, cache_folder) -> Corpus` as `dataset.reader=name`."""
     return _READERS.register(name)
+
+
+def check_reader(name: str) -> None:
+    """Raise UserError for a name that no reader has."""
+    _READERS.check(name)
 
 
 def read_corpus(dataset: Any, cache: Path, only: str | None = None) -> Corpus:
@@ -82,9 +88,14 @@ def read_corpus(dataset: Any, cache: Path, only: str | None = None) -> Corpus:
     name = dataset.reader
     if only is not None:
         dataset = OmegaConf.merge(dataset, {"only": only})
-    if name not in _READERS and name in _BUILT_IN:
-        importlib.import_module(f"asr_exp.data.corpora.{_BUILT_IN[name]}")
-    corpus = _READERS.find(name, also=tuple(_BUILT_IN))(dataset, cache)
+    corpus = _READERS.make(name, dataset, cache)
+    _READERS.expect(
+        name, isinstance(corpus, Corpus), corpus, "a Corpus: Corpus({'train': [Utterance(...)], ...})"
+    )
+    missing = [split for split in ((only,) if only else SPLITS) if split not in getattr(corpus, "splits", ())]
+    _READERS.expect(
+        name, not missing, corpus, f"the splits {', '.join(SPLITS)}; {', '.join(missing)} is missing"
+    )
     corpus.splits = {split: rows.cleaned() for split, rows in corpus.splits.items()}
     return corpus
 
