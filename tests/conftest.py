@@ -66,6 +66,19 @@ def shared_data():
     return find
 
 
+@pytest.fixture
+def shared_cases():
+    """shared_cases("pipe.mp3") -> that file of ../shared/cases; skips, saying so, where it is not there."""
+
+    def find(name: str) -> Path:
+        path = Path(__file__).parents[2] / "shared" / "cases" / name
+        if not path.exists():
+            pytest.skip(f"the file is not there: {path}")
+        return path
+
+    return find
+
+
 @pytest.fixture(scope="session")
 def tone():
     """tone(seconds, rate, hertz) -> float32 samples of a quiet tone, over a little noise that is always the

@@ -17,14 +17,16 @@ from asr_exp.runs.folder import resolve
 from asr_exp.runs.results import read_result
 
 OF_A_SCORE = ("dataset.reader=", "text.rules=", "decode.name=")  # parts that a score depends on
-_TODAY: dict[str, DataFingerprint | None] = {}  # by dataset section: the runs of a sweep share theirs
+_TODAY: dict[str, DataFingerprint | None] = {}  # by dataset and index files: the runs of a sweep share theirs
 
 
-def todays_fingerprint(config: DictConfig) -> DataFingerprint | None:
+def todays_fingerprint(config: DictConfig, before: DataFingerprint) -> DataFingerprint | None:
     """The fingerprint of a config's corpus as it is now; None where it cannot be read, on this machine or at
-    this time. It is read once in a process.
+    this time. It is read once in a process, as long as its index files stay as they are.
+
+    before: as a run kept it, with the names of the index files.
     """
-    key = json.dumps(resolve(config)["dataset"], sort_keys=True)
+    key = json.dumps([resolve(config)["dataset"], before.files_now()], sort_keys=True)
     if key not in _TODAY:
         try:
             logging.disable(logging.WARNING)  # what a reader warns of was said when the run began
@@ -50,7 +52,7 @@ def changes_since(config: DictConfig, folder: Path, recorded: Mapping[str, Any])
     large = sum(one.utterances for one in before.splits.values()) > LARGE
     if large and before.untouched():
         return {}
-    now = todays_fingerprint(config)
+    now = todays_fingerprint(config, before)
     return before.changes(now) if now else {}
 
 
@@ -73,7 +75,7 @@ def check_resumable(folder: Path, now: DataFingerprint) -> dict[str, str]:
     Raises UserError where train or dev has changed, of which the run has learned or chosen already.
     """
     before = DataFingerprint.load(folder)
-    if before is None or not recover(folder / "checkpoints" / "last"):
+    if before is None or not recover(folder / "checkpoints" / "last", keep_old=True):
         return {}
     changes = before.changes(now)
     if changes.keys() - {"test"}:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from asr_exp.builders.score_rules import build_score_rules
 from asr_exp.builders.session import cache_folder
 from asr_exp.core.errors import UserError
 from asr_exp.data.corpora import read_corpus
@@ -55,13 +56,15 @@ def build_data(
     """
     raw = read_raw(config, only)
     known = DataFingerprint.of(config.dataset, raw, only) if fingerprint else None
-    return Data(normalise(raw, text_rules(config)), raw if keep_raw else None, known)
+    scored = (only,) if only else ("dev", "test")
+    return Data(normalise(raw, text_rules(config), scored), raw if keep_raw else None, known)
 
 
 def read_raw(config: DictConfig, only: str | None = None) -> Corpus:
     """Read the corpus, with corrected transcripts where the config names corrections. Raises UserError for a
     corpus or a file of corrections that cannot be read.
     """
+    build_score_rules(config)  # what is wrong with them is said before the corpus is read
     corrections = config.dataset.corrections and read_corrections(config.dataset.corrections)
     raw = read_corpus(config.dataset, cache_folder(config), only)
     return corrections.apply(raw, only) if corrections else raw

@@ -6,7 +6,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.builders.data import Data, build_data, own_data, text_rules
+from asr_exp.builders.score_rules import score_protocol
 from asr_exp.builders.session import cache_folder
+from asr_exp.config.rules_name import text_name
 from asr_exp.config.schema import Decode
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import is_run
@@ -16,6 +18,7 @@ from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding.beam import Beam, BeamSettings, Lexicon, Weights, require_flashlight
 from asr_exp.decoding.decoders import Decoder, make_decoder
 from asr_exp.decoding.language_model import (
+    LM_ADVICE,
     MODEL_FOLDER,
     arpa_of,
     check_hot_words,
@@ -26,7 +29,8 @@ from asr_exp.decoding.language_model import (
     weights_beside,
     words_beside,
 )
-from asr_exp.decoding.ngram import is_arpa, vocabulary
+from asr_exp.decoding.model_files import find_model, words_of
+from asr_exp.decoding.ngram import is_arpa, is_whole_arpa
 from asr_exp.model.pretrained.source import CheckpointSource, find_checkpoint
 from asr_exp.runs.results import protocol
 from asr_exp.runtime.distributed import Runtime
@@ -86,7 +90,7 @@ def _hot_words(config: DictConfig, tokenizer: Tokenizer) -> list[str]:
     for word, normalised in zip(typed, hot_words, strict=True):
         if not normalised.strip():
             raise UserError(
-                f"decode.hot_words has {word!r}, of which the text rules (text={config.text.name}) leave"
+                f"decode.hot_words has {word!r}, of which the text rules (text={text_name(config)}) leave"
                 " nothing; drop it."
             )
     return hot_words
@@ -111,14 +115,15 @@ def _lexicon(config: DictConfig, tokenizer: Tokenizer, lm: Path) -> Lexicon:
     decode = config.decode
     if decode.lexicon != "auto":
         return read_lexicon(decode.lexicon, tokenizer, text_rules(config).apply_many)
-    words = words_beside(lm) if decode.lm == "checkpoint" else vocabulary(lm)
+    words = words_beside(lm) if decode.lm == "checkpoint" else words_of(lm)
     return lexicon_of(words, tokenizer, f"decode.lm={decode.lm}")
 
 
 def _language_model(
     config: DictConfig, tokenizer: Tokenizer, folder: Path | None, data: Data | None, of_words: bool
 ) -> Path:
-    """The ARPA file that `decode.lm` names; it is made first where the name is train-text or a text file.
+    """The ARPA file or binary that `decode.lm` names; it is made first where that is train-text or a text
+    file.
 
     Args:
         config: the whole config.
@@ -140,7 +145,7 @@ def _language_model(
                 " decode.lm=FILE."
             )
         path = folder / "lm" / f"train-text.{unit}.{order}.arpa"
-        if data or not path.exists():
+        if data or not is_whole_arpa(path):
             data = data or build_data(own_data(config, folder), only="train")
             arpa_of(data.texts(["train"]), tokenizer, of_words, order, path, decode.lm)
         return path
@@ -149,8 +154,9 @@ def _language_model(
         checkpoint = config.run if names_checkpoint else config.model.checkpoint or ""
         return checkpoint_model(find_checkpoint(checkpoint, config.model.revision))
     source = Path(decode.lm).expanduser()
-    if source.suffix == ".arpa" or is_arpa(source):
-        return source
+    kept = cache_folder(config) / "lm"
+    if model := find_model(source, kept, "decode.lm", LM_ADVICE):
+        return model
     settings = [
         OmegaConf.to_container(config.text.rules),
         config.dataset.language,
@@ -160,8 +166,8 @@ def _language_model(
         tokenizer.inventory,
     ]
     name, lines = text_file(source, text_rules(config).apply_many, settings)
-    path = cache_folder(config) / "lm" / f"{name}.arpa"
-    if not path.exists():
+    path = kept / f"{name}.arpa"
+    if not is_whole_arpa(path):
         arpa_of(lines(), tokenizer, of_words, order, path, decode.lm)
     return path
 
@@ -195,6 +201,7 @@ def build_protocol(config: DictConfig, data: Data, split: Split, decoder: Decode
         # what earlier scores did not have is left out, so that they keep their hash
         **({} if precision == "fp32" else {"precision": precision}),
         **({"corrections": read_corrections(corrections).digest} if corrections else {}),
+        **score_protocol(config),
     )
 
 

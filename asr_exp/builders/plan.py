@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.builders.data import Data
 from asr_exp.config.groups import conf_folder
+from asr_exp.config.rules_name import text_name
 from asr_exp.core import console
 from asr_exp.core.errors import UserError
 from asr_exp.data.prepare import Split
@@ -25,6 +26,9 @@ from asr_exp.training.pass_size import expected_memory
 from asr_exp.training.setup import TrainingSetup
 
 log = logging.getLogger(__name__)
+CHOSEN_BY_WER = (
+    "The best checkpoint is chosen by the WER all the same; trainer.metric=dev.cer chooses it by the CER."
+)
 SAMPLE = 1000  # transcripts of a split that text rules are tried on
 SHOWN = 8  # units that are named
 
@@ -81,6 +85,10 @@ def announce(
     log.info("")
     if unspaced(splits["test"].references(first=1000)):
         log.warning(READ_CER)
+        if setup.metric == "wer":
+            log.warning(CHOSEN_BY_WER)
+        else:
+            log.info("The best checkpoint is chosen by dev %s (trainer.metric).", setup.metric.upper())
 
 
 def announce_scoring(
@@ -186,7 +194,7 @@ def check_vocabulary(
     units = "phones" if tokenizer.unit == "phone" else "characters"
     lacking = ", ".join(f"{unit!r} {n:,}" for unit, n in counts.most_common(SHOWN)) + more
     message = (
-        f"The vocabulary lacks {units} of the transcripts (text={config.text.name}; {lacking}):"
+        f"The vocabulary lacks {units} of the transcripts (text={text_name(config)}; {lacking}):"
         f" {'; '.join(filter(None, harm.values()))}."
         f" {advice(config, rows[worst].texts(), tokenizer, concerned[worst])}"
     )

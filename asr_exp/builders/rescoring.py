@@ -1,20 +1,26 @@
 """Score a checkpoint on a split without training it: for `evaluate`, and for a run of no steps."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 
 from asr_exp.builders.data import Data, build_data, build_split, check_unit, own_data, same_data
 from asr_exp.builders.decoder import build_decoder, build_protocol
 from asr_exp.builders.fine_tuned import FineTuned
 from asr_exp.builders.plan import check_vocabulary
+from asr_exp.builders.score_rules import build_score_rules
 from asr_exp.data.prepare import Split
 from asr_exp.decoding.beam import Beam
 from asr_exp.evaluation.decoder_tuning import tune_on_dev
 from asr_exp.evaluation.emission_cache import EmissionStore
 from asr_exp.evaluation.evaluate import Evaluation, EvaluationSettings, evaluate
-from asr_exp.runs.results import read_result
+from asr_exp.evaluation.speed import machine
+from asr_exp.model.forward_passes import pass_seconds
+from asr_exp.runs.environment import processor
+from asr_exp.runs.results import OF_THE_SPLIT, read_hypotheses, read_result
 from asr_exp.runtime.distributed import Runtime
 
 # The section `train` of result.json, for a checkpoint that was scored without training.
@@ -62,8 +68,10 @@ class Scoring:
         """
         self.config = config
         self.folder = folder
+        self.rules = build_score_rules(config)
         self.source = source
         self.runtime = runtime
+        self.speed: dict[str, Any] | None = None
         with source.held():
             self.decoder = build_decoder(config, source.tokenizer, runtime, folder)
         self.split = build_split(config, data, split, source.tokenizer, source.outline, runtime.main)
@@ -77,8 +85,12 @@ class Scoring:
         if isinstance(self.decoder, Beam) and config.decode.tune:
             tune_on_dev(self.decoder, emissions, self._dev, lambda: source.network, runtime)
         self.protocol = build_protocol(config, data, self.split, self.decoder)
-        self.cache = emissions.open(self.split, runtime.device)
-        self.network = None if runtime.broadcast(self.cache.complete) else source.network
+        measured = config.evaluate.rtfx
+        self.cache = None if measured else emissions.open(self.split, runtime.device)
+        complete = bool(self.cache and self.cache.complete)
+        kept = None if complete or measured or not runtime.main else self._kept()
+        self.kept: dict[str, Any] | None = runtime.broadcast(kept)
+        self.network = None if runtime.broadcast(complete) or self.kept else source.network
 
     def run(self, path: Path, examples: int) -> Evaluation:
         """Score the split. path: the file to write its hypotheses to; examples: how many the result shows.
@@ -92,8 +104,56 @@ class Scoring:
             path,
             examples,
             self.config.evaluate.precision,
+            self.rules,
+            self.config.evaluate.rtfx,
         )
-        return evaluate(self.network, self.split, self.decoder, self.runtime, settings, self.cache)
+        evaluation = evaluate(
+            self.network, self.split, self.decoder, self.runtime, settings, self.cache, self.kept
+        )
+        if evaluation.speed:
+            device = self.runtime.device
+            name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+            seconds = pass_seconds(trainer.device_seconds, device)
+            self.speed = evaluation.speed | machine(self.runtime, name, settings.precision, seconds)
+        return evaluation
+
+    def speeds(self, before: Mapping[str, Any]) -> dict[str, Any]:
+        """The entry `speed` of result.json, with the speed of this score, where it was measured, beside those
+        of other splits. before: what the result.json had.
+        """
+        known = {**(before.get("speed") or {}), **({self.split.name: self.speed} if self.speed else {})}
+        return {"speed": known} if known else {}
+
+    def _kept(self) -> dict[str, Any] | None:
+        """The hypotheses that the run keeps of the split, where they were made alike but for the rules of
+        the score; None where the network has to run.
+        """
+        path = self.folder / f"hypotheses.{self.split.name}.jsonl"
+        test = self.folder / "hypotheses.test.jsonl"
+        own, weights = read_result(self.folder) or {}, self.folder / "checkpoints" / "best"
+        unlike = {
+            key
+            for key in {**own.get("protocol", {}), **self.protocol}
+            if own.get("protocol", {}).get(key) != self.protocol.get(key)
+        }
+        if unlike - {*OF_THE_SPLIT, "score", "scoring"} or not {"score", "scoring"} & unlike:
+            return None
+        if own.get("status") != "finished" or not same_data(self.config, self.folder) or not path.is_file():
+            return None
+        # those of dev are written just before the weights are, those of test after all training
+        written = max(one.stat().st_mtime for one in {path, test} if one.is_file())
+        if any(file.stat().st_mtime > written for file in weights.glob("*.safetensors")):
+            return None
+        lines = read_hypotheses(path)
+        whole = list(self.split.utterances.ids()) == list(lines)
+        usable = whole and all(
+            line.get("nbest") is None
+            and line["seconds"] == round(float(self.split.seconds[index]), 3)
+            and line.get("raw_reference") == self.split.original_reference(index)
+            and "raw_hypothesis" in line
+            for index, line in enumerate(lines.values())
+        )
+        return lines if usable else None
 
     def _dev(self) -> Split:
         own = own_data(self.config, self.folder)

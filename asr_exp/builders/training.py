@@ -44,8 +44,7 @@ def build_training(
         tokenizer: of the split's labels.
         model: the network to train; with trainer.strategy=fsdp its weights are cut across the ranks here.
         runtime: the ranks and the device.
-        cache: the folder where the features of a frozen front end are kept on a CPU, where they take a good
-            part of a step. None: they are computed anew each time.
+        cache: where the features of a frozen front end are kept on a CPU; None: they are computed each time.
 
     Returns:
         The setup, as `fit` takes it.
@@ -87,6 +86,7 @@ def build_training(
         sharded=sharded,
         forecast=forecast,
         automatic_size=trainer.device_seconds == "auto",
+        save_every=trainer.save_every,
     )
 
 

@@ -3,9 +3,6 @@ come at once.
 """
 
 import ast
-import os
-import shutil
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import Field, is_dataclass
@@ -15,6 +12,8 @@ from typing import Any
 import yaml
 
 import asr_exp
+from asr_exp.cli.choice_help import choice_page, experiments_page
+from asr_exp.cli.layout import table, wrap
 from asr_exp.config.groups import OPTIONAL_GROUPS, choices, conf_folder, conf_folders, tables
 from asr_exp.config.schema import key_field, keys
 from asr_exp.core.errors import UserError, nearest
@@ -66,10 +65,12 @@ MAIN_KEYS = (
 )
 
 
-def page(topic: str | None, commands: Mapping[str, Path]) -> str:
-    """The page on `topic`: a command, a group, a section or a key. None: the page on the whole program.
+def page(topic: str | None, commands: Mapping[str, Path], plugins: Sequence[str] = ()) -> str:
+    """The page on `topic`: a command, a group, a choice of one, a section or a key. None: the page on the
+    whole program.
 
-    commands: by name, the file of each. Raises UserError for a topic that has no page.
+    commands: by name, the file of each; plugins: modules whose text rules are listed too. Raises UserError
+    for a topic that has no page.
     """
     if topic is None:
         return whole_page(commands)
@@ -77,7 +78,8 @@ def page(topic: str | None, commands: Mapping[str, Path]) -> str:
         return command_page(topic, commands[topic])
     one = key_field(topic)
     if one is not None and not is_dataclass(one.type):
-        return _table({topic: _key_line(topic, one, _defaults())})
+        line = table({topic: _key_line(topic, one, _defaults())})
+        return f"{line}\n{_rules(plugins)}" if topic == "text.rules" else line
     if one is not None or topic in OPTIONAL_GROUPS:
         return section_page(topic)
     group, equals, name = topic.rpartition("=")
@@ -86,6 +88,8 @@ def page(topic: str | None, commands: Mapping[str, Path]) -> str:
         choice_page(one, name) for one, names in groups.items() if name in names and group in ("", one)
     ]:
         return "\n".join(pages)
+    if group in ("", "experiment") and (rows := tables(groups["experiment"]).get(name)):
+        return experiments_page(name, rows)
     if equals:
         return whole_page(commands)
     topics = [
@@ -93,11 +97,22 @@ def page(topic: str | None, commands: Mapping[str, Path]) -> str:
         *(name for name, _ in keys()),
         *OPTIONAL_GROUPS,
         *(name for names in groups.values() for name in names),
+        *tables(groups["experiment"]),
     ]
     raise UserError(
         f"There is no help on {topic!r}.{nearest(topic, topics)} There is on commands, groups, sections and"
         " keys: see --help."
     )
+
+
+def _rules(plugins: Sequence[str]) -> str:
+    from omegaconf import OmegaConf
+
+    from asr_exp.cli.rules_help import rules_page
+    from asr_exp.config.plugins import import_plugins
+
+    import_plugins(OmegaConf.create({"plugins": list(plugins)}))
+    return rules_page()
 
 
 def whole_page(commands: Mapping[str, Path]) -> str:
@@ -110,15 +125,15 @@ def whole_page(commands: Mapping[str, Path]) -> str:
     }
     main_keys = {name: _key_line(name, one, defaults) for name in MAIN_KEYS if (one := key_field(name))}
     parts = {
-        "": _wrap(f"{(asr_exp.__doc__ or '').strip()} Version {asr_exp.__version__}.") + "\n\n" + USAGE,
-        "Commands": _table(
+        "": wrap(f"{(asr_exp.__doc__ or '').strip()} Version {asr_exp.__version__}.") + "\n\n" + USAGE,
+        "Commands": table(
             {name: " ".join(docstring(path).partition("\n\n")[0].split()) for name, path in commands.items()}
         ),
-        "Groups, chosen as GROUP=CHOICE": _table(groups),
-        "Main keys, set as KEY=VALUE (all keys of a section: --help trainer)": _table(main_keys),
-        "Flags": _table(FLAGS),
+        "Groups, chosen as GROUP=CHOICE": table(groups),
+        "Main keys, set as KEY=VALUE (all keys of a section: --help trainer)": table(main_keys),
+        "Flags": table(FLAGS),
         "Yours": (
-            _wrap(
+            wrap(
                 "  ./conf/dataset/NAME.yaml, ./conf/model/NAME.yaml, ... where you stand is chosen by its"
                 " NAME.",
                 "  ",
@@ -132,13 +147,13 @@ def whole_page(commands: Mapping[str, Path]) -> str:
 def section_page(section: str) -> str:
     """The choices of a group, and every key of its section with its default and its meaning."""
     defaults, groups = _defaults(), choices(conf_folders())
-    listed = _table({section: _choices_line(section, groups[section], defaults)}) if section in groups else ""
+    listed = table({section: _choices_line(section, groups[section], defaults)}) if section in groups else ""
     rows = {
         name: _key_line(name, one, defaults)
         for name, one in keys()
         if name.startswith(f"{section}.") and not is_dataclass(one.type)
     }  # fmt: skip
-    return "\n".join(part for part in (listed, _table(rows) if rows else "") if part)
+    return "\n".join(part for part in (listed, table(rows) if rows else "") if part)
 
 
 def command_page(command: str, path: Path) -> str:
@@ -150,23 +165,12 @@ def command_page(command: str, path: Path) -> str:
             rows[name] = _key_line(name, one, {}).removeprefix(f"{readers}: ")
         elif name.startswith(f"{command}."):
             rows[name] = _key_line(name, one, {})
-    own = f"Keys:\n{_table(rows)}\n" if rows else ""
+    own = f"Keys:\n{table(rows)}\n" if rows else ""
     text = "\n\n".join(
-        part if part.startswith(" ") else _wrap(" ".join(part.split()))
+        part if part.startswith(" ") else wrap(" ".join(part.split()))
         for part in docstring(path).split("\n\n")
     )
     return f"{text}\n\n{own}All settings, and the other commands: python -m asr_exp --help\n"
-
-
-def choice_page(group: str, name: str) -> str:
-    """The page on a choice of a group, such as dataset=timit: its YAML file."""
-    file = next(
-        path for folder in reversed(conf_folders()) if (path := folder / group / f"{name}.yaml").exists()
-    )
-    every = (
-        "" if group in OPTIONAL_GROUPS else f"\nEvery key of a {group}: python -m asr_exp --help {group}\n"
-    )
-    return f"{group}={name}\n\n{file.read_text(encoding='utf-8').rstrip()}\n{every}"
 
 
 def docstring(path: Path) -> str:
@@ -212,38 +216,3 @@ def _defaults() -> dict[str, Any]:
                         f"{group}.{name}": value for name, value in yaml.safe_load(file.read_text()).items()
                     }
     return defaults
-
-
-def _width() -> int:
-    return max(
-        60,
-        min(
-            100, shutil.get_terminal_size((80, 24)).columns if "COLUMNS" in os.environ or os.isatty(1) else 80
-        ),
-    )
-
-
-def _wrap(text: str, indent: str = "", first: str = "") -> str:
-    return textwrap.fill(
-        text,
-        _width(),
-        initial_indent=first,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def _table(rows: Mapping[str, str]) -> str:
-    """Two columns: the names, and the text, which is wrapped."""
-    left = min(26, max(map(len, rows), default=0)) + 2
-    margin = " " * (left + 2)
-    blocks = {  # a name too long for its column stands on a line of its own
-        name: (
-            _wrap(f"  {name:<{left}}{text}", margin)
-            if len(name) < left
-            else f"  {name}\n{_wrap(text, margin, margin)}"
-        )
-        for name, text in rows.items()
-    }
-    return "".join(f"{block}\n" for block in blocks.values())

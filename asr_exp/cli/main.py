@@ -90,7 +90,13 @@ def _run(options: Namespace, command: str) -> int:
 
 
 def _set_environment() -> None:
-    """Set what the libraries read from the environment when they are imported, and glibc's malloc."""
+    """Set what the libraries read from the environment when they are imported, glibc's malloc, and that
+    standard output escapes what it cannot encode.
+    """
+    with suppress(
+        AttributeError, ValueError
+    ):  # a transcript that the terminal has no letters for ends no run
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     os.environ.setdefault(FULL, os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us; Hydra neither prints them nor exits
     # Threads that spin for long at each OpenMP barrier make a CPU run 10 times slower as soon as another
@@ -113,7 +119,9 @@ def _help_page(words: Sequence[str]) -> str:
     from asr_exp.cli import help
 
     topics = sorted((word for word in words if not word.startswith("-")), key=lambda word: not is_bare(word))
-    return help.page(next(iter(topics), None), commands())
+    plugins = [word.partition("=")[2].strip("[]") for word in words if word.startswith("plugins=")]
+    modules = [name.strip() for one in plugins for name in one.split(",") if name.strip()]
+    return help.page(next(iter(topics), None), commands(), modules)
 
 
 @contextmanager

@@ -11,7 +11,9 @@ first; where next to nothing of most references is in a checkpoint's own vocabul
 (text=upper for a vocabulary in capitals).
 
 decode=beam decode.lm=train-text scores it by another decoder (--help decode): what the network says of a
-split is kept in the run folder, and said once. Of a dataset, only the split that is scored is read
+split is kept in the run folder, and said once. score=whisper or score.rules=[...] puts references and
+hypotheses through other rules before errors are counted (--help score); text rules of a run cannot be
+changed, as they would change its references alone. Of a dataset, only the split that is scored is read
 (split=test, unless another is asked for). The score of a split of the run's own, measured by the run's own
 protocol, joins its result.json; any other is kept apart, under evaluations/ in the run folder. Several
 processes may score one run at once: each holds the run's folder while it reads the checkpoint, then the
@@ -37,9 +39,10 @@ from asr_exp.core import console
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import is_run, locked, recover, write_text
 from asr_exp.core.json_document import give_json
+from asr_exp.evaluation.speed import in_words
 from asr_exp.runs.environment import environment, versions
 from asr_exp.runs.folder import load_run, resolve, run_folder, signature
-from asr_exp.runs.results import protocol, read_result, write_quarantine, write_result
+from asr_exp.runs.results import OF_THE_SPLIT, protocol, read_result, write_quarantine, write_result
 from asr_exp.runs.untrained import own_config, trains_nothing
 from asr_exp.runtime.distributed import Runtime, under_torchrun
 from asr_exp.runtime.launcher import launch, task_overrides
@@ -49,7 +52,6 @@ log = logging.getLogger(__name__)
 
 CHANGED = "The data has changed since this run was made (%s): this score is kept apart from its own."
 EDITED = "Plugins have been edited since this run was made (%s): this score is kept apart from its own."
-OF_THE_SPLIT = ("split", "ids", "coverage", "hash")  # keys of a protocol that differ between splits
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ def run(config: DictConfig) -> Path | int:
             f"{subject} has no checkpoint to evaluate; train it first (the same settings with `train`), or"
             " give run=FOLDER."
         )
+    if trained:
+        _check_text(config, folder)
     if config.trainer.devices > 1 and not under_torchrun():
         return launch(config.trainer.devices, "evaluate", task_overrides())
     with run_session(config, shared=folder if trained else None, trains=False) as runtime:
@@ -107,6 +111,19 @@ def run(config: DictConfig) -> Path | int:
             if is_named or not config.run:
                 raise
             raise in_terms_of_run(why, config.run) from why
+
+
+def _check_text(config: DictConfig, folder: Path) -> None:
+    """Raise UserError where the text rules are not those of the run: they would change its references and not
+    what it recognises. The transcripts of another dataset may take others to become phones.
+    """
+    own = load_run(folder)
+    if own.text != config.text and (config.tokenizer.unit != "phone" or same_data(config, folder)):
+        raise UserError(
+            f"text={config.text.name} and text.rules would change the references of {folder} alone: what it"
+            f" recognises is spelled by its own rules (text={own.text.name}). To score both by other rules,"
+            " give score=NAME, or score.rules=[...] in the place of text.rules: see --help score."
+        )
 
 
 def _evaluate(scored: ScoredRun, runtime: Runtime) -> Path:
@@ -140,7 +157,14 @@ def _evaluate(scored: ScoredRun, runtime: Runtime) -> Path:
             _write(scored, place, scoring, result.summary, data.fingerprint.summary)
     if runtime.main:
         score = console.headline(config.split, result.summary)
-        console.page("Done", [("score", score), ("folder", str(place))])
+        speed = [("speed", in_words(scoring.speed))] if scoring.speed else []
+        console.page("Done", [("score", score), *speed, ("folder", str(place))])
+        if empty := result.summary.get("empty_references"):
+            log.info(
+                "%s left out: score=%s leaves nothing of their references.",
+                console.counted(empty, "utterance"),
+                config.score.name,
+            )
         if unspaced(scoring.split.references(first=1000)):
             log.warning(READ_CER)
         console.show_examples(result.examples, config.trainer.examples)
@@ -207,7 +231,8 @@ def _write(
     if place == folder and scored.trained:
         splits = {**previous.get("splits", {}), split.name: summary}
         known = {**data, **previous.get("data", {})}
-        write_result(folder, {**previous, "splits": splits, "data": known})
+        own = {**previous, "splits": splits, "data": known, **scoring.speeds(previous)}
+        write_result(folder, own)
         return
     result = {
         "status": "finished",
@@ -226,7 +251,7 @@ def _write(
             "dataset": resolve(config)["dataset"],
         }
     result["data"] = {**(previous.get("data", {}) if place == folder else {}), **data}
-    write_result(place, result)
+    write_result(place, {**result, **scoring.speeds(read_result(place) or {})})
     write_quarantine(place, {split.name: split.rejected})
 
 

@@ -11,7 +11,9 @@ from asr_exp.config.key import key
 @dataclass
 class TableOptions:
     name: str | None = key(
-        None, "name of the table and its folder (null: the experiments' folder, or the keys of the grid)"
+        None,
+        "name of the table and its folder (null: the experiments' folder, or the keys of the grid)",
+        folder="my-table",
     )
     rows: Any = key(
         None, "keys that make the rows (null: all that are swept and that nothing else is made of)"
@@ -58,6 +60,11 @@ class EvaluateOptions:
         "the network in scoring, transcribe, align and serve: fp32 (on a GPU IEEE), tf32, bf16, fp16; all but"
         " fp32 are part of a score's protocol",
         choices=("fp32", "tf32", "bf16", "fp16"),
+    )
+    rtfx: bool = key(
+        False,
+        "evaluate: run the network even where what it says of the split is kept, with a pass of warm-up, and"
+        " measure audio seconds by wall seconds (RTFx)",
     )
 
 
@@ -137,6 +144,7 @@ class SweepOptions:
     name: str | None = key(
         None,
         "folder of the record, under sweeps/ (null: made from the command, so that the same one goes on)",
+        folder="my-sweep",
     )
     trials: int = key(
         20, "optuna, random: trials of the study, all workers and resumptions together", minimum=1

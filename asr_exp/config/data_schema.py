@@ -10,6 +10,10 @@ from asr_exp.config.key import key
 
 @dataclass
 class Columns:
+    """The names of a table's columns. A manifest without one that is left at its default may have it under
+    another usual name: see `asr_exp.data.corpora.columns`.
+    """
+
     file: str = key("file", "column of the audio's path; relative paths are resolved against the manifest")
     text: str = key("text", "column of the transcript")
     id: str | None = key(
@@ -18,6 +22,11 @@ class Columns:
     speaker: str | None = key("speaker", "column of the speaker (ignored where the manifest has none)")
     start: str | None = key("start", "column of the segment's start in seconds (ignored where absent)")
     end: str | None = key("end", "column of the segment's end in seconds (ignored where absent)")
+    duration: str | None = key(
+        "duration",
+        "column of the segment's length in seconds, from its start on, or of the whole recording's (ignored"
+        " where absent, and where the row has an end)",
+    )
     split: str | None = key(
         "split", "column that says train, dev or test, for one manifest that holds all three"
     )
@@ -33,7 +42,7 @@ class Hub:
 
 @dataclass
 class Dataset:
-    name: str = key(MISSING, "name of the folder of results")
+    name: str = key(MISSING, "name of the folder of results", folder="my-data")
     reader: str = key(
         MISSING,
         "timit, timit-phones, librispeech, common-voice, mls, minds14, manifest, hub, demo, voices, or a"

@@ -10,7 +10,7 @@ from asr_exp.config.key import key
 
 @dataclass
 class Model:
-    name: str = key(MISSING, "name of the folder of results")
+    name: str = key(MISSING, "name of the folder of results", folder="my-model")
     checkpoint: str | None = key(
         None, "hub id or local folder of the pretrained backbone; builtin:tiny comes with asr_exp"
     )

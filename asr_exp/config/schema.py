@@ -24,6 +24,7 @@ from asr_exp.config.data_schema import Dataset, Text, Tokenizer
 from asr_exp.config.key import key
 from asr_exp.config.model_schema import Augment, Decode, Model
 from asr_exp.config.published_schema import Protocol, Published
+from asr_exp.config.score_schema import Score
 from asr_exp.config.training_schema import Optimizer, Schedule, Tracking, Trainer
 
 
@@ -37,6 +38,7 @@ class Config:
     text: Text = field(default_factory=Text)
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
     decode: Decode = field(default_factory=Decode)
+    score: Score = field(default_factory=Score)
     augment: Augment = field(default_factory=Augment)
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
@@ -73,9 +75,9 @@ class Config:
     )
     format: str | None = key(
         None,
-        "transcribe, align, report: what comes out: text, jsonl, srt, vtt, ctm (null: by the ending of out,"
-        " else text); of align textgrid, ctm, json, all (null: textgrid, on standard output ctm); of report"
-        " html (null), png",
+        "transcribe, align, report, table: what comes out: text, jsonl, srt, vtt, ctm (null: by the ending of"
+        " out, else text); of align textgrid, ctm, json, all (null: textgrid, on standard output ctm); of"
+        " report html (null), png; of table markdown (null), latex",
     )
     out: str | None = key(
         None,
@@ -127,12 +129,14 @@ NOT_IN_SIGNATURE = (
     "trainer.devices",
     "trainer.strategy",
     "trainer.device",
+    "trainer.save_every",
     "trainer.log_every",
     "trainer.examples",
     "trainer.workers",
     "trainer.feature_cache_gb",
     "trainer.profile",
     "decode.nbest",
+    "evaluate.rtfx",
 )
 # Keys that are younger than the first runs: they are in a signature only where they differ from their
 # defaults, so that every earlier run is found. The keys of `decode` are treated alike.
@@ -142,6 +146,14 @@ SIGNED_WHERE_CHANGED: tuple[str, ...] = (
     "trainer.tf32",
     "dataset.corrections",
     "evaluate.precision",
+    "dataset.columns.duration",
+    "score.name",
+    "score.rules",
+    "score.references",
+    "score.compounds",
+    "score.drop_empty",
+    "score.language",
+    "trainer.metric",
 )
 
 

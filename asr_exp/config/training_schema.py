@@ -48,6 +48,13 @@ class Trainer:
         word="auto",
     )
     eval_every: int | None = key(None, "steps between evaluations on dev (null: once an epoch)", minimum=1)
+    save_every: int | str = key(
+        "10min",
+        "at most so much training is lost when a run is killed: a time (10min, 30s, 1h) or a number of steps"
+        " (500) between checkpoints, besides those at evaluations; kill -9 and power cuts included",
+        choices=("a time (10min, 30s, 1h)", "a number of steps (500)"),
+        pattern=r"0*[1-9]\d*|(?=.*[1-9])\d+(\.\d+)?(s|min|h)",
+    )
     log_every: int = key(10, "steps between writes of the losses kept on the device", minimum=1)
     devices: int = key(1, "processes on this machine (under torchrun: torchrun's own)", minimum=1)
     strategy: str = key(
@@ -94,6 +101,12 @@ class Trainer:
         "best",
         "the weights that are scored: best (by dev) or last (the last step's)",
         choices=("best", "last"),
+    )
+    metric: str = key(
+        "auto",
+        "dev score by which the best checkpoint, patience and pruning go: dev.wer, dev.cer, dev.per, dev.loss"
+        " (auto: dev.per for phones, dev.cer where a language is written without spaces, else dev.wer)",
+        choices=("auto", "dev.wer", "dev.cer", "dev.per", "dev.loss"),
     )
     patience: int | None = key(None, "stop after N evaluations without a better dev score", minimum=1)
     shortest_first: bool = key(False, "first epoch from short to long utterances (SortaGrad)")

@@ -12,9 +12,12 @@ from typing import Any
 from omegaconf import ListConfig, OmegaConf
 
 from asr_exp.config.kinds import kind_problems
+from asr_exp.config.rules_name import text_name
 from asr_exp.config.schema import Config, Decode
+from asr_exp.core.console import printable
 from asr_exp.core.errors import nearest
 
+LONGEST_NAME = 200  # bytes; file systems take 255, and some files have the name of a sweep and more
 LARGEST = 2**63 - 1  # what a torch tensor of whole numbers holds
 
 
@@ -53,7 +56,14 @@ def _missing(config: Any, name: str) -> bool:
 
 
 def bound_problems(name: str, value: Any, bounds: Any) -> Iterator[str]:
-    """How a value misses its key's bounds: choices, pattern, minimum, maximum, above, word; see key.py."""
+    """How a value misses its key's bounds: choices, pattern, minimum, maximum, above, word, folder; see
+    key.py.
+    """
+    if "folder" in bounds and (problem := _no_folder(str(value))):
+        yield (
+            f"{name}={printable(str(value))[:60]} {problem}; give the name of one folder, such as"
+            f" {bounds['folder']}."
+        )
     if "word" in bounds:
         if value == bounds["word"]:
             return
@@ -61,7 +71,7 @@ def bound_problems(name: str, value: Any, bounds: Any) -> Iterator[str]:
             yield f"{name}={value} is neither {bounds['word']} nor a number; give one of them."
             return
     if "choices" in bounds and not (
-        re.fullmatch(bounds["pattern"], value) if "pattern" in bounds else value in bounds["choices"]
+        re.fullmatch(bounds["pattern"], str(value)) if "pattern" in bounds else value in bounds["choices"]
     ):
         yaml = " YAML reads on, off, yes and no as true and false; put the word in quotes." * (
             str(value) in ("True", "False")
@@ -82,6 +92,19 @@ def bound_problems(name: str, value: Any, bounds: Any) -> Iterator[str]:
         yield f"{name}={value} is too small: it must be above {bounds['above']}."
 
 
+def _no_folder(name: str) -> str:
+    """Why a name is not that of one new folder; '' where it is. It must not lead out of the folder above."""
+    if "/" in name or "\\" in name:
+        return "is a path, and not a name"
+    if not name.strip(". "):
+        return "is not the name of a folder"
+    if printable(name) != name:
+        return "holds characters that cannot be printed"
+    if len(name.encode()) > LONGEST_NAME:
+        return f"is longer than the {LONGEST_NAME} bytes that a folder's name may have"
+    return ""
+
+
 def _contradictions(config: Any) -> Iterator[str]:
     """The keys that contradict each other, a sentence for each pair."""
     transcribe = config.transcribe
@@ -91,6 +114,7 @@ def _contradictions(config: Any) -> Iterator[str]:
     yield from _rules_of_steps(config.trainer)
     yield from _rules_of_training(config)
     yield from _rules_of_decoding(config.decode, config.tokenizer.unit)
+    yield from _rules_of_score(config.score, config.tokenizer.unit)
     if transcribe.overlap_seconds > transcribe.chunk_seconds / 2:
         yield (
             f"transcribe.overlap_seconds={transcribe.overlap_seconds:g} is more than half of"
@@ -132,18 +156,20 @@ def _rules_of_tokenizer(c: Any) -> Iterator[str]:
         yield f"tokenizer.splits={list(c.tokenizer.splits)} must name some of train, dev, test."
     phones = c.tokenizer.unit == "phone"
     rules = {str(rule) if isinstance(rule, str) else next(iter(rule), "") for rule in c.text.rules}
-    if (
-        phones
-        and c.tokenizer.inventory == "espeak"
-        and "espeak" not in rules
-        and c.text.name not in ("phones", "none")
-    ):
+    gives_phones = "espeak" in rules or c.text.name == "phones"
+    text = f"text={text_name(c)}"
+    if gives_phones and not phones:
         yield (
-            f"tokenizer.inventory=espeak wants phones, and text={c.text.name} makes none; give text=espeak to"
-            " have them made, text=phones where the transcripts are phones, or tokenizer=character."
+            f"{text} gives phones, and tokenizer.unit=character would score them as words; give"
+            " tokenizer=phone, or text rules that leave words."
         )
     if phones and c.dataset.reader == "timit-phones" and rules - {"collapse_whitespace"}:
-        yield f"text={c.text.name} changes the phones that dataset={c.dataset.name} gives; use text=phones."
+        yield f"{text} changes the phones that dataset={c.dataset.name} gives; use text=phones."
+    elif phones and c.tokenizer.inventory == "espeak" and not gives_phones and c.text.name != "none":
+        yield (
+            f"tokenizer.inventory=espeak wants phones, and {text} makes none; give text=espeak to have them"
+            " made, text=phones where the transcripts are phones, or tokenizer=character."
+        )
 
 
 def _rules_of_model(c: Any) -> Iterator[str]:
@@ -176,6 +202,13 @@ def _rules_of_training(c: Any) -> Iterator[str]:
         yield (
             f"trainer.ema={t.ema} and trainer.average={t.average} both average the weights; set"
             " trainer.ema=null or trainer.average=1."
+        )
+    phones = c.tokenizer.unit == "phone"
+    if t.metric in (("dev.wer", "dev.cer") if phones else ("dev.per",)):
+        units = "phones" if phones else "characters"
+        yield (
+            f"trainer.metric={t.metric} is not measured where the model emits {units}"
+            f" (tokenizer.unit={c.tokenizer.unit}); give trainer.metric=auto."
         )
     if c.schedule.name == "tri-stage" and c.schedule.warmup_ratio + c.schedule.hold_ratio > 1:
         yield "schedule.warmup_ratio and schedule.hold_ratio add up to more than 1; lower one of them."
@@ -223,6 +256,19 @@ def _rules_of_decoding(d: Any, unit: str) -> Iterator[str]:
         )
     if any(not words.strip() for words in d.hot_words):
         yield "decode.hot_words has an empty word in it; write them as decode.hot_words=[robot,living room]."
+
+
+def _rules_of_score(s: Any, unit: str) -> Iterator[str]:
+    if unit == "phone" and (s.references == "corpus" or s.compounds != "apart"):
+        yield (
+            f"score={s.name} is of words, and the model emits phones (tokenizer.unit=phone); give score=same,"
+            " or rules of your own by score.rules."
+        )
+    if s.name == "same" and s.references == "corpus" and not s.rules:
+        yield (
+            "score.references=corpus compares transcripts as the corpus has them with what the model spells;"
+            " say by which rules: score.rules=[...], or score=whisper."
+        )
 
 
 def _rules_of_steps(t: Any) -> Iterator[str]:

@@ -3,10 +3,14 @@ blocks of named values.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from asr_exp.core.log import log
+
+# control characters, line separators, and halves of surrogate pairs
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def clock(seconds: float) -> str:
@@ -44,6 +48,21 @@ def size(bytes_: float) -> str:
     return f"{bytes_ / 2**30:.1f} GiB" if bytes_ >= 2**30 else f"{bytes_ / 2**20:.0f} MiB"
 
 
+def printable(name: str) -> str:
+    """A name of the outside world as it can be printed on one line and written in UTF-8.
+
+    Control characters become escapes (`\\x1b`), as do bytes of a file name that are no UTF-8, which Python
+    has as halves of surrogate pairs (`caf\\xe9.wav`).
+    """
+    return name if name.isprintable() else _UNPRINTABLE.sub(_escape, name)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    byte = code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code
+    return f"\\x{byte:02x}" if byte < 0x100 else f"\\u{byte:04x}"
+
+
 def show_examples(examples: Sequence[Any], count: int) -> None:
     """Log `count` of the examples, spread evenly: each its reference, and its hypothesis below."""
     for one in examples[:: max(1, len(examples) // max(1, count))][:count]:
@@ -77,6 +96,11 @@ def headline(split: str, summary: Mapping[str, Any]) -> str:
         f"{split} {name.upper()} {percent(summary[name])}{spread}{characters},"
         f" {counted(summary['utterances'], 'utterance')}{covered}"
     )
+
+
+def measured(metric: str, value: float | None) -> str:
+    """A metric with its value: 'WER 12.30 %', 'loss 0.412'."""
+    return f"loss {number(value)}" if metric == "loss" else f"{metric.upper()} {percent(value)}".strip()
 
 
 def percent(rate: float | None) -> str:

@@ -27,7 +27,8 @@ def status_of(error: BaseException, where: str = "", quiet: bool = False) -> int
     What every rank meets at the same time is printed by rank 0 alone. where: what the message begins with;
     quiet: print no message, but a traceback all the same.
     """
-    if not isinstance(error, UserError | Stopped) and (sentence := import_failure(error)):
+    # a Ctrl-C in the midst of an import is none of the library's faults
+    if not isinstance(error, UserError | Stopped | KeyboardInterrupt) and (sentence := import_failure(error)):
         error = UserError(sentence)
     if isinstance(error, UserError):
         status, message = 2, str(error)

@@ -60,6 +60,6 @@ class _File(logging.FileHandler):
 
 def log_to_file(path: Path) -> None:
     """Append the log to a file too, until `logging_to_terminal` ends."""
-    handler = _File(path, encoding="utf-8")
+    handler = _File(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.addHandler(handler)

@@ -33,6 +33,10 @@ class Registry(Generic[Part]):
     def __contains__(self, name: object) -> bool:
         return name in self._parts or name in self._built_in
 
+    def names(self) -> list[str]:
+        """The names of all parts, sorted."""
+        return sorted(self._parts)
+
     def register(self, name: str) -> Callable[[Part], Part]:
         """A decorator that registers a part. Raises UserError where another part has the name already."""
 

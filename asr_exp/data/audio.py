@@ -1,7 +1,9 @@
 """Read a clip from its file, and decode it as the store keeps it: int16, mono, at the store's rate."""
 
+import math
 import os
-import re
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -10,6 +12,9 @@ import soundfile
 import soxr
 
 from asr_exp.data.corpora import FileAudio, TableAudio
+from asr_exp.data.formats.ffmpeg import FFMPEG, MISSING, open_with_ffmpeg
+from asr_exp.data.formats.sound import Sound, open_sound
+from asr_exp.data.segments import samples_of
 
 TOLERANCE = 0.25  # seconds by which a compressed file may be shorter than its header says, as MP3 files are
 MAX_SECONDS = 3600.0  # of one clip; a longer recording has to be segmented first
@@ -67,22 +72,19 @@ def read_clip(
 ) -> Clip:
     """Read a clip, or its header alone. What cannot be used is no error: `Clip.reason` says why.
 
-    The header (of a FLAC file, its end too) does not show damage to compressed data, nor whether an MP3 or
-    Ogg file is whole. native_rate: a clip that is mono, of 16 bits and at this rate keeps its samples,
-    (frames,) int16. longest: seconds; a longer clip cannot be used.
+    The header (of a FLAC file, its end too) does not show damage to compressed data, nor whether an Ogg file
+    is whole. native_rate: a clip that is mono, of 16 bits and at this rate keeps its samples, (frames,)
+    int16. longest: seconds; a longer clip cannot be used.
     """
     clip = None
     try:
-        with soundfile.SoundFile(audio.open()) as file:
-            clip = _header(audio, file, longest)
+        is_segment = not (audio.start is audio.end is None)
+        with open_audio(audio, native_rate, math.inf if is_segment else longest) as sound:
+            clip = _header(audio, sound, longest)
             if clip.reason or header_only:
                 return clip
-            as_is = (clip.rate, clip.channels, file.subtype) == (native_rate, 1, "PCM_16")
-            samples = (
-                file.read(clip.frames, dtype="int16")
-                if as_is
-                else file.read(clip.frames, dtype="float32", always_2d=True)
-            )
+            as_is = (clip.rate, clip.channels, sound.subtype) == (native_rate, 1, "PCM_16")
+            samples = sound.read(clip.frames, "int16" if as_is else "float32", always_2d=not as_is)
     except (soundfile.LibsndfileError, OSError, RuntimeError, ValueError, TypeError) as why:
         if clip is not None:  # libsndfile's own words would depend on the files that it read before
             return replace(clip, reason="unreadable: its audio is damaged", decode_failure=True)
@@ -99,7 +101,7 @@ def read_clip(
         )
     if samples.dtype != np.int16 and not np.isfinite(samples).all():
         return replace(clip, reason="unreadable: samples that are not finite", decode_failure=True)
-    return replace(clip, samples=samples)
+    return replace(clip, frames=len(samples), samples=samples)
 
 
 def decode(audio: Audio, rate: int) -> Clip:
@@ -113,6 +115,13 @@ def decode(audio: Audio, rate: int) -> Clip:
     return replace(clip, samples=as_int16(mono))
 
 
+def can_be_read_now(reasons: Mapping[str, str]) -> bool:
+    """Whether one of the reasons (the values) why clips were not used was that there was no ffmpeg, and now
+    there is one.
+    """
+    return any(MISSING in reason for reason in reasons.values()) and shutil.which("ffmpeg") is not None
+
+
 def mixed_down(samples: np.ndarray) -> np.ndarray:
     """Average the channels, (frames, channels) -> (frames,)."""
     return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
@@ -124,53 +133,59 @@ def as_int16(samples: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(scaled, out=scaled), -32768, 32767, out=scaled).astype(np.int16)
 
 
-def _header(audio: Audio, file: soundfile.SoundFile, longest: float) -> Clip:
-    """Read the header, and move the file to the start of the segment. Raises ValueError for a segment that
-    lies outside the file.
+def open_audio(audio: Audio, rate: int | None = None, longest: float = math.inf) -> Sound:
+    """Open a recording with libsndfile, or where it cannot, with ffmpeg.
+
+    rate: samples a second of what ffmpeg gives, then mono; None: those of the file. longest: seconds; of a
+    longer recording ffmpeg decodes no more than shows that it is longer. Raises soundfile.LibsndfileError,
+    FFmpegError, OSError and others where it cannot be opened.
     """
-    if file.frames == 0:
+    try:
+        return open_sound(audio)
+    except soundfile.LibsndfileError:
+        opened = audio.open()
+        if not os.path.isfile(opened) or not os.path.getsize(opened) if isinstance(opened, str) else False:
+            raise
+        return open_with_ffmpeg(audio, rate, longest)
+
+
+def _header(audio: Audio, sound: Sound, longest: float) -> Clip:
+    """Read the header, and move to the start of the segment. Raises ValueError for a segment that lies
+    outside the file.
+    """
+    if sound.frames == 0:
         return Clip("empty: the file holds no audio")
-    if file.format == "FLAC":  # a truncated file shows no sign of it but this error
-        file.seek(file.frames - 1)
-        file.read(1)
-        file.seek(0)
-    promised, frames = _promised(audio, file), _segment(audio, file)
-    clip = Clip("", file.samplerate, frames, file.channels, f"{file.format} {file.subtype}")
-    if promised > file.frames:
-        return replace(clip, reason=f"truncated: {file.frames} samples where the header promises {promised}")
-    if frames > longest * file.samplerate:
-        return replace(clip, reason=f"{clip.seconds:.0f} s long; cut it into segments first")
+    if sound.format == "FLAC":  # a truncated file shows no sign of it but this error
+        sound.seek(sound.frames - 1)
+        sound.read(1, "int16")
+        sound.seek(0)
+    clip = Clip("", sound.rate, sound.frames, sound.channels, f"{sound.format} {sound.subtype}")
+    if sound.is_cut:
+        return replace(clip, reason=f"truncated: {clip.seconds:.2f} s where the header promises more")
+    if _is_cut(audio, sound, clip):
+        return replace(
+            clip, reason=f"truncated: {sound.frames} samples where the header promises {sound.promised}"
+        )
+    clip = replace(clip, frames=_segment(audio, sound))
+    if clip.frames > longest * sound.rate:
+        length = f"more than {longest:.0f}" if sound.format == FFMPEG else f"{clip.seconds:.0f}"
+        return replace(clip, reason=f"{length} s long; cut it into segments first")
     return clip
 
 
-def _promised(audio: Audio, file: soundfile.SoundFile) -> int:
-    """The number of samples that the header promises, where libsndfile goes by the size of the file instead
-    (WAV, NIST SPHERE); else 0.
+def _is_cut(audio: Audio, sound: Sound, clip: Clip) -> bool:
+    """Whether the header promises more than there is. An MP3 may be a little shorter than its header says,
+    and a segment of it may lie before the cut.
     """
-    if file.format == "NIST":
-        source = audio.open()
-        with open(source, "rb") if isinstance(source, str) else source as start:
-            header = start.read(1024)
-        count = re.search(rb"sample_count -i (\d+)", header)
-        return int(count.group(1)) if count else 0
-    # These have no such line, and libsndfile takes as long to write `extra_info` as to open the file.
-    if file.format in ("FLAC", "MP3", "OGG"):
-        return 0
-    sizes = re.search(r"data : (\d+) \(should be (\d+)\)", file.extra_info)
-    in_header, in_file = map(int, sizes.groups()) if sizes else (0, 0)
-    # the header of a stream has the largest number there is
-    return file.frames * in_header // in_file if in_file and in_header < 0x7FFFFFFF else 0
+    if not sound.subtype.startswith("MPEG"):
+        return sound.promised > sound.frames
+    needed = sound.promised if audio.end is None else min(sound.promised, audio.end * sound.rate)
+    return needed - sound.frames > TOLERANCE * clip.rate
 
 
-def _segment(audio: Audio, file: soundfile.SoundFile) -> int:
-    """Move a file to the start of the segment and return the segment's length in samples of the file."""
-    start = round((audio.start or 0.0) * file.samplerate)
-    end = file.frames if audio.end is None else round(audio.end * file.samplerate)
-    if not 0 <= start < min(end, file.frames) or end > file.frames + file.samplerate // 10:
-        raise ValueError(
-            f"the segment {audio.start}-{audio.end} s lies outside the file of"
-            f" {file.frames / file.samplerate:.2f} s"
-        )
+def _segment(audio: Audio, sound: Sound) -> int:
+    """Move to the start of the segment and return the segment's length in samples of the file."""
+    start, end = samples_of(audio, sound.frames, sound.rate)
     if start:
-        file.seek(start)
-    return min(end, file.frames) - start
+        sound.seek(start)
+    return end - start

@@ -1,35 +1,41 @@
-"""Decode, mix down and resample audio once, and keep it on the disk in shards of int16 samples.
+"""Decode, mix down and resample audio once, and keep it on the disk in shards (see `audio_shards`).
 
-A shard holds consecutive utterances. Its name is a hash of their files (path, size, modification time,
-segment) and of the sample rate: the shards of an unchanged corpus are found again in a second, and that of a
-changed file is made anew. A shard is a raw `.i16` file and a `.json` index. The index is renamed into place
-last, so a shard that has one is whole.
-
-A lazy store takes lengths from headers, where headers give them exactly, and decodes an utterance when it is
-read. Its lengths and reasons do not depend on what is in the cache: a file that only decoding shows to be
-broken keeps its length, has no samples, and is named in `decode_failures`, on the first run as on any other.
+A shard that is damaged on the disk is made again from its recordings. A lazy store takes lengths from
+headers, where headers give them exactly, and decodes an utterance when it is read. Its lengths and reasons do
+not depend on what is in the cache: a file that only decoding shows to be broken keeps its length, has no
+samples, and is named in `decode_failures`, on the first run as on any other.
 """
 
-import hashlib
-import json
+import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from asr_exp.data.audio import decode, read_clip
+from asr_exp.core.errors import UserError
+from asr_exp.core.locks import Timeout
+from asr_exp.data.audio import decode
+from asr_exp.data.audio_shards import (
+    SHARD,
+    DamagedShard,
+    Index,
+    group_of,
+    index_of_headers,
+    make_shard,
+    read_index,
+    read_samples,
+    shard_path,
+    stored_lengths,
+)
 from asr_exp.data.corpora import Utterance
 from asr_exp.runtime.cores import usable_cores
 
-SHARD = 128  # utterances; small enough to spread a small corpus over the cores
-VERSION = "2"  # of the contents of shards; with another number all are made anew
+log = logging.getLogger(__name__)
 SILENT = "silent: every sample is zero"
 
 
@@ -54,7 +60,10 @@ class AudioStore:
         self._utterances = utterances
         self._workers = workers
         self._stored = np.zeros(len(utterances), dtype=np.int32)  # samples of each in its shard
+        self._sums = np.zeros(len(utterances), dtype=np.uint32)  # checksums of these samples
         self._complete = np.zeros(len(shards), dtype=bool)  # shards that are on the disk
+        self._mending = threading.Lock()
+        self.damaged: set[int] = set()  # shards that were found so when their index was loaded
         self._pool: ThreadPoolExecutor | None = None
 
     def __len__(self) -> int:
@@ -71,8 +80,43 @@ class AudioStore:
             return self._decode(index)
         if not self._stored[index]:
             return np.zeros(0, dtype=np.int16)
-        start = self._stored[shard * SHARD : index].sum(dtype=np.int64)
-        return np.fromfile(self.shards[shard], np.int16, self._stored[index], offset=2 * int(start))
+        with suppress(DamagedShard):
+            return self._read(index)
+        with self._mending:  # another thread may have found the damage first
+            with suppress(DamagedShard):
+                return self._read(index)
+            if not self._mend(shard):
+                return self._decode(index)
+        return self._read(index)
+
+    def _read(self, index: int) -> np.ndarray:
+        """Samples of one utterance from its shard. Raises DamagedShard."""
+        first = index // SHARD * SHARD
+        start = int(self._stored[first:index].sum(dtype=np.int64))
+        return read_samples(
+            self.shards[index // SHARD], start, int(self._stored[index]), int(self._sums[index])
+        )
+
+    def _mend(self, shard: int) -> bool:
+        """Make a damaged shard again from its recordings; False where it cannot be written. Raises UserError
+        where the recordings are not what they were.
+        """
+        path, group = self.shards[shard], group_of(self._utterances, shard)
+        log.warning("%s is damaged: its %d recordings are decoded again.", path, len(group))
+        try:
+            make_shard(path, group, self.rate, lambda done: None)
+            index = read_index(path, len(group))
+        except (OSError, DamagedShard) as why:
+            log.warning("%s cannot be written again: %s", path, why)
+            return False
+        rows = slice(shard * SHARD, shard * SHARD + len(group))
+        if not index or stored_lengths(index) != self._stored[rows].tolist():
+            raise UserError(
+                f"{path} was damaged, and its recordings have another length now than when this command"
+                " began; give it again."
+            )
+        self.apply_index(shard, index)
+        return True
 
     def read(self, indices: Iterable[int]) -> list[np.ndarray]:
         """Samples of several utterances; those that no shard has yet are decoded in parallel."""
@@ -88,27 +132,26 @@ class AudioStore:
         return self.decode_failures
 
     def load_index(self, shard: int) -> bool:
-        """Load the index of a shard; False where the shard is not on the disk yet."""
+        """Load the index of a shard; False where the shard is not on the disk yet, or damaged there."""
         try:
-            index = json.loads(self.shards[shard].with_suffix(".json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            index = read_index(self.shards[shard], len(group_of(self._utterances, shard)))
+        except DamagedShard:
+            self.damaged.add(shard)
             return False
-        self.apply_index(shard, index)
-        self._complete[shard] = True
-        return True
+        if index:
+            self.apply_index(shard, index)
+            self._complete[shard] = True
+        return bool(index)
 
-    def apply_index(self, shard: int, index: dict[str, Any]) -> None:
-        """Apply the index of a shard: {lengths, reasons, late, silent}, by the number of the utterance in the
-        shard. `late` are reasons that only decoding showed.
-        """
+    def apply_index(self, shard: int, index: Index) -> None:
+        """Apply the index of a shard (see `make_shard`). `late` are reasons that only decoding showed."""
         first = shard * SHARD
         rows = slice(first, first + len(index["lengths"]))
         reasons = {first + int(i): reason for i, reason in index["reasons"].items()}
         failures = {first + int(i): reason for i, reason in index["late"].items()}
-        stored = np.array(index["lengths"], dtype=np.int32)
-        self.lengths[rows] = stored
-        stored[[i - first for i in failures]] = 0
-        self._stored[rows] = stored  # in one go: another thread may be reading
+        self.lengths[rows] = index["lengths"]
+        self._stored[rows] = stored_lengths(index)  # in one go: another thread may be reading
+        self._sums[rows] = index["sums"]
         silent = [first + i for i in index["silent"]]
         if self.lazy:
             failures |= dict.fromkeys(silent, SILENT)
@@ -148,11 +191,11 @@ class AudioStore:
                     shard = next(missing, None)
                 if shard is None:
                     return
-                # Timeout: another process makes it. OSError: it is not written, but decoded when it is read.
-                with suppress(Timeout, OSError):
-                    _make_shard(
+                # Timeout: another process makes it. Else it is not written, but decoded when it is read.
+                with suppress(Timeout, OSError, UserError):
+                    make_shard(
                         self.shards[shard],
-                        _group(self._utterances, shard),
+                        group_of(self._utterances, shard),
                         self.rate,
                         lambda done: None,
                         wait=False,
@@ -194,25 +237,31 @@ def open_store(
     """
     workers = workers or max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     with ThreadPoolExecutor(workers) as pool:
-        shards = list(
-            pool.map(lambda n: _path(_group(utterances, n), cache, rate), range(-(-len(utterances) // SHARD)))
-        )
+        numbers = range(-(-len(utterances) // SHARD))
+        shards = list(pool.map(lambda n: shard_path(group_of(utterances, n), cache, rate), numbers))
         store = AudioStore(utterances, shards, rate, lazy, workers)
         missing = [n for n in range(len(shards)) if not store.load_index(n)]
-        total = sum(len(_group(utterances, n)) for n in missing)
+        if store.damaged:
+            log.warning(
+                "%d of %d files of decoded audio are damaged, such as %s: what is in them is decoded again.",
+                len(store.damaged),
+                len(shards),
+                shards[min(store.damaged)],
+            )
+        total = sum(len(group_of(utterances, n)) for n in missing)
         silent = None if progress else True  # None: silent where there is no terminal
         with tqdm(
             total=total, desc=progress, unit="clip", disable=silent, leave=False, dynamic_ncols=True
         ) as bar:
 
             def make(shard: int) -> None:
-                group = _group(utterances, shard)
-                index = _index_of_headers(group, rate) if lazy else None
+                group = group_of(utterances, shard)
+                index = index_of_headers(group, rate) if lazy else None
                 if index:
                     store.apply_index(shard, index)
                     bar.update(len(group))
                 else:
-                    _make_shard(shards[shard], group, rate, bar.update)
+                    make_shard(shards[shard], group, rate, bar.update)
                     store.load_index(shard)
 
             list(pool.map(make, missing))
@@ -221,79 +270,10 @@ def open_store(
 
 def undecoded(utterances: Sequence[Utterance], cache: Path, rate: int) -> list[int]:
     """Indices of the utterances that `open_store` would decode: those that are not in the cache yet."""
-    cached = [
-        _path(_group(utterances, n), cache, rate).with_suffix(".json").exists()
-        for n in range(-(-len(utterances) // SHARD))
-    ]
-    return [i for i in range(len(utterances)) if not cached[i // SHARD]]
-
-
-def _group(utterances: Sequence[Utterance], shard: int) -> Sequence[Utterance]:
-    return utterances[shard * SHARD : (shard + 1) * SHARD]
-
-
-def _path(group: Sequence[Utterance], cache: Path, rate: int) -> Path:
-    """The path of the shard of these utterances, whether it is on the disk yet or not."""
-    digest = hashlib.blake2b(f"{VERSION} {rate}".encode(), digest_size=16)
-    for utterance in group:
-        try:
-            identity: tuple = utterance.audio.identity()
-        except OSError:
-            identity = ("missing", str(utterance.audio))
-        digest.update(repr(identity).encode())
-    name = digest.hexdigest()
-    return cache / "audio" / f"{rate}" / name[:2] / f"{name}.i16"
-
-
-def _index_of_headers(group: Sequence[Utterance], rate: int) -> dict[str, Any] | None:
-    """The index of a shard as far as headers give it; None where they do not give every length exactly."""
-    clips = [read_clip(utterance.audio, header_only=True) for utterance in group]
-    if not all(clip.reason or clip.exact for clip in clips):
-        return None
-    return {
-        "lengths": [0 if clip.reason else clip.length(rate) for clip in clips],
-        "reasons": {i: clip.reason for i, clip in enumerate(clips) if clip.reason},
-        "late": {},
-        "silent": [],
-    }
-
-
-def _make_shard(
-    path: Path, group: Sequence[Utterance], rate: int, advance: Callable[[int], object], wait: bool = True
-) -> None:
-    """Decode the utterances of a shard and write it, unless it is on the disk.
-
-    Args:
-        path: of the shard.
-        group: its utterances.
-        rate: samples a second.
-        advance: called with the number of utterances that are done.
-        wait: whether to wait for another process that makes the shard.
-
-    Raises:
-        Timeout: another process makes it, and `wait` is false.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    index_path = path.with_suffix(".json")
-    with FileLock(path.with_suffix(".lock"), timeout=-1 if wait else 0):
-        if index_path.exists():  # made by another process while this one waited
-            advance(len(group))
-            return
-        index: dict[str, Any] = {"lengths": [], "reasons": {}, "late": {}, "silent": []}
-        temporary = path.with_suffix(".new")
-        with temporary.open("wb") as file:
-            for number, utterance in enumerate(group):
-                clip = decode(utterance.audio, rate)
-                samples = np.zeros(0, dtype=np.int16) if clip.samples is None else clip.samples
-                late = clip.decode_failure and clip.exact  # a lazy store knows its length by the header
-                index["lengths"].append(clip.length(rate) if late else len(samples))
-                if clip.reason:
-                    index["late" if late else "reasons"][number] = clip.reason
-                elif not samples.any():
-                    index["silent"].append(number)
-                file.write(samples.tobytes())
-                advance(1)
-        os.replace(temporary, path)
-        temporary = path.with_suffix(".json.new")
-        temporary.write_text(json.dumps(index), encoding="utf-8")
-        os.replace(temporary, index_path)
+    cached = set()
+    for shard in range(-(-len(utterances) // SHARD)):
+        group = group_of(utterances, shard)
+        with suppress(DamagedShard):
+            if read_index(shard_path(group, cache, rate), len(group)):
+                cached.add(shard)
+    return [i for i in range(len(utterances)) if i // SHARD not in cached]

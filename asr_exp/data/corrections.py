@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from asr_exp.config.data_schema import Columns
 from asr_exp.core.errors import UserError
+from asr_exp.data.columns import PackedStrings
 from asr_exp.data.corpora.base import SPLITS, Corpus
 from asr_exp.data.corpora.manifest_formats import read_rows
-from asr_exp.data.utterances import PackedStrings, Utterances
+from asr_exp.data.utterances import Utterances
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ class Corrections:
                     changed += self.transcripts[key] != text
                     text = self.transcripts[key]
                 texts.append(text)
-            splits[name] = rows.with_texts(PackedStrings(texts))
+            splits[name] = rows.with_texts(PackedStrings(texts)).cleaned()
         unmatched = [id for split, id in self.transcripts.keys() - matched if only in (None, split)]
         if unmatched and only is None:
             if not matched:
@@ -81,7 +83,7 @@ def read_corrections(path: str) -> Corrections:
             " columns id and transcript, such as the suspects.csv of a report."
         )
     transcripts: dict[tuple[str, str], str] = {}
-    for row in read_rows(file, _delimiter(file), set(COLUMNS)):
+    for row in read_rows(file, _delimiter(file), lambda names: Columns(id=COLUMNS[0], text=COLUMNS[1])):
         where = f"{file}, row {row.number}"
         if row.broken:
             raise UserError(f"{where}: {row.broken}.")

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import zlib
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -90,7 +91,11 @@ class DataFingerprint:
 
     def untouched(self) -> bool:
         """Whether no index file and no folder has another size or time than when the corpus was read."""
-        return bool(self.files) and _stats(self.files) == self.files
+        return bool(self.files) and self.files_now() == self.files
+
+    def files_now(self) -> dict[str, tuple[int, int]]:
+        """The sizes and times of the same folders and index files now; those that are gone are missing."""
+        return _stats(self.files)
 
     # ------------------------------------------------------------------------------------------------------
     # in a run folder
@@ -140,10 +145,13 @@ def in_words(changes: Mapping[str, str]) -> str:
 
 def _checksums(utterances: Utterances) -> np.ndarray:
     """Of the id; the transcript; the speaker, recording and segment of each utterance: (utterances, 3)."""
-    rows = np.zeros((len(utterances), 3), np.uint32)
-    for number, row in enumerate(utterances):
-        rows[number] = (_crc(row.id), _crc(row.text), _crc(f"{row.speaker}\t{_recording(row.audio)}"))
-    return rows
+    sums = array("I")
+    audios = map(utterances.audio, range(len(utterances)))
+    for id, text, speaker, audio in zip(
+        utterances.ids(), utterances.texts(), utterances.speakers(), audios, strict=True
+    ):
+        sums.extend((_crc(id), _crc(text), _crc(f"{speaker}\t{_recording(audio)}")))
+    return np.array(sums, np.uint32).reshape(-1, 3)
 
 
 def _recording(audio: Any) -> str:
@@ -158,7 +166,8 @@ def _recording(audio: Any) -> str:
         size = os.stat(audio.path).st_size
     except (OSError, ValueError):
         size = -1
-    return f"{'/'.join(audio.path.split('/')[-2:])}\t{size}\t{audio.start}\t{audio.end}"
+    end = audio.path[audio.path.rfind("/", 0, max(0, audio.path.rfind("/"))) + 1 :]
+    return f"{end}\t{size}\t{audio.start}\t{audio.end}"
 
 
 def _crc(text: str) -> int:
@@ -214,12 +223,13 @@ def _index_files(dataset: Any, corpus: Corpus) -> Iterator[str]:
         for path in as_list(dataset[key]):
             if os.path.isfile(full := os.path.abspath(os.path.expanduser(path))):
                 yield full
-    folders = Counter(
-        os.path.dirname(os.path.abspath(audio.path))
+    sizes = Counter(
+        audio.path[: audio.path.rfind("/") + 1]
         for rows in corpus.splits.values()
         for audio in map(rows.audio, range(len(rows)))
         if isinstance(audio, FileAudio)
     )
+    folders = Counter({os.path.abspath(folder): size for folder, size in sizes.items()})
     if dataset.root and dataset.reader != "manifest":
         root = os.path.realpath(os.path.expanduser(str(dataset.root)))
         for folder in [one for one in folders if one.startswith(root + os.sep)]:

@@ -14,11 +14,13 @@ import numpy as np
 
 from asr_exp.core.errors import UserError
 from asr_exp.data.audio_store import SILENT, AudioStore, open_store
+from asr_exp.data.columns import PackedStrings
 from asr_exp.data.corpora.base import Corpus, Rejected
 from asr_exp.data.filtering import LengthLimits, needs_check, rejection_reason
+from asr_exp.data.formats.ffmpeg import MISSING as FFMPEG_MISSING
 from asr_exp.data.text import TextRules, chunks
 from asr_exp.data.tokenizer import Tokenizer
-from asr_exp.data.utterances import PackedStrings, Utterances
+from asr_exp.data.utterances import Utterances
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,10 @@ class Split:
     def reference(self, index: int) -> str:
         """The transcript of an utterance as it is scored."""
         return self.tokenizer.scored(self.tokenizer.target(self.utterances.text(index)))
+
+    def original_reference(self, index: int) -> str:
+        """The transcript of an utterance as the corpus has it, before the text rules."""
+        return self.utterances.original_text(index)
 
     def references(self, first: int) -> list[str]:
         """The references of the first utterances. first: how many."""
@@ -142,10 +148,12 @@ class AudioSettings:
     lazy: bool = False
 
 
-def normalise(corpus: Corpus, rules: TextRules) -> Corpus:
-    """Apply the text rules to the transcripts of a corpus."""
+def normalise(corpus: Corpus, rules: TextRules, keep: Sequence[str] = ()) -> Corpus:
+    """Apply the text rules to the transcripts of a corpus. keep: splits whose own transcripts are kept
+    beside, see `Utterances.original_text`.
+    """
     splits = {
-        name: rows.with_texts(PackedStrings(rules.apply_many(rows.texts())))
+        name: rows.with_texts(PackedStrings(rules.apply_many(rows.texts())), name in keep)
         for name, rows in corpus.splits.items()
     }
     return Corpus(splits, corpus.rejected, corpus.subsets, corpus.source)
@@ -191,6 +199,9 @@ def prepare_split(
             fit[row] = False
     if not fit.any():
         raise _nothing_left(name, left_out)
+    if needing := [row for row in left_out if FFMPEG_MISSING in row.reason]:
+        others = f" (and {len(needing) - 1:,} others of dataset.{name})" if len(needing) > 1 else ""
+        log.warning("%s%s is left out: %s, or convert it.", needing[0].file, others, FFMPEG_MISSING)
     rows = np.flatnonzero(fit)
     return Split(
         name,

@@ -6,7 +6,6 @@ import glob
 import math
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -20,7 +19,7 @@ import soundfile
 import soxr
 
 from asr_exp.core.errors import UserError
-from asr_exp.data.audio import TOLERANCE, Clip, Samples, as_int16, decode, mixed_down, read_clip
+from asr_exp.data.audio import TOLERANCE, Clip, Samples, as_int16, decode, mixed_down, open_audio, read_clip
 from asr_exp.data.corpora import FileAudio
 
 STDIN = "-"
@@ -57,8 +56,6 @@ FFMPEG_SUFFIXES = (
 )
 IN_MEMORY = 600.0  # seconds; a longer recording is kept in a temporary file
 READ_SAMPLES = 2**20  # samples (or bytes of standard input) that are read at a time
-# Containers that ffmpeg may open. Not playlists: an uploaded one could name other files.
-CONTAINERS = "aac,ac3,aiff,amr,asf,avi,caf,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,wav,webm"
 
 
 class Spool:
@@ -122,7 +119,9 @@ def named_files(names: Iterable[str]) -> tuple[list[str], list[str]]:
 
 def seconds_of(name: str) -> float:
     """The length of a recording in seconds, by its header; 0 where the header does not give it."""
-    return 0.0 if name == STDIN else read_clip(FileAudio(name), header_only=True, longest=math.inf).seconds
+    if name == STDIN or name.lower().endswith(FFMPEG_SUFFIXES):
+        return 0.0
+    return read_clip(FileAudio(name), header_only=True, longest=math.inf).seconds
 
 
 def read_recording(
@@ -141,16 +140,14 @@ def read_recording(
     name = name or (audio.path if isinstance(audio, FileAudio) else "the recording")
     if _is_empty(audio):
         raise UserError(f"{name}: empty: the file holds no audio.")
-    clip = read_clip(audio, header_only=True, longest=math.inf)  # type: ignore[arg-type]
-    if _needs_ffmpeg(audio, clip):
-        samples: Samples = _collect(_ffmpeg_blocks(audio, rate, name, longest), rate)
-    elif clip.seconds > longest:
+    clip = read_clip(audio, True, rate, longest)  # type: ignore[arg-type]
+    if clip.seconds > longest:
         raise UserError(_too_long(name, longest))
     elif clip.reason or clip.seconds <= IN_MEMORY:
         clip = clip if clip.reason else decode(audio, rate)  # type: ignore[arg-type]
         if clip.samples is None:
             raise UserError(f"{name}: {clip.reason}.")
-        samples = clip.samples
+        samples: Samples = clip.samples
     else:
         samples = Spool(_decoded_blocks(audio, rate, name, clip))
     if not len(samples):
@@ -179,13 +176,13 @@ def _standard_input() -> Iterator[str]:
 def _decoded_blocks(audio: FileAudio | InMemory, rate: int, name: str, clip: Clip) -> Iterator[np.ndarray]:
     """Decode a long file block by block; the samples are those that `decode` gives."""
     try:
-        with soundfile.SoundFile(audio.open()) as file:
-            as_is = (clip.rate, clip.channels, file.subtype) == (rate, 1, "PCM_16")
+        with open_audio(audio, rate) as sound:  # type: ignore[arg-type]
+            as_is = (clip.rate, clip.channels, sound.subtype) == (rate, 1, "PCM_16")
             stream = None if clip.rate == rate else soxr.ResampleStream(clip.rate, rate, 1)
             left = clip.frames
             while len(
-                block := file.read(
-                    min(READ_SAMPLES, left), dtype="int16" if as_is else "float32", always_2d=not as_is
+                block := sound.read(
+                    min(READ_SAMPLES, left), "int16" if as_is else "float32", always_2d=not as_is
                 )
             ):
                 left -= len(block)
@@ -205,72 +202,9 @@ def _decoded_blocks(audio: FileAudio | InMemory, rate: int, name: str, clip: Cli
         )
 
 
-# ------------------------------------------------------------------------------------------------------------
-# files that libsndfile does not read
-
-
-def _needs_ffmpeg(audio: FileAudio | InMemory, clip: Clip) -> bool:
-    """Whether a file exists whose header libsndfile cannot read; ffmpeg may."""
-    exists = isinstance(audio, InMemory) or os.path.isfile(audio.path)
-    return clip.reason.startswith("unreadable") and not clip.decode_failure and exists
-
-
 def _is_empty(audio: FileAudio | InMemory) -> bool:
     return (
         not audio.data
         if isinstance(audio, InMemory)
         else os.path.isfile(audio.path) and not os.path.getsize(audio.path)
     )
-
-
-def _collect(blocks: Iterator[np.ndarray], rate: int) -> Samples:
-    """Put blocks of samples together: in memory up to `IN_MEMORY` seconds, else in a temporary file."""
-    start: list[np.ndarray] = []
-    for block in blocks:
-        start.append(block)
-        if sum(map(len, start)) > IN_MEMORY * rate:
-            return Spool(_chain(start, blocks))
-    return np.concatenate(start) if start else np.zeros(0, dtype=np.int16)
-
-
-def _chain(start: list[np.ndarray], rest: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield the blocks of `start`, each of which is freed at once, then those of `rest`."""
-    while start:
-        yield start.pop(0)
-    yield from rest
-
-
-def _ffmpeg_blocks(audio: FileAudio | InMemory, rate: int, name: str, longest: float) -> Iterator[np.ndarray]:
-    """Decode the first audio stream of a file with ffmpeg, block by block: int16, mono, at `rate`."""
-    program = shutil.which("ffmpeg")
-    if program is None:
-        raise UserError(
-            f"{name}: libsndfile finds no audio that it can read in it, and there is no ffmpeg on the PATH,"
-            " which reads more (M4A, video)."
-        )
-    with tempfile.NamedTemporaryFile(prefix="asr_exp-") as copy, tempfile.TemporaryFile() as errors:
-        path = audio.path if isinstance(audio, FileAudio) else copy.name
-        if isinstance(audio, InMemory):
-            copy.write(audio.data)
-            copy.flush()
-        source = ["-protocol_whitelist", "file", "-format_whitelist", CONTAINERS, "-i", f"file:{path}"]
-        target = ["-map", "0:a:0", "-ac", "1", "-ar", str(rate), "-f", "s16le", "-"]
-        command = [program, "-nostdin", "-v", "error", *source, *target]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
-        assert process.stdout is not None
-        left = longest * rate
-        try:
-            while block := process.stdout.read(2 * READ_SAMPLES):
-                samples = np.frombuffer(block[: len(block) // 2 * 2], dtype="<i2")
-                left -= len(samples)
-                if left < 0:
-                    raise UserError(_too_long(name, longest))
-                yield samples
-            if process.wait():
-                raise UserError(
-                    f"{name}: neither libsndfile nor ffmpeg finds audio that they can read in it."
-                )
-        finally:
-            process.kill()
-            process.wait()
-            process.stdout.close()

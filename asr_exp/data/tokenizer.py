@@ -226,10 +226,10 @@ class Tokenizer:
 
     def scored(self, text: str) -> str:
         """A reference or a hypothesis as it is scored: phones are folded to the scoring inventory, characters
-        stay as they are.
+        stay as they are, with one space between words.
         """
         if self.score_inventory is None or self.inventory not in INVENTORIES:
-            return text.strip()
+            return " ".join(text.split())
         return fold(text, self.inventory, self.score_inventory)
 
     def save(self, folder: str | Path) -> None:

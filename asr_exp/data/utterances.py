@@ -5,13 +5,38 @@ would cost a kilobyte.
 import copy
 import io
 import os
+import re
+import stat
 from array import array
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, BinaryIO, overload
 
 import numpy as np
+
+from asr_exp.core.console import printable
+from asr_exp.data.columns import CategoricalColumn, PackedStrings
+
+# Control characters that are no white space, and halves of surrogate pairs: no sound stands for them.
+_NO_TEXT = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
+# the same in UTF-8 (there are no other bytes of these values), and what `printable` changes
+_NO_TEXT_BYTES = re.compile(rb"[\x00-\x08\x0e-\x1b\x7f]|\xc2[\x80-\x84\x86-\x9f]|\xed[\xa0-\xbf]")
+_NO_NAME = re.compile(rb"[\x00-\x1f\x7f]|\xc2[\x80-\x9f]|\xed[\xa0-\xbf]|\xe2\x80[\xa8\xa9]")
+_KINDS = {
+    stat.S_IFDIR: "folder",
+    stat.S_IFIFO: "named pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+}
+
+
+def kind_of_file(path: str | os.PathLike) -> str:
+    """What stands in the place of a file: "named pipe", "device" ...; '' for a file. Nothing is opened, which
+    for a pipe would wait for ever. Raises OSError where there is nothing, ValueError where there can be none.
+    """
+    return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +48,31 @@ class FileAudio:
     end: float | None = None
 
     def identity(self) -> tuple:
-        """What the audio store names its shards by. Raises FileNotFoundError."""
-        stat = os.stat(self.path)
+        """What the audio store names its shards by. Raises OSError where there is no such file."""
+        try:
+            stat = os.stat(self.path)
+        except ValueError as why:  # no file can have that name
+            raise FileNotFoundError(str(self)) from why
         # the same in any working directory
         path = self.path if os.path.isabs(self.path) else os.path.abspath(self.path)
         return (path, stat.st_size, stat.st_mtime_ns, self.start, self.end)
 
     def open(self) -> str | BinaryIO:
-        """What soundfile opens: the path."""
+        """What soundfile opens: the path, or the contents of a file whose name is not UTF-8.
+
+        Raises OSError where there is no file of that name, ValueError for what is none: a folder, a pipe.
+        """
+        if kind := kind_of_file(self.path):
+            raise ValueError(f"it is a {kind}, not a file")
+        try:
+            self.path.encode()
+        except UnicodeEncodeError:
+            with open(self.path, "rb") as file:
+                return io.BytesIO(file.read())
         return self.path
 
     def __str__(self) -> str:
-        return self.path
+        return printable(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,53 +117,6 @@ class Utterance:
     speaker: str | None = None
 
 
-class PackedStrings(Sequence[str]):
-    """Strings one after the other in one buffer, in UTF-8. Each costs its bytes and eight more."""
-
-    def __init__(self, values: Iterable[str] = ()):
-        self._bytes, self._ends = bytearray(), array("q", [0])
-        self.extend(values)
-
-    def append(self, value: str) -> None:
-        self._bytes += value.encode("utf-8", "surrogatepass")
-        self._ends.append(len(self._bytes))
-
-    def extend(self, values: Iterable[str]) -> None:
-        for value in values:
-            self.append(value)
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
-        return str(self._bytes[self._ends[index] : self._ends[index + 1]], "utf-8", "surrogatepass")
-
-
-class CategoricalColumn:
-    """A column with few distinct values. Each row costs four bytes, the number of its value."""
-
-    def __init__(self) -> None:
-        self.values: list[Any] = []
-        self._numbers: dict[Hashable, int] = {}
-        self._rows = array("i")
-
-    def append(self, key: Hashable, value: Any) -> None:
-        """Add a row with a value, or with the value that was first added with the same key."""
-        number = self._numbers.setdefault(key, len(self.values))
-        if number == len(self.values):
-            self.values.append(value)
-        self._rows.append(number)
-
-    def __getitem__(self, row: int) -> Any:
-        return self.values[self._rows[row]]
-
-
 class Utterances(Sequence[Utterance]):
     """Utterances in columns. Indexing makes an `Utterance`; a slice or `take` selects rows and shares the
     columns.
@@ -140,6 +131,7 @@ class Utterances(Sequence[Utterance]):
         # The rows of a selection in the columns, and in the column of texts; None: every row, in order.
         self._rows: np.ndarray | None = None
         self._text_rows: np.ndarray | None = None
+        self._originals: Utterances | None = None
         for row in rows:
             self.append(row)
 
@@ -188,13 +180,34 @@ class Utterances(Sequence[Utterance]):
         selection = copy.copy(self)
         selection._rows = _select(self._rows, indices)
         selection._text_rows = _select(self._text_rows, indices)
+        selection._originals = self._originals and self._originals.take(indices)
         return selection
 
-    def with_texts(self, texts: PackedStrings) -> "Utterances":
-        """The same utterances with other texts, of which there are as many."""
+    def with_texts(self, texts: PackedStrings, keep: bool = False) -> "Utterances":
+        """The same utterances with other texts, of which there are as many. keep: remember the texts that
+        they had, for `original_text`.
+        """
         other = copy.copy(self)
         other._texts, other._text_rows = texts, None
+        other._originals = self if keep else None
         return other
+
+    def cleaned(self) -> "Utterances":
+        """The same utterances with ids and speakers as they can be printed, and texts without control
+        characters and halves of surrogate pairs; this object where they are so already.
+        """
+        names = PackedStrings(value for value in self._speakers.values if value is not None)
+        if not (self._ids.match(_NO_NAME) or names.match(_NO_NAME) or self._texts.match(_NO_TEXT_BYTES)):
+            return self
+        return Utterances(
+            Utterance(
+                printable(row.id),
+                row.audio,
+                _NO_TEXT.sub("", row.text),
+                row.speaker and printable(row.speaker),
+            )
+            for row in self
+        )
 
     # ------------------------------------------------------------------------------------------------------
     # a cell, a column
@@ -214,6 +227,10 @@ class Utterances(Sequence[Utterance]):
 
     def text(self, index: int) -> str:
         return self._texts[index if self._text_rows is None else self._text_rows[index]]
+
+    def original_text(self, index: int) -> str:
+        """The text that an utterance had before `with_texts`, where that was kept; else its text."""
+        return (self if self._originals is None else self._originals).text(index)
 
     def ids(self) -> Iterator[str]:
         return (self._ids[self._row(i)] for i in range(len(self)))

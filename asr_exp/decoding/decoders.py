@@ -40,7 +40,7 @@ def register_decoder(name: str) -> Callable[[Callable[..., Decoder]], Callable[.
 @register_decoder("greedy")
 class Greedy:
     """Best-path decoding (Graves et al. 2006): the most probable label of every frame, repeats merged, blanks
-    removed.
+    removed. One space stands between words, also where the path has `| blank |`, as beam search has it.
     """
 
     def __init__(self, tokenizer: Any):
@@ -48,10 +48,11 @@ class Greedy:
 
     def __call__(self, logits: torch.Tensor, frames: Sequence[int]) -> list[str]:
         best = logits.argmax(-1).cpu()
-        return [
+        texts = (
             self.tokenizer.decode(torch.unique_consecutive(row[:n]).tolist())
             for row, n in zip(best, frames, strict=True)
-        ]
+        )
+        return [" ".join(text.split()) for text in texts]
 
 
 def candidates(decoder: Decoder, logits: torch.Tensor, frames: Sequence[int]) -> list[list[Candidate]]:

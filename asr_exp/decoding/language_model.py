@@ -12,9 +12,11 @@ from typing import Any
 from asr_exp.core.errors import UserError
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.decoding.beam import Lexicon, Weights, spelled, token_names
-from asr_exp.decoding.ngram import MAX_ORDER, UNKNOWN, estimate, vocabulary, write_arpa
+from asr_exp.decoding.model_files import read_content, words_of
+from asr_exp.decoding.ngram import MAX_ORDER, UNKNOWN, estimate, write_arpa
 
 log = logging.getLogger(__name__)
+LM_ADVICE = "give train-text, an ARPA file, a binary of KenLM, a text file, or null"
 MODEL_FOLDER = "language_model"  # of a checkpoint, where pyctcdecode keeps the files of its decoder
 
 
@@ -53,9 +55,11 @@ def arpa_of(
 
 
 def words_beside(path: Path) -> list[str]:
-    """The words of the model of a checkpoint: those of unigrams.txt or, without it, of the ARPA file."""
+    """The words of the model of a checkpoint: those of unigrams.txt or, without it, of the model itself."""
     unigrams = path.with_name("unigrams.txt")
-    return unigrams.read_text(encoding="utf-8").split() if unigrams.is_file() else vocabulary(path)
+    if not unigrams.is_file():
+        return words_of(path)
+    return read_content(unigrams, "decode.lm", "give decode.lm=FILE").decode("utf-8-sig").split()
 
 
 def weights_beside(path: Path) -> Weights | None:
@@ -75,15 +79,8 @@ def text_file(
     """Read a text file -> (a hash of its content and of `settings`, a function that returns its lines after
     the text rules). Raises UserError where it cannot be read.
     """
-    try:
-        content = path.read_bytes()
-        lines = content.decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as why:
-        raise UserError(
-            f"decode.lm={path} cannot be read"
-            f" ({getattr(why, 'strerror', None) or 'it is not text in UTF-8'}); give train-text, a file"
-            " .arpa, a text file, or null."
-        ) from None
+    content = read_content(path, "decode.lm", LM_ADVICE)
+    lines = content.decode("utf-8-sig").splitlines()
     return hashlib.blake2b(content + repr(settings).encode(), digest_size=8).hexdigest(), lambda: normalise(
         lines
     )
@@ -136,14 +133,8 @@ def read_lexicon(file: str, tokenizer: Tokenizer, normalise: Callable[[list[str]
     the file cannot be read, has no words, or has a word with a character that the model does not emit.
     """
     path = Path(file).expanduser()
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as why:
-        raise UserError(
-            f"decode.lexicon={path} cannot be read"
-            f" ({getattr(why, 'strerror', None) or 'it is not text in UTF-8'}); give a file with a word a"
-            " line, auto, or null."
-        ) from None
+    content = read_content(path, "decode.lexicon", "give a file with a word a line, auto, or null")
+    lines = content.decode("utf-8-sig").splitlines()
     written = {number: line.split()[0] for number, line in enumerate(lines, 1) if line.strip()}
     spellable, _ = spelled(list(written.values()), tokenizer)
     numbers: dict[str, int] = {}  # word -> the first line that has it
@@ -164,10 +155,8 @@ def read_lexicon(file: str, tokenizer: Tokenizer, normalise: Callable[[list[str]
 
 
 def check_tokens(path: Path, tokenizer: Tokenizer) -> None:
-    """Raise UserError for an ARPA file that has none of the tokens: a search without lexicon needs a model of
-    them.
-    """
-    if not set(vocabulary(path)) & set(token_names(tokenizer)):
+    """Raise UserError for a model that has none of the tokens: a search without lexicon needs one of them."""
+    if not set(words_of(path)) & set(token_names(tokenizer)):
         raise UserError(
             f"decode.lm={path} is a model of words; a search without lexicon needs one of"
             f" {_token_list(tokenizer)}. Give decode.lexicon=auto, or an ARPA file of tokens."

@@ -5,6 +5,7 @@ brings the part of KenLM that queries a model, and lmplz would have to be compil
 machine.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -15,7 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from asr_exp.core.errors import UserError
+from asr_exp.core.files import file_checksum, write_text
 
+log = logging.getLogger(__name__)
 UNKNOWN = "<unk>"
 BEGIN = "<s>"
 END = "</s>"
@@ -172,7 +175,29 @@ def write_arpa(path: Path, sizes: Sequence[int], grams: Iterable[NGram]) -> None
                 f"{log10:.7g}\t{' '.join(words)}" + (f"\t{backoff:.7g}\n" if length < len(sizes) else "\n")
             )
         file.write("\n\\end\\\n")
+        file.flush()
+        os.fsync(file.fileno())
+    checksum = file_checksum(temporary)
     os.replace(temporary, path)
+    write_text(path.with_name(f"{path.name}.crc32"), f"{checksum}\n")
+
+
+def is_whole_arpa(path: Path) -> bool:
+    """Whether a file that `write_arpa` wrote is there as it was written, by the checksum beside it; one of an
+    earlier release has none, and its end decides. The log names a damaged one.
+    """
+    if not path.exists():
+        return False
+    try:
+        kept = path.with_name(f"{path.name}.crc32").read_text(encoding="utf-8", errors="replace").strip()
+        whole = kept == str(file_checksum(path))
+    except FileNotFoundError:
+        with path.open("rb") as file:
+            file.seek(-min(100, path.stat().st_size), os.SEEK_END)
+            whole = is_arpa(path) and file.read().rstrip().endswith(b"\\end\\")
+    if not whole:
+        log.warning("%s is damaged: it is made again.", path)
+    return whole
 
 
 def is_arpa(path: Path) -> bool:

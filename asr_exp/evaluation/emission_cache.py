@@ -3,21 +3,22 @@ then runs no forward pass.
 
 A file of `emissions/KEY/` in the run folder holds one forward pass. KEY is a hash of the weights, the audio,
 the padding, the precision and the assignment of utterances to passes, so a file is never stale. Logits are
-kept in fp32, to the last bit.
+kept in fp32, to the last bit, and with a checksum: a pass that is damaged on the disk is computed again.
 """
 
 import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from asr_exp.core.errors import UserError
@@ -30,6 +31,7 @@ from asr_exp.model.recogniser import Emissions, Recogniser
 
 log = logging.getLogger(__name__)
 ROOM = 4 * 2**30  # bytes that the emissions of a run may take
+TENSORS = ("indices", "frames", "logits")  # of a pass
 # The files of a checkpoint's folder that its emissions depend on, weights first.
 FILES = ("*.safetensors", "*.bin", "config.json", "preprocessor_config.json", "processor_config.json")
 
@@ -88,19 +90,33 @@ class EmissionCache:
         self.passes = passes
         self.precision = precision
         self._fits: bool | None = None
+        self._whole: set[int] = set()  # passes that are known to be so
+        self._told = False
 
     def has(self, number: int) -> bool:
-        """Whether a pass is on the disk."""
-        return self._path(number).is_file()
+        """Whether a pass is whole on the disk. The log names the first that is damaged."""
+        path = self._path(number)
+        if number not in self._whole and path.is_file():
+            if _is_whole(path):
+                self._whole.add(number)
+            elif not self._told:
+                self._told = True
+                log.warning("%s is damaged: the network computes such emissions again.", path)
+        return number in self._whole
 
     @property
     def complete(self) -> bool:
         """Whether every pass is on the disk."""
         return all(map(self.has, range(len(self.passes))))
 
+    @property
+    def begun(self) -> bool:
+        """Whether some pass is on the disk."""
+        return any(map(self.has, range(len(self.passes))))
+
     def read(self, number: int) -> tuple[np.ndarray, Emissions]:
-        """The indices of the utterances of a pass, and their emissions on the CPU. Raises UserError where the
-        file is damaged or gone.
+        """The indices of the utterances of a pass that `has` has found, and their emissions on the CPU.
+        Raises UserError where the file can no longer be read.
         """
         path = self._path(number)
         try:
@@ -125,11 +141,16 @@ class EmissionCache:
             return
         path = self._path(number)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
-        frames = torch.tensor(emissions.frames)
+        tensors = {
+            "indices": torch.from_numpy(indices),
+            "frames": torch.tensor(emissions.frames),
+            "logits": logits,
+        }
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"indices": torch.from_numpy(indices), "frames": frames, "logits": logits}, temporary)
+            save_file(tensors, temporary, {"crc32": str(_checksum(tensors))})
             os.replace(temporary, path)
+            self._whole.add(number)
         except (OSError, SafetensorError) as why:  # a full disk: the scores do not need the file
             self._fits = False
             with suppress(OSError):
@@ -159,6 +180,25 @@ class EmissionCache:
             shutil.rmtree(folder, ignore_errors=True)
             del sizes[folder]
         return True
+
+
+def _checksum(tensors: Mapping[str, torch.Tensor]) -> int:
+    value = 0
+    for name in TENSORS:
+        tensor = tensors[name]
+        value = zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode(), value)
+        value = zlib.crc32(tensor.contiguous().numpy().data, value)
+    return value
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the emissions of a file are as they were written; not so where it has no checksum."""
+    try:
+        with safe_open(path, "pt") as file:
+            kept = (file.metadata() or {}).get("crc32")
+            return kept == str(_checksum({name: file.get_tensor(name) for name in TENSORS}))
+    except Exception:  # whatever safetensors raises for a damaged file
+        return False
 
 
 def checkpoint_hash(checkpoint: Path | str, revision: str | None = None) -> str:

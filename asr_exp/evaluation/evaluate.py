@@ -2,9 +2,8 @@
 not grow with the split.
 """
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +13,21 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from asr_exp.data.prepare import Split
-from asr_exp.decoding.decoders import Candidate, Decoder, candidates
+from asr_exp.decoding.decoders import Decoder, candidates
 from asr_exp.evaluation.emission_cache import EmissionCache, emit, forward_passes, plan_passes
+from asr_exp.evaluation.hypotheses import (
+    HypothesesFile,
+    Hypothesis,
+    KeptLines,
+    make_hypothesis,
+    rescored,
+)
+from asr_exp.evaluation.speed import Stopwatch
 from asr_exp.model.loss import ctc_losses
 from asr_exp.model.recogniser import Emissions, Recogniser
 from asr_exp.runtime.distributed import Runtime
-from asr_exp.scoring.error_rates import Tally, character_errors, word_errors
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """What the recogniser makes of one utterance.
-
-    counts: the `ErrorCounts` of `words` (or phones) and of `characters`; seconds: of audio; loss: the CTC
-    loss of the reference, None where it cannot be aligned; nbest: {text, score} of the best texts, where the
-    decoder returns several.
-    """
-
-    id: str
-    reference: str
-    hypothesis: str
-    counts: dict[str, Any]
-    speaker: str | None
-    seconds: float
-    loss: float | None = None
-    nbest: list[dict[str, Any]] | None = None
+from asr_exp.scoring.error_rates import Tally
+from asr_exp.scoring.score_rules import ScoreRules
 
 
 @dataclass
@@ -46,18 +35,14 @@ class Evaluation:
     """The scores of a split.
 
     summary: as in result.json; loss: the mean CTC loss of the utterances whose reference can be aligned, None
-    where there is none; examples: a few hypotheses, spread over the split.
+    where there is none; examples: a few hypotheses, spread over the split; speed: see `Stopwatch.figures`,
+    None where it was not measured.
     """
 
     summary: dict[str, Any]
     loss: float | None
     examples: list[Hypothesis]
-
-    @property
-    def rate(self) -> float:
-        """The WER, or the PER for phones, by which the best checkpoint is chosen; infinite without one."""
-        value = self.summary["per"] if self.summary["wer"] is None else self.summary["wer"]
-        return float("inf") if value is None else value
+    speed: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +50,9 @@ class EvaluationSettings:
     """How a split is scored, and what is kept of it.
 
     device_seconds, loss_reduction: as in the section trainer; hypotheses: the file to write them to (None:
-    none is written); examples: how many hypotheses the result shows; precision: as `evaluate.precision`.
+    none is written); examples: how many hypotheses the result shows; precision: as `evaluate.precision`;
+    rules: what is done to texts before errors are counted; warm_up: whether a pass is made, and dropped,
+    before.
     """
 
     device_seconds: float | str
@@ -73,6 +60,8 @@ class EvaluationSettings:
     hypotheses: Path | None = None
     examples: int = 0
     precision: str = "fp32"
+    rules: ScoreRules = ScoreRules()
+    warm_up: bool = False
 
 
 @torch.inference_mode()
@@ -83,6 +72,7 @@ def evaluate(
     runtime: Runtime,
     settings: EvaluationSettings,
     cache: EmissionCache | None = None,
+    kept: KeptLines | None = None,
 ) -> Evaluation:
     """Score a split, the longest utterances first. The ranks share the forward passes, and rank 0
     writes the hypotheses in the order of the split.
@@ -94,6 +84,7 @@ def evaluate(
         runtime: the ranks; rank 0 shows a progress bar in a terminal.
         settings: see `EvaluationSettings`.
         cache: emissions on the disk; those that it lacks are computed and added.
+        kept: lines of hypotheses by the id of the utterance, to be scored again without model or decoder.
 
     Returns:
         The scores, the same on every rank; `examples` are those of rank 0.
@@ -103,12 +94,11 @@ def evaluate(
     """
     if model is not None:
         model.eval()
-    tally = Tally(split.tokenizer.unit == "phone")
+        if settings.warm_up:
+            _warm_up(model, split, runtime, settings)
+    measured = model is not None and not (cache and cache.begun)
+    scores = _Scores(split, settings, runtime.main)
     losses = np.zeros(2)
-    example_indices = _spread(len(split), settings.examples)
-    examples: dict[int, Hypothesis] = {}
-    path = settings.hypotheses
-    writer = _OrderedWriter(path, len(split)) if path and runtime.main else None
     silent = None if runtime.main else True  # None: silent where there is no terminal
     with tqdm(
         total=len(split),
@@ -118,24 +108,72 @@ def evaluate(
         leave=False,
         dynamic_ncols=True,
     ) as bar:
-        passes = _passes(model, split, decoder, runtime, settings, cache)
+        passes = (
+            _passes(model, split, decoder, runtime, settings, cache)
+            if kept is None
+            else rescored(kept, split, settings.rules, runtime.main)
+        )
+        watch = Stopwatch(runtime, settings.warm_up)
         for hypotheses, sum_and_count in _gather(passes, runtime):
             losses += sum_and_count
             for index, hypothesis in hypotheses:
-                counts = hypothesis.counts
-                tally.add(counts["words"], counts["characters"], hypothesis.speaker)
-                if index in example_indices:
-                    examples[index] = hypothesis
-                if writer:
-                    writer.write(index, _json_line(hypothesis))
+                scores.add(index, hypothesis)
             bar.update(len(hypotheses))
-    if writer:
-        writer.close()
-    summary = {**tally.summary(), "skipped": len(split.rejected), "coverage": split.coverage}
-    loss = float(losses[0] / losses[1]) if losses[1] else None
-    return Evaluation(
-        runtime.broadcast(summary), runtime.broadcast(loss), [examples[i] for i in sorted(examples)]
-    )
+            watch.passed(sum(hypothesis.seconds for _, hypothesis in hypotheses))
+    summary = runtime.broadcast(scores.close())
+    loss = runtime.broadcast(float(losses[0] / losses[1]) if losses[1] else None)
+    examples = [scores.examples[i] for i in sorted(scores.examples)]
+    return Evaluation(summary, loss, examples, watch.figures() if measured else None)
+
+
+class _Scores:
+    """Takes the hypotheses of a split as they come: their errors, their lines, some examples.
+
+    Memory holds an offset and two numbers for each utterance. main: whether this is rank 0, which writes.
+    """
+
+    def __init__(self, split: Split, settings: EvaluationSettings, main: bool):
+        self.split = split
+        self.rules = settings.rules
+        self.tally = Tally(split.tokenizer.unit == "phone")
+        self.dropped = 0
+        self.shown = _spread(len(split), settings.examples)
+        self.examples: dict[int, Hypothesis] = {}
+        path = settings.hypotheses
+        self.file = HypothesesFile(path, len(split)) if path and main else None
+
+    def add(self, index: int, hypothesis: Hypothesis) -> None:
+        """Count the hypothesis of the utterance with this index in the split."""
+        if self.rules.drops(hypothesis.reference):
+            self.dropped += 1
+            return
+        counts = hypothesis.counts
+        self.tally.add(counts["words"], counts["characters"], hypothesis.speaker)
+        if index in self.shown:
+            self.examples[index] = hypothesis
+        if self.file:
+            self.file.write(index, hypothesis)
+
+    def close(self) -> dict[str, Any]:
+        """Close the file -> the summary of the split. Its coverage counts utterances that the rules leave out
+        too; `empty_references` says how many these are.
+        """
+        if self.file:
+            self.file.close()
+        split, coverage = self.split, self.split.coverage
+        summary = {**self.tally.summary(), "skipped": len(split.rejected), "coverage": coverage}
+        if self.rules.drop_empty:
+            summary["coverage"] = coverage * (len(split) - self.dropped) / len(split)
+            summary["empty_references"] = self.dropped
+        return summary
+
+
+def _warm_up(model: Recogniser, split: Split, runtime: Runtime, settings: EvaluationSettings) -> None:
+    """Make the first, largest pass of the split, and drop what it gives."""
+    passes = forward_passes(model, split, runtime.device, settings.precision)
+    plan = plan_passes(split, settings.device_seconds, runtime.device)
+    for _ in emit(passes, split, plan, [0]):
+        pass
 
 
 def _passes(
@@ -170,7 +208,7 @@ def _passes(
         rounded = [round(float(loss), 4) if ok else None for loss, ok in zip(losses, usable, strict=True)]
         decoded = candidates(decoder, result.emissions.logits, result.emissions.frames)
         hypotheses = [
-            (int(index), _hypothesis(split, int(index), texts, loss))
+            (int(index), make_hypothesis(split, int(index), texts, loss, settings.rules))
             for index, texts, loss in zip(result.indices, decoded, rounded, strict=True)
         ]
         yield hypotheses, np.array([losses[usable].sum(), usable.sum()], dtype=np.float64)
@@ -188,37 +226,6 @@ def _gather(passes: Iterator, runtime: Runtime) -> Iterator:
         gathered: list | None = [None] * runtime.world if runtime.main else None
         dist.gather_object(own, gathered, dst=0, group=runtime.group)
         yield from gathered or [own]
-
-
-def _hypothesis(split: Split, index: int, texts: list[Candidate], loss: float | None) -> Hypothesis:
-    utterance = split.utterances[index]
-    reference = split.reference(index)
-    scored = split.tokenizer.scored
-    text = scored(texts[0].text)
-    nbest = [{"text": scored(c.text), "score": round(c.score, 4)} for c in texts] if len(texts) > 1 else None
-    counts = {"words": word_errors(reference, text), "characters": character_errors(reference, text)}
-    return Hypothesis(
-        utterance.id,
-        reference,
-        text,
-        counts,
-        utterance.speaker,
-        round(float(split.seconds[index]), 3),
-        loss,
-        nbest,
-    )
-
-
-def _json_line(hypothesis: Hypothesis) -> str:
-    """A line of hypotheses.SPLIT.jsonl."""
-    counts = hypothesis.counts
-    fields = {
-        **vars(hypothesis),
-        "counts": {**asdict(counts["words"]), "characters": asdict(counts["characters"])},
-    }
-    if hypothesis.nbest is None:
-        del fields["nbest"]
-    return json.dumps(fields, ensure_ascii=False) + "\n"
 
 
 def _spread(total: int, examples: int) -> set[int]:
@@ -242,29 +249,3 @@ def table_rows(examples: list[Hypothesis], split: Split, audible: int) -> list[d
         }
         for number, example in enumerate(examples)
     ]
-
-
-class _OrderedWriter:
-    """Writes lines that come in any order to a file in the order of their index. Memory holds one offset a
-    line.
-    """
-
-    def __init__(self, path: Path, lines: int):
-        self.path = path
-        self.unordered = path.with_name(path.name + ".unordered")
-        self.offsets = np.full(lines, -1, dtype=np.int64)
-        self.file = self.unordered.open("w+b")
-
-    def write(self, index: int, line: str) -> None:
-        self.offsets[index] = self.file.tell()
-        self.file.write(line.encode())
-
-    def close(self) -> None:
-        ordered = self.path.with_name(self.path.name + ".new")
-        with ordered.open("wb") as out:
-            for offset in self.offsets[self.offsets >= 0]:
-                self.file.seek(offset)
-                out.write(self.file.readline())
-        self.file.close()
-        self.unordered.unlink()
-        ordered.replace(self.path)

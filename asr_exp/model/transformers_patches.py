@@ -151,8 +151,8 @@ def patch(network: Any, front_end: FrontEnd, positional_conv: PositionalConv | N
 
 
 def _own_forward(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """A layer's forward by the class that it has now. FSDP2 gives it another one, and transformers checkpoints
-    the forward of no class but that.
+    """A layer's forward by the class that it has now. FSDP2 gives it another one, and transformers
+    checkpoints the forward of no class but that.
     """
     return type(layer).forward(layer, *args, **kwargs)
 

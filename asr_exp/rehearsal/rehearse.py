@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.builders.session import cache_folder
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import write_folder
+from asr_exp.core.locks import FileLock
 from asr_exp.model.model_config import ModelSettings, read_config
 from asr_exp.rehearsal import corpora as synthetic_corpora
 from asr_exp.runs.folder import run_folder

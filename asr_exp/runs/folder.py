@@ -17,8 +17,10 @@ from asr_exp.config.messages import composition_problem
 from asr_exp.config.plugin_sources import plugin_sources
 from asr_exp.config.schema import NOT_IN_SIGNATURE, SIGNED_WHERE_CHANGED, Config
 from asr_exp.core.errors import UserError
+from asr_exp.core.files import write_text
 
 AUTO_SECONDS = 100.0  # what trainer.device_seconds=auto counts as in a signature, and is on a CPU
+LAST_KEY = "sweep"  # of every config.yaml, whichever version wrote it: one without it is cut short
 # values of decode.lm and decode.lexicon that are no file
 NO_PATHS = {"lm": (None, "train-text", "checkpoint"), "lexicon": (None, "auto")}
 
@@ -64,7 +66,9 @@ def signature(config: DictConfig) -> str:
     decode = [f"decode.{leaf}" for leaf in settings["decode"] if leaf not in ("name", "settings")]
     for name in (*NOT_IN_SIGNATURE, *SIGNED_WHERE_CHANGED, *decode):
         section, _, leaf = name.rpartition(".")
-        place, usual = (settings[section], defaults[section]) if section else (settings, defaults)
+        place, usual = settings, defaults
+        for part in filter(None, section.split(".")):
+            place, usual = place[part], usual[part]
         if name in NOT_IN_SIGNATURE or leaf in place and place[leaf] == usual[leaf]:
             place.pop(leaf, None)
     settings = {name: value for name, value in settings.items() if value != {}}  # a section of young keys
@@ -87,6 +91,41 @@ def run_folder(config: DictConfig) -> Path:
     return Path(config.output_root).expanduser() / config.dataset.name / config.model.name / signature(config)
 
 
+def write_config(folder: Path, config: DictConfig) -> None:
+    """Write the config.yaml of a run."""
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolve(config))))
+
+
+def is_config_whole(folder: Path) -> bool:
+    """Whether the config.yaml of a run can be read to its end."""
+    try:
+        _read_config(folder / "config.yaml")
+    except (UserError, OSError):
+        return False
+    return True
+
+
+def _read_config(path: Path) -> DictConfig:
+    """Read a config.yaml. Raises UserError where it is damaged, or does not fit this version."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        own = OmegaConf.create(text)
+        config = OmegaConf.merge(OmegaConf.structured(Config), own)
+        if LAST_KEY not in own or not text.endswith("\n"):
+            raise ValueError("it is cut short")
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise UserError(
+            f"{path} does not fit this version of asr_exp. {composition_problem(error, {}, [])}"
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}); bring back a whole copy, or have train write it anew, by the"
+            " command that began the run."
+        ) from error
+    assert isinstance(config, DictConfig)
+    return config
+
+
 def load_run(folder: str | Path, overrides: Sequence[str] = (), config_dir: str | None = None) -> DictConfig:
     """Read the config of a run from its folder, and apply overrides (keys, and choices of groups) to it.
 
@@ -99,13 +138,7 @@ def load_run(folder: str | Path, overrides: Sequence[str] = (), config_dir: str 
             f"run={folder} is not the folder of a run: it has no config.yaml. Give the folder that train"
             " printed."
         )
-    try:
-        config = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path))
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise UserError(
-            f"{path} does not fit this version of asr_exp. {composition_problem(error, {}, [])}"
-        ) from error
-    assert isinstance(config, DictConfig)
+    config = _read_config(path)
     composed = compose(overrides, config_dir)
     for text in overrides:
         name = text.partition("=")[0].lstrip("+~")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 from omegaconf import ListConfig
 
 from asr_exp.core.errors import UserError
@@ -21,7 +22,7 @@ OF_THE_SPLIT = ("split", "ids", "coverage")  # in result.json these are of the t
 @dataclass(frozen=True)
 class Run:
     """A run: its protocol, and the lines of its hypotheses by utterance id. name: as the user gave it,
-    a=FOLDER or b=FOLDER.
+    a=FOLDER or b=FOLDER; trained_on: a dataset with its language, '' where that is not known.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Run:
     seed: int
     protocol: dict[str, Any]
     lines: dict[str, dict[str, Any]]
+    trained_on: str = ""
 
 
 class Counts(NamedTuple):
@@ -110,8 +112,8 @@ def _run(name: str, value: Any, split: str) -> Run:
     result = read_result(folder)
     if result is None:
         raise UserError(
-            f"{name} is not the folder of a run with a result: it has no result.json. Give the folder that"
-            " train printed."
+            f"{name} is not the folder of a run with a result: it has no result.json that can be read. Give"
+            " the folder that train printed."
         )
     if result.get("status") != "finished" or not {"seed", "protocol"} <= result.keys():
         raise UserError(
@@ -125,7 +127,27 @@ def _run(name: str, value: Any, split: str) -> Run:
         )
     if not (lines := read_hypotheses(path)):
         raise UserError(f"{path} is empty: there is nothing to compare.")
-    return Run(name, folder, result["seed"], result["protocol"], lines)
+    return Run(name, folder, result["seed"], result["protocol"], lines, _trained_on(folder))
+
+
+def _trained_on(folder: Path) -> str:
+    """The dataset that a run, or the run of an evaluation, was trained on: 'common-voice tr'. '' for a
+    checkpoint that was scored as it is, and where it cannot be read.
+    """
+    full = folder.resolve()
+    place = full.parents[1] if full.parent.name == "evaluations" else full
+    try:
+        config = yaml.load((place / "config.yaml").read_text(encoding="utf-8"), yaml.SafeLoader)
+        if config["trainer"]["max_steps"] == 0:
+            return ""
+        return corpus_name(config["dataset"]["name"], config["dataset"]["language"])
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return ""
+
+
+def corpus_name(dataset: str | None, language: str | None) -> str:
+    """'common-voice tr': a dataset and its language."""
+    return " ".join(filter(None, (dataset, language)))
 
 
 def pair_up(a: list[Run], b: list[Run], split: str) -> PairedRuns:

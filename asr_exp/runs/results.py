@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from asr_exp.config.rules_name import shown_protocol
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import read_json, write_text
 
@@ -16,6 +18,29 @@ LOSSES = (
 DEV_CANDIDATE = (
     "hypotheses.dev.candidate.jsonl"  # of the last score of dev, before it is known to be the best
 )
+OF_THE_SPLIT = ("split", "ids", "coverage", "hash")  # keys of a protocol that differ between splits
+NUMBER = (int, float)
+STATUSES = ("finished", "stopped", "failed")
+SCORE: dict[str, Any] = {
+    **dict.fromkeys(("wer", "cer", "per", "coverage", "ci95_degrees"), NUMBER),
+    "ci95": list,
+    **dict.fromkeys(("substitutions", "deletions", "insertions", "reference_length"), int),
+    **dict.fromkeys(("utterances", "skipped"), int),
+}  # the types of the entries of a split in result.json
+RESULT: dict[str, Any] = {
+    "status": str,
+    "reason": str,
+    "signature": str,
+    "rehearsal": bool,
+    "seed": int,
+    "versions": dict,
+    "data": dict,
+    "protocol": {"hash": str},
+    "checkpoint": {"hash": str},
+    "best": {"step": int, "metric": str, "value": NUMBER},
+    "splits": dict,
+    "train": {"steps": int, "wall_seconds": NUMBER, "audio_seconds_per_second": NUMBER},
+}  # and of a result.json
 KINDS: dict[str, Any] = {
     "id": str,
     "reference": str,
@@ -29,11 +54,14 @@ KINDS: dict[str, Any] = {
 
 def protocol(**parts: Any) -> dict[str, Any]:
     """The settings that a score was measured with, and their hash. Two scores may be compared only where the
-    hashes are equal. A hash among the parts is that of other ones, and is replaced.
+    hashes are equal. The name of changed text rules gets a star, which is not in the hash: the rules are. A
+    hash among the parts is that of other ones, and is replaced.
     """
     parts.pop("hash", None)
+    if isinstance(parts.get("text"), str):
+        parts["text"] = parts["text"].removesuffix("*")  # of a protocol that was shown
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=6).hexdigest()
-    return {**parts, "hash": digest}
+    return {**shown_protocol(parts), "hash": digest}
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:
@@ -42,8 +70,36 @@ def write_result(folder: Path, result: Mapping[str, Any]) -> None:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """The content of a run's result.json; None where it does not exist or is not complete."""
-    return read_json(folder / "result.json")
+    """The content of a run's result.json; None where it does not exist, is not complete, or has an entry of
+    another type than RESULT says: the run then counts as one that has not finished.
+
+    Earlier versions wrote the name of changed text rules without a star.
+    """
+    result = read_json(folder / "result.json")
+    if not result or not _fits(result, RESULT):
+        return None
+    if result.get("protocol"):
+        result = {**result, "protocol": shown_protocol(result["protocol"])}
+    return result
+
+
+def _fits(entries: Any, kinds: Mapping[str, Any]) -> bool:
+    """Whether entries are a dict, and those that `kinds` names are of its types, missing or null."""
+    if not isinstance(entries, dict):
+        return False
+    for key, kind in kinds.items():
+        value = entries.get(key)
+        if value is None:
+            continue
+        if not (_fits(value, kind) if isinstance(kind, dict) else isinstance(value, kind)):
+            return False
+        if isinstance(value, float) and not math.isfinite(value):
+            return False
+        if key == "splits" and not all(_fits(score, SCORE) for score in value.values()):
+            return False
+        if key == "ci95" and (len(value) != 2 or not all(isinstance(end, NUMBER) for end in value)):
+            return False
+    return "status" not in kinds or entries.get("status") in STATUSES
 
 
 def read_hypotheses(path: Path) -> dict[str, dict[str, Any]]:
@@ -89,8 +145,8 @@ def write_quarantine(folder: Path, rejected: Mapping[str, Iterable[Any]]) -> Non
     rejected: by split; the lines of other splits in the file stay.
     """
     path = folder / "quarantine.jsonl"
-    before = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    lines = [line for line in before if json.loads(line)["split"] not in rejected]
+    before = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+    lines = [line + "\n" for line in before if line and json.loads(line)["split"] not in rejected]
     lines += [
         json.dumps({"split": split, **asdict(one)}, ensure_ascii=False) + "\n"
         for split, rows in rejected.items()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.config.compose import compose
-from asr_exp.config.schema import Decode
+from asr_exp.config.schema import Decode, Score
 from asr_exp.core.errors import UserError
 
 # keys that run=CHECKPOINT sets
@@ -34,10 +34,11 @@ def of_checkpoint(overrides: Sequence[str], config_dir: str | None = None) -> Di
 
 def own_config(config: DictConfig) -> DictConfig:
     """The config that the run folder of such a checkpoint is named after: the same whichever split is scored,
-    and with whichever decoder.
+    and with whichever decoder and scoring rules.
     """
     own = config.copy()
     own.run = None
     own.split = "test"
     own.decode = OmegaConf.structured(Decode)
+    own.score = OmegaConf.structured(Score)
     return own

@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
 from asr_exp.core.errors import UserError
+from asr_exp.core.locks import FileLock, Timeout
 
 # The GPUs of a cell, for the process that runs it and for the ranks that this process starts: "2,3".
 OF_CELL = "ASR_EXP_GPUS"

@@ -67,10 +67,12 @@ def _run_ranks(devices: int, command: str, overrides: Sequence[str]) -> int:
     forwarded: list[int] = []
 
     def forward(number: int, _: Any) -> None:
+        # a rank that waits for another cannot handle a second Ctrl-C
+        sent = signal.SIGKILL if number == signal.SIGINT and number in forwarded else number
         forwarded.append(number)
         for process in ranks:
             if process.poll() is None:
-                process.send_signal(number)
+                process.send_signal(sent)
 
     before = {number: signal.signal(number, forward) for number in (*LEAVE, signal.SIGINT)}
     try:
@@ -85,8 +87,8 @@ def _run_ranks(devices: int, command: str, overrides: Sequence[str]) -> int:
     # A rank that was ended because another failed has the status 1, or a signal's: the largest says why.
     codes = [p.returncode for p in ranks if p.returncode]
     for received in forwarded:
-        if 128 + received in codes:
-            raise Stopped("The ranks have saved and left; the same command goes on from there.", received)
+        if 128 + received in codes or -signal.SIGKILL in codes and forwarded.count(signal.SIGINT) > 1:
+            raise Stopped("The ranks have left; the same command goes on from the last checkpoint.", received)
     if AGAIN in codes:
         return AGAIN
     return max((c for c in codes if c > 0), default=1 if codes else 0)

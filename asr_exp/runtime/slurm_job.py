@@ -42,7 +42,9 @@ def _speaks_for_the_job() -> bool:
 
 
 def _queue_again(number: int) -> None:
-    """Requeue the job after a signal, or leave it alone."""
+    """Requeue the job after a signal, or leave it alone, as after a Ctrl-C."""
+    if number == signal.SIGINT:
+        return
     handler = _submitit_handler()
     asked_by_submitit = callable(handler) and number != signal.SIGTERM
     if job := _job():

@@ -15,18 +15,17 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from asr_exp.config.schema import NOT_IN_SIGNATURE
-from asr_exp.core.console import clock, percent
+from asr_exp.core.console import clock, measured, percent
 from asr_exp.core.files import write_text
+from asr_exp.core.locks import FileLock
 from asr_exp.runs.results import read_result
 
 
 @dataclass(frozen=True)
 class SweepCell:
-    """A row of the record. Rates are fractions; `dev` is the best score on dev, `score` that of `split`;
-    `seconds` is the time of training.
+    """A row of the record. Rates are fractions; `dev` is the best score on dev, in `dev_metric` where that is
+    not `metric`, `score` that of `split`; `seconds` is the time of training.
 
     status: running, finished, stopped or lost (killed; the same command goes on with both), pruned, failed.
     """
@@ -45,15 +44,20 @@ class SweepCell:
     folder: str = ""
     reason: str = ""
     code: int = 0  # exit status
+    dev_metric: str = ""  # loss, wer or cer
 
     def as_message(self) -> str:
         """'test WER 21.30 %'; the best dev score so far where that is missing; '' where both are."""
-        split, rate = (self.split, self.score) if self.score is not None else ("dev", self.dev)
+        if self.status == "failed" or self.score is None and self.dev is None:
+            return ""
         return (
-            ""
-            if rate is None or self.status == "failed"
-            else f"{split} {self.metric.upper()} {percent(rate)}"
+            f"dev {self.best}" if self.score is None else f"{self.split} {measured(self.metric, self.score)}"
         )
+
+    @property
+    def best(self) -> str:
+        """The best dev score with its metric; '' where there is none."""
+        return "" if self.dev is None else measured(self.dev_metric or self.metric, self.dev)
 
 
 def ended(cell: SweepCell, folder: Path, split: str, code: int) -> SweepCell:
@@ -73,7 +77,9 @@ def ended(cell: SweepCell, folder: Path, split: str, code: int) -> SweepCell:
         figures |= {"metric": best["metric"], "dev": best["value"], "step": best["step"]}
     if metric := next((rate for rate in ("per", "wer", "cer") if scores.get(rate) is not None), None):
         low, high = scores.get("ci95") or (None, None)
+        chosen = figures.get("metric", metric)
         figures |= {"metric": metric, "split": split, "score": scores[metric], "ci_low": low, "ci_high": high}
+        figures |= {"dev_metric": "" if chosen == metric else chosen}
     return replace(cell, **figures, seconds=result.get("train", {}).get("wall_seconds"))
 
 
@@ -158,7 +164,10 @@ def read(record: Path) -> list[SweepCell]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return [
-            SweepCell(**{one.name: _value(row[one.name], one.type) for one in fields(SweepCell)})
+            # a record of an earlier version has no dev_metric
+            SweepCell(
+                **{one.name: _value(row[one.name], one.type) for one in fields(SweepCell) if one.name in row}
+            )
             for row in csv.DictReader(file)
         ]
 
@@ -200,11 +209,12 @@ def table(name: str, cells: Sequence[SweepCell]) -> str:
         "|---:|---|---:|---:|---|---:|---:|---|---|",
     ]
     for cell, settings in zip(cells, varied(cell.overrides for cell in cells), strict=True):
-        dev = "" if cell.dev is None else f"{cell.metric.upper()} {percent(cell.dev)}"
         parts = [
             cell.cell,
             f"`{settings}`",
-            f"**{dev}**" if best is not None and cell.dev == best and cell.status == "finished" else dev,
+            f"**{cell.best}**"
+            if best is not None and cell.dev == best and cell.status == "finished"
+            else cell.best,
             "" if cell.score is None else percent(cell.score),
             "" if cell.ci_low is None else f"{percent(cell.ci_low)} .. {percent(cell.ci_high)}",
             cell.step or "",

@@ -200,7 +200,9 @@ def draw(study: Study, measure: str | None) -> None:
     """
     from asr_exp.sweeps.pictures import draw_study
 
-    metric = next((cell.metric for cell in record.read(study.folder) if cell.metric), "wer")
+    metric = next(
+        (cell.dev_metric or cell.metric for cell in record.read(study.folder) if cell.metric), "wer"
+    )
     draw_study(study.study, study.folder, study.ranges, measure or f"dev {metric.upper()}")
 
 

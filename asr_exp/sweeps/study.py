@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
-from asr_exp.core.console import percent
+from asr_exp.core.console import measured
 from asr_exp.core.errors import UserError
+from asr_exp.core.locks import FileLock, Timeout
 from asr_exp.sweeps.optuna_access import make_sampler, open_study, params_of, reopened_trial
 from asr_exp.sweeps.ranges import Range
 
@@ -206,7 +205,7 @@ class Study:
 
     def _lock_of(self, number: int) -> FileLock | None:
         """The lock of a trial, acquired; None where another worker has it."""
-        lock = FileLock(self.folder / "locks" / f"{number}.lock", is_singleton=False)
+        lock = FileLock(self.folder / "locks" / f"{number}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -223,9 +222,10 @@ class Pruner:
         trial: its number.
         prune: whether a trial may be ended at all; without it the scores are reported alone.
         startup: how many trials have to be finished before one is ended.
+        metric: of the scores, for messages: wer, cer, per, loss, or none.
     """
 
-    def __init__(self, storage: str, name: str, trial: int, prune: bool, startup: int):
+    def __init__(self, storage: str, name: str, trial: int, prune: bool, startup: int, metric: str = ""):
         import optuna
 
         study = open_study(storage, name)
@@ -233,11 +233,12 @@ class Pruner:
             optuna.pruners.MedianPruner(n_startup_trials=startup) if prune else optuna.pruners.NopPruner()
         )
         self.trial = reopened_trial(study, study.get_trials(deepcopy=False)[trial])
+        self.metric = metric
 
     def __call__(self, step: int, value: float) -> str | None:
         """The reason to end the trial, or None. A storage that fails costs the report, not the run.
 
-        value: the dev score at this step, as a fraction.
+        value: the dev score at this step, a rate as a fraction.
         """
         try:
             with warnings.catch_warnings():
@@ -245,8 +246,8 @@ class Pruner:
                 self.trial.report(value, step)
             if self.trial.should_prune():
                 return (
-                    f"dev {percent(value)} at step {step} is worse than the median of the sweep's trials"
-                    " there."
+                    f"dev {measured(self.metric, value)} at step {step} is worse than the median of the"
+                    " sweep's trials there."
                 )
         except Exception as error:
             log.warning("step %d: the score could not be reported to the study: %s", step, error)

@@ -46,7 +46,9 @@ def describe(
     one.
     """
     s = config.sweep
-    rate = (s.metric or "").partition(".")[2] or ("per" if config.tokenizer.unit == "phone" else "wer")
+    chosen = "" if config.trainer.metric == "auto" else config.trainer.metric
+    usual = "per" if config.tokenizer.unit == "phone" else "wer"
+    rate = (s.metric or chosen).partition(".")[2] or usual
     grid = s.sampler != "random" and all(one.kind == "choice" for one in ranges)
     method = "grid" if grid else "random" if s.sampler == "random" else "bayes"
     untracked = [word for word in fixed if not word.startswith("tracking=")]

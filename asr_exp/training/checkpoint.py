@@ -1,6 +1,7 @@
 """Checkpoints of a training run: saved whole, kept for averaging, and read again when a run is resumed."""
 
 import logging
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from asr_exp.core.checksums import checksum, damage, file_damage, read_checksums, write_checksums
 from asr_exp.core.errors import UserError
 from asr_exp.core.files import read_json, recover, short_reason, write_error, write_folder
 from asr_exp.data.tokenizer import Tokenizer
 from asr_exp.model.saving import save_pretrained
-from asr_exp.runs.results import DEV_CANDIDATE
+from asr_exp.runs.results import DEV_CANDIDATE, LOSSES
 from asr_exp.runtime.fsdp import gathered, shard_like, shard_optimizer_state
 from asr_exp.training.setup import TrainingSetup
 from asr_exp.training.state import State
@@ -22,6 +24,8 @@ log = logging.getLogger(__name__)
 STATE = "training_state.pt"
 SMALLER = "pass_limit.json"  # how large a pass may be, for ranks that start again
 RECENT = "checkpoints/recent"  # the weights of the last evaluations, for trainer.average
+# Kept in a checkpoint too, so that a damaged one can be restored.
+PAST = ("metrics.jsonl", LOSSES)
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
@@ -46,10 +50,12 @@ def load_state(folder: Path, device: torch.device, mapped: bool = False) -> dict
         ) from None
 
 
-def load_weights(folder: Path, network: torch.nn.Module) -> None:
-    """Read a checkpoint folder's weights into a network. Raises UserError where the file is missing, or a
-    tensor has another shape.
+def load_weights(folder: Path, network: torch.nn.Module, checked: bool = False) -> None:
+    """Read a checkpoint folder's weights into a network. checked: see first that its files are what was
+    written. Raises UserError where they are not, where the file is missing, or a tensor has another shape.
     """
+    if checked and (found := damage(folder)):
+        raise UserError(_lost_best(folder, found))
     try:
         _load(folder / "model.safetensors", network)
     except Exception as why:
@@ -83,17 +89,29 @@ def keep_recent(folder: Path, weights: dict[str, torch.Tensor], step: int, count
     except Exception as why:  # safetensors has its own for a full disk
         beside.unlink(missing_ok=True)
         raise write_error(folder, why) from why
-    beside.rename(folder / f"{step:09d}.safetensors")
-    for old in sorted(folder.glob("*.safetensors"))[:-count]:
+    kept = folder / f"{step:09d}.safetensors"
+    others = [path for path in sorted(folder.glob("*.safetensors")) if path != kept]
+    sums = read_checksums(folder)
+    recent = {path.name: sums[path.name] for path in others if path.name in sums}
+    write_checksums(folder, {**recent, kept.name: checksum(beside)})
+    beside.rename(kept)
+    for old in sorted([*others, kept])[:-count]:
         old.unlink()
 
 
 @torch.no_grad()
 def average_recent(folder: Path, network: torch.nn.Module) -> None:
     """Set a network's weights to the mean of those that `keep_recent` has kept (checkpoint averaging, as in
-    Vaswani et al. 2017, section 6.1).
+    Vaswani et al. 2017, section 6.1). Raises UserError where a file of them is damaged.
     """
     paths = sorted(folder.glob("*.safetensors"))
+    expected = read_checksums(folder)
+    for path in paths:
+        if path.name in expected and (found := file_damage(path, expected[path.name])):
+            raise UserError(
+                f"{folder} is damaged: {found}. Delete that file to average the others, and give the same"
+                " command again."
+            )
     sums = [torch.zeros_like(p) for p in network.parameters()]
     for path in paths:
         _load(path, network)
@@ -132,8 +150,12 @@ def save_checkpoint(
         tokenizer.save(place)
         if not best:
             save_state(place, {"state": asdict(state), "scaler": setup.scaler.state_dict(), **parts})
+            for name in PAST:
+                if (folder / name).is_file():
+                    shutil.copyfile(folder / name, place / name)
 
-    write_folder(folder / "checkpoints" / ("best" if best else "last"), fill)
+    where = folder / "checkpoints" / ("best" if best else "last")
+    write_folder(where, fill, checked=True, keep_old=not best)
     if best:
         (folder / DEV_CANDIDATE).replace(folder / "hypotheses.dev.jsonl")
 
@@ -147,17 +169,54 @@ def keep_weights(folder: Path, setup: TrainingSetup, step: int, count: int) -> N
         keep_recent(folder / RECENT, weights, step, count)
 
 
+def drop_previous(folder: Path) -> None:
+    """Delete the checkpoint before the last one of a run that is finished."""
+    shutil.rmtree(folder / "checkpoints" / "last.old", ignore_errors=True)
+
+
+def _lost_best(best: Path, found: str) -> str:
+    return (
+        f"{best} is damaged: {found}. Delete that folder and give the same command again to go on without it"
+        " (the best is then chosen among the evaluations still to come), or delete"
+        f" {best.parent} to start this run afresh."
+    )
+
+
+def _undamaged(folder: Path) -> str | None:
+    """See that the last checkpoint of a run is one without damage: the one before it, where the last is
+    damaged, which is then deleted. Returns what to tell the user where there is none, or the best is damaged.
+    """
+    places = folder / "checkpoints"
+    best = places / "best"
+    last, before = places / "last", places / "last.old"
+    recover(best)
+    if not recover(last, keep_old=True):
+        return None
+    if found := damage(last):
+        if not before.exists():
+            return f"{last} is damaged: {found}. Delete {places} to start this run afresh."
+        if worse := damage(before):
+            return (
+                f"{last} is damaged ({found}), and {before} too ({worse}). Delete {places} to start this run"
+                " afresh."
+            )
+        log.warning("%s is damaged: %s. Taking the checkpoint before it.", last, found)
+        shutil.rmtree(last)
+        before.rename(last)
+    found = damage(best) if best.exists() else None
+    return _lost_best(best, found) if found else None
+
+
 def resume(folder: Path, setup: TrainingSetup) -> State:
     """Set weights, optimizer and averages to those of the last checkpoint, and return its state; a new state
-    where there is no checkpoint.
+    where there is no checkpoint. A damaged one is passed over for the one before it.
 
     Raises UserError where the training data is not what the checkpoint was trained on, or a file of it cannot
-    be read.
+    be read and there is no other.
     """
     data = setup.split.fingerprint()
-    if setup.runtime.main:
-        recover(folder / "checkpoints" / "best")
-        recover(folder / "checkpoints" / "last")
+    if problem := setup.runtime.broadcast(_undamaged(folder) if setup.runtime.main else None):
+        raise UserError(problem)
     setup.pass_limit.file = folder / SMALLER
     setup.pass_limit.lower(setup.runtime.broadcast((read_json(folder / SMALLER) or {}).get("seconds")))
     last = folder / "checkpoints" / "last"
@@ -178,5 +237,8 @@ def resume(folder: Path, setup: TrainingSetup) -> State:
         setup.ema.average = [
             shard_like(full, part) for full, part in zip(saved["ema"], setup.ema.average, strict=True)
         ]
+    if state.best and not setup.runtime.broadcast((folder / "checkpoints" / "best").exists()):
+        log.warning("checkpoints/best, of step %d, is gone; the best is chosen anew.", state.best["step"])
+        state.best = {}
     log.info("Going on from step %d of %d.", state.step, setup.total)
     return state

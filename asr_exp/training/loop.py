@@ -7,7 +7,6 @@ ranks up to rounding. Figures stay on the device until they are written.
 
 import logging
 import math
-import time
 from collections.abc import Sequence
 from contextlib import closing
 
@@ -23,13 +22,12 @@ from asr_exp.training.gradients import clip_gradients, step_if_finite
 from asr_exp.training.pass_size import PassSizes
 from asr_exp.training.passes import StepPasses
 from asr_exp.training.progress import Progress
+from asr_exp.training.save_schedule import SaveSchedule
 from asr_exp.training.setup import TrainingSetup
 from asr_exp.training.state import Hooks, State, save
 from asr_exp.training.step_metrics import StepFigures, StepMetrics
 
 log = logging.getLogger(__name__)
-
-SAVE_SECONDS = 600.0  # a checkpoint at least this often, besides the one at each evaluation
 
 
 def fit(setup: TrainingSetup, state: State, hooks: Hooks) -> State:
@@ -41,7 +39,7 @@ def fit(setup: TrainingSetup, state: State, hooks: Hooks) -> State:
     progress = Progress(state.step, setup.total, setup.runtime.main)
     step_metrics = StepMetrics(setup, state, hooks, progress)
     sizes = PassSizes(setup, state)
-    wall_before, saved = state.wall_seconds, time.monotonic()
+    wall_before, saves = state.wall_seconds, SaveSchedule(setup.save_every)
     steps = range(0) if out_of_patience(setup, state) else range(state.step + 1, setup.total + 1)
     with Signals() as signals, closing(progress):
         for step, batches in prefetch(steps, lambda s: (s, _batches(setup, s)), ahead=2):
@@ -53,21 +51,21 @@ def fit(setup: TrainingSetup, state: State, hooks: Hooks) -> State:
             state.step = step
             state.audio_seconds += audio_seconds
             state.wall_seconds = wall_before + progress.seconds
-            due = step % setup.eval_every == 0 or step == setup.total
+            due = is_scored(setup, step)
+            saves.stepped()
             # What any rank asks for, in one number: twice the signal it has received, and 1 for a checkpoint.
             request = setup.runtime.all_reduce_max(
-                2 * signals.received + (time.monotonic() - saved > SAVE_SECONDS)
+                2 * signals.received + saves.is_due(step, is_scored(setup, step + 1))
             )
             if due or request or step % setup.log_every == 0:
                 sizes.agree()
                 step_metrics.flush()
             if due:
-                began = time.monotonic()
-                rate = score(setup, state, hooks)
-                progress.paused(time.monotonic() - began)
+                with progress.paused(), saves.scoring():
+                    value = score(setup, state, hooks)
             if due or request:
-                save(state, hooks)
-                saved = time.monotonic()
+                with saves.saving():
+                    save(state, hooks)
             if request > 1:
                 setup.runtime.broadcast(None)  # no rank leaves before the checkpoint is written
                 raise Stopped(
@@ -77,7 +75,7 @@ def fit(setup: TrainingSetup, state: State, hooks: Hooks) -> State:
                 )
             if (
                 due
-                and (reason := setup.runtime.broadcast(setup.runtime.main and hooks.pruner(step, rate)))
+                and (reason := setup.runtime.broadcast(setup.runtime.main and hooks.pruner(step, value)))
                 and step < setup.total
             ):
                 raise Pruned(reason)
@@ -93,6 +91,11 @@ def fit(setup: TrainingSetup, state: State, hooks: Hooks) -> State:
     return state
 
 
+def is_scored(setup: TrainingSetup, step: int) -> bool:
+    """Whether a step ends with an evaluation on dev."""
+    return step % setup.eval_every == 0 or step == setup.total
+
+
 def out_of_patience(setup: TrainingSetup, state: State) -> bool:
     """Whether training ends early: dev has not improved in `patience` evaluations."""
     return setup.patience is not None and state.stale >= setup.patience
@@ -100,21 +103,23 @@ def out_of_patience(setup: TrainingSetup, state: State) -> bool:
 
 def score(setup: TrainingSetup, state: State, hooks: Hooks) -> float:
     """Score dev at `state.step`, with the averaged weights where the run averages them, and save the weights
-    if they are the best so far (or the last, with trainer.select=last). Returns the error rate, a fraction.
+    if they are the best so far (or the last, with trainer.select=last). Returns the metric that tells: an
+    error rate as a fraction, or the loss.
     """
     if setup.ema:
         setup.ema.swap()
     result = hooks.evaluate(state.step)
-    metric = "per" if result.summary["wer"] is None else "wer"
     # Early on every rate is 1.0 (all blanks); the loss then tells which of two checkpoints is better.
     loss = math.inf if result.loss is None else result.loss
     best = state.best
-    better = not best or setup.select == "last" or (result.rate, loss) < (best["value"], best["loss"])
+    rate = result.summary.get(setup.metric)
+    value = loss if setup.metric == "loss" else math.inf if rate is None else rate
+    better = not best or setup.select == "last" or (value, loss) < (best["value"], best["loss"])
     if better:
         state.best = {
             "step": state.step,
-            "metric": metric,
-            "value": result.rate,
+            "metric": setup.metric,
+            "value": value,
             "loss": loss,
             "summary": result.summary,
         }
@@ -130,7 +135,7 @@ def score(setup: TrainingSetup, state: State, hooks: Hooks) -> float:
     if hooks.metrics:
         hooks.metrics.write([{"step": state.step, "dev/loss": result.loss, **rates}])
     hooks.tracker.log(rates if result.loss is None else {"dev/loss": result.loss, **rates}, state.step)
-    return result.rate
+    return value
 
 
 def train_step(setup: TrainingSetup, step: int, batches: Sequence[Batch]) -> StepFigures:

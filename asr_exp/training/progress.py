@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tqdm import tqdm
 
@@ -50,9 +52,12 @@ class Progress:
         """Show this loss from now on."""
         self._loss = f"loss {value:.3f}, "
 
-    def paused(self, seconds: float) -> None:
-        """Leave seconds that went into scoring dev out of the rate."""
-        self._paused += seconds
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time that goes into scoring dev out of the rate."""
+        began = time.monotonic()
+        yield
+        self._paused += time.monotonic() - began
 
     @property
     def seconds(self) -> float:

@@ -24,11 +24,12 @@ class TrainingSetup:
     factor: what the peak learning rate is multiplied by at each step, from 1. blank: the CTC blank's index.
     reduction: of the loss of an utterance, `sum` over its labels or `mean`. total: the number of steps.
     eval_every, log_every: steps between scores of dev, and between lines of figures being written. patience:
-    evaluations without a better score after which training ends. select: which weights are kept as the best,
+    evaluations without a better score after which training ends. metric: of dev, by which its scores are
+    compared: wer, cer, per or loss. select: which weights are kept as the best,
     those that score best on dev or those of the last evaluation. sharded: the weights are cut across the
     ranks (FSDP), which then have to make the same number of passes. pass_limit: set when a pass did not fit
     into memory. forecast: of the memory that it takes. automatic_size: whether the size of passes
-    follows from the forecast (trainer.device_seconds=auto).
+    follows from the forecast (trainer.device_seconds=auto). save_every: see `SaveSchedule`.
     """
 
     model: Recogniser
@@ -56,6 +57,8 @@ class TrainingSetup:
     pass_limit: PassLimit = field(default_factory=PassLimit)
     forecast: MemoryForecast | None = None  # None where none is needed
     automatic_size: bool = False
+    metric: str = "wer"
+    save_every: str | int = "10min"
 
     def __post_init__(self) -> None:
         self.trained = [p for p in self.model.network.parameters() if p.requires_grad]

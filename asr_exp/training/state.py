@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from asr_exp.training.trackers import MetricsFile, Profile, Tracker
+from asr_exp.training.metrics_file import MetricsFile
+from asr_exp.training.profiler import Profile
+from asr_exp.training.trackers import Tracker
 
 
 @dataclass
@@ -30,15 +32,12 @@ class State:
 
 
 class Scored(Protocol):
-    """A score of dev: the error rate that the best checkpoint is chosen by, the summary it comes from, and
-    the mean loss of the utterances that can be aligned.
+    """A score of dev: its summary, as in result.json, and the mean loss of the utterances that can be
+    aligned.
     """
 
     summary: dict[str, Any]
     loss: float | None
-
-    @property
-    def rate(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,8 @@ class Hooks:
     """What the training loop calls without knowing what is inside.
 
     evaluate: scores dev at a step. save: saves a checkpoint, the best (True) or the last (False). metrics, on
-    rank 0: the lines of metrics.jsonl. pruner: gets the step and the rate of each score, and returns why the
-    run should end, or None. losses, on rank 0: a line for each step, with the loss of each utterance.
+    rank 0: the lines of metrics.jsonl. pruner: gets the step and the metric of each score, and returns why
+    the run should end, or None. losses, on rank 0: a line for each step, with the loss of each utterance.
     """
 
     evaluate: Callable[[int], Scored]

@@ -5,19 +5,25 @@ rank 0 writes them.
 import contextlib
 import json
 import logging
-import netrc
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from asr_exp.core.errors import UserError
+from asr_exp.core.files import short_reason
 from asr_exp.core.registry import Registry
+from asr_exp.training.wandb_server import wandb_answers, wandb_key
 
 log = logging.getLogger(__name__)
+
+INIT_SECONDS = 15.0  # for W&B's server to answer at the start of a run
+GRACE_SECONDS = 15.0  # at its end for what is left to be sent, or longer where the server answers
+FINISH_SECONDS = 600.0  # but no longer than this
 
 
 class Tracker(Protocol):
@@ -93,7 +99,7 @@ class WandbTracker:
 
         self._wandb = wandb
         self._logged = False
-        mode = os.environ.get("WANDB_MODE") or ("online" if _wandb_key() else "offline")
+        mode = os.environ.get("WANDB_MODE") or ("online" if wandb_key() else "offline")
         # W&B keeps what it has not sent yet in the run folder, not in the home directory.
         for name in ("WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
             os.environ[name] = str(folder.absolute() / "wandb")
@@ -111,7 +117,10 @@ class WandbTracker:
             "config": dict(config),
             "reinit": "finish_previous",
         }
-        quiet = wandb.Settings(silent=True, console="off", init_timeout=60)
+        # a machine without a network is not to wait for W&B's own telemetry either
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        quiet = wandb.Settings(silent=True, console="off", init_timeout=INIT_SECONDS)
+        self._run: Any = None
         try:
             self._run = wandb.init(
                 mode=mode,  # type: ignore[arg-type]
@@ -119,18 +128,55 @@ class WandbTracker:
                 settings=quiet,
                 **settings,  # type: ignore[arg-type]
             )
-        except wandb.Error as error:
-            log.warning(
-                "W&B cannot be reached (%s), so this run is recorded offline; `wandb sync` it later.",
-                str(error).splitlines()[0],
-            )
-            self._run = wandb.init(mode="offline", settings=quiet, **settings)  # type: ignore[arg-type]
+        except Exception as why:  # besides wandb.Error, those of the libraries that it sends with
+            self._begin_offline(short_reason(why), {**settings, "settings": quiet})
+
+    def _begin_offline(self, reason: str, settings: Mapping[str, Any]) -> None:
+        """Record the run on this machine. reason: why the server cannot be reached."""
+        # W&B's own process goes on with its attempt, under this run's id; a new one knows nothing of it
+        parting = threading.Thread(target=_without_errors, args=(self._wandb.teardown,), daemon=True)
+        parting.start()
+        parting.join(GRACE_SECONDS)
+        try:
+            self._run = self._wandb.init(mode="offline", **settings)
+        except Exception as why:
+            self._give_up(why)
+            return
+        log.warning(
+            "W&B cannot be reached (%s), so this run is recorded offline; to send it later: wandb sync %s",
+            reason,
+            self._records(),
+        )
+
+    def _records(self) -> str:
+        """Where W&B keeps what it records of the run on this machine."""
+        return os.path.relpath(Path(self._run.dir).parent)
+
+    def _give_up(self, why: Exception) -> None:
+        """Go on without W&B, and say so."""
+        self._run = None
+        log.warning(
+            "W&B has failed (%s); the run goes on without it, metrics.jsonl has all.", short_reason(why)
+        )
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        self._logged = True
-        self._run.log(dict(metrics), step=step)
+        if self._run is None:
+            return
+        try:
+            self._run.log(dict(metrics), step=step)
+            self._logged = True
+        except Exception as why:
+            self._give_up(why)
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
+        if self._run is None:
+            return
+        try:
+            self._run.log({name: self._as_table(rows)}, step=step)
+        except Exception as why:
+            self._give_up(why)
+
+    def _as_table(self, rows: Sequence[Mapping[str, Any]]) -> Any:
         table = self._wandb.Table(columns=["id", "reference", "hypothesis", "rate", "audio"])
         for row in rows:
             audio = row.get("audio")
@@ -140,32 +186,38 @@ class WandbTracker:
                 else self._wandb.Audio(audio.astype(np.float32) / 32768.0, sample_rate=row["sample_rate"])
             )
             table.add_data(row["id"], row["reference"], row["hypothesis"], row["rate"], sound)
-        self._run.log({name: table}, step=step)
+        return table
 
     def finish(self, summary: Mapping[str, Any], failed: bool) -> None:
-        self._run.summary.update(dict(summary))
-        self._run.finish(exit_code=int(failed))
-        if self._run.offline and self._logged:
-            log.info(
-                "W&B has recorded this run offline; to send it: wandb sync %s",
-                os.path.relpath(Path(self._run.dir).parent),
-            )
+        if self._run is None:
+            return
+        offline, records = bool(self._run.offline), self._records()
+        failure: list[Exception] = []
+
+        def finish() -> None:
+            try:
+                self._run.summary.update(dict(summary))
+                self._run.finish(exit_code=int(failed))
+            except Exception as why:
+                failure.append(why)
+
+        # in a thread that can be left behind: it waits as long as the server does not answer
+        thread = threading.Thread(target=finish, daemon=True)
+        thread.start()
+        deadline = time.monotonic() + FINISH_SECONDS
+        thread.join(GRACE_SECONDS)
+        while thread.is_alive() and time.monotonic() < deadline and (offline or wandb_answers()):
+            thread.join(1.0)
+        if thread.is_alive() or failure:
+            reason = short_reason(failure[0]) if failure else "it does not answer"
+            log.warning("W&B lacks the end of this run (%s); to send it: wandb sync %s", reason, records)
+        elif offline and self._logged:
+            log.info("W&B has recorded this run offline; to send it: wandb sync %s", records)
 
 
-def _wandb_key() -> bool:
-    """Whether W&B would find a key: in the environment, or in a netrc file under its server's name.
-
-    wandb has no public function that tells in every release from 0.20 on: `wandb.login` there asks at the
-    terminal, and its `prompt=False` is of later releases (0.31 has it).
-    """
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    server = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    for name in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
-        with contextlib.suppress(OSError, netrc.NetrcParseError):
-            if name and netrc.netrc(os.path.expanduser(name)).authenticators(server):
-                return True
-    return False
+def _without_errors(call: Callable[[], None]) -> None:
+    with contextlib.suppress(Exception):
+        call()
 
 
 @register_tracker("tensorboard")
@@ -221,74 +273,3 @@ class TensorBoardTracker:
             for name, value in summary.items():
                 self._writer.add_text(name, f"{value:.4f}")
             self._writer.close()
-
-
-# ------------------------------------------------------------------------------------------------------------
-# metrics.jsonl
-
-
-class MetricsFile:
-    """A file of JSON lines, each with its step, such as `metrics.jsonl`. It holds only what another run of
-    the same steps would repeat, so no times.
-    """
-
-    def __init__(self, path: Path, lines: int):
-        """Open a file for appending, cut back to its first `lines`: those that a checkpoint counts. The steps
-        after the checkpoint are made again, and so are their lines.
-        """
-        kept = path.read_text(encoding="utf-8").splitlines()[:lines] if path.exists() and lines else []
-        self.lines = len(kept)
-        beside = path.with_name(path.name + ".new")
-        beside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        os.replace(beside, path)
-        self._file = path.open("a", encoding="utf-8")
-
-    def write(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Append lines and hand them to the operating system: a killed process loses none."""
-        texts = [json.dumps(line) + "\n" for line in lines]
-        self._file.writelines(texts)
-        self._file.flush()
-        self.lines += len(texts)
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):  # a full disk, which `write` has raised already
-            self._file.close()
-
-
-# ------------------------------------------------------------------------------------------------------------
-# where the time goes
-
-
-class Profile:
-    """Profiles a few steps after the first three, and writes `profile.json` for chrome://tracing and
-    `profile.txt` with the costliest operations. With steps=0 it does nothing.
-    """
-
-    WARM_UP = 3
-
-    def __init__(self, folder: Path, steps: int):
-        self.folder = folder
-        self._profiler: Any = None
-        if steps:
-            import torch
-
-            schedule = torch.profiler.schedule(wait=self.WARM_UP - 1, warmup=1, active=steps, repeat=1)
-            self._profiler = torch.profiler.profile(schedule=schedule, on_trace_ready=self._write)
-            self._profiler.start()
-
-    def step(self) -> None:
-        """A training step is over."""
-        if self._profiler:
-            self._profiler.step()
-
-    def _write(self, profiler: Any) -> None:
-        profiler.export_chrome_trace(str(self.folder / "profile.json"))
-        table = profiler.key_averages().table(
-            sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=40
-        )
-        (self.folder / "profile.txt").write_text(table, encoding="utf-8")
-        log.info("Profiled: see %s and profile.json (chrome://tracing).", self.folder / "profile.txt")
-
-    def close(self) -> None:
-        if self._profiler:
-            self._profiler.stop()

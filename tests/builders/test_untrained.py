@@ -114,6 +114,8 @@ def test_the_score_is_that_of_transformers_and_jiwer(place, cache):
     assert {path.name for path in folder.iterdir()} == {
         ".lock",
         "config.yaml",
+        "data.json",
+        "data.npz",
         "environment.json",
         "emissions",
         "quarantine.jsonl",
@@ -131,7 +133,7 @@ def test_the_score_is_that_of_transformers_and_jiwer(place, cache):
     )
     protocol = result(folder)["protocol"]
     assert (protocol["text"], protocol["decoder"], protocol["split"], len(protocol["hash"])) == (
-        "upper",
+        "upper-2",
         "greedy",
         ["test.csv"],
         12,
@@ -162,7 +164,9 @@ def test_another_decoder_split_and_text_lie_as_those_of_a_run_do(place, cache, n
     folder = scored(*both, cwd=place)
     own = result(folder)
     assert scored(*both, "split=dev", cwd=place) == folder  # the same recordings
-    assert result(folder) == {**own, "splits": {**own["splits"], "dev": own["splits"]["test"]}}
+    both_scored = result(folder)
+    assert both_scored.pop("data").keys() == {"dev", "test"} and own.pop("data").keys() == {"test"}
+    assert both_scored == {**own, "splits": {**own["splits"], "dev": own["splits"]["test"]}}
     assert (folder / "hypotheses.dev.jsonl").read_bytes() == (folder / "hypotheses.test.jsonl").read_bytes()
     own = result(folder)
     no_network()
@@ -298,10 +302,9 @@ def test_a_few_are_told_of_once_and_scored(place, cache, capsys):
     folder = scored(*ASKED, cwd=place)
     (told,) = [line for line in capsys.readouterr().out.splitlines() if "vocabulary lacks" in line]
     assert (
-        told
-        == "The vocabulary lacks characters of the transcripts (text=upper; 'X' 3, 'Ä' 1): 2 of 5 utterances"
-        " of test cannot be recognised in full. Have text.rules replace or remove what the vocabulary"
-        " lacks, or train a new head (model.head=new)."
+        told == "The vocabulary lacks characters of the transcripts (text=upper-2; 'X' 3, 'Ä' 1): 2 of 5"
+        " utterances of test cannot be recognised in full. Have text.rules replace or remove what the"
+        " vocabulary lacks, or train a new head (model.head=new)."
     )
     assert lines(folder / "hypotheses.test.jsonl")[1]["reference"].endswith("BÄX")
 

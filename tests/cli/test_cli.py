@@ -5,17 +5,20 @@ are stand-ins.
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 import types
 
 import pytest
+import yaml
 
 from asr_exp import __version__
 from asr_exp.cli.arguments import commands, module_of
 from asr_exp.cli.main import main
 from asr_exp.cli.run_command import Job
+from asr_exp.config.groups import choices, conf_folder, tables
 from asr_exp.core import exit_status as endings
 from asr_exp.core.errors import Stopped, UserError
 from asr_exp.runs.folder import run_folder
@@ -261,12 +264,65 @@ def test_help_is_readable(ran, capsys, monkeypatch, tmp_path):
         ("timit", ["reader: timit", "--help dataset"]),
         ("tiny-random", ["architecture: wav2vec2"]),
         ("model=tiny", ["checkpoint: builtin:tiny"]),
+        (
+            "hf-timit",
+            ["TIMIT, characters", "hf-timit/sew-small-100k", "-m experiment=hf-timit dataset.root="],
+        ),
+        ("experiment=hf-mls", ["-m experiment=hf-mls", "xlsr-53"]),
+        ("hf-timit/wav2vec2-base", ["TIMIT, characters", "0.2151", "WER .21 on the page", "--help hf-timit"]),
+        ("overfit", ["python -m asr_exp debug=overfit", "max_utterances: 8"]),
+        ("text.rules", ['"IŞIK İZMİR" -> "ışık izmir"', "{digits: keep|remove}", '"e\\u0301" -> "é"']),
     ],
 )
 def test_help_on_a_topic(ran, capsys, topic, words):
     assert main(["--help", topic]) == 0 and main([topic, "-h"]) == 0
     out = capsys.readouterr().out
     assert out and [word for word in words if out.count(word) < 2] == []
+
+
+def every_choice():
+    groups = choices([conf_folder()])
+    return [*tables(groups["experiment"]), *(f"{group}={name}" for group in groups for name in groups[group])]
+
+
+def test_help_on_every_choice_fits_a_terminal_and_says_how_to_run_it(ran, capsys):
+    topics = every_choice()
+    assert len(topics) > 100
+    for topic in topics:
+        assert main(["--help", topic]) == 0
+        out = capsys.readouterr().out
+        assert max(len(line) for line in out.splitlines() if "https://" not in line) <= 80, topic
+        assert "\n  python -m asr_exp" in out, topic
+        # long lines of YAML are folded, and still mean the same
+        if "=" in topic and "/" not in topic:
+            group, _, name = topic.partition("=")
+            settings = yaml.safe_load((conf_folder() / group / f"{name}.yaml").read_text(encoding="utf-8"))
+            body = "\n".join(line for line in out.splitlines() if line not in ("", topic))
+            assert all(key in body for key in settings), topic
+
+
+def test_help_lists_every_rule_with_an_example_that_is_run(ran, capsys, tmp_path, monkeypatch):
+    from asr_exp.data.text.registry import RULES
+
+    monkeypatch.setattr(RULES, "_parts", dict(RULES._parts))
+    (tmp_path / "shouting_rules.py").write_text(
+        "from asr_exp.plugins import register_rule\n"
+        "@register_rule('shout')\ndef shout(argument, language):\n"
+        "    'Say it aloud.'\n    return lambda text: text + '!'\n"
+        "@register_rule('times', argument=int)\ndef times(argument, language):\n    return str\n"
+        "@register_rule('broken')\ndef broken(argument, language):\n    raise KeyError('no')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["--help", "text.rules", "plugins=[shouting_rules]"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    headings = re.findall(r"^  \{?(\w+)", out, re.M)
+    assert [one for one in headings if one in RULES.names()] == RULES.names()
+    assert "  shout\n      Say it aloud.\n" in out and 'İzmir!"' in out and "KeyError" in out
+    for name in set(RULES.names()) - {"times", "broken"}:  # each with a text that it changes
+        entry = re.search(rf"^  \{{?{name}\b.*?(?=\n\n|\Z)", out, re.M | re.S).group()
+        before, after = re.search(r'"(.*)" -> "(.*)"', " ".join(entry.split())).groups()
+        assert before != after, name
 
 
 @pytest.mark.parametrize("command", commands())

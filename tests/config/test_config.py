@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from asr_exp.config.compose import compose, validate
 from asr_exp.config.groups import choices, conf_folders
 from asr_exp.config.plugins import import_plugins
+from asr_exp.config.validation import config_problems
 from asr_exp.core.errors import UserError
 from asr_exp.runs.folder import load_run, resolve, run_folder, signature
 
@@ -248,12 +249,16 @@ def test_what_can_change_it_is(override):
 
 
 @pytest.mark.parametrize(("overrides", "expected"), [
-    ([], "f646e27fbd"),
-    (["dataset=timit", "dataset.root=/data/TIMIT", "model=wav2vec2-base"], "666df6c42e"),
+    (["text=standard-1"], "f646e27fbd"),
+    (["dataset=timit", "dataset.root=/data/TIMIT", "model=wav2vec2-base", "text=standard-1"], "666df6c42e"),
     (["experiment=hf-timit/wav2vec2-base", "seed=3", "dataset.source=hub"], "f9015db2e1"),
     (["dataset=common-voice", "dataset.language=tr", "model=xls-r-300m", "decode=beam",
-      "decode.lm=train-text", "trainer.batch_seconds=400"], "7e8448f67b"),
-    (["dataset=demo", "debug=rehearsal", "augment=none"], "fd65b53436"),
+      "decode.lm=train-text", "trainer.batch_seconds=400", "text=standard-1"], "7e8448f67b"),
+    (["dataset=demo", "debug=rehearsal", "augment=none", "text=standard-1"], "fd65b53436"),
+    (["dataset=demo", "model=tiny", "seed=0", "text=upper-1"], "c61598d797"),  # this and below: of 968bd74
+    (["experiment=hf-minds14/wav2vec2-base"], "fe610d5363"),
+    (["dataset=demo", "model=tiny", "text=hf_compat"], "7f983354ff"),
+    (["dataset=demo", "model=tiny", "text=standard-1", "text.rules=[nfc,lower]"], "c5c83074bb"),
 ])  # fmt: skip
 def test_signatures_are_those_of_older_versions(overrides, expected):
     """What commit 09e1a33 made of the same overrides: runs of that time are found, and go on."""
@@ -270,9 +275,15 @@ def test_a_signature_worked_out_by_hand():
         del config["trainer"][name]
     del config["model"]["facts"], config["dataset"]["only"]
     config["trainer"]["device_seconds"] = 60.0  # a float, as it was before there was auto
-    for name in ("compile", "deterministic", "tf32"):  # younger than the first runs, and at their defaults
+    for name in (
+        "compile",
+        "deterministic",
+        "tf32",
+        "metric",
+    ):  # younger than the first runs, and at their defaults
         del config["trainer"][name]
-    del config["evaluate"], config["dataset"]["corrections"]
+    del config["evaluate"], config["score"]
+    del config["dataset"]["corrections"], config["dataset"]["columns"]["duration"]
     config["decode"] = {"name": "greedy", "settings": {}}  # what is at its default there is left out
     text = json.dumps(config, sort_keys=True).encode()
     assert signature(compose()) == hashlib.sha256(text).hexdigest()[:10]
@@ -280,9 +291,11 @@ def test_a_signature_worked_out_by_hand():
 
 def test_a_young_key_counts_where_it_is_changed():
     usual = signature(compose())
-    assert signature(compose(["trainer.tf32=false", "evaluate.precision=fp32"])) == usual
-    changed = [signature(compose([one])) for one in ("trainer.tf32=true", "evaluate.precision=bf16")]
-    assert len({usual, *changed}) == 3
+    same = ["trainer.tf32=false", "evaluate.precision=fp32", "score=same", "trainer.metric=auto"]
+    assert signature(compose([*same, "evaluate.rtfx=true"])) == usual
+    young = ("trainer.tf32=true", "evaluate.precision=bf16", "score=whisper", "trainer.metric=dev.loss")
+    young += ("dataset.columns.duration=null",)
+    assert len({usual, *(signature(compose([one])) for one in young)}) == 6
 
 
 def test_a_signature_is_ten_hex_digits_that_last():
@@ -388,3 +401,22 @@ def test_what_is_no_run(somewhere):
     finished_run(somewhere / "run")
     with pytest.raises(UserError, match="debug=overfit"):
         load_run("run", ["debug=overfit"])
+
+
+@pytest.mark.parametrize("key", ["dataset.name", "model.name", "sweep.name", "table.name"])
+@pytest.mark.parametrize(
+    "name", ["/abs", "../..", "a/b", "a\\b", "", " ", ".", "..", "...", "a\0b", "a\x1bb", "\udce9", "x" * 201]
+)
+def test_a_name_that_becomes_a_folder_stays_in_its_folder(key, name):
+    config = compose()
+    OmegaConf.update(config, key, name)
+    (problem,) = config_problems(config)
+    assert problem.startswith(key) and "give the name of one folder" in problem
+    problem.encode()
+
+
+def test_usual_names_of_folders():
+    for name in ("ok", "3", ".hidden", "a.b", "größer", "\u00e9\u4eca", "x" * 200):
+        config = compose()
+        OmegaConf.update(config, "dataset.name", name)
+        assert config_problems(config) == []

@@ -6,8 +6,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from asr_exp.data.columns import PackedStrings
 from asr_exp.data.corpora.base import Corpus, FileAudio, TableAudio, Utterance
-from asr_exp.data.utterances import PackedStrings, Utterances
+from asr_exp.data.utterances import Utterances
 
 ODD = ["", "a", "größer", "今天", "𠮷", "a\0b", "\n", " ", "\udcff", "i\u0307", "x" * 1000]
 

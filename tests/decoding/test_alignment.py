@@ -198,13 +198,13 @@ def test_phones_given_as_phones_are_no_words():
 
 
 def test_words_made_phones_by_a_rule_stay_words(monkeypatch):
-    from asr_exp.data import text
+    from asr_exp.data.text.registry import RULES, RegisteredRule
 
     phones = {"two": "t uw", "a": "ah"}
     monkeypatch.setitem(
-        text._RULES._parts,
+        RULES._parts,
         "say",
-        (lambda argument, language: lambda t: " ".join(phones[w] for w in t.split()), None),
+        RegisteredRule(lambda argument, language: lambda t: " ".join(phones[w] for w in t.split())),
     )
     tokenizer = Tokenizer.build(["t uw ah"], "phone")
     script = make_transcript("a two a", build_rules(["say"], None), tokenizer)

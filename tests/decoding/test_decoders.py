@@ -1,5 +1,7 @@
 """Greedy decoding against transformers' batch_decode, and decoders by name."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,10 @@ TEXTS = [
 ]
 
 
+def one_space(text):
+    return re.sub(" +", " ", text)
+
+
 @pytest.mark.parametrize(("texts", "unit"), TEXTS)
 def test_greedy_prints_what_transformers_prints(tmp_path, texts, unit):
     tokenizer = Tokenizer.build(texts, unit)
@@ -30,9 +36,9 @@ def test_greedy_prints_what_transformers_prints(tmp_path, texts, unit):
         logits = logits.repeat_interleave(2, dim=1)
         frames = rng.integers(0, 81, 5).tolist()
         best = logits.argmax(-1)
-        expected = [theirs.decode(row[:n]) for row, n in zip(best, frames, strict=True)]
+        expected = [one_space(theirs.decode(row[:n])) for row, n in zip(best, frames, strict=True)]
         assert decoder(logits, frames) == expected
-        assert decoder(logits, [80] * 5) == theirs.batch_decode(best)
+        assert decoder(logits, [80] * 5) == [one_space(text) for text in theirs.batch_decode(best)]
 
 
 def test_greedy_by_hand():
@@ -41,6 +47,17 @@ def test_greedy_by_hand():
     logits = torch.nn.functional.one_hot(ids, 6).float()
     assert make_decoder("greedy", tokenizer, {})(logits, [9, 7]) == ["aab c", "b"]
     assert make_decoder("greedy", tokenizer, {})(logits, [0, 1]) == ["", ""]
+
+
+def test_two_spaces_around_a_blank_are_one():
+    """`a | blank | b`: jiwer counts no error in "a  b", so neither does the rate of characters."""
+    tokenizer = Tokenizer.build(["a b"])  # a b | [UNK] [PAD]
+    ids = torch.tensor([[0, 2, 4, 2, 1], [2, 4, 2, 0, 2]])
+    assert make_decoder("greedy", tokenizer, {})(torch.nn.functional.one_hot(ids, 5).float(), [5, 5]) == [
+        "a b",
+        "a",
+    ]
+    assert tokenizer.scored(" a  b\u3000c ") == "a b c"
 
 
 def test_an_unknown_decoder_is_an_error_with_the_nearest_name():

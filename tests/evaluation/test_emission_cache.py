@@ -52,6 +52,31 @@ def test_a_pass_comes_back_as_it_was(tmp_path):
     assert cache.complete
 
 
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda data: data[:-9],
+        lambda data: b"",
+        lambda data: data[:-30] + bytes([data[-30] ^ 64]) + data[-29:],
+        lambda data: data[: len(data) // 2] + bytes(len(data) - len(data) // 2),
+        lambda data: data.replace(b'"F32"', b'"I32"'),
+        lambda data: data.replace(b"crc32", b"crc_2"),
+    ],
+    ids=["cut", "empty", "a bit flipped", "half zeroed", "of another type", "without a checksum"],
+)
+def test_a_damaged_pass_is_no_longer_there(tmp_path, caplog, harm):
+    emissions = Emissions(torch.randn(2, 7, 5), [7, 4])
+    cache_of(tmp_path).write(0, np.array([2, 0]), emissions)
+    (file,) = tmp_path.rglob("*.safetensors")
+    whole = file.read_bytes()
+    file.write_bytes(harm(whole))
+    assert file.read_bytes() != whole
+    cache = cache_of(tmp_path)
+    assert not cache.has(0) and not cache.has(0) and len(caplog.records) == 1
+    cache.write(0, np.array([2, 0]), emissions)
+    assert cache.has(0) and cache_of(tmp_path).has(0) and file.read_bytes() == whole
+
+
 def test_the_oldest_of_a_run_make_room_and_no_more_of_them_than_must(tmp_path, monkeypatch):
     """A pass of 100 numbers is 400 bytes, so the two of this split may take 800."""
     for age, name in enumerate(("young", "old", "oldest")):

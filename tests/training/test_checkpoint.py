@@ -333,7 +333,8 @@ def test_the_average_is_the_mean_of_the_last_kept(tmp_path):
     folder, values = tmp_path / "recent", [100.0, 1.0, 2.0, 6.0]
     for number, value in enumerate(values):
         keep_recent(folder, network(value).state_dict(), step=10 * (number + 1), count=3)
-    assert [p.name for p in sorted(folder.iterdir())] == [f"{step:09d}.safetensors" for step in (20, 30, 40)]
+    kept = [f"{step:09d}.safetensors" for step in (20, 30, 40)]
+    assert [p.name for p in sorted(folder.iterdir())] == [*kept, "checksums.json"]
     net = network()
     average_recent(folder, net)
     for number, parameter in enumerate(net.parameters()):
@@ -356,4 +357,18 @@ def test_a_full_disk_while_keeping_recent_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(safetensors.torch, "save_file", full)
     with pytest.raises(UserError, match="No space left"):
         keep_recent(tmp_path / "recent", network(2.0).state_dict(), 20, 3)
-    assert [p.name for p in (tmp_path / "recent").iterdir()] == ["000000010.safetensors"]
+    left = sorted(p.name for p in (tmp_path / "recent").iterdir())
+    assert left == ["000000010.safetensors", "checksums.json"]
+
+
+def test_damaged_weights_are_not_averaged(tmp_path):
+    for step in (10, 20):
+        keep_recent(tmp_path, network(float(step)).state_dict(), step, 3)
+    path = tmp_path / "000000010.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"000000010\.safetensors is not what was written.*Delete that file"):
+        average_recent(tmp_path, network())
+    path.unlink()
+    average_recent(tmp_path, net := network())
+    assert next(net.parameters()).flatten().tolist() == [20.0] * 6

@@ -3,6 +3,7 @@ of the run left alone.
 """
 
 import contextlib
+import os
 import random
 import shutil
 import signal
@@ -91,7 +92,7 @@ def test_the_same_ask_elsewhere(whole, corpus, tmp_path):
 
 def torn_line(call: int) -> None:
     """Die with half a line of metrics.jsonl on the disk."""
-    from asr_exp.training.trackers import MetricsFile
+    from asr_exp.training.metrics_file import MetricsFile
 
     write = MetricsFile.write
 
@@ -101,7 +102,7 @@ def torn_line(call: int) -> None:
             write(self, made[:-1])
             self._file.write('{"step": 7, "tra')
             self._file.flush()
-            killed_at("asr_exp.training.trackers.json.dumps")
+            killed_at("asr_exp.training.metrics_file.json.dumps")
         write(self, made)
 
     MetricsFile.write = half
@@ -251,16 +252,108 @@ def said(overrides: list[str], cwd: Path, capsys: pytest.CaptureFixture) -> str:
     return err
 
 
+def zeros(data: bytes) -> bytes:
+    return data[:1000] + bytes(min(4096, len(data) - 1000)) + data[5096:]
+
+
+def flipped(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :]
+
+
+DAMAGE = {
+    "flipped": flipped,
+    "zeros": zeros,
+    "cut": lambda data: data[: len(data) // 2],
+    "empty": lambda _: b"",
+}
+
+
 def test_a_damaged_checkpoint_is_named(stopped, tmp_path, capsys):
+    """Where there is no checkpoint before it: every kind of damage, and nothing is lost."""
     overrides, folder = stopped
     last = folder / "checkpoints" / "last"
-    for name in ("training_state.pt", "model.safetensors"):
+    shutil.rmtree(folder / "checkpoints" / "last.old")
+
+    def relative(path: Path) -> str:
+        return str(path.relative_to(tmp_path))
+
+    files = {
+        "training_state.pt": ["zeros", "cut", "empty"],
+        "model.safetensors": ["flipped", "cut"],
+        "vocab.json": ["flipped"],
+        "checksums.json": ["cut"],
+    }
+    for name, kinds in files.items():
         good = (last / name).read_bytes()
-        for bad in (good[: len(good) // 2], b"", b"garbage" * 100, None):
-            (last / name).unlink() if bad is None else (last / name).write_bytes(bad)
-            assert name in said(overrides, tmp_path, capsys)
+        for how in kinds:
+            (last / name).write_bytes(DAMAGE[how](good))
+            told = said(overrides, tmp_path, capsys)
+            assert name in told and "is damaged" in told and f"Delete {relative(last.parent)}" in told
+        if name == "model.safetensors":
+            (last / name).unlink()
+            assert f"{name} is missing" in said(overrides, tmp_path, capsys)
         (last / name).write_bytes(good)
+    (last / "notes.txt").write_text("A file of the user's.")
     run(*overrides, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["training_state.pt", "model.safetensors"])
+def test_the_checkpoint_before_a_damaged_one_goes_on_to_the_same_curve(stopped, whole, tmp_path, name):
+    overrides, folder = stopped
+    path = folder / "checkpoints" / "last" / name
+    path.write_bytes(flipped(path.read_bytes()))
+    out = fork(*overrides, cwd=tmp_path)
+    assert f"last is damaged: {name} is not what was written" in out and "Going on from step 6 of 18" in out
+    same(whole(overrides), folder)
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_checksums(stopped, whole, tmp_path):
+    overrides, folder = stopped
+    last = folder / "checkpoints" / "last"
+    for name in ("checksums.json", "metrics.jsonl", "losses.train.jsonl"):
+        (last / name).unlink()
+    shutil.rmtree(last.with_name("last.old"))
+    out = fork(*overrides, cwd=tmp_path)
+    assert "Going on from step 8 of 18" in out and "damaged" not in out
+    same(whole(overrides), folder)
+
+
+def test_a_damaged_best_checkpoint_is_scored_nowhere(stopped, tmp_path, capsys):
+    overrides, folder = stopped
+    best = folder / "checkpoints" / "best"
+    good = (best / "model.safetensors").read_bytes()
+    (best / "model.safetensors").write_bytes(flipped(good))
+    told = said(overrides, tmp_path, capsys)
+    assert "best is damaged: model.safetensors" in told and "Delete that folder" in told
+    for command in (["evaluate", *QUIET], ["transcribe", "files=[x.wav]"], ["export", "out=x"]):
+        told = said([*command, f"run={folder}"], tmp_path, capsys)
+        assert "model.safetensors is not what was written" in told
+    shutil.rmtree(best)
+    assert "the best is chosen anew" in fork(*overrides, cwd=tmp_path)
+    assert result(folder)["best"]["step"] > 8
+
+
+@pytest.mark.parametrize("how", ["deleted", "cut", "garbage", "zeros"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "losses.train.jsonl"])
+def test_a_damaged_past_is_restored_and_said(stopped, whole, tmp_path, how, name):
+    overrides, folder = stopped
+    path = folder / name
+    good = path.read_bytes()
+    bad = {
+        "cut": good[: len(good) // 2],
+        "garbage": good[:50] + b"\xff\xfe garbage\n" + good[50:],
+        "zeros": good[:40] + bytes(len(good) - 40),
+    }
+    path.unlink() if how == "deleted" else path.write_bytes(bad[how])
+    out = fork(*overrides, cwd=tmp_path)
+    aside = folder / f"{name}.damaged"
+    assert f"{name} was {'missing' if how == 'deleted' else 'damaged'}; it is restored" in out
+    assert aside.exists() == (how != "deleted")
+    if aside.exists():
+        assert aside.read_bytes() == bad[how]
+        aside.unlink()
+    same(whole(overrides), folder)
 
 
 @pytest.mark.slow
@@ -292,3 +385,91 @@ def test_early_stopping_survives_a_kill(whole, corpus, tmp_path):
     fork(*overrides, cwd=tmp_path)
     assert result(whole(overrides))["train"]["steps"] < 18
     same(whole(overrides), run_folder(tmp_path))
+
+
+def interrupted(at: int, again: int | None) -> None:
+    """Ctrl-C within one step, and once more, half a second later, within another."""
+    from asr_exp.training import loop as training
+
+    step_of = training.train_step
+
+    def train_step(setup, step, batches):
+        if step in (at, again):
+            time.sleep(0.6 if step == again else 0)
+            os.kill(os.getpid(), signal.SIGINT)
+        return step_of(setup, step, batches)
+
+    training.train_step = train_step
+
+
+def test_ctrl_c_saves_and_leaves(whole, corpus, tmp_path):
+    overrides = [*corpus, *SHORT]
+    out = fork(*overrides, cwd=tmp_path, patch=(interrupted, 8, None), status=130)
+    assert "once more leaves at once" in out and "Stopped at step 8 of 18 and saved" in out
+    assert result(run_folder(tmp_path))["status"] == "stopped" and "Traceback" not in out
+    assert "Going on from step 8" in fork(*overrides, cwd=tmp_path)
+    same(whole(overrides), run_folder(tmp_path))
+
+
+def twice_while_saving(at: int) -> None:
+    """Ctrl-C within a step, and again while its checkpoint is written."""
+    from asr_exp.training import checkpoint
+
+    interrupted(at, None)
+    save = checkpoint.save_state
+
+    def save_state(folder, state):
+        if state["state"]["step"] == at:
+            time.sleep(0.6)
+            os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError("still here")
+        save(folder, state)
+
+    checkpoint.save_state = save_state
+
+
+def test_a_second_ctrl_c_leaves_at_once(whole, corpus, tmp_path):
+    overrides = [*corpus, *SHORT]
+    out = fork(*overrides, cwd=tmp_path, patch=(twice_while_saving, 8), status=130)
+    assert "Left at once" in out and "Stopped at step" not in out and "still here" not in out
+    assert "Going on from step 6" in fork(*overrides, cwd=tmp_path)
+    same(whole(overrides), run_folder(tmp_path))
+
+
+@pytest.mark.parametrize("every", ["4", "0.001s"])
+def test_what_a_kill_costs_is_bound_and_the_curve_stays(whole, corpus, tmp_path, every):
+    overrides = [*corpus, *SHORT]
+    saving = [*overrides, f"trainer.save_every={every}"]
+    fork(*saving, cwd=tmp_path, patch=(killed_at, f"{TRAIN}.train_step", 6), status=-9)
+    out = fork(*saving, cwd=tmp_path)
+    assert f"Going on from step {4 if every == '4' else 5} of 18" in out
+    same(whole(overrides), run_folder(tmp_path))  # of the same signature
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"status": 3}', '{"status": "finished", "splits": {"test": 1}}']
+)
+def test_a_malformed_result_is_written_anew(corpus, whole, tmp_path, text, capsys):
+    overrides = [*corpus, *SHORT]
+    shutil.copytree(whole(overrides).parents[2], tmp_path / "outputs")
+    folder = run_folder(tmp_path)
+    (folder / "result.json").write_text(text)
+    told = said(["compare", f"a={folder}", f"b={folder}"], tmp_path, capsys)
+    assert "no result.json that can be read" in told
+    run("evaluate", f"run={folder}", *QUIET[2:], cwd=tmp_path)
+    shutil.rmtree(folder / "evaluations")
+    (folder / "result.json").write_text(text)
+    run(*overrides, cwd=tmp_path)
+    assert result(folder)["splits"] == result(whole(overrides))["splits"]
+
+
+@pytest.mark.parametrize("how", ["cut", "garbage", "list"])
+def test_a_torn_config_is_said_and_written_anew_by_train(corpus, whole, tmp_path, how, capsys):
+    overrides = [*corpus, *SHORT]
+    shutil.copytree(whole(overrides).parents[2], tmp_path / "outputs")
+    path = run_folder(tmp_path) / "config.yaml"
+    good = path.read_bytes()
+    path.write_bytes({"cut": good[: len(good) // 2], "garbage": b"\xff\xfe" + good, "list": b"- a\n"}[how])
+    assert "config.yaml" in said(["evaluate", f"run={path.parent}"], tmp_path, capsys)
+    run(*overrides, cwd=tmp_path)
+    assert path.read_bytes() == good

@@ -3,15 +3,21 @@
 import json
 import logging
 import os
+import socket
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 
 from asr_exp.core.errors import UserError
-from asr_exp.training.trackers import MetricsFile, make_tracker
+from asr_exp.training import trackers
+from asr_exp.training.metrics_file import MetricsFile
+from asr_exp.training.trackers import make_tracker
 
 CONFIG = {"seed": 1, "model": {"name": "tiny", "lr": 0.1}, "none": None}
 
@@ -194,6 +200,109 @@ def test_a_key_or_a_mode_of_the_users_decides(tmp_path, no_account, monkeypatch)
     assert mode()[0] == "online"
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert mode() == ("disabled", None)
+
+
+def hanging():
+    server = socket.socket()
+    server.bind(("127.0.0.1", 0))
+    server.listen(50)
+    return server  # it takes connections and never answers
+
+
+class Refuses(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        self.send_error(500)
+
+    do_POST = do_PUT = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+def refusing():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refuses)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.socket
+
+
+def closed():
+    server = hanging()
+    address = server.getsockname()
+    server.close()
+    return SimpleNamespace(getsockname=lambda: address)
+
+
+@pytest.mark.parametrize("server", [hanging, refusing, closed])
+def test_a_key_and_no_server_is_recorded_offline(tmp_path, no_account, caplog, monkeypatch, server):
+    held = server()
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{held.getsockname()[1]}")
+    monkeypatch.setattr(trackers, "INIT_SECONDS", 3.0)
+    monkeypatch.setattr(logging.getLogger("asr_exp"), "propagate", True)
+    began = time.monotonic()
+    with caplog.at_level(logging.INFO, "asr_exp"):
+        tracker = tracker_of("wandb", tmp_path / "run")
+        tracker.log({"train/loss": 2.5}, 1)
+        tracker.table("dev/hypotheses", table(), 1)
+        tracker.finish({"test/wer": 0.5}, failed=False)
+    assert time.monotonic() - began < 60  # a loaded machine; alone it takes 4 s
+    (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    first, last = [r.getMessage() for r in caplog.records if r.name.startswith("asr_exp")]
+    assert "W&B cannot be reached" in first and first.endswith(f"wandb sync {os.path.relpath(folder)}")
+    assert "recorded this run offline" in last and "\n" not in first + last
+
+
+class Broken:
+    """A run of W&B's all of whose calls raise; finish hangs where it should."""
+
+    offline, dir = False, "x/files"
+
+    def __init__(self, hangs=False):
+        self.hangs, self.summary = hangs, {}
+
+    def log(self, *_, **__):
+        raise ConnectionResetError("Connection lost")
+
+    def finish(self, **_):
+        if self.hangs:
+            time.sleep(1000)
+        raise RuntimeError("the service is gone\nsixty more lines")
+
+
+def test_whatever_wandb_raises_the_run_goes_on(tmp_path, no_account, caplog, monkeypatch):
+    import wandb
+
+    monkeypatch.setattr(logging.getLogger("asr_exp"), "propagate", True)
+    monkeypatch.setattr(trackers, "GRACE_SECONDS", 0.2)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    runs = iter([Broken(), Broken(), Broken(hangs=True)])
+
+    def said(*calls):
+        caplog.clear()
+        tracker = tracker_of("wandb", tmp_path / "run")
+        for call in calls:
+            call(tracker)
+        return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+
+    def end(tracker):
+        tracker.finish({"test/wer": 0.5}, failed=False)
+
+    monkeypatch.setattr(wandb, "init", lambda **_: next(runs))
+    (text,) = said(lambda t: t.log({"a": 1}, 1), lambda t: t.log({"a": 1}, 2), end)
+    assert "W&B has failed (Connection lost); the run goes on without it" in text
+    (text,) = said(end)
+    assert "lacks the end of this run (the service is gone); to send it: wandb sync x" in text
+    began = time.monotonic()
+    (text,) = said(end)
+    assert "it does not answer" in text and time.monotonic() - began < 10
+
+    def fails(**_):
+        raise ValueError("a key of W&B has 40 letters")
+
+    monkeypatch.setattr(wandb, "init", fails)
+    (text,) = said(lambda t: t.log({"a": 1}, 1), end)
+    assert "W&B has failed (a key of W&B has 40 letters)" in text
 
 
 # ------------------------------------------------------------------------------------------------------------

@@ -31,10 +31,11 @@ from asr_exp.model.recogniser import Emissions
 from asr_exp.runtime.distributed import Runtime
 from asr_exp.training import checkpoint
 from asr_exp.training import loop as training
+from asr_exp.training.profiler import Profile
 from asr_exp.training.setup import TrainingSetup
 from asr_exp.training.state import Hooks, State
 from asr_exp.training.step_metrics import StepFigures
-from asr_exp.training.trackers import NoTracker, Profile
+from asr_exp.training.trackers import NoTracker
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny.json"
 STILL = ["augment=none"]

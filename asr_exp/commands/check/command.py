@@ -22,8 +22,9 @@ from asr_exp.commands.check.findings import WARN, CheckedUtterance, Concern
 from asr_exp.commands.check.forecast import ForecastOptions, disk_space, forecast
 from asr_exp.commands.check.loading import CheckedModel, load_model
 from asr_exp.commands.check.report import CheckReport, histogram, most_common, wrapped
-from asr_exp.commands.check.text_rules import deletions
+from asr_exp.commands.check.text_rules import rule_findings
 from asr_exp.commands.check.usable import Exclusions, find_exclusions, usable_splits
+from asr_exp.config.rules_name import text_name
 from asr_exp.core import console
 from asr_exp.core.errors import UserError
 from asr_exp.core.log import logging_to_terminal
@@ -152,7 +153,7 @@ def _sample_rows(decoded: int, clips: int) -> Iterator[tuple[str, str]]:
     all_of_them = "; check.audio=all decodes all" if decoded < clips else ""
     yield "decoded", f"{decoded:,} of {clips:,} clips{all_of_them}"
     if decoded < clips:
-        yield "", "silence, clipping, damage, the end of MP3s: known of these alone"
+        yield "", "silence, clipping, damage: known of these alone"
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -193,13 +194,14 @@ def _check_transcripts(
     if tokenizer.unit != "phone":
         rules = build_rules(OmegaConf.to_container(config.text.rules), config.dataset.language)  # type: ignore[arg-type]
         findings += transcripts.speaking_rates(utterances)
-        findings += deletions((one.utterance.text for one in utterances), rules)
+        raw = (one.utterance.text for one in utterances)
+        findings += rule_findings(raw, rules, config.dataset.language)
     words = [word for one in utterances if one.split == "train" for word in one.text.split()]
     tokens = " ".join(token.strip() for token in tokenizer.tokens[:22]) + " ..." * (len(tokenizer) > 22)
     report.section(
         "Transcripts",
         [
-            ("rules", f"text={config.text.name}"),
+            ("rules", f"text={text_name(config)}"),
             ("train", f"{len(words):,} words, {len(set(words)):,} different"),
             ("vocabulary", f"{len(tokenizer)} tokens ({tokenizer.unit}): {tokens}"),
         ],

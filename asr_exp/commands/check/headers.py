@@ -5,16 +5,15 @@ of them are duplicates.
 import hashlib
 import io
 import os
-import struct
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
-from asr_exp.data.audio import TOLERANCE, Audio, Clip, read_clip
+from asr_exp.data.audio import Audio, Clip, read_clip
 from asr_exp.data.corpora.base import FileAudio
 from asr_exp.runtime.cores import usable_cores
 
@@ -74,29 +73,20 @@ def map_in_threads(
 
 
 def read_header(audio: Audio) -> Header:
-    """Read the header of a recording, and check without decoding whether the file is whole.
-
-    FLAC, WAV and NIST SPHERE files are checked by libsndfile, Ogg streams by their last page, MP3 files by
-    the length that an encoder may have written into the first frame.
+    """Read the header of a recording, and check without decoding whether the file is whole: Ogg streams by
+    their last page, the others as `read_clip` does.
     """
     try:
         loaded = _load(audio)
         clip = read_clip(loaded, header_only=True)
         if clip.reason:
             return Header(clip)
-        if not clip.format.startswith(("MP3", "OGG")):
-            is_file = isinstance(loaded, FileAudio)
-            return Header(clip, os.stat(loaded.path).st_size if is_file else len(loaded.content))
-        with _open(loaded) as file:
-            size = file.seek(0, os.SEEK_END)
-            if clip.format.startswith("OGG"):
+        if clip.format.startswith("OGG"):
+            with _open(loaded) as file:
+                size = file.seek(0, os.SEEK_END)
                 return Header(clip, size, _has_last_page(file, size))
-            declared = _declared_bytes(file)
-        is_segment = not (audio.start is audio.end is None)
-        missing = clip.seconds * (declared - size) / declared if declared and not is_segment else 0.0
-        if missing > TOLERANCE:
-            clip = replace(clip, reason=f"truncated: {size} bytes where the header promises {declared}")
-        return Header(clip, size)
+        is_file = isinstance(loaded, FileAudio)
+        return Header(clip, os.stat(loaded.path).st_size if is_file else len(loaded.content))
     except (OSError, TypeError):  # read_clip words the reason
         return Header(read_clip(audio, header_only=True))
 
@@ -125,26 +115,6 @@ def _has_last_page(file: BinaryIO, size: int) -> bool:
         return False
     segments = page[27 : 27 + page[26]]
     return len(page) >= 27 + page[26] + sum(segments)
-
-
-def _declared_bytes(file: BinaryIO) -> int:
-    """The size of an MP3 file by the Xing header in its first frame, after an ID3 tag; 0 without such a
-    header.
-    """
-    file.seek(0)
-    start = file.read(10)
-    tag = (
-        10 + sum((byte & 0x7F) << shift for byte, shift in zip(start[6:], (21, 14, 7, 0), strict=True))
-        if start[:3] == b"ID3"
-        else 0
-    )
-    file.seek(tag)
-    frame = file.read(200)
-    at = max(frame.find(b"Xing"), frame.find(b"Info"))
-    if at < 0 or len(frame) < at + 16:
-        return 0
-    flags, first, second = struct.unpack_from(">III", frame, at + 4)
-    return tag + (second if flags & 1 else first) if flags & 2 else 0
 
 
 # ------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from asr_exp.commands.check.findings import (
     concerns,
     counted,
 )
+from asr_exp.data.formats.ffmpeg import MISSING
 
 # Reasons of `read_clip`, by a pattern of their beginning: (pattern, fault, text, advice).
 _UNUSABLE = (
@@ -29,6 +30,12 @@ _UNUSABLE = (
         "Segments outside their file",
         "Correct their start and end, which are seconds.",
     ),
+    (
+        re.escape(f"unreadable: {MISSING}"),
+        "no-ffmpeg",
+        "Files that ffmpeg alone reads, which is not on the PATH",
+        "Install ffmpeg, or convert those files to FLAC.",
+    ),
     ("unreadable", "unreadable", "Unreadable files", "Copy or convert those files again."),
     (
         "truncated",
@@ -38,7 +45,7 @@ _UNUSABLE = (
     ),
     ("empty", "empty-audio", "Files that hold no audio", "Copy those files again, or drop their rows."),
     (
-        r"\d+ s long",
+        r"(more than )?\d+ s long",
         "recording",
         "Recordings of an hour and more",
         "Cut them into segments, or give columns start and end.",
@@ -73,6 +80,8 @@ def unusable(utterances: Sequence[CheckedUtterance], reasons: Mapping[int, str])
         matching = [i for i, reason in remaining.items() if re.match(pattern, reason)]
         concerned = [concerns([utterances[i]], remaining.pop(i))[0] for i in matching]
         if concerned:
+            if fault == "segment":
+                advice = f"{advice} The first: {concerned[0].reason.removeprefix('unreadable: ')}."
             yield Finding(FAIL, fault, f"{text}, {counted(concerned)}", advice, concerned)
 
 

@@ -1,5 +1,6 @@
 """Findings about transcripts: compared with their recordings, with each other and with the vocabulary."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import median
@@ -30,6 +31,7 @@ MAX_PACE = 30.0  # characters a second; people speak 10 to 20
 MIN_PACE = 1.0
 MIN_PACE_SECONDS = 3  # length of the clips that are tested against MIN_PACE: short ones may be one word
 SPLITS = ("train", "dev", "test")
+_VALUES = re.compile(r"'[^']*'|-?\d[\d.e+-]*|\\\w+")  # in a reason: reasons that differ by them alone are one
 
 # Reasons of `prepare.rejection_reason` by their beginning, to (fault, text, advice). Empty transcripts are
 # findings of `empty_transcripts`.
@@ -261,12 +263,15 @@ def unusable_rows(rows: Sequence[Concern], sizes: Mapping[str, int]) -> Iterator
     """
     by_reason: dict[str, list[Concern]] = defaultdict(list)
     for row in rows:
-        by_reason[row.reason.partition(": ")[2] or row.reason].append(row)
+        kind = _VALUES.sub("*", row.reason.partition(": ")[2] or row.reason)
+        by_reason[kind].append(row)
     losses = Counter(row.split for row in rows)
     too_many = any(
         n > (TOLERATED * (sizes.get(split, 0) + n) if split == "train" else 0) for split, n in losses.items()
     )
-    for reason, concerned in by_reason.items():
+    for concerned in by_reason.values():
+        reasons = {row.reason.partition(": ")[2] or row.reason: None for row in concerned}
+        reason = next(iter(reasons)) + " ..." * (len(reasons) > 1)
         yield Finding(
             FAIL if too_many else WARN,
             "unusable-row",

@@ -168,6 +168,9 @@ def _record(pair: PairedRuns, split: str, statistics: Statistics) -> dict[str, A
     return {
         "verdict": verdict(statistics.rates[pair.metric], pair.metric, pair.basis),
         **sides,
+        "trained_on": {side: runs[0].trained_on or None for side, runs in (("a", pair.a), ("b", pair.b))},
+        "dataset": pair.a[0].protocol.get("dataset"),
+        "language": pair.a[0].protocol.get("language"),
         "split": split,
         "utterances": len(pair.ids),
         "clusters": int(pair.clusters.max()) + 1,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from asr_exp.core import console
-from asr_exp.runs.pairing import OF_THE_SPLIT, PairedRuns, counted, differing
+from asr_exp.runs.pairing import OF_THE_SPLIT, PairedRuns, corpus_name, counted, differing
 from asr_exp.scoring.error_rates import READ_CER, unspaced
 from asr_exp.scoring.intervals import LEVEL, Estimate
 from asr_exp.scoring.significance import Comparison
@@ -45,9 +45,12 @@ def verdict(rates: Comparison, metric: str, basis: str) -> str:
 def page(pair: PairedRuns, record: dict[str, Any], rates: dict[str, Comparison]) -> Iterator[str]:
     """The lines of the answer, of at most 80 columns unless a folder's name is longer."""
     seeded = len(pair.a) + len(pair.b) > 2
+    origins = {each.trained_on for each in (*pair.a, *pair.b)}
+    apart = len(origins) > 1 and "" not in origins
     for side, runs in (("A", pair.a), ("B", pair.b)):
         for number, each in enumerate(runs):
-            yield f"{' ' if number else side}  {each.folder}" + (f" (seed {each.seed})" if seeded else "")
+            details = [f"seed {each.seed}"] * seeded + [f"trained on {each.trained_on}"] * apart
+            yield f"{' ' if number else side}  {each.folder}" + (f" ({', '.join(details)})" * bool(details))
     for metric, one in rates.items():
         rows = [("A", _rate(one.a)), ("B", _rate(one.b)), ("A - B", _difference(one))]
         if one.difference.p is not None:
@@ -70,7 +73,7 @@ def page(pair: PairedRuns, record: dict[str, Any], rates: dict[str, Comparison])
                 (unit, f"A better on {w['a']:,}, B on {w['b']:,}, equal on {w['neither']:,}")
                 for unit, w in record["wins"].items()
             ]
-        split = f"{pair.a[0].protocol['dataset']} {record['split']}"
+        split = f"{corpus_name(record['dataset'], record['language'])} {record['split']}"
         yield f"\n{metric.upper()} on {split}, {counted(len(pair.ids), 'utterance')}, 95 % intervals"
         yield from (f"  {name:<12} {value}" for name, value in rows)
     yield "\n" + textwrap.fill(record["verdict"], WIDTH)

@@ -164,7 +164,7 @@ def _fill(config: DictConfig, checkpoint: str, name: str, folder: Path) -> dict[
     )
     (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
     if result:
-        summary["run"] = result["signature"]
+        summary["run"] = result.get("signature") or ours.name
     return summary | {name: onnx[path] for name, path in (("onnx", ONNX), ("int8", INT8)) if path in onnx}
 
 

@@ -52,7 +52,7 @@ def _summary(facts: Facts) -> list[str]:
             f"{what}. It is no run of asr_exp that has left a result.json: nothing is known here of its"
             " training or its scores."
         ]
-    dataset, version = facts.config["dataset"], facts.result["versions"].get("asr_exp", "")
+    dataset, version = facts.config["dataset"], (facts.result.get("versions") or {}).get("asr_exp", "")
     corpus = dataset["name"] + _of_language(dataset)
     paragraphs = [f"{what}, {_origin(facts)} {corpus} with asr_exp {version}."]
     if facts.result.get("rehearsal"):

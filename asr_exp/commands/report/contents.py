@@ -10,7 +10,7 @@ import numpy as np
 import asr_exp
 from asr_exp.commands.report.breakdown import Confusions, binned, grouped, operations, units
 from asr_exp.commands.report.record import Record
-from asr_exp.core.console import counted, duration
+from asr_exp.core.console import counted, duration, measured
 from asr_exp.scoring.error_rates import ErrorCounts, Tally, unspaced
 
 MAX_CONFUSIONS = 100  # in a list
@@ -178,9 +178,7 @@ def _run(record: Record) -> dict[str, Any]:
             f" {duration(train['wall_seconds'])}"
         )
     if best := result.get("best"):
-        facts.append(
-            f"best at step {best['step']:,} (dev {best['metric'].upper()} {100 * best['value']:.2f} %)"
-        )
+        facts.append(f"best at step {best['step']:,} (dev {measured(best['metric'], best['value'])})")
     if protocol := result.get("protocol"):
         facts.append(f"protocol {protocol.get('hash')}")
     files = {name: text for name in ("config.yaml", "result.json") if (text := record.file(name))}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_LAYERS = 6
+COLUMN = 12  # layers under each other
 
 
 def draw_rows(
@@ -81,7 +81,8 @@ def draw_files(
             continue
         analysis, features = analyse(transcriber, clip, None, None), layer_features(transcriber, clip)
         yield save(draw_utterance(clip, transcriber.rate, analysis), folder / f"{name}.png", width)
-        yield save(draw_layers(features, analysis.frame), folder / f"{name}-layers.png", width)
+        step = analysis.frame * pooled_frames(transcriber)
+        yield save(draw_layers(features, step), folder / f"{name}-layers.png", width)
 
 
 def draw_utterance(clip: np.ndarray, rate: int, analysis: UtteranceAnalysis) -> "Figure":
@@ -151,15 +152,18 @@ def _lane(axes: "Axes", name: str, aligned: Aligned) -> None:
 
 @torch.inference_mode()
 def layer_features(transcriber: Transcriber, clip: np.ndarray) -> list[np.ndarray]:
-    """The output of each layer of the encoder, (frames, channels) float32, from the first layer to the last.
+    """The output of each layer of the encoder for a clip, (frames, channels) float32, from the first layer to
+    the last. An encoder that pools frames (SEW) has as many fewer of them.
 
     clip: (samples,) int16.
     """
+    frames = -(-transcriber.model.frames(len(clip)) // pooled_frames(transcriber))
     outputs: list[np.ndarray] = []
 
     def keep(_: Any, __: Any, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
-        outputs.append(hidden.detach().float().cpu().reshape(-1, hidden.shape[-1]).numpy())
+        hidden = hidden.reshape(-1, hidden.shape[-1])[:frames]  # what fills the pass up comes after the clip
+        outputs.append(hidden.detach().float().cpu().numpy())
 
     hooks = [layer.register_forward_hook(keep) for layer in transcriber.model.blocks()]
     try:
@@ -170,14 +174,22 @@ def layer_features(transcriber: Transcriber, clip: np.ndarray) -> list[np.ndarra
     return outputs
 
 
+def pooled_frames(transcriber: Transcriber) -> int:
+    """How many frames of emissions a frame of the encoder stands for."""
+    return getattr(transcriber.model.network.config, "squeeze_factor", 1)
+
+
 def draw_layers(features: Sequence[np.ndarray], frame: float) -> "Figure":
-    """The channels of some layers over time, each scaled to zero mean and unit variance; those of the largest
-    variance stand on top. features: (frames, channels) of each layer; frame: seconds from one to the next.
+    """The channels of every layer over time, each scaled to zero mean and unit variance; those of the largest
+    variance stand on top. The layers go down the columns. features: (frames, channels) of each layer; frame:
+    seconds from one to the next.
     """
-    chosen = sorted({round(i) for i in np.linspace(0, len(features) - 1, min(MAX_LAYERS, len(features)))})
-    figure, axes = make_figure(1.35 * len(chosen) + 0.5, len(chosen), 1, sharex=True)
-    for one, number in zip(axes[:, 0], chosen, strict=True):
-        values = features[number]
+    columns = -(-len(features) // COLUMN)
+    rows = -(-len(features) // columns)
+    height = max(0.75, min(1.35, 6 / rows))
+    figure, grid = make_figure(height * rows + 0.5, rows, columns, sharex=True)
+    panels = grid.T.flatten()
+    for number, (one, values) in enumerate(zip(panels, features, strict=False)):
         order = np.argsort(-values.var(axis=0), kind="stable")
         scaled = ((values - values.mean(axis=0)) / (values.std(axis=0) + 1e-6))[:, order].T
         one.imshow(
@@ -189,6 +201,12 @@ def draw_layers(features: Sequence[np.ndarray], frame: float) -> "Figure":
             interpolation="nearest",
             extent=(0, len(values) * frame, len(scaled), 0),
         )
-        one.set_ylabel(f"layer {number + 1}\nchannel", fontsize=8)
-    axes[-1, 0].set_xlabel("seconds", fontsize=9)
+        one.set_ylabel(f"layer {number + 1}", fontsize=8)
+        one.set_yticks([0, len(scaled)])
+        one.tick_params(axis="y", labelsize=6)
+        if number % rows == rows - 1 or number == len(features) - 1:
+            one.tick_params(labelbottom=True)
+            one.set_xlabel("seconds", fontsize=9)
+    for one in panels[len(features) :]:
+        one.set_visible(False)
     return figure

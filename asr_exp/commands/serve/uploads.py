@@ -4,7 +4,6 @@ thread, never in the event loop.
 
 import base64
 import json
-import math
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -13,6 +12,7 @@ import soxr
 from asr_exp.commands.serve.limits import HTTPError, ServeLimits
 from asr_exp.core.errors import UserError
 from asr_exp.data.audio import Samples, as_int16, read_clip
+from asr_exp.data.formats.ffmpeg import FFMPEG
 from asr_exp.data.recordings import InMemory, read_recording
 
 SUPPORTED = "send WAV, FLAC, MP3, Ogg (Vorbis or Opus), AIFF, AU or NIST SPHERE"
@@ -51,12 +51,13 @@ def decode_upload(audio: bytes, rate: int, limits: ServeLimits) -> Samples:
         raise HTTPError(
             413, f"The recording is larger than the {limits.max_bytes / 2**20:g} MB this server takes."
         )
-    clip = read_clip(InMemory(audio), header_only=True, longest=math.inf)  # type: ignore[arg-type]
+    clip = read_clip(InMemory(audio), True, rate, limits.max_seconds)  # type: ignore[arg-type]
     if clip.seconds > limits.max_seconds:
+        # ffmpeg was stopped there
+        length = "longer" if clip.format.startswith(FFMPEG) else f"{clip.seconds:.0f} s long"
         raise HTTPError(
             413,
-            f"The recording is {clip.seconds:.0f} s long, and this server takes {limits.max_seconds:g} s;"
-            " cut it.",
+            f"The recording is {length}, and this server takes {limits.max_seconds:g} s; cut it.",
         )
     if clip.frames * clip.channels > MAX_SAMPLES:
         raise HTTPError(

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.commands.table.rows import TableCell
 from asr_exp.commands.table.scores import TOLERANCE, PublishedScore
+from asr_exp.config.rules_name import text_name
 from asr_exp.config.schema import NOT_IN_SIGNATURE, Config
 from asr_exp.runs.folder import resolve, signature, with_size
 
@@ -26,7 +27,7 @@ def requested_cell(
     split = "+".join(Path(str(one)).name for one in splits)
     corpus = " ".join(filter(None, [dataset.name, dataset.language, split]))
     material = (
-        f"{corpus}, {metric_of(config).upper()}, text {config.text.name}, {config.decode.name}, padding"
+        f"{corpus}, {metric_of(config).upper()}, text {text_name(config)}, {config.decode.name}, padding"
         f" {config.model.padding}"
     )
     return TableCell(

@@ -29,6 +29,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from asr_exp.commands.table.arrange import arrange
+from asr_exp.commands.table.data_changes import forget
 from asr_exp.commands.table.document import document
 from asr_exp.commands.table.kept_cells import KeptCells, cells_csv
 from asr_exp.commands.table.latex import latex
@@ -76,11 +77,14 @@ def run(overrides: Sequence[str], config_dir: str | None = None) -> int:
     request = TableRequest.read(others, keys, config_dir)
     kept = KeptCells.read(Path(options.cells).expanduser()) if options.cells else None
     read = []
+    forget()
     for cell, config in request.cells(_run_config):
         if config is not None:
             cell = kept.read_cell(cell) if kept else read_cell(cell, config)
         read.append((cell, config))
-    cells = [cell for cell, _ in read] if kept else fill(read, options.trained_on)
+    cells = (
+        [cell for cell, _ in read] if kept else fill(read, request.layout["mean_over"], options.trained_on)
+    )
     if not (configs := [config for _, config in read if config is not None]):
         raise UserError(cells[0].reason)
     name, layout = options.name or request.name, request.arranged(cells)
@@ -171,7 +175,7 @@ def _write_pages(table: ResultTable, cells: Sequence[TableCell], folder: Path, s
         write_text(folder / name, content)
     print(FORMATS[shown](table), end="")
     if shown != "latex":  # which can be sent to a file as it is
-        print(f"\nWritten: {folder}/table.html, table.md, table.tex, table.csv, cells.csv")
+        print(f"\nWritten: {folder}/table.html, .md, .tex, .csv, cells.csv")
 
 
 # ------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -20,6 +19,8 @@ from asr_exp.commands.table.rows import TableCell
 from asr_exp.commands.table.scores import Score
 from asr_exp.config.schema import Config
 from asr_exp.core.errors import UserError
+from asr_exp.core.files import read_json
+from asr_exp.core.locks import is_locked
 from asr_exp.runs.folder import run_folder, signature
 from asr_exp.runs.results import read_result
 
@@ -59,7 +60,7 @@ def _unfinished(folder: Path, result: Mapping[str, Any] | None, max_steps: int |
     progress = (
         f"step {step:,}" + (f" of {max_steps:,}" if max_steps else "") if step else "before its first step"
     )
-    if _is_locked(folder / ".lock"):
+    if is_locked(folder / ".lock"):
         return "running", progress
     if result and result.get("status") in ("failed", "stopped"):
         reason = str(result.get("reason") or progress).removeprefix("UserError: ")
@@ -71,21 +72,6 @@ def _unfinished(folder: Path, result: Mapping[str, Any] | None, max_steps: int |
     if fresh and _environment(folder).get("host") != socket.gethostname():
         return "running", f"{progress}; its files are fresh, but no process of this machine holds its lock"
     return "stopped", f"ended without a word at {progress}; the same command goes on"
-
-
-def _is_locked(lock: Path) -> bool:
-    """Whether a process of this machine is at work in the folder of this lock."""
-    if not lock.exists():
-        return False
-    attempt = FileLock(lock)
-    try:
-        attempt.acquire(timeout=0)
-    except Timeout:
-        return True
-    except OSError:  # a folder of someone else's
-        return False
-    attempt.release()
-    return False
 
 
 def _last_step(metrics: Path) -> int | None:
@@ -167,7 +153,7 @@ def _score(folder: Path, result: Mapping[str, Any], metric: str) -> Score:
     if not protocol.get("hash"):
         raise UserError("its result.json does not say by which protocol it was scored")
     environment = _environment(folder)
-    device, devices = str(environment.get("device") or ""), environment.get("devices", 1)
+    device, devices = str(environment.get("device") or ""), environment.get("devices")
     training = result.get("train") or {}
     main = "per" if test.get("wer") is None else "wer"  # the rate that the interval is of
     interval = test.get("ci95") if metric == main else None
@@ -179,7 +165,7 @@ def _score(folder: Path, result: Mapping[str, Any], metric: str) -> Score:
         coverage=float(test.get("coverage", 1.0)),
         utterances=int(test.get("utterances") or 0),
         protocol=protocol,
-        hardware=f"{devices} x {device}" if devices > 1 else device,
+        hardware=f"{devices} x {device}" if isinstance(devices, int) and devices > 1 else device,
         wall_seconds=training.get("wall_seconds"),
         steps=training.get("steps"),
         version=str((result.get("versions") or {}).get("asr_exp") or ""),
@@ -189,7 +175,4 @@ def _score(folder: Path, result: Mapping[str, Any], metric: str) -> Score:
 
 def _environment(folder: Path) -> dict[str, Any]:
     """A run's environment.json, {} where it cannot be read."""
-    try:
-        return json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    return read_json(folder / "environment.json") or {}

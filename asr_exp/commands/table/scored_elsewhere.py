@@ -2,8 +2,9 @@
 dataset.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from asr_exp.commands.table.scores import PublishedScore
 from asr_exp.config.schema import Dataset
 from asr_exp.core.errors import UserError
 from asr_exp.runs.folder import resolve, run_folder
+from asr_exp.runs.pairing import corpus_name
 from asr_exp.runs.results import read_result
 
 # What a protocol says of the data; the rest says how it is scored, and must be as in the run's own protocol.
@@ -26,72 +28,130 @@ NOT_OF_TEST = ("root", "source", "only", "train", "dev", "min_seconds", "max_sec
 Cells = Sequence[tuple[TableCell, DictConfig | None]]
 
 
-def fill(cells: Cells, trained_on: str | None) -> list[TableCell]:
-    """The cells of a table, those of a dataset that a run was not trained on filled with the run's score on
-    it.
-
-    trained_on: the dataset (or its language) of the runs to take for the cells of all others; None: a cell
-    that has a run of its own keeps it, and another takes the only run of the table that was scored on it.
-    Raises UserError where no run of the table is trained on `trained_on`.
+@dataclass(frozen=True)
+class Evaluation:
+    """The score of a run on another dataset. source, config: the run's own cell and config; place: the folder
+    of the score.
     """
-    names = dict.fromkeys(corpus_of(config) for _, config in cells if config is not None)
-    if trained_on and not any(_is_named(config, trained_on) for _, config in cells if config is not None):
+
+    source: TableCell
+    config: DictConfig
+    place: Path
+    result: dict[str, Any]
+
+    @property
+    def origin(self) -> str:
+        """The dataset that the run was trained on."""
+        return _corpus(self.config)
+
+
+def fill(cells: Cells, mean_over: Sequence[str], trained_on: str | None) -> list[TableCell]:
+    """The cells of a table, those of a dataset that a run was not trained on filled with the run's score on
+    it. No mean is made of runs of several datasets.
+
+    Args:
+        cells: as their own run folders have them, with their configs.
+        mean_over: the keys that the runs of one place differ in.
+        trained_on: the dataset (or its language) of the runs to take for the cells of all others. None: a
+            place that has a run of its own keeps it, and another takes the runs that were scored on it, where
+            those are of one dataset.
+
+    Raises:
+        UserError: no run of the table is trained on `trained_on`.
+    """
+    names = dict.fromkeys(_corpus(config) for _, config in cells if config is not None)
+    if trained_on and not any(config is not None and _is_named(config, trained_on) for _, config in cells):
         raise UserError(
             f"trained_on={trained_on}: no run of this table is trained on it; its datasets:"
             f" {', '.join(names)}."
         )
-    filled = []
-    for cell, config in cells:
-        own = config is None or trained_on and _is_named(config, trained_on)
-        if config is None or own or not trained_on and cell.status != "missing":
-            filled.append(cell)
-        else:
-            filled.append(_filled(cell, config, cells, trained_on))
+    places: dict[str, list[int]] = {}
+    for number, (cell, _) in enumerate(cells):
+        place = json.dumps({key: value for key, value in cell.keys.items() if key not in mean_over})
+        places.setdefault(place, []).append(number)
+    filled = [cell for cell, _ in cells]
+    for numbers in places.values():
+        for number, cell in zip(
+            numbers, _of_place([cells[i] for i in numbers], cells, trained_on), strict=True
+        ):
+            filled[number] = cell
     return filled
 
 
-def corpus_of(config: DictConfig) -> str:
-    """'common-voice tr': the name of a dataset, and its language."""
-    return " ".join(filter(None, (config.dataset.name, config.dataset.language)))
+def _of_place(here: Cells, cells: Cells, trained_on: str | None) -> list[TableCell]:
+    """The cells of one place, filled where they have no run of their own (or with `trained_on`, of another
+    dataset).
+    """
+    own = [cell for cell, _ in here]
+    if any(config is None or trained_on and _is_named(config, trained_on) for _, config in here):
+        return own
+    if not trained_on and any(cell.status != "missing" for cell in own):
+        return own
+    found = [_evaluations(cell, config, cells, trained_on) for cell, config in here if config is not None]
+    origins = list(dict.fromkeys(one.origin for several in found for one in several))
+    if len(origins) > 1:
+        reason = f"runs of {' and of '.join(origins)} were scored on it; trained_on=NAME chooses one"
+        return [replace(cell, reason=reason) for cell in own]
+    return [
+        _filled(cell, config, several, trained_on)
+        for (cell, config), several in zip(here, found, strict=True)
+        if config is not None
+    ]
+
+
+def _filled(
+    cell: TableCell, config: DictConfig, found: Sequence[Evaluation], trained_on: str | None
+) -> TableCell:
+    """A cell with the score of a run of another dataset, or without one and why."""
+    if trained_on:
+        reason = f"the run of {trained_on} was not scored on it: evaluate RUN dataset=..."
+        cell = replace(cell, status="missing", reason=reason, score=None, published=PublishedScore())
+    if len(found) > 1:
+        return replace(cell, reason="a run was scored on it more than once, on other utterances")
+    if not found:
+        return cell
+    (one,) = found
+    cell = replace(cell, published=PublishedScore(), overrides=one.source.overrides, local=one.source.local)
+    cell = replace(cell, trained_on=one.origin, score=None)
+    if changed := changed_data(config, one.place, one.result):
+        reason = f"its data has changed since it was scored: {changed}"
+        return replace(cell, status="stale", reason=reason)
+    score, reason = score_of(one.place, one.result, config)
+    return replace(cell, status="finished" if score else "stale", reason=reason, score=score)
+
+
+def _corpus(config: DictConfig) -> str:
+    """'common-voice tr'."""
+    return corpus_name(config.dataset.name, config.dataset.language)
 
 
 def _is_named(config: DictConfig, name: str) -> bool:
-    return name in (config.dataset.name, config.dataset.language, corpus_of(config))
+    return name in (config.dataset.name, config.dataset.language, _corpus(config))
 
 
-def _filled(cell: TableCell, config: DictConfig, cells: Cells, trained_on: str | None) -> TableCell:
-    """A cell with the score of a run of another dataset, or without one and why."""
-    same = _apart_from_dataset(cell)
+def _evaluations(
+    cell: TableCell, config: DictConfig, cells: Cells, trained_on: str | None
+) -> list[Evaluation]:
+    """The scores that runs of other cells, which differ from this one in their dataset alone, have on its
+    dataset, measured like their own.
+    """
     sources = [
         (other, theirs)
         for other, theirs in cells
-        if theirs is not None and other is not cell and _apart_from_dataset(other) == same
-        if corpus_of(theirs) != corpus_of(config) and (not trained_on or _is_named(theirs, trained_on))
-        if other.status == "finished"
+        if theirs is not None and other.status == "finished"
+        if _apart_from_dataset(other) == _apart_from_dataset(cell) and _of_test(theirs) != _of_test(config)
+        if not trained_on or _is_named(theirs, trained_on)
     ]
     found = {}
     for other, theirs in sources:
-        for place, result in _evaluations(run_folder(theirs), config):
-            found[str(place)] = (other, theirs, place, result)
-    if len(found) == 1:
-        ((other, theirs, place, result),) = found.values()
-        cell = replace(cell, published=PublishedScore(), overrides=other.overrides, local=other.local)
-        cell = replace(cell, trained_on=corpus_of(theirs), score=None)
-        if changed := changed_data(config, place, result):
-            reason = f"its data has changed since it was scored: {changed}"
-            return replace(cell, status="stale", reason=reason)
-        score, reason = score_of(place, result, config)
-        return replace(cell, status="finished" if score else "stale", reason=reason, score=score)
-    names = list(dict.fromkeys(corpus_of(theirs) for _, theirs, _, _ in found.values()))
-    if len(names) > 1:
-        reason = f"runs of {' and of '.join(names)} were scored on it; trained_on=NAME chooses one"
-        return replace(cell, reason=reason)
-    if found:
-        return replace(cell, reason="a run was scored on it more than once, on other utterances")
-    if trained_on:
-        reason = f"the run of {trained_on} was not scored on it: evaluate RUN dataset=..."
-        return replace(cell, status="missing", reason=reason, score=None, published=PublishedScore())
-    return cell
+        folder = run_folder(theirs)
+        own = _scoring(read_result(folder) or {})
+        for place in sorted((folder / "evaluations").glob("*/")):
+            result = read_result(place) or {}
+            scored = "test" in (result.get("splits") or {})
+            if scored and own == _scoring(result) and _is_of(result, config):
+                found[place] = Evaluation(other, theirs, place, result)
+    return list(found.values())
 
 
 def _apart_from_dataset(cell: TableCell) -> dict[str, str]:
@@ -101,15 +161,6 @@ def _apart_from_dataset(cell: TableCell) -> dict[str, str]:
         for name, value in cell.keys.items()
         if name != "experiment" and name.partition(".")[0] != "dataset"
     }
-
-
-def _evaluations(folder: Path, config: DictConfig) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The evaluations of a run on the test split of a config's dataset, scored like the run's own."""
-    own = _scoring(read_result(folder) or {})
-    for place in sorted((folder / "evaluations").glob("*/")):
-        result = read_result(place) or {}
-        if "test" in (result.get("splits") or {}) and own == _scoring(result) and _is_of(result, config):
-            yield place, result
 
 
 def _scoring(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,5 +175,10 @@ def _is_of(result: Mapping[str, Any], config: DictConfig) -> bool:
         return False
     theirs = result.get("dataset") or {}
     usual = {**asdict(Dataset()), **theirs}  # without the keys of a later version, it had their defaults
-    ours = resolve(config)["dataset"]
-    return not theirs or all(ours[key] == usual[key] for key in ours if key not in NOT_OF_TEST)
+    return not theirs or all(value == usual[key] for key, value in _of_test(config).items())
+
+
+def _of_test(config: DictConfig) -> dict[str, Any]:
+    """The keys of a dataset that say which utterances of test are scored."""
+    section = resolve(config)["dataset"]
+    return {key: value for key, value in section.items() if key not in NOT_OF_TEST}

@@ -68,6 +68,7 @@ def describe(protocol: ScoringProtocol) -> str:
         corpus,
         str(p.get("metric", "")).upper(),
         f"text {p.get('text')}",
+        f"score {p['score']}" if p.get("score") else "",
         phones,
         p.get("decoder"),
         f"padding {p.get('padding')}",

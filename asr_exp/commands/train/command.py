@@ -14,6 +14,7 @@ from asr_exp.builders.data import build_data, build_split, build_tokenizer
 from asr_exp.builders.decoder import build_decoder, build_protocol
 from asr_exp.builders.model import build_recogniser, model_settings
 from asr_exp.builders.plan import announce, check_vocabulary
+from asr_exp.builders.selection import resume_with_metric
 from asr_exp.builders.session import cache_folder, run_session
 from asr_exp.builders.training import build_training
 from asr_exp.commands.train.record import run_record, training_summary, write_rejected
@@ -21,13 +22,14 @@ from asr_exp.commands.train.scoring import Scorer, conclude, open_hooks
 from asr_exp.commands.train.untrained import score_untrained
 from asr_exp.core import console
 from asr_exp.model.loading import check_checkpoint
-from asr_exp.runs.folder import run_folder
+from asr_exp.runs.earlier_rules import finished_by_earlier_rules
+from asr_exp.runs.folder import is_config_whole, run_folder, write_config
 from asr_exp.runs.results import read_result
 from asr_exp.runs.untrained import trains_nothing
 from asr_exp.runtime.copies import no_copies, this_task
 from asr_exp.runtime.distributed import is_main, under_torchrun
 from asr_exp.runtime.launcher import launch, task_overrides
-from asr_exp.training.checkpoint import load_weights, resume
+from asr_exp.training.checkpoint import load_weights
 from asr_exp.training.loop import fit
 
 
@@ -65,7 +67,7 @@ def run(config: DictConfig) -> int:
 
         # 4. The setup of the training loop, and its state: new, or that of the last checkpoint.
         setup = build_training(config, splits["train"], tokenizer, model, runtime, cache_folder(config))
-        state = resume(folder, setup)
+        state = resume_with_metric(config, folder, setup, splits["dev"])
         if runtime.main:
             write_rejected(folder, splits)
             announce(config, folder, data, splits, tokenizer, setup)
@@ -80,7 +82,7 @@ def run(config: DictConfig) -> int:
 
         # 6. Test: score the best checkpoint with the decoder of the config.
         runtime.broadcast(None)  # rank 0 has written the checkpoint before another rank reads it
-        load_weights(folder / "checkpoints" / "best", model.network)
+        load_weights(folder / "checkpoints" / "best", model.network, checked=True)
         scorer.tune(splits["dev"])
         scores = scorer.score_best(splits, state)
 
@@ -103,12 +105,22 @@ def _is_finished(config: DictConfig, folder: Path) -> bool:
     """Whether the run has its score on test already, which rank 0 then prints."""
     result = read_result(folder)
     # `evaluate` may have scored dev alone of a checkpoint
-    if not (result and result["status"] == "finished" and "test" in result["splits"]):
+    score = ((result or {}).get("splits") or {}).get("test")
+    if not (result and result["status"] == "finished" and score):
+        if not result and is_main() and (earlier := finished_by_earlier_rules(config)):
+            choice, place = earlier
+            print(f"By the text rules of before, this run is finished: text={choice} shows it, in {place}.")
+        return False
+    try:
+        headline = console.headline("test", score)
+    except (KeyError, TypeError):  # it lacks an entry, so it is written anew
         return False
     if is_main():
+        if not is_config_whole(folder):
+            write_config(folder, config)
         check_unchanged(config, folder, result)
         print(f"This run is finished (delete its folder to run it again): {folder}")
-        print(console.headline("test", result["splits"]["test"]))
+        print(headline)
         if config.trainer.profile:
             print("No step was run, so none was profiled; profile.txt there, if any, is from when it ran.")
     return True

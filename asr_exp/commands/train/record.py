@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from asr_exp.builders.changed_data import check_resumable
 from asr_exp.builders.data import Data
@@ -21,10 +21,11 @@ from asr_exp.core.log import log_to_file
 from asr_exp.data.fingerprint import in_words
 from asr_exp.data.prepare import Split
 from asr_exp.runs.environment import environment, versions
-from asr_exp.runs.folder import resolve, signature
+from asr_exp.runs.folder import resolve, signature, write_config
 from asr_exp.runs.results import DEV_CANDIDATE, write_quarantine, write_result
 from asr_exp.runtime.distributed import Runtime, peer_lost
 from asr_exp.runtime.out_of_memory import is_out_of_memory
+from asr_exp.training.checkpoint import drop_previous
 from asr_exp.training.setup import TrainingSetup
 from asr_exp.training.state import State
 from asr_exp.training.trackers import NoTracker, Tracker, make_tracker
@@ -67,7 +68,7 @@ def run_record(config: DictConfig, folder: Path, runtime: Runtime) -> Iterator[R
         return
     settings = resolve(config)
     log_to_file(folder / "train.log")
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
+    write_config(folder, config)
     write_text(folder / "environment.json", console.pretty_json(environment(runtime)))
     base = {
         "signature": signature(config),
@@ -86,6 +87,7 @@ def run_record(config: DictConfig, folder: Path, runtime: Runtime) -> Iterator[R
         yield record
         write_result(folder, {"status": "finished", **base, **record.result, **record.data})
         failed = False
+        drop_previous(folder)
         _print_summary(folder, record.result)
     except BaseException as error:
         status = "stopped" if isinstance(error, Stopped | Pruned | KeyboardInterrupt) else "failed"
@@ -139,7 +141,7 @@ def _print_summary(folder: Path, result: Mapping[str, Any]) -> None:
         train = result["train"]
         rate = f"{train['audio_seconds_per_second']:.0f} audio-s/s"
         rows += [
-            ("best", f"step {best['step']}: dev {best['metric'].upper()} {console.percent(best['value'])}"),
+            ("best", f"step {best['step']}: dev {console.measured(best['metric'], best['value'])}"),
             ("training", f"{train['steps']:,} steps in {console.clock(train['wall_seconds'])}, {rate}"),
         ]
     rows += [

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from asr_exp.builders.score_rules import build_score_rules
 from asr_exp.commands.train.record import write_rejected
 from asr_exp.core import console
 from asr_exp.data.prepare import Split
@@ -23,9 +24,11 @@ from asr_exp.runtime.fsdp import whole
 from asr_exp.sweeps.study import Pruner
 from asr_exp.training.checkpoint import RECENT, average_recent, keep_weights, save_checkpoint
 from asr_exp.training.loop import score
+from asr_exp.training.metrics_file import MetricsFile
+from asr_exp.training.profiler import Profile
 from asr_exp.training.setup import TrainingSetup
 from asr_exp.training.state import Hooks, State, save
-from asr_exp.training.trackers import MetricsFile, Profile, Tracker
+from asr_exp.training.trackers import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,7 @@ class Scorer:
             path,
             max(trainer.examples, tracking.audio_examples),
             self.config.evaluate.precision,
+            build_score_rules(self.config),
         )
         with whole(model):
             evaluation = evaluate(model, split, decoder, runtime, settings)
@@ -115,8 +119,9 @@ def open_hooks(scorer: Scorer, splits: Mapping[str, Split], state: State) -> Ite
     folder = scorer.folder
     setup = scorer.setup
     main = setup.runtime.main
-    metrics = MetricsFile(folder / "metrics.jsonl", state.lines) if main else None
-    losses = MetricsFile(folder / LOSSES, state.step) if main else None
+    last = folder / "checkpoints" / "last"
+    metrics = MetricsFile(folder / "metrics.jsonl", state.lines, last / "metrics.jsonl") if main else None
+    losses = MetricsFile(folder / LOSSES, state.step, last / LOSSES) if main else None
     profile = Profile(folder, config.trainer.profile if main else 0)
     try:
         yield Hooks(
@@ -125,7 +130,7 @@ def open_hooks(scorer: Scorer, splits: Mapping[str, Split], state: State) -> Ite
             metrics=metrics,
             tracker=scorer.tracker,
             profile=profile,
-            pruner=_pruner(config, main),
+            pruner=_pruner(config, main, setup.metric),
             losses=losses,
         )
     finally:
@@ -136,12 +141,12 @@ def open_hooks(scorer: Scorer, splits: Mapping[str, Split], state: State) -> Ite
             write_rejected(folder, splits)
 
 
-def _pruner(config: DictConfig, main: bool) -> Callable[[int, float], str | None]:
+def _pruner(config: DictConfig, main: bool, metric: str) -> Callable[[int, float], str | None]:
     """What decides after each dev score whether the run ends: the study, where the run is a trial of one."""
     sweep = config.sweep
     if sweep.trial is None or not main:
         return lambda step, rate: None
-    return Pruner(sweep.storage, sweep.name, sweep.trial, sweep.prune, sweep.startup)
+    return Pruner(sweep.storage, sweep.name, sweep.trial, sweep.prune, sweep.startup, metric)
 
 
 def conclude(scorer: Scorer, state: State, hooks: Hooks) -> None:

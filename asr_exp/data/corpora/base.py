@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from asr_exp.core.console import printable
 from asr_exp.core.errors import UserError
 from asr_exp.core.registry import Registry
 from asr_exp.data.utterances import FileAudio, TableAudio, Utterance, Utterances
@@ -22,6 +23,10 @@ class Rejected:
     id: str
     file: str
     reason: str
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            object.__setattr__(self, name, printable(getattr(self, name)))
 
 
 class Corpus:
@@ -91,6 +96,7 @@ def read_corpus(dataset: Any, cache: Path, only: str | None = None) -> Corpus:
     _READERS.expect(
         name, not missing, corpus, f"the splits {', '.join(SPLITS)}; {', '.join(missing)} is missing"
     )
+    corpus.splits = {split: rows.cleaned() for split, rows in corpus.splits.items()}
     return corpus
 
 

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from asr_exp.core.errors import UserError, nearest
+from asr_exp.data.corpora import cells
 from asr_exp.data.corpora.base import (
     Corpus,
     Rejected,
@@ -177,10 +178,11 @@ def rows_of(table: Any, fields: Fields, split: str) -> Rows:
     for row, (name, text, speaker) in enumerate(zip(names, texts, speakers, strict=True)):
         audio = TableAudio(table, row, fields.audio)
         name = _stem(str(name)) if name is not None else f"{split}-{row:06d}"
-        if text is None:
-            rejected.append(Rejected(name, str(audio), f"it has no {fields.text}"))
-        else:
-            utterances.append(Utterance(name, audio, str(text), None if speaker is None else str(speaker)))
+        try:
+            said = cells.transcript(text, fields.text)
+            utterances.append(Utterance(name, audio, said, cells.name(speaker, fields.speaker or "")))
+        except ValueError as error:
+            rejected.append(Rejected(name, str(audio), str(error)))
     return utterances, rejected
 
 

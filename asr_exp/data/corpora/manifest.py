@@ -1,12 +1,13 @@
 """Manifests: CSV, TSV, JSON and JSON Lines files that name audio files and their transcripts."""
 
-import math
 import os
 from pathlib import Path
 from typing import Any
 
 from asr_exp.config.data_schema import Columns
-from asr_exp.core.errors import UserError, nearest
+from asr_exp.core.console import printable
+from asr_exp.core.errors import UserError
+from asr_exp.data.corpora import cells
 from asr_exp.data.corpora.base import (
     SPLITS,
     Corpus,
@@ -17,8 +18,10 @@ from asr_exp.data.corpora.base import (
     as_list,
     register_reader,
 )
+from asr_exp.data.corpora.columns import check_columns, recognised, report
 from asr_exp.data.corpora.manifest_formats import Row, read_rows
 from asr_exp.data.corpora.splits import Rows, complete, gather
+from asr_exp.data.utterances import kind_of_file
 
 _SPLIT_NAMES = {**{s: s for s in SPLITS}, "validation": "dev", "valid": "dev", "val": "dev"}
 
@@ -42,26 +45,28 @@ def read_manifest(dataset: Any, cache: Path) -> Corpus:
         )
     if len(named) == 1:
         ((path, key),) = named.items()
-        rows = _load(path, key, dataset)
+        rows, columns = _load(path, key, dataset)
         if any(dataset.columns.split in row.cells for row in rows):
-            return _by_split_column(Path(os.path.expanduser(path)), rows, dataset)
+            return _by_split_column(Path(os.path.expanduser(path)), rows, columns, dataset)
     # a protocol has the names of the manifests, not the folders in which a machine keeps them
     return gather(
-        dataset, lambda path, key: _read(path, key, dataset), "the manifest", label=os.path.basename
+        dataset,
+        lambda path, key: _read(path, key, dataset),
+        "the manifest",
+        label=lambda path: printable(os.path.basename(path)),
     )
 
 
 def _read(path: str, key: str, dataset: Any) -> Rows:
     rows: Rows = (Utterances(), [])
-    columns = Columns(**dataset.columns)
-    for row in _load(path, key, dataset):
+    loaded, columns = _load(path, key, dataset)
+    for row in loaded:
         _add(rows, _utterance(Path(os.path.expanduser(path)), row, columns))
     return rows
 
 
-def _by_split_column(file: Path, rows: list[Row], dataset: Any) -> Corpus:
+def _by_split_column(file: Path, rows: list[Row], columns: Columns, dataset: Any) -> Corpus:
     """The corpus of a manifest whose split column says where each row belongs."""
-    columns = Columns(**dataset.columns)
     column = columns.split
     corpus = Corpus(splits={})
     for row in rows:
@@ -76,7 +81,7 @@ def _by_split_column(file: Path, rows: list[Row], dataset: Any) -> Corpus:
                 "(dataset.columns.split=null ignores that column)",
             )
         split = split or "train"
-        corpus.subsets[split] = [f"{file.name}[{column}={split}]"]
+        corpus.subsets[split] = [printable(f"{file.name}[{column}={split}]")]
         _add((corpus.splits.setdefault(split, Utterances()), corpus.rejected[split]), result)
     if dataset.only and dataset[dataset.only] and dataset.only not in corpus.splits:
         raise UserError(
@@ -93,37 +98,26 @@ def _add(rows: Rows, result: Utterance | Rejected) -> None:
         rows[1].append(result)
 
 
-_MEANING = {"file": "audio's path", "text": "transcript", "id": "utterance's id"}
-
-
-def _load(path: str, key: str, dataset: Any) -> list[Row]:
-    """Read the rows of a manifest. Raises UserError where it cannot be read or lacks a column that it must
-    have.
+def _load(path: str, key: str, dataset: Any) -> tuple[list[Row], Columns]:
+    """Read the rows of a manifest, and find its columns. Raises UserError where it cannot be read or lacks a
+    column that it must have.
     """
     file = Path(os.path.expanduser(path))
-    if not file.is_file():
-        raise UserError(f"{key}={path} is not a file (looked in {Path.cwd()}); give the path of a manifest.")
-    rows = read_rows(file, dataset.delimiter, {column for column in dataset.columns.values() if column})
-    columns = list(dict.fromkeys(name for row in rows for name in row.cells))
-    required = {
-        setting: dataset.columns[setting] for setting in _MEANING if dataset.columns[setting] is not None
-    }
-    missing = [setting for setting, column in required.items() if column not in columns]
-    if missing and columns:
-        names = " and no column ".join(repr(required[s]) for s in missing)
-        if len(columns) == 1 and (sign := next((sign for sign in ";\t|," if sign in columns[0]), None)):
-            remedy = {"\t": "dataset=tsv", ",": "dataset=csv"}.get(sign, f"'dataset.delimiter=\"{sign}\"'")
-            raise UserError(
-                f"{file} has no column {names}; its first line is {columns[0]!r}, whose columns seem to be"
-                f" parted by {sign!r}: {remedy}."
-            )
+    try:
+        kind = kind_of_file(file)
+    except (OSError, ValueError):
         raise UserError(
-            f"{file} has no column {names}; its columns:"
-            f" {', '.join(columns)}.{nearest(required[missing[0]], columns)} Name what holds the"
-            f" {' and the '.join(_MEANING[s] for s in missing)}:"
-            f" {' '.join(f'dataset.columns.{s}=COLUMN' for s in missing)}."
-        )
-    return rows
+            f"{key}={printable(path)} is not a file (looked in {Path.cwd()}); give the path of a manifest."
+        ) from None
+    if kind:
+        raise UserError(f"{key}={printable(path)} is a {kind}, and not a file; give the path of a manifest.")
+    asked = Columns(**dataset.columns)
+    rows = read_rows(file, dataset.delimiter, lambda names: recognised(asked, names, file))
+    names = list(dict.fromkeys(name for row in rows for name in row.cells))
+    columns = recognised(asked, names, file)
+    check_columns(columns, names, file)
+    report(asked, columns, file)
+    return rows, columns
 
 
 def _utterance(file: Path, row: Row, columns: Columns) -> Utterance | Rejected:
@@ -132,36 +126,36 @@ def _utterance(file: Path, row: Row, columns: Columns) -> Utterance | Rejected:
     try:
         if row.broken:
             raise ValueError(row.broken)
-        path = _cell(row, columns.file)
-        text = row.cells.get(columns.text)
-        if text is None or isinstance(text, dict | list):
-            raise ValueError(f"it has no {columns.text}")
-        start, end = _seconds(row, columns.start), _seconds(row, columns.end)
-        if end is not None and end <= (start or 0):
-            raise ValueError(f"its end, {end}, is not after its start, {start or 0}")
-        speaker = None if columns.speaker is None else row.cells.get(columns.speaker)
-        name = path if columns.id is None else _cell(row, columns.id)
+        path = cells.path(row.cells.get(columns.file), columns.file)
+        text = cells.transcript(row.cells.get(columns.text), columns.text)
+        start, end = _segment(row, columns)
+        speaker = columns.speaker and cells.name(row.cells.get(columns.speaker), columns.speaker)
+        name = path
+        if columns.id is not None:
+            name = (cells.name(row.cells.get(columns.id), columns.id) or "").strip()
+            if not name:
+                raise ValueError(f"it has no {columns.id}")
         audio = FileAudio(str(file.parent / os.path.expanduser(path)), start, end)
-        return Utterance(name, audio, str(text), None if speaker in (None, "") else str(speaker))
+        return Utterance(name, audio, text, speaker or None)
     except ValueError as error:
         return Rejected(f"{file.name}:{row.number}", path or str(file), f"row {row.number}: {error}")
 
 
-def _cell(row: Row, column: str) -> str:
-    value = row.cells.get(column)
-    if value is None or not str(value).strip() or isinstance(value, dict | list):
-        raise ValueError(f"it has no {column}")
-    return str(value).strip()
+def _segment(row: Row, columns: Columns) -> tuple[float | None, float | None]:
+    """Start and end of a row's segment in seconds, None where it has none.
 
-
-def _seconds(row: Row, column: str | None) -> float | None:
-    value = None if column is None else row.cells.get(column)
-    if value is None or value == "":
-        return None
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise ValueError(f"its {column}, {value!r}, is not a number of seconds")
-    return seconds
+    A duration is a length from the start on, and without a start from the beginning, as in NeMo's manifests;
+    there it may well be the whole recording's, see `samples_of`. An end goes before a duration. Raises
+    ValueError for times that cannot be.
+    """
+    start, end, duration = (
+        None if column is None else cells.seconds(row.cells.get(column), column)
+        for column in (columns.start, columns.end, columns.duration)
+    )
+    if end is not None and end <= (start or 0):
+        raise ValueError(f"its {columns.end}, {end:g}, is not after its {columns.start}, {start or 0:g}")
+    if end is not None or duration is None:
+        return start, end
+    if duration <= 0:
+        raise ValueError(f"its {columns.duration} is 0 seconds")
+    return start or None, round((start or 0) + duration, 6)

@@ -2,9 +2,7 @@
 name, and check the result.
 """
 
-import hashlib
 import logging
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any
@@ -14,6 +12,7 @@ import numpy as np
 from asr_exp.core.console import counted
 from asr_exp.core.errors import UserError
 from asr_exp.data.corpora.base import SPLITS, Corpus, Rejected, Utterances, as_list
+from asr_exp.data.corpora.carving import carve
 
 Rows = tuple[Utterances, list[Rejected]]
 _log = logging.getLogger(__name__)
@@ -30,7 +29,7 @@ def gather(
     """Read the subsets that `dataset.train`, `.dev` and `.test` name, as a corpus.
 
     A dev or test split that names no subset is carved out of train. Where `dataset.only` names a split that
-    need not be carved, it is read alone.
+    need not be carved, and out of which none is, it is read alone.
 
     Args:
         dataset: the section of the config.
@@ -44,9 +43,13 @@ def gather(
         UserError: dataset.train names nothing, or a split has no rows.
     """
     corpus = Corpus(splits={}, source=source)
+    unread: set[str] = set()
     for split in sorted(
         SPLITS, key=lambda name: name != dataset.only
     ):  # the one that may be enough comes first
+        if dataset.only in corpus.splits and dataset[split] and split not in may_be_empty:
+            unread.add(split)
+            continue
         parts: list[Utterances] = []
         for subset in as_list(dataset[split]):
             utterances, rejected = read(subset, f"dataset.{split}")
@@ -56,22 +59,35 @@ def gather(
         if rows or (dataset[split] and split not in may_be_empty):
             corpus.splits[split] = rows
             corpus.subsets[split] = [label(subset) for subset in as_list(dataset[split])]
-        if dataset.only in corpus.splits:
+        if dataset.only in ("dev", "test") and dataset.only in corpus.splits:
             break
-    return complete(corpus, dataset, where)
+    return complete(corpus, dataset, where, unread)
 
 
-def complete(corpus: Corpus, dataset: Any, where: str) -> Corpus:
+def complete(corpus: Corpus, dataset: Any, where: str, unread: Collection[str] = ()) -> Corpus:
     """Make ids unique within each split, and carve a missing dev and test split out of train.
 
-    Nothing is carved where the corpus has the split that `dataset.only` names. where: what was read, for
-    messages. Raises UserError where train is missing or a split is empty.
+    Nothing is carved where the corpus has the dev or test split that `dataset.only` names. Where it names
+    train, that is what training has: without what is carved out of it.
+
+    Args:
+        corpus: the splits that were read.
+        dataset: the section of the config.
+        where: what was read, for messages.
+        unread: splits that there are, but which were not read.
+
+    Raises:
+        UserError: train is missing, or a split is empty.
     """
     for split, rows in corpus.splits.items():
         if not rows:
             raise UserError(_empty(split, corpus.rejected[split], dataset, where))
-        corpus.splits[split] = unique_ids(rows)
-    if dataset.only in corpus.splits:
+        corpus.splits[split] = unique_ids(rows.cleaned())
+    fractions = {s: float(dataset[f"{s}_fraction"]) for s in ("dev", "test")}
+    missing = {s: share for s, share in fractions.items() if s not in corpus.splits and s not in unread}
+    if dataset.only == "train":
+        missing = {split: share for split, share in missing.items() if share}
+    if dataset.only in corpus.splits and not (dataset.only == "train" and missing):
         return corpus
     if "train" not in corpus.splits:
         split = dataset.only or "train"
@@ -79,10 +95,10 @@ def complete(corpus: Corpus, dataset: Any, where: str) -> Corpus:
             f"dataset.{split} has no value; name what to {'score' if dataset.only else 'train on'} in"
             f" {where}: dataset.{split}=..."
         )
-    missing = {s: float(dataset[f"{s}_fraction"]) for s in ("dev", "test") if s not in corpus.splits}
     if missing:
-        _carve_out(corpus, missing, dataset.split_seed)
-    _warn_of_overlap(corpus.splits)
+        _carve_out(corpus, missing, dataset)
+    if not unread:
+        _warn_of_overlap(corpus.splits)
     return corpus
 
 
@@ -98,60 +114,7 @@ def unique_ids(rows: Utterances) -> Utterances:
     return unique
 
 
-def carve(rows: Utterances, shares: dict[str, float], seed: int) -> tuple[dict[str, Utterances], str]:
-    """Split rows into train and the splits of `shares` -> (rows by split, the unit: `speakers` or
-    `utterances`).
-
-    No speaker is in two splits where there are enough of them to come near the shares; otherwise utterances
-    are split. The same ids and seed give the same splits in whatever order the rows are, and rows keep their
-    order.
-    """
-    names = ["train", *shares]
-    by_speaker = _deal_speakers(rows, shares, seed)
-    if by_speaker:
-        dealt = np.fromiter(
-            (names.index(by_speaker.get(str(s), "train")) for s in rows.speakers()), np.int8, len(rows)
-        )
-    else:
-        keys = (_shuffle_key(i, seed) for i in rows.ids())
-        order = np.argsort(np.fromiter((int(key[:16], 16) for key in keys), np.uint64, len(rows)))
-        dealt, taken = np.zeros(len(rows), dtype=np.int8), 0
-        for number, share in enumerate(shares.values(), 1):
-            count = max(1, round(share * len(rows)))
-            dealt[order[taken : taken + count]] = number
-            taken += count
-    parts = {name: rows.take(np.flatnonzero(dealt == number)) for number, name in enumerate(names)}
-    return parts, "speakers" if by_speaker else "utterances"
-
-
-def _deal_speakers(rows: Utterances, shares: dict[str, float], seed: int) -> dict[str, str] | None:
-    """Speakers that leave train -> their split; None where speakers are unknown, or too few to give each
-    split one and train more than the others.
-
-    A split gets speakers until it has its share, and at least one, however many utterances that speaker has.
-    """
-    counts = Counter(rows.speakers())
-    sizes = {speaker: count for speaker, count in counts.items() if speaker is not None}
-    if None in counts or len(sizes) < 2 * len(shares) + 1:
-        return None
-    dealt: dict[str, str] = {}
-    for split, share in shares.items():
-        target, size = share * len(rows), 0
-        order = sorted(sizes.keys() - dealt, key=lambda s: _shuffle_key(s, seed))
-        for speaker in order:
-            if size < target and size + sizes[speaker] <= 1.5 * target:
-                dealt[speaker] = split
-                size += sizes[speaker]
-        if size == 0:  # each has more utterances than the share: take the speaker with the fewest
-            dealt[min(order, key=lambda s: sizes[s])] = split
-    return dealt
-
-
-def _shuffle_key(name: str, seed: int) -> str:
-    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
-
-
-def _carve_out(corpus: Corpus, shares: dict[str, float], seed: int) -> None:
+def _carve_out(corpus: Corpus, shares: dict[str, float], dataset: Any) -> None:
     """Carve the splits of `shares` out of the train split of a corpus, and log it."""
     for split, share in shares.items():
         if share == 0:
@@ -160,7 +123,8 @@ def _carve_out(corpus: Corpus, shares: dict[str, float], seed: int) -> None:
                 " give one of them."
             )
     rows, names = corpus.splits["train"], ",".join(corpus.subsets["train"])
-    parts, unit = carve(rows, shares, seed)
+    seed = dataset.split_seed
+    parts, unit = carve(rows, shares, seed, dataset.max_eval_seconds)
     if not parts["train"]:
         raise UserError(
             f"dataset.train has {counted(len(rows), 'utterance')}, too few to carve {' and '.join(shares)}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asr_exp.core.checksums import CHECKSUMS, damage
 from asr_exp.core.errors import Unreachable, UserError
 from asr_exp.core.files import is_run
 from asr_exp.runtime import hub
@@ -135,7 +136,13 @@ def find_checkpoint(name: str, revision: str | None = None) -> CheckpointSource:
                 f"model.checkpoint={name} is a run without checkpoints/best yet; train it first, or give"
                 " another checkpoint."
             )
-        return CheckpointSource(name, best if is_run(path) else path)
+        source = CheckpointSource(name, best if is_run(path) else path)
+        if found := _damage(source.folder, _changed(source.folder)):
+            raise source.error(
+                f"{found}. Bring back a whole copy of it, or train the run again; where you have changed the"
+                f" file on purpose, delete {source.folder / CHECKSUMS}"
+            )
+        return source
     if path.is_file():
         fairseq = (
             " A fairseq checkpoint has to be converted first, or take its copy on the hub"
@@ -151,6 +158,18 @@ def find_checkpoint(name: str, revision: str | None = None) -> CheckpointSource:
         )
     commit = _commit(name, revision)
     return CheckpointSource(name, commit[0], name, commit[1])
+
+
+def _changed(folder: Path) -> tuple[int, ...]:
+    """When a folder, its checksums and its weights were changed, in nanoseconds."""
+    paths = (folder, folder / CHECKSUMS, folder / "model.safetensors")
+    return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
+
+
+@functools.cache
+def _damage(folder: Path, changed: tuple[int, ...]) -> str | None:
+    """What is wrong with the files of a checkpoint that training wrote; None where they are whole."""
+    return damage(folder)
 
 
 # ------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from harness import QUIET, make_corpus, run, run_folder, spoken, write_manifest
 
 from asr_exp.cli.main import main
 from asr_exp.commands.check.report import histogram
-from asr_exp.commands.check.text_rules import deletions
+from asr_exp.commands.check.text_rules import rule_findings
 from asr_exp.data.text import build_rules
 
 SMALL = ["model=tiny-random", "model.config.hidden_size=32", "model.config.intermediate_size=64",
@@ -439,7 +439,7 @@ def test_text_that_does_not_fit_its_audio(planted, look):
 
 
 def told(text: list[str], *rules, language=None) -> dict[str, str]:
-    return {f.fault: f.text for f in deletions(text, build_rules(rules, language))}
+    return {f.fault: f.text for f in rule_findings(text, build_rules(rules, language), language)}
 
 
 def test_what_rules_do_to_words():
@@ -465,6 +465,67 @@ def test_what_rules_do_to_words():
 def test_capitals_of_turkish_are_no_loss():
     assert told(["İstanbul'da IŞIK", "ılık"], "nfc", "lower", language="tr") == {}
     assert told(["ılık istanbul"], "upper", language="tr") == {}
+
+
+STANDARD = ["nfc", "unify_forms", "remove_invisible", "unify_apostrophes"] + [
+    "remove_punctuation_but_apostrophes",
+    "lowercase",
+]
+
+
+def test_what_rules_write_otherwise():
+    text = ["don`t l´eau oﬃce كتـاب ＡＢＣ Auf\u00adlage 5′3″ dogs’ 'quoted' don’t plain"]
+    found = told(text, *STANDARD)
+    assert "2 words change (don`t -> don't, l´eau -> l'eau)" in found["rules-unify-apostrophes"]
+    assert "oﬃce -> office" in found["rules-unify-forms"] and "3 words" in found["rules-unify-forms"]
+    assert r"Auf\u00adlage -> auflage" in found["rules-delete-invisible"]
+    assert found.keys() - {"digits"} == {
+        "rules-unify-apostrophes",
+        "rules-unify-forms",
+        "rules-delete-invisible",
+    }
+    found = told(text, "nfc", "lower", "remove_punctuation")
+    assert "don`t -> don t" in found["rules-cut-apostrophes"]
+    assert "ＡＢＣ -> ａｂｃ" in found["rules-keep-forms"]
+    assert "don`t -> don`t" in told(text, "lower")["rules-keep-signs"]
+    assert told(["don't don’t 5′3 it's plain"], *STANDARD).keys() == {"digits"}
+
+
+def test_letters_at_the_ends_of_words_ask_for_the_language():
+    assert "ʻokina -> ʻokina" in told(["ʻokina"], *STANDARD)["rules-keep-apostrophes"]
+    assert told(["ʻokina bogʻ"], *STANDARD, language="haw").keys() == {"rules-keep-apostrophes"}
+    assert told(["ʻokina"], *STANDARD, language="haw") == told(["bogʻ"], *STANDARD, language="uz") == {}
+
+
+@pytest.mark.parametrize("rules", [STANDARD, ["lower"]])
+@pytest.mark.parametrize(
+    ("texts", "asked"),
+    [
+        (["Kırmızı ışık", "IŞIK yaktı"], "tr"),
+        (["KIRMIZI ŞAPKA İZMİR"], "tr"),
+        (["Qızıl gəl", "İlqar I"], "az"),
+        (["Qazaq tılı", "Iŋkär"], "kk"),
+    ],
+)
+def test_a_language_with_a_dotless_i_is_asked_for(rules, texts, asked):
+    def question(language):
+        found = rule_findings(texts, build_rules(rules, language), language)
+        return [one for one in found if one.fault == "dotless-i"]
+
+    (one,) = question(None)
+    assert one.level == "WARN" and f"dataset.language={asked} " in one.advice and " -> " in one.text
+    assert question("en")
+    if rules == ["lower"] and asked == "kk":  # which it does not know
+        assert "lowercase" in question("kk")[0].advice
+    else:
+        assert question(asked) == []
+
+
+def test_it_is_not_asked_where_nothing_is_lost():
+    assert "dotless-i" not in told(["kırmızı ışık"], "lower")  # no capital that could go wrong
+    assert "dotless-i" not in told(["Kırmızı IŞIK"], "nfc")
+    assert "dotless-i" not in told(["I like Kadıköy"] + ["and so on"] * 50, "lower", language="en")
+    assert "dotless-i" in told(["kırmızı iş"], "upper") and "dotless-i" not in told(["Ich bin"], "lower")
 
 
 def test_counts_are_of_words_as_often_as_they_come():

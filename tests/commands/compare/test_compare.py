@@ -196,7 +196,7 @@ def test_another_split(runs, capsys, tmp_path):
             split="dev",
             coverage=0.9 if name == "runs/a" else 1.0,
         )
-    assert "WER on demo dev, 60 utterances" in asked(capsys, "runs/a", "runs/b", "split=dev")
+    assert "WER on demo en dev, 60 utterances" in asked(capsys, "runs/a", "runs/b", "split=dev")
     assert "coverage: 0.9 against 1.0" in asked(capsys, "runs/a", "runs/b", status=2)
 
 
@@ -226,7 +226,9 @@ def test_protocols_that_differ(runs, capsys, tmp_path):
     references, a, b, speakers = runs
     write_run(tmp_path / "runs/upper", references, b, speakers, text="upper", rules=["upper"])
     err = asked(capsys, "runs/a", "runs/upper", status=2)
-    assert "text: standard against upper; rules: ['lower'] against ['upper']" in err and "b=runs/upper" in err
+    assert (
+        "text: standard* against upper*; rules: ['lower'] against ['upper']" in err and "b=runs/upper" in err
+    )
     write_run(tmp_path / "runs/beam", references, b, speakers, decoder="beam")
     assert "A and B differ in decoder: greedy against beam." in asked(capsys, "runs/a", "runs/beam")
     write_run(tmp_path / "runs/beam1", references, b, speakers, decoder="beam", seed=1)

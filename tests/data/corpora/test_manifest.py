@@ -245,17 +245,17 @@ def test_broken_json_rows_are_rejected(tmp_path):
     [
         (
             "nocol.csv",
-            b"path,sentence\na.wav,hello\n",
+            b"clip,said\na.wav,hello\n",
             (
-                "nocol.csv has no column 'file' and no column 'text'; its columns: path, sentence. Name what"
+                "nocol.csv has no column 'file' and no column 'text'; its columns: clip, said. Name what"
                 " holds the audio's path and the transcript: dataset.columns.file=COLUMN"
                 " dataset.columns.text=COLUMN."
             ),
         ),
         (
             "notext.csv",
-            b"file,sentence\na.wav,hello\n",
-            "notext.csv has no column 'text'; its columns: file, sentence. .*dataset.columns.text=COLUMN",
+            b"file,said\na.wav,hello\n",
+            "notext.csv has no column 'text'; its columns: file, said. .*dataset.columns.text=COLUMN",
         ),
         ("empty.csv", b"", "empty.csv is empty"),
         ("header.csv", b"file,text\n\n", "header.csv has no row of an utterance, only 'file,text'"),

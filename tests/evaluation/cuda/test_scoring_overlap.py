@@ -31,6 +31,8 @@ class Split(NoiseSplit):
     def reference(self, index):
         return self.utterances.text(index)
 
+    original_reference = reference
+
 def score(seconds, precision="fp32", before=lambda model: None):
     # -> the order of launches and decoded passes, and what was counted after the first scoring
     order = []

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from asr_exp.core.errors import UserError, nearest
+from asr_exp.core.locks import FileLock
 from asr_exp.data.corpora.base import SPLITS, Corpus, FileAudio, Utterance, Utterances
 from asr_exp.data.corpora.splits import Rows, gather
 
@@ -71,8 +72,6 @@ def spoken(lines: dict[str, list[Line]], cache: Path, seed: int, effect: Effect 
     effect: (samples, rate, number of the line) -> int16 samples and their rate, which are written instead.
     Raises UserError without the demo extra.
     """
-    from filelock import FileLock
-
     from asr_exp.data import espeak
 
     digest = hashlib.sha256(repr((espeak.version(), seed, lines)).encode()).hexdigest()[:12]

@@ -175,6 +175,8 @@ def recordings(dataset: Any, root: Path, cache: Path) -> list[Utterance]:
                     "root": str(folder),
                     "language": language,
                     "train": [subset],
+                    "dev_fraction": 0.0,  # all of it
+                    "test_fraction": 0.0,
                 },
             )
             rows: Iterable[Utterance] = read_corpus(section, cache, only="train").splits["train"]

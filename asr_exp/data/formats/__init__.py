@@ -1,0 +1,1 @@
+"""Recordings as files: what a header says of their length, and what is there."""
