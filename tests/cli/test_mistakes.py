@@ -192,13 +192,13 @@ def test_the_traceback_is_there_for_who_asks_for_it(ran, tmp_path, capsys, monke
 def test_what_half_a_plugin_registered_is_taken_back(ran, tmp_path, capsys):
     """In one process, as in the cells of a sweep: the name is unknown after, and free for another plugin."""
     (tmp_path / "plug_half.py").write_text(
-        H + "@register_schedule('halves')\ndef r(h, f): pass\nraise OSError\n"
+        H + "@register_schedule('only-in-half')\ndef r(h, f): pass\nraise OSError\n"
     )
-    (tmp_path / "plug_whole.py").write_text(H + "@register_schedule('halves')\ndef r(h, f): pass\n")
-    refused(ran, tmp_path, capsys, "plugins=[plug_half]", "schedule.name=halves")
-    assert "schedule.name=halves is not known" in refused(ran, tmp_path, capsys, "schedule.name=halves")
-    assert main(["plugins=[plug_whole]", "schedule.name=halves"]) == 0
-    assert [config.schedule.name for config in ran] == ["halves"]
+    (tmp_path / "plug_whole.py").write_text(H + "@register_schedule('only-in-half')\ndef r(h, f): pass\n")
+    refused(ran, tmp_path, capsys, "plugins=[plug_half]", "schedule.name=only-in-half")
+    assert "schedule.name=only-in-half is not known" in refused(ran, tmp_path, capsys, "schedule.name=only-in-half")
+    assert main(["plugins=[plug_whole]", "schedule.name=only-in-half"]) == 0
+    assert [config.schedule.name for config in ran] == ["only-in-half"]
 
 
 @pytest.mark.parametrize(
