@@ -10,6 +10,8 @@ from asr_exp.data.corpora.base import as_list, check_reader
 from asr_exp.data.phones import INVENTORIES
 from asr_exp.data.text import build_rules
 from asr_exp.decoding.decoders import DECODERS
+from asr_exp.runs.folder import run_folder
+from asr_exp.runs.results import read_result
 from asr_exp.training.optim import OPTIMIZERS, SCHEDULES
 from asr_exp.training.trackers import TRACKERS
 
@@ -22,8 +24,11 @@ OF_DECODERS = (*OF_CORPORA, "transcribe", "serve", "report")
 
 def check_names(config: DictConfig, command: str) -> None:
     """Raise UserError, with a line for each, for names that nothing is registered by and for files that are
-    not there, as far as the command needs them. Plugins are imported before.
+    not there, as far as the command needs them. Plugins are imported before. A run that is finished is shown
+    without them.
     """
+    if command == "train" and (read_result(run_folder(config)) or {}).get("status") == "finished":
+        return
     problems: list[str] = []
 
     def attempt(check: Any, *arguments: Any) -> None:

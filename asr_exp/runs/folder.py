@@ -111,7 +111,7 @@ def _read_config(path: Path) -> DictConfig:
         text = path.read_text(encoding="utf-8")
         own = OmegaConf.create(text)
         config = OmegaConf.merge(OmegaConf.structured(Config), own)
-        if LAST_KEY not in own or not text.endswith("\n"):
+        if LAST_KEY not in own:
             raise ValueError("it is cut short")
     except (OmegaConfBaseException, YAMLError) as error:
         raise UserError(

@@ -246,7 +246,7 @@ def test_what_it_leaves_is_compared_reported_transcribed_and_put_in_a_table(plac
     (["run=bare"], "run=bare is no fine-tuned recogniser"),
     (["run=upper", "model=tiny"], "model=tiny contradicts run="),
     (["run=upper", "trainer.max_steps=5"], "trainer.max_steps=5 contradicts run="),
-    (["run=upper", "dataset.test=gone.csv"], "dataset.test=gone.csv is not a file"),
+    (["run=upper", "dataset.test=gone.csv"], "dataset.test=gone.csv: there is no such file"),
 ])  # fmt: skip
 def test_what_cannot_be_scored(place, backbone, capsys, settings, words):
     shutil.copytree(backbone("wav2vec2-layer"), place / "bare")

@@ -45,7 +45,7 @@ def ran(tmp_path, monkeypatch):
         folder = run_folder(config)
         folder.mkdir(parents=True)
         (folder / "result.json").write_text(
-            json.dumps({"splits": {"test": {"wer": 0.25, "cer": 0.1, "per": None}}})
+            json.dumps({"status": "finished", "splits": {"test": {"wer": 0.25, "cer": 0.1, "per": None}}})
         )
         return 1 if config.seed == 11 else None
 
@@ -154,6 +154,7 @@ def test_evaluate_takes_the_settings_of_the_run(ran, tmp_path, capsys):
         "model": {"name": "tiny", "architecture": "wav2vec2"},
         "text": {"name": "standard"},
         "trainer": {"max_steps": 4},
+        "sweep": {},
     }
     (tmp_path / "run/config.yaml").write_text(json.dumps(saved))
     assert main(["evaluate", "run", "split=dev"]) == 0

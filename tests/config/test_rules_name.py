@@ -72,12 +72,12 @@ def test_an_old_result_with_changed_rules_is_read_with_the_star(tmp_path):
     old = {"status": "finished", "protocol": {"text": "standard", "rules": ["nfc", "lower"], "hash": "1"}}
     (tmp_path / "result.json").write_text(json.dumps(old))
     assert read_result(tmp_path) == {**old, "protocol": {**old["protocol"], "text": "standard*"}}
-    own = {"protocol": {"text": "standard", "rules": rules_of("standard-1"), "hash": "1"}}
+    own = {**old, "protocol": {"text": "standard", "rules": rules_of("standard-1"), "hash": "1"}}
     (tmp_path / "result.json").write_text(json.dumps(own))
     assert read_result(tmp_path) == own
     for odd in ({"protocol": None}, {"protocol": {"text": 3}}, {"protocol": {"rules": "x"}}, {}):
-        (tmp_path / "result.json").write_text(json.dumps(odd))
-        assert read_result(tmp_path) == odd
+        (tmp_path / "result.json").write_text(json.dumps({"status": "stopped", **odd}))
+        assert read_result(tmp_path) == {"status": "stopped", **odd}
 
 
 @pytest.mark.parametrize("more", [[], ["text.rules=[nfc,lower]"]])
