@@ -196,7 +196,9 @@ def test_what_half_a_plugin_registered_is_taken_back(ran, tmp_path, capsys):
     )
     (tmp_path / "plug_whole.py").write_text(H + "@register_schedule('only-in-half')\ndef r(h, f): pass\n")
     refused(ran, tmp_path, capsys, "plugins=[plug_half]", "schedule.name=only-in-half")
-    assert "schedule.name=only-in-half is not known" in refused(ran, tmp_path, capsys, "schedule.name=only-in-half")
+    assert "schedule.name=only-in-half is not known" in refused(
+        ran, tmp_path, capsys, "schedule.name=only-in-half"
+    )
     assert main(["plugins=[plug_whole]", "schedule.name=only-in-half"]) == 0
     assert [config.schedule.name for config in ran] == ["only-in-half"]
 
