@@ -270,7 +270,7 @@ def test_a_signature_worked_out_by_hand():
     sections = "tracking published table sweep check transcribe align report export serve"
     for name in f"{sections} sweeper output_root cache_root run split a b resamples files format out".split():
         del config[name]
-    of_trainer = "devices strategy device log_every examples workers feature_cache_gb profile"
+    of_trainer = "devices strategy device log_every examples workers feature_cache_gb profile save_every"
     for name in of_trainer.split():
         del config["trainer"][name]
     del config["model"]["facts"], config["dataset"]["only"]
