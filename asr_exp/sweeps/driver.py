@@ -15,11 +15,11 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
+from asr_exp.config.bounds import bound_problems
 from asr_exp.config.compose import compose_with_hydra
 from asr_exp.config.hydra_internals import hydra_at, launching_by
 from asr_exp.config.overrides import to_hydra_overrides
 from asr_exp.config.schema import keys
-from asr_exp.config.bounds import bound_problems
 from asr_exp.core.errors import UserError
 from asr_exp.sweeps import record
 from asr_exp.sweeps.ranges import Range, split_overrides

@@ -10,9 +10,9 @@ from decimal import Decimal
 from types import UnionType
 from typing import Any, get_args
 
+from asr_exp.config.bounds import bound_problems
 from asr_exp.config.hydra_internals import parse_override
 from asr_exp.config.schema import key_field
-from asr_exp.config.bounds import bound_problems
 from asr_exp.core.errors import UserError
 
 

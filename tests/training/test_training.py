@@ -135,7 +135,7 @@ def test_the_loss_falls_and_every_step_has_its_line(corpus, tmp_path):
 
 
 def test_few_frames_lie_between_the_command_line_and_backward(corpus, tmp_path, monkeypatch):
-    """Who stops in `backward` with a debugger sees six functions of ours, and Hydra's."""
+    """Who stops in `backward` with a debugger sees seven functions of ours, and Hydra's."""
     ours, seen = Path(asr_exp.__file__).parent, []
     backward = training.backward
 
@@ -151,6 +151,7 @@ def test_few_frames_lie_between_the_command_line_and_backward(corpus, tmp_path, 
     run(*corpus, *SMALL, *STEPS, *QUIET, cwd=tmp_path, status=2)
     assert [*reversed(seen), backward.__name__] == [
         "main",
+        "_run",
         "__call__",
         "run",
         "fit",
