@@ -156,7 +156,7 @@ def test_evaluate_takes_the_settings_of_the_run(ran, tmp_path, capsys):
         "trainer": {"max_steps": 4},
         "sweep": {},
     }
-    (tmp_path / "run/config.yaml").write_text(json.dumps(saved))
+    (tmp_path / "run/config.yaml").write_text(json.dumps(saved) + "\n")
     assert main(["evaluate", "run", "split=dev"]) == 0
     assert (ran[0].seed, ran[0].dataset.name, ran[0].split, ran[0].run) == (3, "timit", "dev", "run")
     assert main(["evaluate", "run=run", "model=hubert-base"]) == 2 and len(ran) == 1
@@ -308,7 +308,7 @@ def test_help_lists_every_rule_with_an_example_that_is_run(ran, capsys, tmp_path
     monkeypatch.setattr(RULES, "_parts", dict(RULES._parts))
     (tmp_path / "shouting_rules.py").write_text(
         "from asr_exp.plugins import register_rule\n"
-        "@register_rule('shout')\ndef shout(argument, language):\n"
+        "@register_rule('cry')\ndef cry(argument, language):\n"
         "    'Say it aloud.'\n    return lambda text: text + '!'\n"
         "@register_rule('times', argument=int)\ndef times(argument, language):\n    return str\n"
         "@register_rule('broken')\ndef broken(argument, language):\n    raise KeyError('no')\n"
@@ -319,7 +319,7 @@ def test_help_lists_every_rule_with_an_example_that_is_run(ran, capsys, tmp_path
     assert max(map(len, out.splitlines())) <= 80
     headings = re.findall(r"^  \{?(\w+)", out, re.M)
     assert [one for one in headings if one in RULES.names()] == RULES.names()
-    assert "  shout\n      Say it aloud.\n" in out and 'İzmir!"' in out and "KeyError" in out
+    assert "  cry\n      Say it aloud.\n" in out and 'İzmir!"' in out and "KeyError" in out
     for name in set(RULES.names()) - {"times", "broken"}:  # each with a text that it changes
         entry = re.search(rf"^  \{{?{name}\b.*?(?=\n\n|\Z)", out, re.M | re.S).group()
         before, after = re.search(r'"(.*)" -> "(.*)"', " ".join(entry.split())).groups()
