@@ -88,7 +88,7 @@ def test_what_is_carved_out_of_train_is_carved_again(trained, tmp_path):
     (["dataset=csv"], "needs a manifest: dataset.test=FILE"),
     (["dataset=csv", "dataset.dev=dev.csv"], "dataset.test has no value; name what to score"),
     (["dataset=csv", "dataset.test=all.csv"], "by its column split no row is of test, they are of train"),
-    (["dataset=csv", "dataset.test=gone.csv"], "dataset.test=gone.csv is not a file"),
+    (["dataset=csv", "dataset.test=gone.csv"], "dataset.test=gone.csv: there is no such file"),
     (["dataset.only=dev"], "split=dev"),
 ])  # fmt: skip
 def test_a_split_that_cannot_be_read(folder, tmp_path, capsys, settings, words):

@@ -505,7 +505,7 @@ def test_the_protocol_group_is_two_files_that_differ():
 
 @pytest.mark.parametrize(("select", "kept", "stale"), [("best", [1, 2], 1), ("last", [1, 2, 3], 0)])
 def test_the_last_weights_are_kept_where_they_are_asked_for(select, kept, stale):
-    job = SimpleNamespace(ema=None, select=select)
+    job = SimpleNamespace(ema=None, select=select, metric="wer")
     state = State()
     saved = []
     for state.step, rate in enumerate((0.5, 0.2, 0.4), start=1):

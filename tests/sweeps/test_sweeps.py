@@ -127,6 +127,7 @@ def test_cells_of_evaluate_are_where_their_protocol_puts_them(here, monkeypatch,
         "model": {"name": "tiny", "architecture": "wav2vec2"},
         "text": {"name": "standard"},
         "trainer": {"max_steps": 4},
+        "sweep": {},
     }
     (here / "run").mkdir()
     (here / "run/config.yaml").write_text(json.dumps(saved))
