@@ -14,6 +14,7 @@ NAMES = (
     *("files", "a", "b"),
     *(f"table.{layout}" for layout in ("rows", "columns", "mean_over")),
 )
+FOLDERS = ("a", "b")  # of runs, which are often typed as bare words
 # Keys that hold numbers by name or in order.
 OF_NUMBERS = ("optimizer.lr_scale", "optimizer.betas", "augment.speed")
 
@@ -48,7 +49,9 @@ def _name_problems(name: str, value: Any) -> Iterator[str]:
     for one in value if isinstance(value, list) else [value]:
         if isinstance(one, str) and one.strip():
             continue
-        if isinstance(one, int | float) and not isinstance(one, bool):
+        if isinstance(one, int | float) and not isinstance(one, bool) and name in FOLDERS:
+            yield f"{name} was read as the number {one}; write such a folder as ./FOLDER."
+        elif isinstance(one, int | float) and not isinstance(one, bool):
             quoted = f'["{one}"]' if isinstance(value, list) else f'"{one}"'
             yield (
                 f"{name}={value} is a number, and names a file or the like; put it in quotes:"
