@@ -95,6 +95,8 @@ def _fits(entries: Any, kinds: Mapping[str, Any]) -> bool:
             return False
         if isinstance(value, float) and not math.isfinite(value):
             return False
+        if key == "best" and not kind.keys() <= value.keys():
+            return False
         if key == "splits" and not all(_fits(score, SCORE) for score in value.values()):
             return False
         if key == "ci95" and (len(value) != 2 or not all(isinstance(end, NUMBER) for end in value)):

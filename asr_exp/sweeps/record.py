@@ -80,7 +80,7 @@ def ended(cell: SweepCell, folder: Path, split: str, code: int) -> SweepCell:
         chosen = figures.get("metric", metric)
         figures |= {"metric": metric, "split": split, "score": scores[metric], "ci_low": low, "ci_high": high}
         figures |= {"dev_metric": "" if chosen == metric else chosen}
-    return replace(cell, **figures, seconds=result.get("train", {}).get("wall_seconds"))
+    return replace(cell, **figures, seconds=(result.get("train") or {}).get("wall_seconds"))
 
 
 def lost(number: int, overrides: Iterable[str], reason: str) -> SweepCell:

@@ -156,7 +156,7 @@ def _training(facts: Facts) -> dict[str, str]:
         warmup = f"{schedule['warmup_steps']:,}"
     masks = {key: value for key, value in config["augment"].items() if key != "name"}
     steps = hours = ""
-    if train:
+    if {"steps", "epochs", "audio_seconds", "wall_seconds"} <= train.keys():
         steps = f"{train['steps']:,} of {step}, {train['epochs']:g} passes over the data"
         hours = f"{train['audio_seconds'] / 3600:.1f} h of audio in {duration(train['wall_seconds'])}"
     dataset = config["dataset"]

@@ -172,12 +172,13 @@ def _run(record: Record) -> dict[str, Any]:
     result, facts = record.result, []
     if result:
         facts += [str(result.get("status", "")), f"seed {result.get('seed')}"]
-    if train := result.get("train"):
+    train, best = result.get("train") or {}, result.get("best") or {}
+    if {"steps", "epochs", "wall_seconds"} <= train.keys():
         facts.append(
             f"{counted(train['steps'], 'step')}, {train['epochs']:g} epochs in"
             f" {duration(train['wall_seconds'])}"
         )
-    if best := result.get("best"):
+    if best:
         facts.append(f"best at step {best['step']:,} (dev {measured(best['metric'], best['value'])})")
     if protocol := result.get("protocol"):
         facts.append(f"protocol {protocol.get('hash')}")

@@ -73,7 +73,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     Raises UserError for any other line that cannot be read.
     """
     if path.is_file():
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8", errors="replace") as file:
             for number, text in enumerate(file, 1):
                 if text.endswith("\n"):
                     try:

@@ -422,6 +422,26 @@ def test_dollars_in_words_are_no_mathematics(tmp_path, capsys, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("damage", [b'{"step": 3, "train/lo\xff\xfe', b"\xff\xfe\x00\n", b"[]\n"])
+def test_damaged_metrics_are_a_sentence(tmp_path, capsys, monkeypatch, damage):
+    monkeypatch.chdir(tmp_path)
+    folder = write_run(tmp_path / "r", sentences(5), steps=3)
+    whole = (folder / "metrics.jsonl").read_bytes()
+    (folder / "metrics.jsonl").write_bytes(whole + damage)
+    refused = damage.endswith(b"\n")  # a last line that is not whole is left out
+    out = asked(capsys, "r", "report.audio=0", "report.suspects=0", status=2 if refused else 0)
+    assert not refused or f"Line {whole.count(bytes([10])) + 1} of r/metrics.jsonl is no line of a run" in out
+
+
+def test_a_result_without_some_of_its_entries_is_shown(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = write_run(tmp_path / "r", sentences(5), steps=3)
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**result, "train": {"steps": 3}, "best": None}))
+    asked(capsys, "r", "report.audio=0", "report.suspects=0")
+    assert (folder / "report.html").is_file()
+
+
 def test_counts_are_drawn_as_counts(tmp_path):
     pytest.importorskip("matplotlib", reason="the extra report is not installed")
     config = load_run(str(write_run(tmp_path / "r", [("ba di", "ba go")])))
