@@ -26,7 +26,7 @@ have). It takes Python 3.11 or newer and, besides torch (2.11 or newer, with CUD
 
 19 MB as wheels for Python 3.12 on x86-64. transformers needs tokenizers >= 0.23.1 (3.4 MB),
 huggingface-hub >= 1.31, safetensors, regex, typer, pyyaml, packaging and tqdm, which a machine with any
-transformers 5 has; asr_exp itself needs filelock and jinja2. datasets, wandb and torchaudio are not needed.
+transformers 5 has; asr_exp itself needs jinja2. datasets, wandb and torchaudio are not needed.
 `benchmarks/CUDA.md` shows the commands.
 """
 
