@@ -230,7 +230,8 @@ def _write(
     previous = read_result(folder) or {}
     if place == folder and scored.trained:
         splits = {**previous.get("splits", {}), split.name: summary}
-        known = {**data, **previous.get("data", {})}
+        before = previous.get("data", {})
+        known = {**before, **{name: of_split for name, of_split in data.items() if name not in before}}
         own = {**previous, "splits": splits, "data": known, **scoring.speeds(previous)}
         write_result(folder, own)
         return
