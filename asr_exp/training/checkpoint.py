@@ -26,6 +26,7 @@ SMALLER = "pass_limit.json"  # how large a pass may be, for ranks that start aga
 RECENT = "checkpoints/recent"  # the weights of the last evaluations, for trainer.average
 # Kept in a checkpoint too, so that a damaged one can be restored.
 PAST = ("metrics.jsonl", LOSSES)
+COPY = ".copy"  # ends their names there: a run has one metrics.jsonl for whoever looks for it
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
@@ -152,7 +153,7 @@ def save_checkpoint(
             save_state(place, {"state": asdict(state), "scaler": setup.scaler.state_dict(), **parts})
             for name in PAST:
                 if (folder / name).is_file():
-                    shutil.copyfile(folder / name, place / name)
+                    shutil.copyfile(folder / name, place / f"{name}{COPY}")
 
     where = folder / "checkpoints" / ("best" if best else "last")
     write_folder(where, fill, checked=True, keep_old=not best)

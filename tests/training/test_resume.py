@@ -311,7 +311,7 @@ def test_the_checkpoint_before_a_damaged_one_goes_on_to_the_same_curve(stopped, 
 def test_a_checkpoint_of_an_earlier_version_has_no_checksums(stopped, whole, tmp_path):
     overrides, folder = stopped
     last = folder / "checkpoints" / "last"
-    for name in ("checksums.json", "metrics.jsonl", "losses.train.jsonl"):
+    for name in ("checksums.json", "metrics.jsonl.copy", "losses.train.jsonl.copy"):
         (last / name).unlink()
     shutil.rmtree(last.with_name("last.old"))
     out = fork(*overrides, cwd=tmp_path)

@@ -22,7 +22,7 @@ from asr_exp.evaluation.evaluate import Evaluation, EvaluationSettings, evaluate
 from asr_exp.runs.results import DEV_CANDIDATE, LOSSES
 from asr_exp.runtime.fsdp import whole
 from asr_exp.sweeps.study import Pruner
-from asr_exp.training.checkpoint import RECENT, average_recent, keep_weights, save_checkpoint
+from asr_exp.training.checkpoint import COPY, RECENT, average_recent, keep_weights, save_checkpoint
 from asr_exp.training.loop import score
 from asr_exp.training.metrics_file import MetricsFile
 from asr_exp.training.profiler import Profile
@@ -120,8 +120,11 @@ def open_hooks(scorer: Scorer, splits: Mapping[str, Split], state: State) -> Ite
     setup = scorer.setup
     main = setup.runtime.main
     last = folder / "checkpoints" / "last"
-    metrics = MetricsFile(folder / "metrics.jsonl", state.lines, last / "metrics.jsonl") if main else None
-    losses = MetricsFile(folder / LOSSES, state.step, last / LOSSES) if main else None
+    lines = {"metrics.jsonl": state.lines, LOSSES: state.step}
+    metrics, losses = (
+        MetricsFile(folder / name, count, last / f"{name}{COPY}") if main else None
+        for name, count in lines.items()
+    )
     profile = Profile(folder, config.trainer.profile if main else 0)
     try:
         yield Hooks(
