@@ -38,6 +38,7 @@ def compared(
     with started("cuda", precision) as runtime:
         gc.collect()
         torch.cuda.empty_cache()
+        torch.set_autocast_cache_enabled(True)  # an earlier case's weights were sharded
         before = torch.cuda.memory_allocated()  # what torch.distributed holds of an earlier case
         if ranks:
             words.append(f"trainer.strategy={ranks}")
