@@ -1,7 +1,6 @@
 """Decode with ffmpeg what libsndfile does not read: M4A, AAC, WebM, video."""
 
 import hashlib
-import io
 import math
 import os
 import shutil
@@ -13,6 +12,7 @@ from typing import Any, BinaryIO
 
 import soundfile
 
+from asr_exp.data.formats.reader import SeekableReader
 from asr_exp.data.formats.sound import Sound, Source
 
 # Containers that ffmpeg may open. Not playlists: an uploaded one could name other files.
@@ -58,25 +58,12 @@ class _Decoded:
         return _Reader(self.file)  # type: ignore[return-value]
 
 
-class _Reader(io.RawIOBase):
+class _Reader(SeekableReader):
     """A file with a place of its own in a file that others read too."""
 
     def __init__(self, file: Any):
-        self._file, self._at = file, 0
-        self._size = os.fstat(file.fileno()).st_size
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
+        super().__init__(os.fstat(file.fileno()).st_size)
+        self._file = file
 
     def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
         count = os.preadv(self._file.fileno(), [buffer], self._at)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import BinaryIO
 
+from asr_exp.data.formats.reader import SeekableReader
+
 Span = tuple[int, int]  # the first byte of a piece of a file, and the byte after its last
 
 
-class Splice(io.RawIOBase):
+class Splice(SeekableReader):
     """A head of its own, then spans of another file, as one file that can be read and sought.
 
     head: bytes; file: stays open, and is not shared with other threads; spans: in the order in which they
@@ -22,21 +24,7 @@ class Splice(io.RawIOBase):
         self._sources += [(file, start) for start, _ in spans]
         sizes = [len(head), *(stop - start for start, stop in spans)]
         self._ends = list(accumulate(sizes))
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._ends[-1]}[whence]
-        self._at = max(0, base + offset)
-        return self._at
+        super().__init__(self._ends[-1])
 
     def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
         """Fill a buffer; it stays unfilled only at the end of the file."""
