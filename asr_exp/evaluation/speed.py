@@ -44,7 +44,7 @@ class Stopwatch:
         return {
             "rtfx": round(self._audio_seconds / wall, 2),
             "audio_seconds": round(self._audio_seconds, 2),
-            "wall_seconds": round(wall, 3),
+            "wall_seconds": round(wall, 6),
         }
 
 

@@ -63,7 +63,7 @@ def test_one_at_a_time(tmp_path, disk):
         begin = time.monotonic()
         with pytest.raises(Timeout):
             second.acquire(timeout=0)
-        assert time.monotonic() - begin < 0.4 and not second.is_held
+        assert time.monotonic() - begin < 5 and not second.is_held
         with pytest.raises(Timeout):
             second.acquire(timeout=0.6)
         with pytest.raises(RuntimeError):
